@@ -1,0 +1,18 @@
+//! Scheduled upkeep: partitions made ahead of time, expired ones dropped. The event says nothing that matters.
+
+use millstream::maintain::{Upkeep, maintain};
+use millstream::runtime::{App, Failure, Invocation, serve};
+use serde::de::IgnoredAny;
+
+async fn handle(app: &mut App, _event: IgnoredAny, invocation: Invocation) -> Result<Upkeep, Failure> {
+    let (config, database) = app.system().await?;
+    let upkeep = maintain(&config, &database).await?;
+    let Upkeep { made, dropped, postponed } = &upkeep;
+    tracing::info!(request = invocation.request, ?made, ?dropped, ?postponed, "upkeep");
+    Ok(upkeep)
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), lambda_runtime::Error> {
+    serve(|app, event, invocation| Box::pin(handle(app, event, invocation))).await
+}

@@ -1,0 +1,173 @@
+//! The fourth step: the plan becomes rows, in one transaction. The writer holds the only pen.
+//!
+//! Invariants, whatever is delivered, cut or interrupted:
+//! - A key is there once. Events are copied straight in; where a key is there already, PostgreSQL refuses, and the writer
+//!   looks which ones and copies the rest. Entities are read under a row lock, decided in [`crate::plan::merge`], written.
+//! - Locks are taken in one order by every writer: tables by name, rows by partition and key.
+//! - A row that PostgreSQL refuses costs only itself ([`isolate`]), found inside the same transaction.
+//! - No value is written by an outdated picture of a column: the picture is compared under a lock first ([`Session`]).
+
+mod append;
+mod copy;
+mod ddl;
+mod isolate;
+mod merge;
+mod session;
+mod statement;
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use tokio_postgres::Client;
+
+pub use ddl::{begin, make_up};
+
+use crate::catalog::CatalogError;
+use crate::database::fault::{Verdict, describe, judge};
+use crate::names::TableName;
+use crate::plan::merge::{Fate, UnreadableVersion};
+use crate::plan::{Plan, Row, TableWrite};
+use crate::rejection::Rejection;
+use session::Session;
+
+/// How long the writer waits, at most.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// For one statement.
+    pub statement: Duration,
+    /// For a lock, in the writing transaction.
+    pub lock: Duration,
+}
+
+/// What became of a batch's rows.
+#[derive(Default, Debug)]
+pub struct Applied {
+    /// What became of each change, by record.
+    pub fates: Vec<(usize, Fate)>,
+    /// Data errors that only PostgreSQL could find.
+    pub rejected: Vec<(usize, Rejection)>,
+    /// Rows inserted and updated.
+    pub rows: u64,
+}
+
+/// Tables where keys were met that were there already: there it pays to look before writing. Carried from batch to batch.
+#[derive(Default, Debug)]
+pub struct Experience(HashSet<TableName>);
+
+/// Why a batch could not be applied. Nothing of it is in the database, unless the connection broke during COMMIT.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// Tables do not look as planned any more.
+    #[error("tables changed since they were read: {}{cause}", .tables.iter().map(TableName::plain).collect::<Vec<_>>().join(", "))]
+    Stale {
+        /// Which, as far as is known.
+        tables: Vec<TableName>,
+        /// What PostgreSQL said, if it was PostgreSQL that noticed.
+        cause: String,
+    },
+    /// PostgreSQL, or the connection to it.
+    #[error("writing: {}", describe(.0))]
+    Database(#[source] tokio_postgres::Error),
+    /// A version column that somebody else wrote.
+    #[error(transparent)]
+    Version(#[from] UnreadableVersion),
+    /// The catalog could not be read.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    /// A change of the schema did not go through, time after time.
+    #[error("changing table {table}: {reason}")]
+    Schema {
+        /// The table.
+        table: String,
+        /// What PostgreSQL said last.
+        reason: String,
+    },
+}
+
+impl From<tokio_postgres::Error> for ApplyError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Self::Database(error)
+    }
+}
+
+impl ApplyError {
+    /// Whether a person must act before it can go on.
+    pub fn needs_a_person(&self) -> bool {
+        match self {
+            Self::Database(error) => judge(error) == Verdict::Halt,
+            Self::Version(_) | Self::Schema { .. } => true,
+            Self::Catalog(CatalogError::DefaultPartition(_)) => true,
+            Self::Stale { .. } | Self::Catalog(CatalogError::Database(_)) => false,
+        }
+    }
+}
+
+/// Writes a plan that lacks nothing, in one transaction.
+///
+/// # Errors
+/// Everything but data errors; those are part of what is returned.
+pub async fn apply(
+    client: &Client,
+    plan: &Plan,
+    limits: Limits,
+    experience: &mut Experience,
+) -> Result<Applied, ApplyError> {
+    if plan.writes.is_empty() {
+        return Ok(Applied::default());
+    }
+    let session = Session::begin(client, limits, &plan.writes).await?;
+    match write_all(&session, plan, experience).await {
+        Ok(applied) => {
+            session.commit().await?;
+            Ok(applied)
+        }
+        Err(error) => {
+            session.roll_back().await;
+            Err(error)
+        }
+    }
+}
+
+async fn write_all(session: &Session<'_>, plan: &Plan, experience: &mut Experience) -> Result<Applied, ApplyError> {
+    let mut applied = Applied::default();
+    for write in &plan.writes {
+        isolate::write(session, write, experience, &mut applied).await.map_err(|error| stale(error, write))?;
+    }
+    Ok(applied)
+}
+
+/// An error that may come from an old picture of the table is one, until a fresh picture shows the same.
+fn stale(error: ApplyError, write: &TableWrite) -> ApplyError {
+    match error {
+        ApplyError::Database(error) if judge(&error) == Verdict::Stale => {
+            ApplyError::Stale { tables: vec![write.table.name.clone()], cause: format!(": {}", describe(&error)) }
+        },
+        other => other,
+    }
+}
+
+/// What became of the rows of one attempt.
+#[derive(Default)]
+struct Written {
+    rows: u64,
+    fates: Vec<(usize, Fate)>,
+    met_known_keys: bool,
+}
+
+/// An attempt that PostgreSQL refused, and the row that it seems to have refused.
+struct Refused {
+    error: ApplyError,
+    /// By its place among the rows of the attempt.
+    row: Option<usize>,
+}
+
+impl<E: Into<ApplyError>> From<E> for Refused {
+    fn from(error: E) -> Self {
+        Self { error: error.into(), row: None }
+    }
+}
+
+/// The records of a row's changes.
+fn records<'w>(write: &'w TableWrite, row: &Row) -> impl Iterator<Item = usize> + use<'w> {
+    write.members[row.members.clone()].iter().map(|member| member.record)
+}

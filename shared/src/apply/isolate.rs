@@ -1,0 +1,97 @@
+//! A row that PostgreSQL refuses costs only itself, whatever the number and position of such rows.
+//!
+//! A refused attempt is undone and cut at the row that PostgreSQL named, or else in the middle; each part is tried for
+//! itself. Whether a row is bad is only ever decided by trying it alone, so that a wrong hint costs time, never a row.
+
+use super::append::append;
+use super::merge::merge;
+use super::session::Session;
+use super::{Applied, ApplyError, Experience, Refused, Written, records};
+use crate::database::fault::{Verdict, describe, judge};
+use crate::plan::{Row, TableWrite};
+use crate::rejection::{Reason, Rejection};
+use crate::spec::Rule;
+
+/// Writes one table's rows, all but those that PostgreSQL refuses.
+pub async fn write(
+    session: &Session<'_>,
+    write: &TableWrite,
+    experience: &mut Experience,
+    applied: &mut Applied,
+) -> Result<(), ApplyError> {
+    let look_first = experience.0.contains(&write.table.name);
+    // The parts still to be tried, the next one last.
+    let mut parts: Vec<Vec<Row>> = vec![write.rows.clone()];
+    let mut met_known_keys = false;
+    while let Some(rows) = parts.pop() {
+        session.savepoint().await?;
+        match attempt(session, write, &rows, look_first || met_known_keys).await {
+            Ok(written) => {
+                session.keep().await?;
+                met_known_keys |= written.met_known_keys;
+                applied.rows += written.rows;
+                applied.fates.extend(written.fates);
+            }
+            Err(refused) => {
+                let reason = bad_row(refused.error)?;
+                session.undo().await?;
+                session.keep().await?;
+                match cut(&rows, refused.row) {
+                    Some(smaller) => parts.extend(smaller.into_iter().rev().filter(|part| !part.is_empty())),
+                    None => reject(write, &rows, &reason, applied),
+                }
+            }
+        }
+    }
+    if met_known_keys {
+        experience.0.insert(write.table.name.clone());
+    } else {
+        experience.0.remove(&write.table.name);
+    }
+    Ok(())
+}
+
+async fn attempt(session: &Session<'_>, write: &TableWrite, rows: &[Row], look_first: bool) -> Result<Written, Refused> {
+    match write.rule {
+        Rule::Append => append(session, write, rows, look_first).await,
+        Rule::Merge(rule) => merge(session, write, rows, rule).await,
+    }
+}
+
+/// The data error, if it is one; anything else concerns the whole batch.
+fn bad_row(error: ApplyError) -> Result<Rejection, ApplyError> {
+    let ApplyError::Database(database) = &error else { return Err(error) };
+    match judge(database) {
+        Verdict::Reject => Ok(Rejection {
+            reason: Reason::Refused(describe(database)),
+            table: None,
+            sqlstate: database.code().map(|code| code.code().to_owned()),
+        }),
+        Verdict::Retry | Verdict::Stale | Verdict::Halt => Err(error),
+    }
+}
+
+/// Smaller parts; `None` where there is but one change left.
+fn cut(rows: &[Row], hint: Option<usize>) -> Option<Vec<Vec<Row>>> {
+    match (rows, hint) {
+        ([row], _) if row.members.len() == 1 => None,
+        ([row], _) => {
+            // Changes of one key that were folded: the newest alone, and the others.
+            let newest = row.members.end - 1;
+            let part = |members| vec![Row { partition: row.partition, members }];
+            Some(vec![part(row.members.start..newest), part(newest..row.members.end)])
+        }
+        (_, Some(at)) if at < rows.len() => {
+            Some(vec![rows[..at].to_vec(), vec![rows[at].clone()], rows[at + 1..].to_vec()])
+        }
+        _ => {
+            let (first, second) = rows.split_at(rows.len() / 2);
+            Some(vec![first.to_vec(), second.to_vec()])
+        }
+    }
+}
+
+fn reject(write: &TableWrite, rows: &[Row], rejection: &Rejection, applied: &mut Applied) {
+    let rejection = Rejection { table: Some(write.table.name.plain()), ..rejection.clone() };
+    applied.rejected.extend(rows.iter().flat_map(|row| records(write, row)).map(|record| (record, rejection.clone())));
+}

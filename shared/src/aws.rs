@@ -1,0 +1,31 @@
+//! The AWS SDK's configuration, made when it is first needed: a function that never sends a dead letter pays nothing for it.
+
+use std::sync::Arc;
+
+use aws_config::{BehaviorVersion, ConfigLoader, Region, SdkConfig};
+use aws_smithy_http_client::Builder;
+use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
+use tokio::sync::OnceCell;
+
+/// Reads the SDK's own variables (`AWS_REGION`, `AWS_ENDPOINT_URL`, …) once.
+#[derive(Clone, Default, Debug)]
+pub struct Aws(Arc<OnceCell<SdkConfig>>);
+
+impl Aws {
+    /// The configuration of the process's environment.
+    pub async fn config(&self) -> &SdkConfig {
+        self.0.get_or_init(|| loader().load()).await
+    }
+
+    /// A local AWS at an endpoint, with credentials that mean nothing.
+    pub async fn local(endpoint: &str, region: &str) -> Self {
+        let local = loader().endpoint_url(endpoint).region(Region::new(region.to_owned())).test_credentials();
+        Self(Arc::new(OnceCell::new_with(Some(local.load().await))))
+    }
+}
+
+/// ring is the only TLS stack of the process, for AWS as for PostgreSQL.
+fn loader() -> ConfigLoader {
+    let http = Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https();
+    aws_config::defaults(BehaviorVersion::latest()).http_client(http)
+}

@@ -1,0 +1,115 @@
+//! The types that the writer writes in PostgreSQL's binary form. Every other type is written as text and cast.
+
+use tokio_postgres::types::Type;
+
+/// How a column's values are written. Limits come from the type's modifier.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// `text`, `varchar`, `char(n)`: at most this many characters.
+    Text {
+        /// The declared length, in characters.
+        characters_max: Option<usize>,
+    },
+    /// `boolean`.
+    Bool,
+    /// `smallint`.
+    Int2,
+    /// `integer`.
+    Int4,
+    /// `bigint`.
+    Int8,
+    /// `numeric`, perhaps with precision and scale.
+    Numeric {
+        /// Digits in all, and after the point.
+        modifier: Option<(i64, i64)>,
+    },
+    /// `real`.
+    Float4,
+    /// `double precision`.
+    Float8,
+    /// `timestamptz` or `timestamp` (taken as UTC), with this many digits after the second.
+    Timestamp {
+        /// Whether it is `timestamptz`.
+        zoned: bool,
+        /// Digits of the fraction of a second.
+        digits: u32,
+    },
+    /// `date`.
+    Date,
+    /// `uuid`.
+    Uuid,
+    /// `json`.
+    Json,
+    /// `jsonb`.
+    Jsonb,
+    /// An enum: written as the text of its label.
+    Enum,
+    /// Any other type: written as text and cast by PostgreSQL.
+    Other,
+}
+
+impl Kind {
+    /// The kind of a base type with its modifier.
+    pub fn of(name: &str, typtype: &str, builtin: bool, modifier: i32) -> Self {
+        if typtype == "e" {
+            return Self::Enum;
+        }
+        if !builtin {
+            return Self::Other;
+        }
+        // Lengths and precisions are kept with the size of a length word added.
+        let plain = usize::try_from(modifier - 4).ok();
+        match name {
+            "text" => Self::Text { characters_max: None },
+            "varchar" | "bpchar" => Self::Text { characters_max: plain },
+            "bool" => Self::Bool,
+            "int2" => Self::Int2,
+            "int4" => Self::Int4,
+            "int8" => Self::Int8,
+            "numeric" => Self::Numeric { modifier: plain.map(numeric_modifier) },
+            "float4" => Self::Float4,
+            "float8" => Self::Float8,
+            "timestamptz" => Self::Timestamp { zoned: true, digits: u32::try_from(modifier).unwrap_or(6) },
+            "timestamp" => Self::Timestamp { zoned: false, digits: u32::try_from(modifier).unwrap_or(6) },
+            "date" => Self::Date,
+            "uuid" => Self::Uuid,
+            "json" => Self::Json,
+            "jsonb" => Self::Jsonb,
+            _ => Self::Other,
+        }
+    }
+
+    /// The element type of an array parameter that carries such values.
+    pub fn array(self) -> Type {
+        match self {
+            Self::Text { .. } | Self::Enum | Self::Other => Type::TEXT_ARRAY,
+            Self::Bool => Type::BOOL_ARRAY,
+            Self::Int2 => Type::INT2_ARRAY,
+            Self::Int4 => Type::INT4_ARRAY,
+            Self::Int8 => Type::INT8_ARRAY,
+            Self::Numeric { .. } => Type::NUMERIC_ARRAY,
+            Self::Float4 => Type::FLOAT4_ARRAY,
+            Self::Float8 => Type::FLOAT8_ARRAY,
+            Self::Timestamp { zoned: true, .. } => Type::TIMESTAMPTZ_ARRAY,
+            Self::Timestamp { zoned: false, .. } => Type::TIMESTAMP_ARRAY,
+            Self::Date => Type::DATE_ARRAY,
+            Self::Uuid => Type::UUID_ARRAY,
+            Self::Json => Type::JSON_ARRAY,
+            Self::Jsonb => Type::JSONB_ARRAY,
+        }
+    }
+
+    /// The type of one element of [`Kind::array`].
+    pub fn element(self) -> Type {
+        match self.array().kind() {
+            tokio_postgres::types::Kind::Array(element) => element.clone(),
+            _ => Type::TEXT,
+        }
+    }
+}
+
+/// Precision and scale; since PostgreSQL 15 the scale is a signed number of 11 bits.
+fn numeric_modifier(packed: usize) -> (i64, i64) {
+    let scale = (packed & 0x7ff) as i64;
+    ((packed >> 16) as i64, if scale >= 0x400 { scale - 0x800 } else { scale })
+}

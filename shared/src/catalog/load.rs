@@ -1,0 +1,118 @@
+//! Asking the database for tables. The only reader of PostgreSQL's catalogs.
+
+use std::collections::HashMap;
+
+use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{Client, Row};
+
+use super::{Catalog, Column, Kind, Partition, Table};
+use crate::names::{Identifier, TableName};
+use crate::partition::Bounds;
+use crate::timestamp::Timestamp;
+
+/// The database could not be asked, or has what the writer cannot work with.
+#[derive(Debug, thiserror::Error)]
+pub enum CatalogError {
+    /// A question failed.
+    #[error("reading the database's catalog")]
+    Database(#[from] tokio_postgres::Error),
+    /// A default partition takes the rows whose partition is about to be made, which then cannot be attached.
+    #[error("table {0} has a default partition, which would swallow rows: detach it")]
+    DefaultPartition(String),
+}
+
+/// Asks for those of `names` that the catalog does not know. Must run inside a transaction, for its settings are local.
+///
+/// # Errors
+/// The connection's, and tables that the writer cannot work with.
+pub async fn load(client: &Client, catalog: &mut Catalog, names: &[TableName]) -> Result<(), CatalogError> {
+    let unknown: Vec<&TableName> = names.iter().filter(|name| !catalog.knows(name)).collect();
+    if unknown.is_empty() {
+        return Ok(());
+    }
+    let schemas: Vec<&str> = unknown.iter().map(|name| name.schema.as_str()).collect();
+    let tables: Vec<&str> = unknown.iter().map(|name| name.table.as_str()).collect();
+    let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&schemas, Type::TEXT_ARRAY), (&tables, Type::TEXT_ARRAY)];
+    let rows = client.query_typed(include_str!("columns.sql"), &parameters).await?;
+    let mut found: HashMap<u32, Table> = HashMap::new();
+    for row in &rows {
+        if let Some((oid, column)) = column(row) {
+            found.entry(oid).or_insert_with(|| table(oid, row)).columns.push(column);
+        }
+    }
+    let oids: Vec<u32> = found.keys().copied().collect();
+    for (oid, fingerprint) in fingerprints(client, &oids).await? {
+        found.entry(oid).and_modify(|table| table.fingerprint = fingerprint);
+    }
+    for row in client.query_typed(include_str!("partitions.sql"), &[(&oids, Type::OID_ARRAY)]).await? {
+        if let Some(table) = found.get_mut(&row.get(0)) {
+            add_relation(table, &row)?;
+        }
+    }
+    let mut found: HashMap<TableName, Table> = found.into_values().map(|table| (table.name.clone(), table)).collect();
+    for name in unknown {
+        catalog.learn(name.clone(), found.remove(name));
+    }
+    Ok(())
+}
+
+/// The fingerprints of the tables that are still there.
+///
+/// # Errors
+/// The connection's.
+pub async fn fingerprints(client: &Client, oids: &[u32]) -> Result<Vec<(u32, String)>, tokio_postgres::Error> {
+    let rows = client.query_typed(include_str!("fingerprints.sql"), &[(&oids, Type::OID_ARRAY)]).await?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+}
+
+fn name(schema: &str, table: &str) -> TableName {
+    TableName { schema: Identifier::fitting(schema, schema), table: Identifier::fitting(table, table) }
+}
+
+fn table(oid: u32, row: &Row) -> Table {
+    let strategy: Option<&str> = row.get("strategy");
+    let by: Option<&str> = row.get("partitioned_by");
+    let by = by.filter(|_| strategy == Some("r")).map(|by| Identifier::fitting(by, by));
+    Table {
+        name: name(row.get("nspname"), row.get("relname")),
+        oid,
+        owned: row.get("owned"),
+        columns: Vec::new(),
+        partitioned_otherwise: strategy.is_some() && by.is_none(),
+        partitioned_by: by,
+        partitions: Vec::new(),
+        unique: Vec::new(),
+        fingerprint: String::new(),
+    }
+}
+
+fn column(row: &Row) -> Option<(u32, Column)> {
+    let column = Column {
+        name: Identifier::exact(row.get("attname"))?,
+        kind: Kind::of(row.get("typname"), row.get("typtype"), row.get("builtin"), row.get("typmod")),
+        sql_type: row.get("sql_type"),
+        original: row.get("original"),
+        required: row.get("required"),
+        generated: row.get("generated"),
+    };
+    Some((row.get("oid"), column))
+}
+
+/// The table itself, or one of its partitions.
+fn add_relation(table: &mut Table, row: &Row) -> Result<(), CatalogError> {
+    let unique: Vec<String> = row.get("unique_columns");
+    let unique = unique.iter().map(|list| list.split('\u{1}').filter_map(Identifier::exact).collect()).collect();
+    if row.get("itself") {
+        table.unique = unique;
+        return Ok(());
+    }
+    if row.get("is_default") {
+        return Err(CatalogError::DefaultPartition(table.name.plain()));
+    }
+    if table.partitioned_by.is_some() {
+        let end = |name: &str| row.get::<_, Option<i64>>(name).map(Timestamp);
+        let bounds = Bounds { from: end("lower"), to: end("upper") };
+        table.partitions.push(Partition { name: name(row.get("nspname"), row.get("relname")), bounds, unique });
+    }
+    Ok(())
+}

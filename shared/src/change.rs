@@ -1,0 +1,299 @@
+//! What a record says: a table, a key's version and columns, and where it came from.
+//!
+//! Decoders write [`Changes`], the plan reads them. Nothing here knows PostgreSQL's types: a [`Value`] is what the source
+//! said, exactly. Columns are named by [`Field`], a path in the source's documents; which column that becomes is the
+//! plan's to say.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::ops::Range;
+
+use crate::names::Naming;
+use crate::spec::TableId;
+use crate::timestamp::Timestamp;
+
+/// One value as the source said it, borrowed from the record where possible.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Value<'a> {
+    /// An explicit null: the column is carried, and empty.
+    Null,
+    /// True or false.
+    Bool(bool),
+    /// A number as its text: no digit is lost on the way.
+    Number(&'a str),
+    /// A string.
+    Text(Cow<'a, str>),
+    /// An array or object as its JSON text.
+    Json(Cow<'a, str>),
+    /// A moment that the decoder has already read.
+    Time(Timestamp),
+}
+
+/// A total order over the changes of one key: what the source orders by, then a digest of the content.
+///
+/// The digest makes the outcome independent of the order of arrival where two changes carry the same moment.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Version {
+    /// Microseconds since 1970, or the source's own whole number.
+    pub order: i128,
+    /// XXH3 of the document's bytes.
+    pub digest: u64,
+}
+
+impl Version {
+    /// Reads what `Display` writes.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (order, digest) = text.split_once('.')?;
+        Some(Self { order: order.parse().ok()?, digest: u64::from_str_radix(digest, 16).ok()? })
+    }
+}
+
+impl std::fmt::Display for Version {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{:016x}", self.order, self.digest)
+    }
+}
+
+/// One record's word about one table.
+#[derive(Clone, Debug)]
+pub struct Change {
+    /// The record, by its place in the batch.
+    pub record: usize,
+    /// The table.
+    pub table: TableId,
+    /// For entities: which of two changes of one key wins.
+    pub version: Option<Version>,
+    /// The record's values, in [`Changes::values`]; the table takes those in its scope.
+    pub values: Range<usize>,
+}
+
+/// A batch's changes; the values of a record are kept once, however many tables take them.
+#[derive(Default, Debug)]
+pub struct Changes<'a> {
+    /// The changes, in the order of the records.
+    pub list: Vec<Change>,
+    /// All values, record after record.
+    pub values: Vec<(Field, Value<'a>)>,
+}
+
+/// A path in the documents of a source, as a small number. [`Fields`] knows what it stands for.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Field(pub u32);
+
+impl Field {
+    /// The document itself.
+    pub const ROOT: Self = Self(0);
+}
+
+/// What is to be done with a private field before anything is stored.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Privacy {
+    /// It is as if the source had not sent it.
+    Drop,
+    /// Its SHA-256, in hexadecimal, stands in its place.
+    Sha256,
+}
+
+/// The paths met so far, each with its number. Numbers are stable for the life of the process only.
+#[derive(Debug)]
+pub struct Fields {
+    naming: Naming,
+    nodes: Vec<Node>,
+    capture_all: bool,
+}
+
+#[derive(Debug)]
+struct Node {
+    parent: Field,
+    path: Box<str>,
+    column: Box<str>,
+    children: HashMap<Box<str>, Field, foldhash::fast::RandomState>,
+    privacy: Option<Privacy>,
+    private_within: bool,
+    captured: bool,
+    synthetic: bool,
+    container: bool,
+}
+
+impl Fields {
+    /// An empty set; `naming` makes the column names.
+    pub fn new(naming: Naming) -> Self {
+        let mut fields = Self { naming, nodes: Vec::new(), capture_all: false };
+        fields.push(Field::ROOT, "".into(), "".into());
+        fields.set_container(Field::ROOT);
+        fields
+    }
+
+    fn push(&mut self, parent: Field, path: Box<str>, column: Box<str>) -> Field {
+        let field = Field(u32::try_from(self.nodes.len()).unwrap_or(u32::MAX));
+        let children = HashMap::default();
+        self.nodes.push(Node { parent, path, column, children, privacy: None, private_within: false, captured: false, synthetic: false, container: false });
+        field
+    }
+
+    fn node(&self, field: Field) -> &Node {
+        &self.nodes[field.0 as usize]
+    }
+
+    /// How many numbers are in use; every [`Field`] is below it.
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// The member `key` of the object at `parent`.
+    pub fn child(&mut self, parent: Field, key: &str) -> Field {
+        match self.node(parent).children.get(key) {
+            Some(&field) => field,
+            None => self.add(parent, key),
+        }
+    }
+
+    fn add(&mut self, parent: Field, key: &str) -> Field {
+        let above = self.node(parent);
+        let step = key.replace('\\', "\\\\").replace('.', "\\.");
+        let path = if parent == Field::ROOT { step } else { format!("{}.{step}", above.path) };
+        let name = self.naming.normalise(key);
+        let column = match (above.column.is_empty(), name.is_empty()) {
+            (true, _) => name,
+            (false, true) => String::new(),
+            (false, false) => format!("{}_{name}", above.column),
+        };
+        let field = self.push(parent, path.into(), column.into());
+        self.nodes[parent.0 as usize].children.insert(key.into(), field);
+        field
+    }
+
+    /// A field that the decoder itself fills; it becomes a column only where one is declared for it.
+    pub fn synthetic(&mut self, name: &str) -> Field {
+        let field = self.child(Field::ROOT, name);
+        self.nodes[field.0 as usize].synthetic = true;
+        field
+    }
+
+    /// Whether the decoder itself fills the field.
+    pub fn is_synthetic(&self, field: Field) -> bool {
+        self.node(field).synthetic
+    }
+
+    /// The field at a configured path: steps parted by `.`, a literal dot written `\.`.
+    pub fn at(&mut self, path: &str) -> Field {
+        steps(path).iter().fold(Field::ROOT, |field, step| self.child(field, step))
+    }
+
+    /// The path, as a configuration would write it.
+    pub fn path(&self, field: Field) -> &str {
+        &self.node(field).path
+    }
+
+    /// The column name that the path suggests; empty where it has no ASCII letter or digit.
+    pub fn column(&self, field: Field) -> &str {
+        &self.node(field).column
+    }
+
+    /// The object that the field is a member of.
+    pub fn parent(&self, field: Field) -> Field {
+        self.node(field).parent
+    }
+
+    /// Whether `field` is `ancestor` or lies within it.
+    pub fn within(&self, field: Field, ancestor: Field) -> bool {
+        let mut at = field;
+        while at != ancestor && at != Field::ROOT {
+            at = self.parent(at);
+        }
+        at == ancestor
+    }
+
+    /// Whether nothing is known but the document itself.
+    pub fn is_empty(&self) -> bool {
+        self.nodes.len() <= 1
+    }
+
+    /// Lets the members of `field` be named as if they stood at the top (Segment's `properties` and `traits`).
+    pub fn without_prefix(&mut self, field: Field) {
+        self.nodes[field.0 as usize].column = "".into();
+    }
+
+    /// Marks a field as private.
+    pub fn set_privacy(&mut self, field: Field, privacy: Privacy) {
+        self.nodes[field.0 as usize].privacy = Some(privacy);
+        let mut above = field;
+        while above != Field::ROOT {
+            above = self.parent(above);
+            self.nodes[above.0 as usize].private_within = true;
+        }
+    }
+
+    /// Whether some member of `field`, however deep, is private.
+    pub fn private_within(&self, field: Field) -> bool {
+        self.node(field).private_within
+    }
+
+    /// What is to be done with the field before anything is stored.
+    pub fn privacy(&self, field: Field) -> Option<Privacy> {
+        self.node(field).privacy
+    }
+
+    /// Asks decoders for the object at `field` as a whole, beside its members.
+    pub fn capture(&mut self, field: Field) {
+        self.nodes[field.0 as usize].captured = true;
+    }
+
+    /// Asks decoders for every object as a whole, beside its members.
+    pub fn capture_all(&mut self) {
+        self.capture_all = true;
+    }
+
+    /// Whether some table wants the object at `field` as a whole.
+    pub fn captured(&self, field: Field) -> bool {
+        self.capture_all || self.node(field).captured
+    }
+
+    /// Marks an object that only holds others together: its members are fields even where nested objects stay whole.
+    pub fn set_container(&mut self, field: Field) {
+        self.nodes[field.0 as usize].container = true;
+    }
+
+    /// Whether the object only holds others together.
+    pub fn is_container(&self, field: Field) -> bool {
+        self.node(field).container
+    }
+}
+
+/// The steps of a configured path.
+pub fn steps(path: &str) -> Vec<String> {
+    let mut steps = vec![String::new()];
+    let mut characters = path.chars();
+    while let Some(character) = characters.next() {
+        match character {
+            '.' => steps.push(String::new()),
+            '\\' => steps.last_mut().into_iter().for_each(|step| step.extend(characters.next())),
+            _ => steps.last_mut().into_iter().for_each(|step| step.push(character)),
+        }
+    }
+    steps
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_order_by_moment_then_content_and_go_round_as_text() {
+        let version = |order, digest| Version { order, digest };
+        assert!(version(1, 9) < version(2, 0) && version(2, 0) < version(2, 1) && version(-5, 0) < version(1, 0));
+        let shown = version(-1_770_593_460_123_456, 0xab).to_string();
+        assert_eq!(Version::parse(&shown), Some(version(-1_770_593_460_123_456, 0xab)));
+    }
+
+    #[test]
+    fn a_dot_in_a_key_is_not_a_step() {
+        let mut fields = Fields::new(Naming::Segment);
+        let dotted = fields.child(Field::ROOT, "a.b");
+        let nested = fields.at("a.b");
+        assert_ne!(dotted, nested);
+        assert_eq!(fields.path(dotted), r"a\.b");
+        assert_eq!(fields.at(r"a\.b"), dotted);
+        assert_eq!((fields.column(dotted), fields.column(nested)), ("a_b", "a_b"));
+    }
+}

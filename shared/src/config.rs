@@ -1,0 +1,232 @@
+//! `millstream.toml`: what a system is. Read raw, checked whole, every mistake reported at once with its place.
+//!
+//! What comes out is valid: names fit PostgreSQL, keys hold their partition column, types are types. Unknown keys are
+//! refused. Nothing here touches the network; secrets never stand in the file, the environment names where they are
+//! ([`Environment`]).
+
+mod environment;
+mod mistakes;
+mod section;
+mod source;
+mod table;
+
+pub use environment::{Credentials, DatabaseAddress, Environment, EnvironmentError};
+pub use mistakes::Mistakes;
+
+use toml::de::DeTable;
+
+use crate::change::Privacy;
+use crate::names::{Identifier, Naming};
+use crate::spec::{Arrays, Evolution, Merge, Nested, Period};
+use section::Section;
+
+/// A checked configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The streams, each with the tables it fills.
+    pub sources: Vec<Source>,
+}
+
+/// A stream and how it is read.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// What the configuration calls it.
+    pub name: String,
+    /// The stream's name or ARN.
+    pub stream: String,
+    /// The format of its records.
+    pub format: Format,
+    /// The PostgreSQL schema that it fills.
+    pub schema: Identifier,
+    /// How names are normalised.
+    pub naming: Naming,
+    /// The default partitioning of its event tables.
+    pub partition: Option<Partition>,
+    /// Fields that are dropped or hashed before anything is stored.
+    pub private: Vec<(String, Privacy)>,
+    /// The defaults of its tables.
+    pub shape: Shape,
+    /// The tables that the configuration declares.
+    pub tables: Vec<Table>,
+}
+
+impl Source {
+    /// Whether records with this `eventSourceARN` are the source's.
+    pub fn reads(&self, arn: &str) -> bool {
+        self.stream == arn || arn.rsplit_once(":stream/").is_some_and(|(_, name)| name == self.stream)
+    }
+}
+
+/// The format of a stream's records.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Format {
+    /// Segment's calls: track, identify, page, screen, group, alias.
+    Segment,
+    /// Any JSON object.
+    Json,
+}
+
+/// How undeclared fields are treated.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Shape {
+    /// What becomes of fields that no column is declared for.
+    pub evolution: Evolution,
+    /// What becomes of nested objects.
+    pub nested: Nested,
+    /// The type of a new column for arrays.
+    pub arrays: Arrays,
+    /// With this many columns a table grows no more.
+    pub columns_max: usize,
+}
+
+/// Partitioning as configured: by a column's name.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Partition {
+    /// The column that the table is partitioned by, or the path of the field that fills it.
+    pub by: String,
+    /// Width and time limits.
+    pub period: Period,
+}
+
+/// A declared table.
+#[derive(Clone, Debug)]
+pub struct Table {
+    /// Its name in the source's schema.
+    pub name: Identifier,
+    /// The events that it takes (Segment); empty takes all.
+    pub events: Vec<String>,
+    /// The documents that it takes: a path and the text that stands there.
+    pub when: Option<(String, String)>,
+    /// Whether a row is an event or an entity.
+    pub kind: Kind,
+    /// Declared columns.
+    pub columns: Vec<Column>,
+    /// Its own partitioning.
+    pub partition: Option<Partition>,
+    /// How undeclared fields are treated.
+    pub shape: Shape,
+}
+
+/// What a row of a table is.
+#[derive(Clone, Debug)]
+pub enum Kind {
+    /// Something that happened; written once.
+    Event {
+        /// The column or path of the event's id; `None` takes the record's place in the stream.
+        id: Option<String>,
+    },
+    /// Something that has a key and changes.
+    Entity {
+        /// The key's columns, or paths.
+        key: Vec<String>,
+        /// The path that the changes of a key are ordered by: a time or a whole number.
+        version: String,
+        /// How changes of one key come together.
+        merge: Merge,
+    },
+}
+
+/// A declared column.
+#[derive(Clone, Debug)]
+pub struct Column {
+    /// Its name.
+    pub name: Identifier,
+    /// Where its values are found.
+    pub path: String,
+    /// Its type in SQL; `None` infers it from the first value.
+    pub sql_type: Option<String>,
+    /// Whether a row without a value is refused.
+    pub required: bool,
+    /// A check constraint's expression.
+    pub check: Option<String>,
+}
+
+impl Config {
+    /// Reads and checks a configuration; `file` is only for the messages.
+    ///
+    /// # Errors
+    /// Every mistake found, each with its line, column and key.
+    pub fn parse(file: &str, text: &str) -> Result<Self, Mistakes> {
+        let mut mistakes = Mistakes::new(file, text);
+        let (document, faults) = DeTable::parse_recoverable(text);
+        for fault in faults {
+            mistakes.add(fault.span().unwrap_or_default(), "", fault.message());
+        }
+        let mut root = Section::root(&document);
+        let sources = root.sections("source");
+        let mut tables = root.sections("table");
+        root.finish(&mut mistakes);
+        if sources.is_empty() {
+            mistakes.add(0..0, "", "no source: add a section [source.NAME] with the stream's name");
+        }
+        let mut checked: Vec<Source> = sources.into_iter().map(|raw| source::check(raw, &mut mistakes)).collect();
+        for raw in tables.drain(..) {
+            table::check(raw, &mut checked, &mut mistakes);
+        }
+        mistakes.or(Self { sources: checked })
+    }
+
+    /// The source that reads the stream.
+    pub fn source_of(&self, arn: &str) -> Option<(usize, &Source)> {
+        self.sources.iter().enumerate().find(|(_, source)| source.reads(arn))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mistakes(text: &str) -> String {
+        Config::parse("millstream.toml", text).map(|_| ()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_stream_is_enough() {
+        let config = Config::parse("", "[source.sportsbook]\nstream = \"sportsbook\"").unwrap();
+        let (_, source) = config.source_of("arn:aws:kinesis:us-east-1:123456789012:stream/sportsbook").unwrap();
+        assert_eq!((source.format, source.schema.as_str()), (Format::Segment, "sportsbook"));
+        assert!(config.source_of("arn:aws:kinesis:us-east-1:123456789012:stream/other-sportsbook").is_none());
+    }
+
+    #[test]
+    fn all_mistakes_are_told_at_once_with_their_place() {
+        let told = mistakes(
+            "[source.a]\nstream = 5\nformt = \"segment\"\n\n[table.t]\nsource = \"b\"\n\n[table.u]\nsource = \"a\"\n\
+             key = [\"k\"]\npartition = { by = \"at\", every = \"fortnight\", keep = \"soon\" }\n",
+        );
+        for part in [
+            "millstream.toml:2:10: source.a.stream",
+            "millstream.toml:3:1: source.a.formt: unknown key; did you mean `format`?",
+            "millstream.toml:6:10: table.t.source: no source is called `b`",
+            "millstream.toml:11:34: table.u.partition.every",
+            "table.u.partition.keep",
+            "table.u.version",
+        ] {
+            assert!(told.contains(part), "{part} is missing in:\n{told}");
+        }
+    }
+
+    #[test]
+    fn an_entity_is_partitioned_by_a_part_of_its_key() {
+        let told = mistakes(
+            "[source.a]\nstream = \"a\"\n[table.t]\nsource = \"a\"\nkey = [\"k\"]\nversion = \"v\"\n\
+             partition = { by = \"at\", every = \"day\" }\n",
+        );
+        assert!(told.contains("table.t.partition.by: `at` must be part of the key"), "{told}");
+    }
+
+    #[test]
+    fn the_example_of_the_design_is_valid() {
+        let text = include_str!("../../events/sportsbook/millstream.toml");
+        let config = Config::parse("millstream.toml", text).unwrap();
+        assert_eq!(config.sources[0].tables.len(), 1);
+    }
+
+    #[test]
+    fn types_cannot_smuggle_sql() {
+        let told = mistakes(
+            "[source.a]\nstream = \"a\"\n[table.t]\nsource = \"a\"\ncolumns = { x = { path = \"x\", type = \"text); DROP TABLE y; --\" } }\n",
+        );
+        assert!(told.contains("table.t.columns.x.type"), "{told}");
+    }
+}

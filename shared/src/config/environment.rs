@@ -1,0 +1,153 @@
+//! The few environment variables that name the outside. The only place that reads the environment.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use tracing::level_filters::LevelFilter;
+
+/// What the environment says.
+#[derive(Clone, Debug)]
+pub struct Environment {
+    /// `MILLSTREAM_CONFIG`: a path or an `s3://` address; by default `millstream.toml` beside the binary.
+    pub config: String,
+    /// Where PostgreSQL is.
+    pub database: DatabaseAddress,
+    /// `DEAD_LETTER_QUEUE_URL`.
+    pub dead_letter_queue: Option<String>,
+    /// `ARCHIVE_BUCKET`.
+    pub archive_bucket: Option<String>,
+    /// `AWS_LAMBDA_FUNCTION_NAME`, for logs and metrics.
+    pub function: String,
+    /// `AWS_LAMBDA_LOG_LEVEL`: INFO by default.
+    pub log_level: LevelFilter,
+}
+
+/// Where PostgreSQL is, and who says so. `Debug` shows no secret.
+#[derive(Clone)]
+pub struct DatabaseAddress {
+    /// `DATABASE_URL`.
+    pub url: Option<String>,
+    /// `DATABASE_HOST`.
+    pub host: Option<String>,
+    /// `DATABASE_PORT`.
+    pub port: Option<u16>,
+    /// `DATABASE_NAME`.
+    pub name: Option<String>,
+    /// `DATABASE_USER`.
+    pub user: Option<String>,
+    /// Where the password comes from.
+    pub credentials: Credentials,
+    /// `DATABASE_CA_FILE`: PEM certificates beside the public roots, such as RDS's bundle.
+    pub ca_file: Option<PathBuf>,
+}
+
+impl std::fmt::Debug for DatabaseAddress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DatabaseAddress").field("credentials", &self.credentials).finish_non_exhaustive()
+    }
+}
+
+/// Where the password comes from.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Credentials {
+    /// `DATABASE_URL` holds it, or none is needed.
+    Url,
+    /// `DATABASE_SECRET_ARN`: a secret of Secrets Manager, in the form of its rotation templates.
+    Secret(String),
+    /// `DATABASE_AUTH=iam`: a token signed with the function's role.
+    Iam,
+}
+
+/// What is missing or contradicts itself in the environment.
+#[derive(Debug, thiserror::Error)]
+pub enum EnvironmentError {
+    /// Nothing says where PostgreSQL is.
+    #[error("no database: set DATABASE_URL, or DATABASE_SECRET_ARN, or DATABASE_AUTH=iam with DATABASE_HOST, DATABASE_NAME and DATABASE_USER")]
+    NoDatabase,
+    /// `DATABASE_AUTH` is something else than `iam`.
+    #[error("DATABASE_AUTH must be `iam` where it is set")]
+    UnknownAuth,
+    /// IAM authentication does not know where to connect.
+    #[error("DATABASE_AUTH=iam needs {0}")]
+    IamNeeds(&'static str),
+    /// The port is no port.
+    #[error("DATABASE_PORT must be a port number")]
+    Port,
+}
+
+impl Environment {
+    /// Reads the process's environment.
+    ///
+    /// # Errors
+    /// What is missing or contradicts itself.
+    pub fn read() -> Result<Self, EnvironmentError> {
+        Self::from(&std::env::vars().filter(|(_, value)| !value.is_empty()).collect())
+    }
+
+    fn from(variables: &BTreeMap<String, String>) -> Result<Self, EnvironmentError> {
+        let get = |name: &str| variables.get(name).cloned();
+        Ok(Self {
+            config: get("MILLSTREAM_CONFIG").unwrap_or_else(beside_the_binary),
+            database: database(variables)?,
+            dead_letter_queue: get("DEAD_LETTER_QUEUE_URL"),
+            archive_bucket: get("ARCHIVE_BUCKET"),
+            function: get("AWS_LAMBDA_FUNCTION_NAME").unwrap_or_else(|| "millstream".to_owned()),
+            log_level: get("AWS_LAMBDA_LOG_LEVEL").and_then(|level| level.parse().ok()).unwrap_or(LevelFilter::INFO),
+        })
+    }
+}
+
+fn beside_the_binary() -> String {
+    let folder = std::env::current_exe().ok().and_then(|path| path.parent().map(PathBuf::from)).unwrap_or_default();
+    folder.join("millstream.toml").to_string_lossy().into_owned()
+}
+
+fn database(variables: &BTreeMap<String, String>) -> Result<DatabaseAddress, EnvironmentError> {
+    let get = |name: &str| variables.get(name).cloned();
+    let credentials = match (get("DATABASE_AUTH").as_deref(), get("DATABASE_SECRET_ARN")) {
+        (Some("iam"), _) => Credentials::Iam,
+        (Some(_), _) => return Err(EnvironmentError::UnknownAuth),
+        (None, Some(arn)) => Credentials::Secret(arn),
+        (None, None) => Credentials::Url,
+    };
+    let needed: &[&str] = match credentials {
+        Credentials::Iam if get("DATABASE_URL").is_none() => &["DATABASE_HOST", "DATABASE_NAME", "DATABASE_USER"],
+        Credentials::Url if get("DATABASE_URL").is_none() => return Err(EnvironmentError::NoDatabase),
+        Credentials::Iam | Credentials::Url | Credentials::Secret(_) => &[],
+    };
+    if let Some(missing) = needed.iter().find(|name| get(name).is_none()) {
+        return Err(EnvironmentError::IamNeeds(missing));
+    }
+    Ok(DatabaseAddress {
+        url: get("DATABASE_URL"),
+        host: get("DATABASE_HOST"),
+        port: get("DATABASE_PORT").map(|port| port.parse().map_err(|_unreadable| EnvironmentError::Port)).transpose()?,
+        name: get("DATABASE_NAME"),
+        user: get("DATABASE_USER"),
+        credentials,
+        ca_file: get("DATABASE_CA_FILE").map(PathBuf::from),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(pairs: &[(&str, &str)]) -> Result<Environment, EnvironmentError> {
+        Environment::from(&pairs.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect())
+    }
+
+    #[test]
+    fn debug_output_holds_no_password() {
+        let environment = read(&[("DATABASE_URL", "postgresql://me:hunter2@db/x")]).unwrap();
+        assert!(!format!("{environment:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn iam_says_what_it_needs() {
+        let error = read(&[("DATABASE_AUTH", "iam"), ("DATABASE_HOST", "db")]).unwrap_err();
+        assert_eq!(error.to_string(), "DATABASE_AUTH=iam needs DATABASE_NAME");
+        let whole = [("DATABASE_AUTH", "iam"), ("DATABASE_HOST", "db"), ("DATABASE_NAME", "n"), ("DATABASE_USER", "u")];
+        assert_eq!(read(&whole).unwrap().database.credentials, Credentials::Iam);
+    }
+}

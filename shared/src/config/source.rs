@@ -1,0 +1,95 @@
+//! `[source.NAME]`: a stream and the defaults of its tables.
+
+use super::section::Section;
+use super::{Format, Mistakes, Partition, Shape, Source};
+use crate::change::Privacy;
+use crate::names::{Identifier, Naming};
+use crate::partition::Every;
+use crate::spec::{Arrays, Evolution, Nested, Period};
+
+/// PostgreSQL allows 1,600 columns, fewer if they are wide; a tuple of this many still fits its page.
+const COLUMNS_MAX_DEFAULT: u32 = 1_000;
+
+/// Rows later than this ahead of the clock are taken for errors.
+const FUTURE_DEFAULT: i64 = 7 * 24 * 3_600_000_000;
+
+const AHEAD_DEFAULT: u32 = 3;
+
+/// A source with mistakes is a source all the same: its tables are checked against it.
+pub(super) fn check(raw: Section<'_>, mistakes: &mut Mistakes) -> Source {
+    let name = raw.name().to_owned();
+    let stream = raw.required(mistakes, "stream", "the name or ARN of the Kinesis stream");
+    let formats = [("segment", Format::Segment), ("json", Format::Json)];
+    let format = raw.one_of(mistakes, "format", &formats).unwrap_or(Format::Segment);
+    let schema = raw.identifier(mistakes, "schema").unwrap_or_else(|| Identifier::fitting(&name, &name));
+    let namings = [("segment", Naming::Segment), ("rudder", Naming::Rudder)];
+    let naming = raw.one_of(mistakes, "naming", &namings).unwrap_or(Naming::Segment);
+    let partition = match raw.section(mistakes, "partition") {
+        Some(section) => partition(section, mistakes),
+        None => default_partition(format),
+    };
+    let private = private(&raw, mistakes);
+    let shape = shape(&raw, None, mistakes);
+    raw.finish(mistakes);
+    let stream = stream.unwrap_or_default().to_owned();
+    Source { name, stream, format, schema, naming, partition, private, shape, tables: Vec::new() }
+}
+
+/// Segment's events are partitioned by the day of their arrival at Segment, unless the configuration says otherwise.
+fn default_partition(format: Format) -> Option<Partition> {
+    let period = Period { every: Every::Day, ahead: AHEAD_DEFAULT, keep: None, future: FUTURE_DEFAULT };
+    (format == Format::Segment).then(|| Partition { by: "received_at".to_owned(), period })
+}
+
+/// `partition = { by = "received_at", every = "day", ahead = 3, keep = "90 days", future = "7 days" }`
+pub(super) fn partition(raw: Section<'_>, mistakes: &mut Mistakes) -> Option<Partition> {
+    let by = raw.required(mistakes, "by", "the column that the table is partitioned by");
+    let widths = [("hour", Every::Hour), ("day", Every::Day), ("week", Every::Week), ("month", Every::Month)];
+    let every = raw.one_of(mistakes, "every", &widths).unwrap_or(Every::Day);
+    let ahead = raw.integer(mistakes, "ahead", 0..1_001).unwrap_or(AHEAD_DEFAULT);
+    let keep = raw.duration(mistakes, "keep");
+    let future = raw.duration(mistakes, "future").unwrap_or(FUTURE_DEFAULT);
+    raw.finish(mistakes);
+    Some(Partition { by: by?.to_owned(), period: Period { every, ahead, keep, future } })
+}
+
+/// The keys that say how undeclared fields are treated; a table takes its source's where it has none of its own.
+pub(super) fn shape(raw: &Section<'_>, above: Option<Shape>, mistakes: &mut Mistakes) -> Shape {
+    let modes = [("evolve", Evolution::Evolve), ("fixed", Evolution::Fixed), ("strict", Evolution::Strict)];
+    let evolution = raw.one_of(mistakes, "schema_mode", &modes);
+    let nested = raw.one_of(mistakes, "nested", &[("flatten", Nested::Flatten), ("jsonb", Nested::Jsonb)]);
+    let arrays = raw.one_of(mistakes, "arrays", &[("text", Arrays::Text), ("jsonb", Arrays::Jsonb)]);
+    let columns_max = raw.integer(mistakes, "max_columns", 1..1_601).map(|count| count as usize);
+    let above = above.unwrap_or(Shape {
+        evolution: Evolution::Evolve,
+        nested: Nested::Flatten,
+        arrays: Arrays::Text,
+        columns_max: COLUMNS_MAX_DEFAULT as usize,
+    });
+    Shape {
+        evolution: evolution.unwrap_or(above.evolution),
+        nested: nested.unwrap_or(above.nested),
+        arrays: arrays.unwrap_or(above.arrays),
+        columns_max: columns_max.unwrap_or(above.columns_max),
+    }
+}
+
+/// `private = ["context.ip", { path = "traits.email", as = "sha256" }]`
+fn private(raw: &Section<'_>, mistakes: &mut Mistakes) -> Vec<(String, Privacy)> {
+    let wanted = "a list of paths, or of { path = \"…\", as = \"sha256\" }";
+    let list = raw.read(mistakes, "private", wanted, |value| {
+        let one = |element: &toml::de::DeValue<'_>| match element.as_table() {
+            None => Some((element.as_str()?.to_owned(), Privacy::Drop)),
+            Some(table) => {
+                let text = |key: &str| table.get(key).and_then(|value| value.get_ref().as_str());
+                let privacy = match text("as")? {
+                    "sha256" => Privacy::Sha256,
+                    _ => return None,
+                };
+                (table.len() == 2).then_some((text("path")?.to_owned(), privacy))
+            }
+        };
+        value.as_array()?.iter().map(|element| one(element.get_ref())).collect()
+    });
+    list.unwrap_or_default()
+}

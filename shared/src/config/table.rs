@@ -1,0 +1,125 @@
+//! `[table.NAME]`: an event table or an entity, added to its source.
+
+use toml::Spanned;
+use toml::de::DeValue;
+
+use super::section::Section;
+use super::source::{partition, shape};
+use super::{Column, Format, Kind, Mistakes, Source, Table};
+use crate::names::Identifier;
+use crate::spec::{Merge, OVERFLOW, VERSION, VERSIONS};
+
+pub(super) fn check(raw: Section<'_>, sources: &mut [Source], mistakes: &mut Mistakes) {
+    let source = raw.required(mistakes, "source", "the source that fills the table");
+    let found = source.and_then(|name| sources.iter_mut().find(|source| source.name == name));
+    if let (Some(name), None) = (source, &found) {
+        raw.mistake(mistakes, "source", format!("no source is called `{name}`"));
+    }
+    let name = Identifier::exact(raw.name());
+    if name.is_none() {
+        raw.mistake(mistakes, "", "the table's name must be 1 to 63 bytes");
+    }
+    let events = raw.texts(mistakes, "events");
+    let when = when(&raw, mistakes);
+    let kind = kind(&raw, mistakes);
+    let columns = columns(&raw, mistakes);
+    let own_partition = raw.section(mistakes, "partition").and_then(|section| partition(section, mistakes));
+    let shape = shape(&raw, found.as_ref().map(|source| source.shape), mistakes);
+    if let (Some(Kind::Entity { key, .. }), Some(partition)) = (&kind, &own_partition)
+        && !key.contains(&partition.by)
+    {
+        let message = format!(
+            "`{}` must be part of the key: PostgreSQL keeps keys unique only within a partition, so the same key would be a row in each",
+            partition.by
+        );
+        raw.mistake(mistakes, "partition.by", message);
+    }
+    if let Some(source) = &found {
+        check_against_source(&raw, source, &events, mistakes);
+    }
+    raw.finish(mistakes);
+    if let (Some(source), Some(name), Some(kind)) = (found, name, kind) {
+        source.tables.push(Table { name, events, when, kind, columns, partition: own_partition, shape });
+    }
+}
+
+fn check_against_source(raw: &Section<'_>, source: &Source, events: &[String], mistakes: &mut Mistakes) {
+    match source.format {
+        Format::Segment if events.is_empty() => {
+            raw.mistake(mistakes, "events", "missing: the names of the track events that the table takes");
+        }
+        Format::Json if !events.is_empty() => {
+            raw.mistake(mistakes, "events", "only a Segment source has events; use `when` to choose documents");
+        }
+        Format::Segment | Format::Json => {}
+    }
+}
+
+/// `when = { path = "kind", is = "reading" }`
+fn when(raw: &Section<'_>, mistakes: &mut Mistakes) -> Option<(String, String)> {
+    let section = raw.section(mistakes, "when")?;
+    let path = section.required(mistakes, "path", "where the document says what it is");
+    let is = section.required(mistakes, "is", "the text that stands there");
+    section.finish(mistakes);
+    Some((path?.to_owned(), is?.to_owned()))
+}
+
+fn kind(raw: &Section<'_>, mistakes: &mut Mistakes) -> Option<Kind> {
+    let id = raw.text(mistakes, "id").map(str::to_owned);
+    let key = raw.texts(mistakes, "key");
+    let version = raw.text(mistakes, "version").map(str::to_owned);
+    let merge = raw.one_of(mistakes, "merge", &[("column", Merge::Column), ("row", Merge::Row)]);
+    if key.is_empty() {
+        for (there, name) in [(version.is_some(), "version"), (merge.is_some(), "merge")] {
+            if there {
+                raw.mistake(mistakes, name, "only a table with a `key` has it");
+            }
+        }
+        return Some(Kind::Event { id });
+    }
+    if id.is_some() {
+        raw.mistake(mistakes, "id", "a table has an `id` (each event once) or a `key` (one row a key), not both");
+    }
+    if version.is_none() {
+        raw.mistake(mistakes, "version", "missing: the path that the changes of a key are ordered by");
+    }
+    Some(Kind::Entity { key, version: version?, merge: merge.unwrap_or(Merge::Row) })
+}
+
+fn columns(raw: &Section<'_>, mistakes: &mut Mistakes) -> Vec<Column> {
+    let Some(section) = raw.section(mistakes, "columns") else { return Vec::new() };
+    section.entries().filter_map(|(name, value)| column(&section, name, value, mistakes)).collect()
+}
+
+/// `stake = "properties.stake"` or `stake = { path = "properties.stake", type = "numeric(12,2)", check = "stake > 0" }`
+fn column<'a>(section: &Section<'a>, key: &'a str, value: &'a Spanned<DeValue<'a>>, mistakes: &mut Mistakes) -> Option<Column> {
+    let name = Identifier::exact(key).filter(|name| ![OVERFLOW, VERSION, VERSIONS].contains(&name.as_str()));
+    if name.is_none() {
+        mistakes.add(value.span(), &section.key(key), "a column's name is 1 to 63 bytes and none that the writer keeps for itself");
+    }
+    if let Some(path) = value.get_ref().as_str().filter(|path| !path.is_empty()) {
+        return Some(Column { name: name?, path: path.to_owned(), sql_type: None, required: false, check: None });
+    }
+    let Some(own) = section.entry(key, value) else {
+        mistakes.add(value.span(), &section.key(key), "must be a path, or { path = \"…\", type = \"…\" }");
+        return None;
+    };
+    let path = own.required(mistakes, "path", "where the column's values are found");
+    let sql_type = own.read(mistakes, "type", "an SQL type such as \"numeric(12,2)\"", |value| {
+        value.as_str().filter(|text| is_type(text)).map(str::to_owned)
+    });
+    let required = own.boolean(mistakes, "required").unwrap_or(false);
+    let check = own.text(mistakes, "check").map(str::to_owned);
+    own.finish(mistakes);
+    Some(Column { name: name?, path: path?.to_owned(), sql_type, required, check })
+}
+
+/// Words, perhaps qualified, then perhaps numbers in parentheses, then perhaps `[]`: nothing that could end a statement.
+fn is_type(text: &str) -> bool {
+    let text = text.strip_suffix("[]").unwrap_or(text);
+    let (words, modifier) = text.split_once('(').unwrap_or((text, "0)"));
+    let numbers = modifier.strip_suffix(')');
+    let is_word = |word: &str| word.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') && !word.is_empty();
+    words.trim_end().split([' ', '.']).all(is_word)
+        && numbers.is_some_and(|list| list.split(',').all(|number| number.trim().parse::<u32>().is_ok()))
+}

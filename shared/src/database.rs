@@ -1,0 +1,180 @@
+//! Where PostgreSQL is, and how it is reached: one connection a function, checked after a thaw.
+//!
+//! Fit for RDS Proxy and PgBouncer in transaction mode: no session state, no start-up options, named statements only
+//! within a transaction. No secret reaches a log or an error.
+
+mod address;
+mod credentials;
+pub mod fault;
+mod tls;
+
+use std::ops::Deref;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use deadpool_postgres::{Connect, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use tokio::task::JoinHandle;
+use tokio_postgres::config::{SslMode, TargetSessionAttrs};
+use tokio_postgres::error::SqlState;
+use tokio_postgres::{Client, Config};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+pub use address::AddressError;
+pub use credentials::CredentialsError;
+pub use tls::TlsError;
+
+use crate::aws::Aws;
+use crate::config::DatabaseAddress;
+use credentials::Provider;
+
+/// A server that does not answer a connection attempt in this time is down, and the invocation is retried.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Nothing frees the dead connection of a function that was frozen, so the kernel has to find out: AWS advises seconds
+/// (<https://docs.aws.amazon.com/AmazonRDS/latest/AuroraUserGuide/AuroraPostgreSQL.BestPractices.FastFailover.html>).
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(10);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);
+const KEEPALIVE_RETRIES: u32 = 3;
+const TCP_USER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// PostgreSQL, reached over one connection.
+pub struct Database {
+    pool: Pool,
+    credentials: Provider,
+    login: Arc<Mutex<Config>>,
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum DatabaseError {
+    /// `DATABASE_URL` cannot be read.
+    #[error(transparent)]
+    Address(#[from] AddressError),
+    /// The certificates cannot be read.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The secret or the token cannot be had.
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
+    /// The server cannot be reached, or refuses.
+    #[error("connecting to PostgreSQL")]
+    Connect(#[source] tokio_postgres::Error),
+    /// The pool is of one connection, and it is in use.
+    #[error("taking the connection: {0}")]
+    Pool(String),
+}
+
+impl Database {
+    /// Prepares the connection; nothing is dialled before it is needed.
+    ///
+    /// # Errors
+    /// An address or certificates that cannot be read.
+    pub fn new(address: &DatabaseAddress, aws: Aws) -> Result<Self, DatabaseError> {
+        let parsed = address::read(address)?;
+        let ca_file = parsed.ca_file.as_deref().or(address.ca_file.as_deref());
+        let mut config = parsed.config;
+        config
+            .ssl_mode(if parsed.plain { SslMode::Disable } else { SslMode::Require })
+            .application_name("millstream")
+            .connect_timeout(CONNECT_TIMEOUT)
+            .keepalives_idle(KEEPALIVE_IDLE)
+            .keepalives_interval(KEEPALIVE_INTERVAL)
+            .keepalives_retries(KEEPALIVE_RETRIES)
+            .tcp_user_timeout(TCP_USER_TIMEOUT)
+            // A connection that a failover left with a reader would refuse every write.
+            .target_session_attrs(TargetSessionAttrs::ReadWrite);
+        let credentials = Provider::new(&address.credentials, &config, aws);
+        let login = Arc::new(Mutex::new(config.clone()));
+        let connector = Connector { login: login.clone(), tls: tls::connector(ca_file)? };
+        let recycling = ManagerConfig { recycling_method: RecyclingMethod::Verified };
+        let manager = Manager::from_connect(config, connector, recycling);
+        let pool = Pool::builder(manager).max_size(1).build().map_err(|error| DatabaseError::Pool(error.to_string()))?;
+        Ok(Self { pool, credentials, login })
+    }
+
+    /// The connection, checked; a dead one is replaced. After a refused login the secret is read anew, once: it may have
+    /// been rotated since.
+    ///
+    /// # Errors
+    /// Whatever keeps the function from its database; all of it may pass.
+    pub async fn connection(&self) -> Result<Connection, DatabaseError> {
+        self.log_in(false).await?;
+        let object = match self.get().await {
+            Err(DatabaseError::Connect(error)) if is_refused_login(&error) && self.credentials.can_change() => {
+                self.log_in(true).await?;
+                self.get().await?
+            }
+            outcome => outcome?,
+        };
+        Ok(Connection(Some(object)))
+    }
+
+    async fn log_in(&self, anew: bool) -> Result<(), CredentialsError> {
+        if let Some(config) = self.credentials.login(anew).await? {
+            *self.login.lock().unwrap_or_else(PoisonError::into_inner) = config;
+        }
+        Ok(())
+    }
+
+    async fn get(&self) -> Result<Object, DatabaseError> {
+        self.pool.get().await.map_err(|error| match error {
+            PoolError::Backend(error) => DatabaseError::Connect(error),
+            PoolError::Timeout(_) | PoolError::Closed | PoolError::NoRuntimeSpecified | PoolError::PostCreateHook(_) => {
+                DatabaseError::Pool(error.to_string())
+            }
+        })
+    }
+}
+
+/// A connection in use. Unless it is [released](Connection::release) it is closed: after an error, a time-out or a panic
+/// nobody knows what is still under way on it, an open transaction perhaps.
+pub struct Connection(Option<Object>);
+
+impl Connection {
+    /// Gives the connection back, to be used by the next invocation.
+    pub fn release(mut self) {
+        drop(self.0.take());
+    }
+}
+
+impl Deref for Connection {
+    type Target = Client;
+
+    fn deref(&self) -> &Client {
+        // Only `release` and `drop` take the object, and both consume the connection.
+        self.0.as_ref().map_or_else(|| unreachable!("the connection is in use"), |object| object)
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.0.take().map(Object::take).into_iter().for_each(drop);
+    }
+}
+
+fn is_refused_login(error: &tokio_postgres::Error) -> bool {
+    let refusals = [&SqlState::INVALID_PASSWORD, &SqlState::INVALID_AUTHORIZATION_SPECIFICATION];
+    error.code().is_some_and(|code| refusals.contains(&code))
+}
+
+/// Connects with the login that is current at the time.
+struct Connector {
+    login: Arc<Mutex<Config>>,
+    tls: MakeRustlsConnect,
+}
+
+impl Connect for Connector {
+    fn connect(&self, _: &Config) -> BoxFuture<'_, Result<(Client, JoinHandle<()>), tokio_postgres::Error>> {
+        let login = self.login.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        async move {
+            let (client, connection) = login.connect(self.tls.clone()).await?;
+            let task = tokio::spawn(async move {
+                // The client's own calls report the same error, with what they were doing.
+                connection.await.unwrap_or_default();
+            });
+            Ok((client, task))
+        }
+        .boxed()
+    }
+}

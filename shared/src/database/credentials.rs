@@ -1,0 +1,151 @@
+//! The password: from the address, from Secrets Manager, or a token signed with the function's role.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use aws_credential_types::provider::ProvideCredentials;
+use aws_sigv4::http_request::{SignableBody, SignableRequest, SignatureLocation, SigningSettings, sign};
+use aws_sigv4::sign::v4;
+use serde::Deserialize;
+use tokio_postgres::Config;
+use tokio_postgres::config::Host;
+
+use crate::aws::Aws;
+use crate::config::Credentials;
+
+/// A token is good for 15 minutes and is looked at only when a connection is made:
+/// <https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/UsingWithRDS.IAMDBAuth.html>.
+const TOKEN_LIFETIME: Duration = Duration::from_secs(900);
+/// A token is renewed this long after it was made.
+const TOKEN_RENEWAL: Duration = Duration::from_secs(600);
+
+const POSTGRESQL_PORT: u16 = 5432;
+
+/// The secret or the token cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum CredentialsError {
+    /// Secrets Manager does not answer, or refuses.
+    #[error("reading the secret {arn} from Secrets Manager: {reason}")]
+    Secret {
+        /// The secret's ARN.
+        arn: String,
+        /// What the SDK says.
+        reason: String,
+    },
+    /// The secret is not in the form of the rotation templates.
+    #[error("the secret {arn} is no JSON object with username and password")]
+    Form {
+        /// The secret's ARN.
+        arn: String,
+    },
+    /// The function has no credentials of its own, or no region.
+    #[error("signing a token for the database: {0}")]
+    Token(String),
+}
+
+/// Gives the configuration to connect with.
+pub struct Provider {
+    credentials: Credentials,
+    base: Config,
+    aws: Aws,
+    /// When the current login was made; `None` before the first.
+    made: Mutex<Option<SystemTime>>,
+}
+
+/// A secret by Secrets Manager's rotation templates; `port` may be a text in those made by hand, and RDS's own secrets hold
+/// only the first two: <https://docs.aws.amazon.com/secretsmanager/latest/userguide/reference_secret_json_structure.html>.
+#[derive(Deserialize)]
+struct Secret {
+    username: String,
+    password: String,
+    host: Option<String>,
+    port: Option<serde_json::Value>,
+    dbname: Option<String>,
+}
+
+impl Provider {
+    pub fn new(credentials: &Credentials, base: &Config, aws: Aws) -> Self {
+        Self { credentials: credentials.clone(), base: base.clone(), aws, made: Mutex::new(None) }
+    }
+
+    /// Whether asking again may give something else.
+    pub fn can_change(&self) -> bool {
+        self.credentials != Credentials::Url
+    }
+
+    /// A new configuration, where one is due: the first time, when a token has aged, or when `anew` is asked for.
+    pub async fn login(&self, anew: bool) -> Result<Option<Config>, CredentialsError> {
+        let made = *self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        let config = match &self.credentials {
+            Credentials::Url => return Ok(None),
+            Credentials::Secret(_) if made.is_some() && !anew => return Ok(None),
+            Credentials::Secret(arn) => self.from_secret(arn).await?,
+            Credentials::Iam if made.is_some_and(|made| made.elapsed().is_ok_and(|age| age < TOKEN_RENEWAL)) && !anew => {
+                return Ok(None);
+            }
+            Credentials::Iam => self.with_token().await?,
+        };
+        *self.made.lock().unwrap_or_else(PoisonError::into_inner) = Some(SystemTime::now());
+        Ok(Some(config))
+    }
+
+    async fn from_secret(&self, arn: &str) -> Result<Config, CredentialsError> {
+        let client = aws_sdk_secretsmanager::Client::new(self.aws.config().await);
+        let answer = client.get_secret_value().secret_id(arn).send().await.map_err(|error| {
+            let reason = aws_sdk_secretsmanager::error::DisplayErrorContext(&error).to_string();
+            CredentialsError::Secret { arn: arn.to_owned(), reason }
+        })?;
+        let form = || CredentialsError::Form { arn: arn.to_owned() };
+        let text = answer.secret_string().ok_or_else(form)?;
+        let secret: Secret = serde_json::from_str(text).map_err(|_may_hold_the_password| form())?;
+        let mut config = self.base.clone();
+        config.user(&secret.username).password(&secret.password);
+        if let Some(host) = secret.host.filter(|_| config.get_hosts().is_empty()) {
+            config.host(&host).port(secret.port.as_ref().and_then(port).unwrap_or(POSTGRESQL_PORT));
+        }
+        if let Some(name) = secret.dbname.filter(|_| config.get_dbname().is_none()) {
+            config.dbname(&name);
+        }
+        Ok(config)
+    }
+
+    /// The token is the signed query of a request that nobody sends.
+    async fn with_token(&self) -> Result<Config, CredentialsError> {
+        let fault = |text: &str| CredentialsError::Token(text.to_owned());
+        let aws = self.aws.config().await;
+        let region = aws.region().ok_or_else(|| fault("no region is configured"))?.clone();
+        let provider = aws.credentials_provider().ok_or_else(|| fault("no credentials are configured"))?;
+        let identity = provider.provide_credentials().await.map_err(|e| CredentialsError::Token(e.to_string()))?.into();
+        let Some(Host::Tcp(host)) = self.base.get_hosts().first() else { return Err(fault("DATABASE_HOST is missing")) };
+        let port = self.base.get_ports().first().copied().unwrap_or(POSTGRESQL_PORT);
+        let user = self.base.get_user().ok_or_else(|| fault("DATABASE_USER is missing"))?;
+        let mut url = url::Url::parse(&format!("https://{host}:{port}/")).map_err(|e| CredentialsError::Token(e.to_string()))?;
+        url.query_pairs_mut().append_pair("Action", "connect").append_pair("DBUser", user);
+        let mut settings = SigningSettings::default();
+        settings.expires_in = Some(TOKEN_LIFETIME);
+        settings.signature_location = SignatureLocation::QueryParams;
+        let parameters = v4::SigningParams::builder()
+            .identity(&identity)
+            .region(region.as_ref())
+            .name("rds-db")
+            .time(SystemTime::now())
+            .settings(settings)
+            .build()
+            .map_err(|error| CredentialsError::Token(error.to_string()))?
+            .into();
+        let request = SignableRequest::new("GET", url.as_str(), std::iter::empty(), SignableBody::Bytes(&[]))
+            .map_err(|error| CredentialsError::Token(error.to_string()))?;
+        let signed = sign(request, &parameters).map_err(|error| CredentialsError::Token(error.to_string()))?;
+        for (name, value) in signed.output().params() {
+            url.query_pairs_mut().append_pair(name, value);
+        }
+        let mut config = self.base.clone();
+        config.password(url.as_str().trim_start_matches("https://"));
+        Ok(config)
+    }
+}
+
+fn port(value: &serde_json::Value) -> Option<u16> {
+    let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    text.parse().ok()
+}

@@ -1,0 +1,274 @@
+//! Dead letters: records that could not be written, kept whole on SQS, with everything that is needed to try again.
+//!
+//! Success is told only when each has been acknowledged. A payload too large for a message goes to S3 and is referred to.
+//! Private fields are gone from the payload; where they cannot be told apart, the payload is withheld and the letter holds
+//! its place in the stream, its length and its digest.
+
+use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_sqs::types::SendMessageBatchRequestEntry;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use futures_util::StreamExt;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::aws::Aws;
+use crate::names::hex;
+use crate::record::Record;
+use crate::rejection::Rejection;
+
+/// The version of the envelope. A reader refuses what it does not know.
+pub const ENVELOPE_VERSION: u32 = 1;
+
+/// SQS takes 256 KiB a message and a batch on every queue, whatever larger limit a queue may be given
+/// (<https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html>).
+const BATCH_BYTES_MAX: usize = 250 * 1024;
+/// Base64 makes four bytes of three; the rest of the envelope needs its room, too.
+const PAYLOAD_BYTES_MAX: usize = 150 * 1024;
+/// SQS's limit.
+const BATCH_ENTRIES_MAX: usize = 10;
+/// Requests under way at once.
+const REQUESTS_MAX: usize = 8;
+
+/// A dead letter, as it stands on the queue.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
+pub struct DeadLetter {
+    /// [`ENVELOPE_VERSION`].
+    pub version: u32,
+    /// The configuration's name of the source.
+    pub source: String,
+    /// Where the record stands in its stream: its identity.
+    pub place: PlaceInStream,
+    /// When the stream took the record in, as RFC 3339.
+    pub arrival: String,
+    /// The producer's partition key.
+    pub partition_key: String,
+    /// The payload, or where it is.
+    pub payload: Payload,
+    /// Whether the source's private fields are already dropped and hashed, and must not be hashed again.
+    pub redacted: bool,
+    /// Why the record was refused.
+    pub error: ErrorOfRecord,
+    /// How often it has been tried.
+    pub attempts: u32,
+    /// The function that gave up.
+    pub function: String,
+}
+
+/// A place in a stream.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
+pub struct PlaceInStream {
+    /// The stream's ARN.
+    pub stream: String,
+    /// The shard.
+    pub shard: String,
+    /// The sequence number within the shard.
+    pub sequence_number: String,
+    /// The position within an aggregate, or among several documents.
+    pub sub_sequence_number: u32,
+}
+
+/// The bytes of the record, unpacked.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
+#[serde(rename_all = "snake_case")]
+pub enum Payload {
+    /// In the letter, as base64.
+    Base64(String),
+    /// On S3, as `s3://bucket/key`.
+    S3(String),
+    /// Nowhere but in the stream: it may hold private fields that could not be told apart.
+    Withheld {
+        /// Its length.
+        bytes: usize,
+        /// Its SHA-256.
+        sha256: String,
+    },
+}
+
+/// Why a record was refused.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
+pub struct ErrorOfRecord {
+    /// The kind of error (see [`crate::rejection::Reason::class`]).
+    pub class: String,
+    /// The table that refused, as `schema.table`.
+    pub table: Option<String>,
+    /// PostgreSQL's code, where it was PostgreSQL that refused.
+    pub sqlstate: Option<String>,
+    /// For people; never holds a value of the record.
+    pub message: String,
+}
+
+/// A dead letter before it is known where its payload will be.
+#[derive(Debug)]
+pub struct Draft {
+    letter: DeadLetter,
+    /// `None` is withheld.
+    payload: Option<Vec<u8>>,
+}
+
+/// Where dead letters go.
+#[derive(Debug)]
+pub struct DeadLetters {
+    aws: Aws,
+    queue: Option<String>,
+    bucket: Option<String>,
+    function: String,
+}
+
+/// A dead letter could not be stored: nothing may be acknowledged.
+#[derive(Debug, thiserror::Error)]
+pub enum DeadLetterError {
+    /// SQS refused some or all.
+    #[error("sending dead letters to {queue}: {reason}")]
+    Queue {
+        /// The queue's URL.
+        queue: String,
+        /// What the SDK, or SQS about an entry, says.
+        reason: String,
+    },
+    /// S3 refused a payload.
+    #[error("storing a dead letter's payload at {address}: {reason}")]
+    Bucket {
+        /// Where it should have gone.
+        address: String,
+        /// What the SDK says.
+        reason: String,
+    },
+    /// The payload is too large for a message, and no bucket is set.
+    #[error("a dead letter's payload of {0} bytes is too large for SQS: set ARCHIVE_BUCKET")]
+    NoBucket(usize),
+}
+
+impl DeadLetters {
+    /// Letters to the queue; large payloads to the bucket.
+    pub fn new(aws: Aws, queue: Option<String>, bucket: Option<String>, function: String) -> Self {
+        Self { aws, queue, bucket, function }
+    }
+
+    /// Whether there is a queue at all.
+    pub fn has_queue(&self) -> bool {
+        self.queue.is_some()
+    }
+
+    /// Stores letters; returns once every one has been acknowledged.
+    ///
+    /// # Errors
+    /// Any letter that is not stored.
+    pub async fn store(&self, drafts: Vec<Draft>) -> Result<(), DeadLetterError> {
+        let Some(queue) = self.queue.as_deref().filter(|_| !drafts.is_empty()) else { return Ok(()) };
+        let mut messages = Vec::with_capacity(drafts.len());
+        for Draft { mut letter, payload } in drafts {
+            match payload {
+                Some(payload) if payload.len() > PAYLOAD_BYTES_MAX => {
+                    letter.payload = Payload::S3(self.store_payload(&letter, payload).await?);
+                }
+                Some(payload) => letter.payload = Payload::Base64(STANDARD.encode(&payload)),
+                None => {}
+            }
+            let body = serde_json::to_string(&letter);
+            messages.push(body.map_err(|error| DeadLetterError::Queue { queue: queue.to_owned(), reason: error.to_string() })?);
+        }
+        let client = aws_sdk_sqs::Client::new(self.aws.config().await);
+        let sending = batches(messages).into_iter().map(|batch| send(&client, queue, batch));
+        let outcomes: Vec<Result<(), DeadLetterError>> =
+            futures_util::stream::iter(sending).buffer_unordered(REQUESTS_MAX).collect().await;
+        outcomes.into_iter().collect()
+    }
+
+    async fn store_payload(&self, letter: &DeadLetter, payload: Vec<u8>) -> Result<String, DeadLetterError> {
+        let bucket = self.bucket.as_deref().ok_or(DeadLetterError::NoBucket(payload.len()))?;
+        let place = &letter.place;
+        let key = format!(
+            "dead-letters/{}/{}/{}-{}",
+            letter.source, place.shard, place.sequence_number, place.sub_sequence_number
+        );
+        let address = format!("s3://{bucket}/{key}");
+        let client = aws_sdk_s3::Client::new(self.aws.config().await);
+        let put = client.put_object().bucket(bucket).key(key).body(ByteStream::from(payload)).send().await;
+        put.map_err(|error| {
+            let reason = aws_sdk_s3::error::DisplayErrorContext(&error).to_string();
+            DeadLetterError::Bucket { address: address.clone(), reason }
+        })?;
+        Ok(address)
+    }
+
+    /// The draft for a refused record. `payload` is without private fields, or `None` where they cannot be told apart.
+    pub fn draft(
+        &self,
+        source: &str,
+        record: &Record,
+        original: &[u8],
+        payload: Option<Vec<u8>>,
+        rejection: &Rejection,
+    ) -> Draft {
+        let place = &record.place;
+        let letter = DeadLetter {
+            version: ENVELOPE_VERSION,
+            source: source.to_owned(),
+            place: PlaceInStream {
+                stream: place.stream.to_string(),
+                shard: place.shard.to_string(),
+                sequence_number: place.sequence.0.to_string(),
+                sub_sequence_number: place.sub_sequence,
+            },
+            arrival: record.arrival.to_string(),
+            partition_key: record.partition_key.to_string(),
+            payload: Payload::Withheld { bytes: original.len(), sha256: hex(&Sha256::digest(original)) },
+            redacted: payload.is_some(),
+            error: ErrorOfRecord {
+                class: rejection.reason.class().to_owned(),
+                table: rejection.table.clone(),
+                sqlstate: rejection.sqlstate.clone(),
+                message: rejection.to_string(),
+            },
+            attempts: 1,
+            function: self.function.clone(),
+        };
+        Draft { letter, payload }
+    }
+}
+
+/// Messages in batches that SQS takes.
+fn batches(messages: Vec<String>) -> Vec<Vec<String>> {
+    let mut batches: Vec<Vec<String>> = Vec::new();
+    let mut bytes = 0;
+    for message in messages {
+        bytes += message.len();
+        match batches.last_mut().filter(|batch| batch.len() < BATCH_ENTRIES_MAX && bytes <= BATCH_BYTES_MAX) {
+            Some(batch) => batch.push(message),
+            None => {
+                bytes = message.len();
+                batches.push(vec![message]);
+            }
+        }
+    }
+    batches
+}
+
+async fn send(client: &aws_sdk_sqs::Client, queue: &str, batch: Vec<String>) -> Result<(), DeadLetterError> {
+    let fault = |reason: String| DeadLetterError::Queue { queue: queue.to_owned(), reason };
+    let mut request = client.send_message_batch().queue_url(queue);
+    for (number, body) in batch.into_iter().enumerate() {
+        let entry = SendMessageBatchRequestEntry::builder().id(number.to_string()).message_body(body).build();
+        request = request.entries(entry.map_err(|error| fault(error.to_string()))?);
+    }
+    let answer = request.send().await.map_err(|error| fault(aws_sdk_sqs::error::DisplayErrorContext(&error).to_string()))?;
+    match answer.failed() {
+        [] => Ok(()),
+        [first, ..] => Err(fault(format!("{}: {}", first.code(), first.message().unwrap_or_default()))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_keep_to_the_queue_s_limits() {
+        let message = |bytes: usize| "x".repeat(bytes);
+        let sizes = |messages: Vec<String>| batches(messages).iter().map(Vec::len).collect::<Vec<_>>();
+        assert_eq!(sizes(vec![message(10); 25]), [10, 10, 5]);
+        assert_eq!(sizes(vec![message(120 * 1024); 3]), [2, 1]);
+        assert_eq!(sizes(vec![]), [0; 0]);
+    }
+}

@@ -1,0 +1,225 @@
+//! Decimal numbers as text, exact: read once, then fitted to the PostgreSQL type that a column has.
+//!
+//! No floating point in between. What a type cannot hold digit for digit does not fit.
+
+/// PostgreSQL's `numeric` holds up to 131,072 digits before and 16,383 after the point:
+/// <https://www.postgresql.org/docs/current/datatype-numeric.html>.
+const INTEGER_DIGITS_MAX: i64 = 131_072;
+const FRACTION_DIGITS_MAX: i64 = 16_383;
+
+/// A number: sign, significant digits without zeros at either end, and the place of the point.
+#[derive(Debug, PartialEq)]
+pub struct Decimal<'a> {
+    negative: bool,
+    /// The text's digits, which may hold one point.
+    mantissa: &'a [u8],
+    /// How many of the significant digits stand before the point; negative for leading zeros after it.
+    point: i64,
+    /// Significant digits.
+    digits: usize,
+}
+
+impl<'a> Decimal<'a> {
+    /// Reads `-12.50e3`; `None` for anything that is no JSON number. Leading zeros and a leading `+` are allowed.
+    pub fn parse(text: &'a str) -> Option<Self> {
+        let (negative, text) = match text.as_bytes() {
+            [b'-', rest @ ..] => (true, rest),
+            [b'+', rest @ ..] => (false, rest),
+            rest => (false, rest),
+        };
+        let exponent_at = text.iter().position(|b| matches!(b, b'e' | b'E')).unwrap_or(text.len());
+        let (mantissa, exponent) = text.split_at(exponent_at);
+        let exponent = if exponent.is_empty() { 0 } else { parse_exponent(&exponent[1..])? };
+        let whole = mantissa.iter().position(|&b| b == b'.').unwrap_or(mantissa.len());
+        let fraction = mantissa.get(whole + 1..).unwrap_or_default();
+        let valid = whole > 0 && mantissa[..whole].iter().chain(fraction).all(u8::is_ascii_digit);
+        if !valid || (whole + 1 == mantissa.len()) {
+            return None;
+        }
+        let zeros = mantissa.iter().take_while(|b| matches!(b, b'0' | b'.')).count();
+        let leading = zeros - usize::from(zeros > whole);
+        let end = mantissa.len() - mantissa.iter().rev().take_while(|b| matches!(b, b'0' | b'.')).count();
+        if zeros >= end {
+            return Some(Self { negative: false, mantissa: &[], point: 0, digits: 0 });
+        }
+        let significant = &mantissa[zeros..end];
+        let digits = significant.iter().filter(|b| b.is_ascii_digit()).count();
+        let point = i64::try_from(whole).ok()? - i64::try_from(leading).ok()?;
+        Some(Self { negative, mantissa: significant, point: point.checked_add(exponent)?, digits })
+    }
+
+    fn digits(&self) -> impl Iterator<Item = u8> {
+        self.mantissa.iter().filter(|b| b.is_ascii_digit()).map(|b| b - b'0')
+    }
+
+    /// The significant digits after the point.
+    fn scale(&self) -> i64 {
+        (self.digits as i64 - self.point).max(0)
+    }
+
+    /// The value, if it is a whole number of at most 38 digits.
+    pub fn to_integer(&self) -> Option<i128> {
+        if self.scale() > 0 || self.point > 38 {
+            return None;
+        }
+        let zeros = u32::try_from(self.point - self.digits as i64).ok()?;
+        let magnitude = self.digits().fold(0i128, |sum, digit| sum * 10 + i128::from(digit));
+        let magnitude = magnitude.checked_mul(10i128.checked_pow(zeros)?)?;
+        Some(if self.negative { -magnitude } else { magnitude })
+    }
+
+    /// Whether `numeric(precision, scale)` holds the value exactly; without both, whether `numeric` does.
+    pub fn fits_numeric(&self, modifier: Option<(i64, i64)>) -> bool {
+        let (integer, fraction) = modifier.map_or((INTEGER_DIGITS_MAX, FRACTION_DIGITS_MAX), |(p, s)| (p - s, s));
+        self.digits == 0 || (self.point <= integer && self.scale() <= fraction)
+    }
+
+    /// Appends PostgreSQL's binary `numeric`: groups of four decimal digits. The value must fit (`fits_numeric`).
+    pub fn write_numeric(&self, out: &mut Vec<u8>) {
+        let start = out.len();
+        out.extend_from_slice(&[0; 8]);
+        let lead = self.point.rem_euclid(4);
+        let weight = self.point.div_euclid(4) - i64::from(lead == 0);
+        // The first group holds `lead` digits (or four); the last one is filled up with zeros.
+        let mut room = if lead == 0 { 4 } else { lead };
+        let (mut group, mut groups) = (0u16, 0u16);
+        for digit in self.digits() {
+            group = group * 10 + u16::from(digit);
+            room -= 1;
+            if room == 0 {
+                out.extend_from_slice(&group.to_be_bytes());
+                (group, groups, room) = (0, groups + 1, 4);
+            }
+        }
+        if room < 4 && self.digits > 0 {
+            for _ in 0..room {
+                group *= 10;
+            }
+            out.extend_from_slice(&group.to_be_bytes());
+            groups += 1;
+        }
+        let sign: u16 = if self.negative { 0x4000 } else { 0 };
+        let weight = if self.digits == 0 { 0 } else { weight as i16 };
+        out[start..start + 2].copy_from_slice(&groups.to_be_bytes());
+        out[start + 2..start + 4].copy_from_slice(&weight.to_be_bytes());
+        out[start + 4..start + 6].copy_from_slice(&sign.to_be_bytes());
+        out[start + 6..start + 8].copy_from_slice(&(self.scale() as u16).to_be_bytes());
+    }
+
+    /// The nearest double, if writing it out gives the same digits again: then nothing is lost.
+    pub fn to_double(&self) -> Option<f64> {
+        let value: f64 = self.canonical().parse().ok().filter(|v: &f64| v.is_finite())?;
+        let printed = format!("{value:e}");
+        (Decimal::parse(&printed)?.canonical() == self.canonical()).then_some(value)
+    }
+
+    /// The nearest single-precision number, under the same rule.
+    pub fn to_single(&self) -> Option<f32> {
+        let value: f32 = self.canonical().parse().ok().filter(|v: &f32| v.is_finite())?;
+        let printed = format!("{value:e}");
+        (Decimal::parse(&printed)?.canonical() == self.canonical()).then_some(value)
+    }
+
+    /// `0.DIGITSeEXPONENT`: one text a value.
+    fn canonical(&self) -> String {
+        let digits: String = self.digits().map(|digit| char::from(digit + b'0')).collect();
+        format!("{}0.{digits}0e{}", if self.negative { "-" } else { "" }, self.point)
+    }
+}
+
+fn parse_exponent(text: &[u8]) -> Option<i64> {
+    let (sign, digits) = match text {
+        [b'-', rest @ ..] => (-1, rest),
+        [b'+', rest @ ..] => (1, rest),
+        rest => (1, rest),
+    };
+    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    // Twelve digits are far outside every range already; more must not overflow.
+    let significant = digits.iter().skip_while(|&&b| b == b'0').take(12);
+    Some(sign * significant.fold(0, |sum, digit| sum * 10 + i64::from(digit - b'0')))
+}
+
+/// Writes PostgreSQL's binary `numeric` as plain text, for plans that print themselves.
+pub fn show_numeric(bytes: &[u8]) -> Option<String> {
+    let word = |at: usize| Some(i64::from(i16::from_be_bytes(bytes.get(at..at + 2)?.try_into().ok()?)));
+    let (groups, weight, sign, scale) = (word(0)?, word(2)?, word(4)?, usize::try_from(word(6)?).ok()?);
+    // The group that counts 10000^power.
+    let group = |power: i64| match weight - power {
+        index if (0..groups).contains(&index) => word(8 + 2 * index as usize),
+        _ => Some(0),
+    };
+    let whole: String = (0..=weight.max(0)).rev().map(|power| Some(format!("{:04}", group(power)?))).collect::<Option<_>>()?;
+    let fraction: String =
+        (1..=scale.div_ceil(4) as i64).map(|power| Some(format!("{:04}", group(-power)?))).collect::<Option<_>>()?;
+    let whole = match whole.trim_start_matches('0') {
+        "" => "0",
+        trimmed => trimmed,
+    };
+    let point = if scale > 0 { "." } else { "" };
+    Some(format!("{}{whole}{point}{}", if sign == 0x4000 { "-" } else { "" }, &fraction[..scale]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn round_trip(text: &str) -> String {
+        let mut bytes = Vec::new();
+        Decimal::parse(text).unwrap().write_numeric(&mut bytes);
+        show_numeric(&bytes).unwrap()
+    }
+
+    #[test]
+    fn numeric_is_exact() {
+        for (text, shown) in [
+            ("0", "0"),
+            ("-0.0", "0"),
+            ("12345678901234567890123456789012345678", "12345678901234567890123456789012345678"),
+            ("-99.50", "-99.5"),
+            ("0.00012", "0.00012"),
+            ("1e5", "100000"),
+            ("123.456e-7", "0.0000123456"),
+            ("10000", "10000"),
+            ("1.0001", "1.0001"),
+            ("007", "7"),
+        ] {
+            assert_eq!(round_trip(text), shown, "{text}");
+        }
+    }
+
+    #[test]
+    fn only_numbers_are_numbers() {
+        for text in ["", "-", ".5", "5.", "1e", "1e+", "0x10", "NaN", "Infinity", "1_000", " 1", "1.2.3"] {
+            assert_eq!(Decimal::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn whole_numbers_fit_integers_and_others_do_not() {
+        let integer = |text| Decimal::parse(text).unwrap().to_integer();
+        assert_eq!(integer("3804086584686624768"), Some(3_804_086_584_686_624_768));
+        assert_eq!(integer("-12.000"), Some(-12));
+        assert_eq!(integer("1.5e1"), Some(15));
+        assert_eq!(integer("1.55e1"), None);
+        assert_eq!(integer("1e999999999999999999"), None);
+    }
+
+    #[test]
+    fn declared_precision_is_a_limit_not_a_rounding() {
+        let fits = |text| Decimal::parse(text).unwrap().fits_numeric(Some((12, 2)));
+        assert!(fits("9999999999.99") && fits("0.10") && fits("0"));
+        assert!(!fits("0.001") && !fits("10000000000") && !fits("1e12"));
+        assert!(!Decimal::parse("1e200000").unwrap().fits_numeric(None));
+    }
+
+    #[test]
+    fn doubles_are_taken_only_where_their_text_comes_back() {
+        let double = |text| Decimal::parse(text).unwrap().to_double();
+        assert_eq!(double("0.1"), Some(0.1));
+        assert_eq!(double("12345678901234567890"), None);
+        assert_eq!(double("1e400"), None);
+        assert_eq!(double("0"), Some(0.0));
+    }
+}

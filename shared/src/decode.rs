@@ -1,0 +1,149 @@
+//! The second step: a record's document becomes changes, by the format of its source.
+//!
+//! Pure: bytes in, changes or a reasoned rejection out. A [`Decoder`] remembers only what makes the next document cheaper
+//! (paths and tables already met), never anything of a document. A further format is a module here and a variant of
+//! [`Format`].
+
+mod declared;
+mod document;
+mod json;
+mod segment;
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::change::{Change, Changes, Field, Fields, Value, Version};
+use crate::config::{self, Source};
+use crate::decimal::Decimal;
+use crate::record::{Batch, Record};
+use crate::rejection::{Reason, Rejection};
+use crate::spec::{Nested, TableId, Tables};
+use crate::timestamp::Timestamp;
+
+/// Paths of hostile documents must not fill the memory: past this many, the decoder starts anew with the next batch.
+const FIELDS_MAX: usize = 100_000;
+
+/// Decodes the records of one source.
+#[derive(Debug)]
+pub struct Decoder {
+    source: Source,
+    /// The paths met so far.
+    pub fields: Fields,
+    /// The tables met so far.
+    pub tables: Tables,
+    format: Format,
+}
+
+#[derive(Debug)]
+enum Format {
+    Segment(Box<segment::Segment>),
+    Json(json::Json),
+}
+
+/// A table that takes a document, and where its version is found.
+#[derive(Clone, Copy, Debug)]
+struct Target {
+    table: TableId,
+    version: Option<Field>,
+}
+
+impl Decoder {
+    /// A decoder for the source.
+    pub fn new(source: Source) -> Self {
+        let mut fields = Fields::new(source.naming);
+        for (path, privacy) in &source.private {
+            let field = fields.at(path);
+            fields.set_privacy(field, *privacy);
+        }
+        let keeps_objects = |shape: &config::Shape| shape.nested == Nested::Jsonb;
+        if keeps_objects(&source.shape) || source.tables.iter().any(|table| keeps_objects(&table.shape)) {
+            fields.capture_all();
+        }
+        let mut tables = Tables::default();
+        let format = match source.format {
+            config::Format::Segment => {
+                Format::Segment(Box::new(segment::Segment::new(&source, &mut fields, &mut tables)))
+            }
+            config::Format::Json => Format::Json(json::Json::new(&source, &mut fields, &mut tables)),
+        };
+        Self { source, fields, tables, format }
+    }
+
+    /// Forgets what it remembers, if that has grown too large.
+    pub fn trim(&mut self) {
+        if self.fields.len() > FIELDS_MAX {
+            *self = Self::new(self.source.clone());
+        }
+    }
+
+    /// Decodes all records of a batch; the rejected ones come with their index.
+    pub fn decode<'a>(&mut self, batch: &'a Batch) -> (Changes<'a>, Vec<(usize, Rejection)>) {
+        let mut changes = Changes::default();
+        let mut rejected = Vec::new();
+        for (index, record) in batch.records.iter().enumerate() {
+            let (changes_before, values_before) = (changes.list.len(), changes.values.len());
+            if let Err(rejection) = self.record(index, record, batch.payload(record), &mut changes) {
+                changes.list.truncate(changes_before);
+                changes.values.truncate(values_before);
+                rejected.push((index, rejection));
+            }
+        }
+        (changes, rejected)
+    }
+
+    fn record<'a>(
+        &mut self,
+        index: usize,
+        record: &Record,
+        bytes: &'a [u8],
+        changes: &mut Changes<'a>,
+    ) -> Result<(), Rejection> {
+        if let Some(fault) = &record.fault {
+            return Err(Rejection::of(fault.clone().into()));
+        }
+        let json = str::from_utf8(bytes).map_err(|e| malformed(format!("not UTF-8 from byte {}", e.valid_up_to())))?;
+        let start = changes.values.len();
+        let targets = match &mut self.format {
+            Format::Segment(segment) => {
+                segment.document(record, json, &mut self.fields, &mut self.tables, &mut changes.values)?
+            }
+            Format::Json(tables) => tables.document(record, json, &mut self.fields, &mut changes.values)?,
+        };
+        let values = start..changes.values.len();
+        let digest = xxh3_64(bytes.trim_ascii());
+        for target in targets {
+            let version = match target.version {
+                None => None,
+                Some(field) => Some(self.version(field, &changes.values[values.clone()], digest, target.table)?),
+            };
+            changes.list.push(Change { record: index, table: target.table, version, values: values.clone() });
+        }
+        Ok(())
+    }
+
+    /// The version at `field`: a time or a whole number.
+    fn version(&self, field: Field, values: &[(Field, Value<'_>)], digest: u64, table: TableId) -> Result<Version, Rejection> {
+        let order = match values.iter().rev().find(|(at, _)| *at == field).map(|(_, value)| value) {
+            Some(Value::Time(moment)) => Some(i128::from(moment.0)),
+            Some(Value::Text(text)) => Timestamp::parse(text).map(|moment| i128::from(moment.0)),
+            Some(Value::Number(text)) => Decimal::parse(text).and_then(|number| number.to_integer()),
+            Some(Value::Null | Value::Bool(_) | Value::Json(_)) | None => None,
+        };
+        order.map(|order| Version { order, digest }).ok_or_else(|| {
+            let path = self.fields.path(field).to_owned();
+            Rejection::by(self.tables.get(table).name.plain(), Reason::Missing { path, role: "the version (a time or a whole number)" })
+        })
+    }
+
+    /// A document without its private fields, as a dead letter may hold it; `None` where they cannot be told apart.
+    pub fn redacted(&mut self, bytes: &[u8]) -> Option<Vec<u8>> {
+        if self.source.private.is_empty() {
+            return Some(bytes.to_vec());
+        }
+        let json = str::from_utf8(bytes).ok()?;
+        document::redact(&mut self.fields, Field::ROOT, json).ok().map(String::into_bytes)
+    }
+}
+
+fn malformed(message: impl Into<String>) -> Rejection {
+    Rejection::of(Reason::Malformed(message.into()))
+}

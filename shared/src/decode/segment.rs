@@ -1,0 +1,380 @@
+//! Segment's calls, by its warehouse conventions: <https://segment.com/docs/connections/storage/warehouses/schema/>.
+//!
+//! | call | event table | entity |
+//! |---|---|---|
+//! | track | `tracks` (common columns only), and one table an event | those that the configuration declares |
+//! | identify | `identifies` | `users`, by `userId` |
+//! | page, screen | `pages`, `screens` | |
+//! | group | `groups` | `accounts`, by `groupId` |
+//! | alias | `aliases` | |
+//!
+//! Ours where Segment is silent or loses: an event without `messageId` is known by its place in the stream, one without
+//! `receivedAt` by its arrival; a property that collides with a common column goes to the overflow column; two events
+//! whose names normalise to one share a table (as with Segment), but none ever shares a table of another call.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use super::declared;
+use super::document::{flatten, members};
+use super::{Target, malformed};
+use crate::change::{Field, Fields, Value};
+use crate::config::Source;
+use crate::names::{Identifier, TableName};
+use crate::record::Record;
+use crate::rejection::Rejection;
+use crate::spec::{ColumnSpec, Merge, Rule, TableSpec, Tables};
+use crate::timestamp::Timestamp;
+
+/// Parts of a call that Segment's warehouses do not store.
+const NOT_STORED: &[&str] =
+    &["channel", "metadata", "_metadata", "projectId", "type", "version", "integrations", "writeKey"];
+
+/// Tables of the other calls: a track event of such a name gets a table with a suffix.
+const RESERVED_TABLES: &[&str] =
+    &["tracks", "identifies", "users", "pages", "screens", "groups", "accounts", "aliases"];
+
+/// What the decoder knows of a source: its fields, its tables, and which tables each event goes to.
+#[derive(Debug)]
+pub struct Segment {
+    source: Source,
+    field: Known,
+    not_stored: Vec<Field>,
+    calls: Calls,
+    /// By the event's name as the source writes it.
+    events: HashMap<Box<str>, Event, foldhash::fast::RandomState>,
+    /// Declared tables, by event.
+    declared: HashMap<String, Vec<Target>>,
+}
+
+/// The fields that the conventions name.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    id: Field,
+    received_at: Field,
+    sent_at: Field,
+    original: Field,
+    timestamp: Field,
+    kind: Field,
+    event: Field,
+    slug: Field,
+    user: Field,
+    group: Field,
+    anonymous: Field,
+    previous: Field,
+    name: Field,
+    category: Field,
+    context: Field,
+    properties: Field,
+    traits: Field,
+}
+
+#[derive(Debug)]
+struct Calls {
+    tracks: Target,
+    identify: Target,
+    users: Target,
+    page: Target,
+    screen: Target,
+    group: Target,
+    accounts: Target,
+    alias: Target,
+}
+
+#[derive(Debug)]
+struct Event {
+    slug: Box<str>,
+    targets: Vec<Target>,
+}
+
+/// What has to be known of a call before its tables are.
+#[derive(Default)]
+struct Call<'a> {
+    kind: Option<&'a str>,
+    event: Option<Cow<'a, str>>,
+    has_id: bool,
+    has_user: bool,
+    has_group: bool,
+    received_at: Option<Timestamp>,
+    sent_at: Option<Timestamp>,
+    original: Option<Timestamp>,
+    timestamp: bool,
+}
+
+impl Segment {
+    /// The tables of the calls, and those that the configuration declares.
+    pub fn new(source: &Source, fields: &mut Fields, tables: &mut Tables) -> Self {
+        let field = Known::new(fields);
+        let mut specs = Specs { source, field, fields };
+        let calls = Calls {
+            tracks: specs.event(tables, "tracks", "track calls", &[field.context], &specs.event_columns()),
+            identify: specs.event(tables, "identifies", "identify calls", &[Field::ROOT], &[]),
+            users: specs.entity(tables, "users", "identify calls", field.user),
+            page: specs.event(tables, "pages", "page calls", &[Field::ROOT], &specs.page_columns()),
+            screen: specs.event(tables, "screens", "screen calls", &[Field::ROOT], &specs.page_columns()),
+            group: specs.event(tables, "groups", "group calls", &[Field::ROOT], &specs.text_column("group_id", field.group)),
+            accounts: specs.entity(tables, "accounts", "group calls", field.group),
+            alias: specs.event(tables, "aliases", "alias calls", &[Field::ROOT], &specs.text_column("previous_id", field.previous)),
+        };
+        let mut declared: HashMap<String, Vec<Target>> = HashMap::new();
+        for table in &source.tables {
+            let target = specs.declared(tables, table);
+            for event in &table.events {
+                declared.entry(event.clone()).or_default().push(target);
+            }
+        }
+        let not_stored = NOT_STORED.iter().map(|name| fields.child(Field::ROOT, name)).collect();
+        Self { source: source.clone(), field, not_stored, calls, events: HashMap::default(), declared }
+    }
+
+    /// Appends a call's values and tells the tables that take it.
+    pub fn document<'a>(
+        &mut self,
+        record: &Record,
+        json: &'a str,
+        fields: &mut Fields,
+        tables: &mut Tables,
+        values: &mut Vec<(Field, Value<'a>)>,
+    ) -> Result<Vec<Target>, Rejection> {
+        let start = values.len();
+        let mut call = Call::default();
+        for (key, member) in members(json)? {
+            let field = fields.child(Field::ROOT, &key);
+            if field == self.field.kind {
+                call.kind = Some(member.trim_matches('"'));
+            } else if fields.is_synthetic(field) {
+                return Err(malformed("a key of the document is the writer's own"));
+            } else if !self.not_stored.contains(&field) {
+                flatten(fields, field, member, values)?;
+            }
+        }
+        for (field, value) in &mut values[start..] {
+            self.note(*field, value, &mut call);
+        }
+        self.complete(&call, record, values);
+        self.targets(call, fields, tables, values)
+    }
+
+    /// Notes what the call's tables and times depend on; readable times are read here, once for all tables.
+    fn note<'a>(&self, field: Field, value: &mut Value<'a>, call: &mut Call<'a>) {
+        let Value::Text(text) = value else {
+            let present = matches!(value, Value::Number(_));
+            call.has_user |= present && field == self.field.user;
+            call.has_group |= present && field == self.field.group;
+            call.has_id |= present && field == self.field.id;
+            return;
+        };
+        let known = &self.field;
+        let time = [known.received_at, known.sent_at, known.original, known.timestamp].contains(&field);
+        if time && let Some(moment) = Timestamp::parse(text) {
+            if field == known.received_at {
+                call.received_at = Some(moment);
+            } else if field == known.sent_at {
+                call.sent_at = Some(moment);
+            } else if field == known.original {
+                call.original = Some(moment);
+            }
+            *value = Value::Time(moment);
+        } else if field == known.event {
+            call.event = Some(text.clone());
+            return;
+        }
+        call.timestamp |= field == known.timestamp;
+        call.has_id |= field == known.id;
+        call.has_user |= field == known.user;
+        call.has_group |= field == known.group;
+    }
+
+    /// Adds what the conventions derive: the id, the time of arrival, and the corrected time of the event,
+    /// `received_at - (sent_at - original_timestamp)`.
+    fn complete(&self, call: &Call<'_>, record: &Record, values: &mut Vec<(Field, Value<'_>)>) {
+        if !call.has_id {
+            values.push((self.field.id, Value::Text(Cow::Owned(record.place.to_string()))));
+        }
+        let has_arrival = values.iter().any(|(field, value)| *field == self.field.received_at && *value != Value::Null);
+        let received_at = call.received_at.unwrap_or(record.arrival);
+        if call.received_at.is_none() && !has_arrival {
+            values.push((self.field.received_at, Value::Time(received_at)));
+        }
+        if !call.timestamp {
+            let skew = match (call.sent_at, call.original) {
+                (Some(sent_at), Some(original)) => sent_at.0.saturating_sub(original.0),
+                _ => 0,
+            };
+            values.push((self.field.timestamp, Value::Time(received_at.saturating_add(-skew))));
+        }
+    }
+
+    fn targets(
+        &mut self,
+        call: Call<'_>,
+        fields: &mut Fields,
+        tables: &mut Tables,
+        values: &mut Vec<(Field, Value<'_>)>,
+    ) -> Result<Vec<Target>, Rejection> {
+        let and = |first: Target, second: Target, there: bool| if there { vec![first, second] } else { vec![first] };
+        match call.kind {
+            Some("track") => {
+                let name = call.event.filter(|name| !name.is_empty()).ok_or_else(|| malformed("a track call without `event`"))?;
+                let slug = self.field.slug;
+                let event = self.event(&name, fields, tables);
+                values.push((slug, Value::Text(Cow::Owned(event.slug.to_string()))));
+                Ok(event.targets.clone())
+            }
+            Some("identify") => Ok(and(self.calls.identify, self.calls.users, call.has_user)),
+            Some("page") => Ok(vec![self.calls.page]),
+            Some("screen") => Ok(vec![self.calls.screen]),
+            Some("group") => Ok(and(self.calls.group, self.calls.accounts, call.has_group)),
+            Some("alias") => Ok(vec![self.calls.alias]),
+            Some(_) => Err(malformed("`type` is none of track, identify, page, screen, group, alias")),
+            None => Err(malformed("`type` is missing")),
+        }
+    }
+
+    /// The tables of a track event; its own table is added when the event is first met.
+    fn event(&mut self, name: &str, fields: &mut Fields, tables: &mut Tables) -> &Event {
+        if !self.events.contains_key(name) {
+            let slug = self.source.naming.normalise(name);
+            let taken = RESERVED_TABLES.contains(&slug.as_str())
+                || self.source.tables.iter().any(|table| table.name.as_str() == slug);
+            let table = if taken { Identifier::distinct(&slug, name) } else { Identifier::fitting(&slug, name) };
+            let mut specs = Specs { source: &self.source, field: self.field, fields };
+            let origin = format!("track event {name}");
+            let own = specs.event(tables, table.as_str(), &origin, &[Field::ROOT], &specs.event_columns());
+            let declared = self.declared.get(name).into_iter().flatten().copied();
+            let targets = [self.calls.tracks, own].into_iter().chain(declared).collect();
+            let slug = if slug.is_empty() { table.as_str().into() } else { slug.into() };
+            self.events.insert(name.into(), Event { slug, targets });
+        }
+        &self.events[name]
+    }
+}
+
+impl Known {
+    fn new(fields: &mut Fields) -> Self {
+        let mut at = |name: &str| fields.child(Field::ROOT, name);
+        let known = Self {
+            id: at("messageId"),
+            received_at: at("receivedAt"),
+            sent_at: at("sentAt"),
+            original: at("originalTimestamp"),
+            timestamp: at("timestamp"),
+            kind: at("type"),
+            event: at("event"),
+            user: at("userId"),
+            group: at("groupId"),
+            anonymous: at("anonymousId"),
+            previous: at("previousId"),
+            name: at("name"),
+            category: at("category"),
+            context: at("context"),
+            properties: at("properties"),
+            traits: at("traits"),
+            slug: fields.synthetic("(event)"),
+        };
+        for container in [known.context, known.properties, known.traits] {
+            fields.set_container(container);
+        }
+        fields.without_prefix(known.properties);
+        fields.without_prefix(known.traits);
+        known
+    }
+}
+
+/// Makes the tables of a source.
+struct Specs<'s> {
+    source: &'s Source,
+    field: Known,
+    fields: &'s mut Fields,
+}
+
+impl Specs<'_> {
+    fn column(name: &str, field: Field, sql_type: &str) -> ColumnSpec {
+        ColumnSpec::of(Identifier::fitting(name, name), field).typed(sql_type)
+    }
+
+    fn text_column(&self, name: &str, field: Field) -> Vec<ColumnSpec> {
+        vec![Self::column(name, field, "text")]
+    }
+
+    fn event_columns(&self) -> Vec<ColumnSpec> {
+        vec![Self::column("event", self.field.slug, "text"), Self::column("event_text", self.field.event, "text")]
+    }
+
+    fn page_columns(&self) -> Vec<ColumnSpec> {
+        vec![Self::column("name", self.field.name, "text"), Self::column("category", self.field.category, "text")]
+    }
+
+    /// The columns that every event table has; the first is the event's id.
+    fn common(&self) -> Vec<ColumnSpec> {
+        let known = &self.field;
+        let mut columns = vec![
+            Self::column("id", known.id, "text").required(),
+            Self::column("received_at", known.received_at, "timestamptz").required(),
+            Self::column("sent_at", known.sent_at, "timestamptz"),
+            Self::column("original_timestamp", known.original, "timestamptz"),
+            Self::column("timestamp", known.timestamp, "timestamptz"),
+            Self::column("anonymous_id", known.anonymous, "text"),
+            Self::column("user_id", known.user, "text"),
+        ];
+        columns.push(Self::loaded_at());
+        columns
+    }
+
+    /// `uuid_ts`: when the row was written, which only the database knows.
+    fn loaded_at() -> ColumnSpec {
+        let name = Identifier::fitting("uuid_ts", "uuid_ts");
+        let column = ColumnSpec::of(name, Field::ROOT).typed("timestamptz");
+        ColumnSpec { field: None, default: Some("now()"), ..column }
+    }
+
+    fn spec(&self, name: &str, origin: &str, columns: Vec<ColumnSpec>, scope: &[Field], rule: Rule) -> TableSpec {
+        let shape = self.source.shape;
+        TableSpec {
+            name: TableName { schema: self.source.schema.clone(), table: Identifier::fitting(name, name) },
+            origin: format!("source {}, {origin}", self.source.name),
+            columns,
+            scope: scope.to_vec(),
+            key: vec![0],
+            rule,
+            partition: None,
+            evolution: shape.evolution,
+            nested: shape.nested,
+            arrays: shape.arrays,
+            columns_max: shape.columns_max,
+        }
+    }
+
+    fn event(&mut self, tables: &mut Tables, name: &str, origin: &str, scope: &[Field], more: &[ColumnSpec]) -> Target {
+        let columns = [self.common(), more.to_vec()].concat();
+        let mut declaration = declared::Declaration { fields: self.fields, columns };
+        let partition = declaration.partition(self.source.partition.as_ref());
+        let columns = declaration.columns;
+        let mut spec = self.spec(name, origin, columns, scope, Rule::Append);
+        spec.partition = partition;
+        Target { table: tables.add(spec), version: None }
+    }
+
+    /// `users` and `accounts`: the newest traits of each.
+    fn entity(&mut self, tables: &mut Tables, name: &str, origin: &str, key: Field) -> Target {
+        let columns = vec![
+            Self::column("id", key, "text").required(),
+            Self::column("received_at", self.field.received_at, "timestamptz"),
+            Self::loaded_at(),
+        ];
+        let scope = [self.field.context, self.field.traits];
+        let spec = self.spec(name, origin, columns, &scope, Rule::Merge(Merge::Column));
+        Target { table: tables.add(spec), version: Some(self.field.timestamp) }
+    }
+
+    fn declared(&mut self, tables: &mut Tables, table: &crate::config::Table) -> Target {
+        let name = TableName { schema: self.source.schema.clone(), table: table.name.clone() };
+        let origin = format!("source {}, track events {}", self.source.name, table.events.join(", "));
+        let is_event = matches!(table.kind, crate::config::Kind::Event { .. });
+        let inherited = if is_event { [self.common(), self.event_columns()].concat() } else { Vec::new() };
+        let scope = vec![self.field.properties];
+        let partition = self.source.partition.as_ref();
+        let (spec, version) = declared::table(table, name, origin, scope, inherited, partition, self.fields);
+        Target { table: tables.add(spec), version }
+    }
+}

@@ -1,0 +1,328 @@
+//! The way of a batch: records, changes, plan, apply, report. What a function keeps between invocations is kept here.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::apply::{self, Applied, ApplyError, Experience, Limits};
+use crate::catalog::{self, Catalog, CatalogError};
+use crate::change::Changes;
+use crate::config::Config;
+use crate::database::{Connection, Database, DatabaseError};
+use crate::dead_letter::{DeadLetterError, DeadLetters};
+use crate::decode::Decoder;
+use crate::names::TableName;
+use crate::plan::{Plan, PlanError, plan};
+use crate::record::{Batch, Envelope, unpack};
+use crate::rejection::Rejection;
+use crate::report::{Ledger, Outcome, Report, Times, Unaccounted};
+use crate::timestamp::Timestamp;
+
+/// How often a batch is planned anew because the database had changed, or was changed for it.
+const ROUNDS_MAX: u32 = 12;
+
+/// A writer waits this long for a lock: longer than DDL does, shorter than the time-out of most functions.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Everything that ingests batches of records.
+pub struct Ingest {
+    sources: Vec<Source>,
+    catalog: Catalog,
+    experience: Experience,
+    database: Database,
+    dead_letters: DeadLetters,
+    config: Config,
+}
+
+/// A source while it is in use.
+struct Source {
+    name: String,
+    decoder: Decoder,
+}
+
+/// Why a batch failed; Lambda delivers it again, and nothing was acknowledged.
+#[derive(Debug, thiserror::Error)]
+pub enum IngestError {
+    /// A stream that the configuration does not know.
+    #[error("no source of the configuration reads the stream {0}")]
+    UnknownStream(String),
+    /// An event with records of several streams, which Lambda never sends.
+    #[error("the event holds records of more than one stream")]
+    SeveralStreams,
+    /// No connection.
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
+    /// The catalog could not be read.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    /// A table cannot keep its keys unique.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// The writing failed.
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+    /// The tables kept changing.
+    #[error("the batch was planned {ROUNDS_MAX} times, and the database had changed each time{0}")]
+    Unsettled(String),
+    /// Dead letters could not be stored.
+    #[error(transparent)]
+    DeadLetter(#[from] DeadLetterError),
+    /// Without a queue, a refused record is told to Lambda by its sequence number, and this one has none.
+    #[error("a record without a sequence number was refused, and DEAD_LETTER_QUEUE_URL is not set: {0}")]
+    Unanswerable(Rejection),
+    /// An error of ours.
+    #[error(transparent)]
+    Unaccounted(#[from] Unaccounted),
+}
+
+impl IngestError {
+    /// Whether a person must act before it can go on.
+    pub fn needs_a_person(&self) -> bool {
+        match self {
+            Self::UnknownStream(_) | Self::SeveralStreams | Self::Plan(_) | Self::Unsettled(_) => true,
+            Self::Unanswerable(_) | Self::Unaccounted(_) => true,
+            Self::Apply(error) => error.needs_a_person(),
+            Self::Catalog(CatalogError::DefaultPartition(_)) => true,
+            Self::Catalog(CatalogError::Database(_)) | Self::Database(_) | Self::DeadLetter(_) => false,
+        }
+    }
+}
+
+/// What the database did for a batch.
+struct Written {
+    plan: Plan,
+    applied: Applied,
+    ddl: usize,
+}
+
+impl Ingest {
+    /// Ingests for the sources of the configuration.
+    pub fn new(config: Config, database: Database, dead_letters: DeadLetters) -> Self {
+        let source = |source: &crate::config::Source| Source { name: source.name.clone(), decoder: Decoder::new(source.clone()) };
+        let sources = config.sources.iter().map(source).collect();
+        Self { sources, catalog: Catalog::default(), experience: Experience::default(), database, dead_letters, config }
+    }
+
+    /// Brings one batch into the database. `time_left` is what the invocation still has.
+    ///
+    /// # Errors
+    /// Whatever keeps the whole batch from being durable; bad records do not.
+    pub async fn batch(&mut self, envelope: &Envelope, time_left: Duration) -> Result<Report, IngestError> {
+        let mut times = Times::default();
+        let started = Instant::now();
+        let batch = unpack(envelope);
+        let Some(index) = self.source_of(&batch)? else { return Ok(empty_report(&batch)) };
+        let mut decoder = std::mem::replace(&mut self.sources[index].decoder, Decoder::new(self.config.sources[index].clone()));
+        let (changes, rejected) = decoder.decode(&batch);
+        times.decode = started.elapsed();
+        let written = self.write(&decoder, &changes, time_left, &mut times).await;
+        drop(changes);
+        let outcome = match written {
+            Ok(written) => self.report(&self.sources[index].name, &mut decoder, &batch, rejected, written, times).await,
+            Err(error) => Err(error),
+        };
+        decoder.trim();
+        self.sources[index].decoder = decoder;
+        outcome
+    }
+
+    /// The source that reads the batch's stream; `None` where there is no record.
+    fn source_of(&self, batch: &Batch) -> Result<Option<usize>, IngestError> {
+        let mut streams: Vec<&str> = batch.records.iter().map(|record| &*record.place.stream).filter(|s| !s.is_empty()).collect();
+        streams.dedup();
+        match streams[..] {
+            [] if batch.records.is_empty() => Ok(None),
+            // Elements that are no records tell no stream; with one source there is no doubt.
+            [] if self.sources.len() == 1 => Ok(Some(0)),
+            [] => Err(IngestError::UnknownStream("(none of the records names one)".to_owned())),
+            [stream] => {
+                let found = self.config.source_of(stream).map(|(index, _)| index);
+                found.map(Some).ok_or_else(|| IngestError::UnknownStream(stream.to_owned()))
+            }
+            _ => Err(IngestError::SeveralStreams),
+        }
+    }
+
+    /// Plans and applies, until the plan and the database agree.
+    async fn write(
+        &mut self,
+        decoder: &Decoder,
+        changes: &Changes<'_>,
+        time_left: Duration,
+        times: &mut Times,
+    ) -> Result<Written, IngestError> {
+        let limits = Limits { statement: time_left, lock: LOCK_TIMEOUT.min(time_left) };
+        let names = tables_of(decoder, changes);
+        let mut connection = None;
+        let mut reconnected = false;
+        let mut ddl = 0;
+        let mut cause = String::new();
+        for _ in 0..ROUNDS_MAX {
+            let applying = Instant::now();
+            if !names.is_empty() {
+                let client = self.connected(&mut connection).await?;
+                read_catalog(client, &mut self.catalog, &names, limits).await?;
+            }
+            times.apply += applying.elapsed();
+            let planning = Instant::now();
+            let plan = plan(changes, &decoder.fields, &decoder.tables, &self.catalog, now())?;
+            times.plan += planning.elapsed();
+            let applying = Instant::now();
+            let Some(client) = connection.as_ref() else { return Ok(Written { plan, applied: Applied::default(), ddl }) };
+            if !plan.lacks.is_empty() {
+                ddl += apply::make_up(client, &mut self.catalog, &plan.lacks, limits).await?;
+                times.apply += applying.elapsed();
+                continue;
+            }
+            let outcome = apply::apply(client, &plan, limits, &mut self.experience).await;
+            times.apply += applying.elapsed();
+            match outcome {
+                Ok(applied) => {
+                    connection.take().into_iter().for_each(Connection::release);
+                    return Ok(Written { plan, applied, ddl });
+                }
+                Err(ApplyError::Stale { tables, cause: told }) => {
+                    tables.iter().for_each(|table| self.catalog.forget(table));
+                    cause = told;
+                }
+                // A function that was frozen may find its connection dead although it looked alive.
+                Err(ApplyError::Database(error)) if error.is_closed() && !reconnected => {
+                    reconnected = true;
+                    connection = None;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(IngestError::Unsettled(cause))
+    }
+
+    async fn connected<'c>(&self, connection: &'c mut Option<Connection>) -> Result<&'c Connection, IngestError> {
+        let open = match connection.take() {
+            Some(open) => open,
+            None => self.database.connection().await?,
+        };
+        Ok(connection.insert(open))
+    }
+
+    /// Accounts for every record and stores the dead letters; only then is anything told.
+    async fn report(
+        &self,
+        source: &str,
+        decoder: &mut Decoder,
+        batch: &Batch,
+        rejected: Vec<(usize, Rejection)>,
+        written: Written,
+        mut times: Times,
+    ) -> Result<Report, IngestError> {
+        let Written { plan, applied, ddl } = written;
+        let mut ledger = Ledger::new(batch.records.len());
+        applied.fates.iter().for_each(|(record, fate)| ledger.tell(*record, (*fate).into()));
+        plan.repeated.iter().for_each(|record| ledger.tell(*record, Outcome::Duplicate));
+        plan.expired.iter().for_each(|record| ledger.tell(*record, Outcome::Expired));
+        let mut refused: BTreeMap<usize, Rejection> = BTreeMap::new();
+        for (record, rejection) in rejected.into_iter().chain(plan.rejected).chain(applied.rejected) {
+            refused.entry(record).or_insert(rejection);
+        }
+        let refusal = if self.dead_letters.has_queue() { Outcome::DeadLettered } else { Outcome::Retry };
+        refused.keys().for_each(|record| ledger.tell(*record, refusal));
+        let counts = ledger.counts()?;
+        let storing = Instant::now();
+        let retry_from = if self.dead_letters.has_queue() {
+            self.store(source, decoder, batch, &refused).await?;
+            None
+        } else {
+            retry_from(batch, &refused)?
+        };
+        times.dead_letters = storing.elapsed();
+        let mut reasons = BTreeMap::new();
+        for rejection in refused.values() {
+            *reasons.entry(rejection.reason.class()).or_insert(0) += 1;
+        }
+        Ok(Report {
+            source: source.to_owned(),
+            counts,
+            empty: batch.empty as u64,
+            rows: applied.rows,
+            ddl: ddl as u64,
+            reasons,
+            age: Report::age(batch.records.iter().map(|record| record.arrival).filter(|at| at.0 > 0).min(), now()),
+            times,
+            retry_from,
+        })
+    }
+
+    async fn store(
+        &self,
+        source: &str,
+        decoder: &mut Decoder,
+        batch: &Batch,
+        refused: &BTreeMap<usize, Rejection>,
+    ) -> Result<(), IngestError> {
+        let drafts = refused.iter().map(|(&index, rejection)| {
+            let record = &batch.records[index];
+            let original = batch.payload(record);
+            tracing::warn!(
+                source,
+                place = %record.place,
+                class = rejection.reason.class(),
+                table = rejection.table.as_deref(),
+                sqlstate = rejection.sqlstate.as_deref(),
+                error = %rejection,
+                "dead letter"
+            );
+            self.dead_letters.draft(source, record, original, decoder.redacted(original), rejection)
+        });
+        Ok(self.dead_letters.store(drafts.collect()).await?)
+    }
+}
+
+fn tables_of(decoder: &Decoder, changes: &Changes<'_>) -> Vec<TableName> {
+    let mut tables: Vec<_> = changes.list.iter().map(|change| change.table).collect();
+    tables.sort_unstable();
+    tables.dedup();
+    tables.into_iter().map(|table| decoder.tables.get(table).name.clone()).collect()
+}
+
+async fn read_catalog(client: &Connection, catalog: &mut Catalog, names: &[TableName], limits: Limits) -> Result<(), IngestError> {
+    if names.iter().all(|name| catalog.knows(name)) {
+        return Ok(());
+    }
+    apply::begin(client, limits.lock, limits.statement).await?;
+    catalog::load(client, catalog, names).await?;
+    client.batch_execute("COMMIT").await.map_err(CatalogError::from)?;
+    Ok(())
+}
+
+/// Without a queue Lambda is told the lowest refused sequence number, and delivers everything from there again.
+fn retry_from(batch: &Batch, refused: &BTreeMap<usize, Rejection>) -> Result<Option<String>, IngestError> {
+    let lowest = refused.iter().min_by(|(a, _), (b, _)| {
+        let sequence = |index: &usize| &batch.records[*index].place.sequence;
+        sequence(a).cmp(sequence(b))
+    });
+    match lowest {
+        None => Ok(None),
+        Some((index, rejection)) if batch.records[*index].place.sequence.0.is_empty() => {
+            Err(IngestError::Unanswerable(rejection.clone()))
+        }
+        Some((index, _)) => Ok(Some(batch.records[*index].place.sequence.0.to_string())),
+    }
+}
+
+fn empty_report(batch: &Batch) -> Report {
+    Report {
+        source: String::new(),
+        counts: Default::default(),
+        empty: batch.empty as u64,
+        rows: 0,
+        ddl: 0,
+        reasons: BTreeMap::new(),
+        age: Duration::ZERO,
+        times: Times::default(),
+        retry_from: None,
+    }
+}
+
+/// The wall clock, read outside the pure steps only.
+pub fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Timestamp(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
+}

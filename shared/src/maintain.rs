@@ -1,0 +1,229 @@
+//! Scheduled upkeep: partitions made ahead of time, and dropped once every row in them has expired.
+//!
+//! Safe against writers at work: a partition is made as writers make it, dropped ones hold only rows that writers no longer
+//! write, and a partition is detached concurrently before it is dropped, so that nobody waits for the drop. Whatever was
+//! interrupted is taken up again by the next run.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio_postgres::Client;
+use tokio_postgres::types::Type;
+
+use crate::apply::{self, ApplyError, Limits};
+use crate::catalog::{self, Catalog, CatalogError, Table};
+use crate::config::{Config, Source};
+use crate::database::fault::describe;
+use crate::database::{Database, DatabaseError};
+use crate::ingest::now;
+use crate::names::{Identifier, TableName};
+use crate::plan::{TableLack, new_partition};
+use crate::spec::Period;
+use crate::timestamp::Timestamp;
+
+/// A statement of the upkeep takes at most this long; it is a matter of the catalog, not of rows.
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Nobody shall queue behind a waiting detach for longer.
+const LOCK_TIMEOUT_MS: u32 = 2_000;
+
+/// What the upkeep did.
+#[derive(Clone, PartialEq, Eq, Default, Serialize, Debug)]
+pub struct Upkeep {
+    /// Partitions made, by name.
+    pub made: Vec<String>,
+    /// Partitions dropped, by name.
+    pub dropped: Vec<String>,
+    /// What could not be done this time, and why; the next run tries again.
+    pub postponed: Vec<String>,
+}
+
+/// Why the upkeep failed as a whole.
+#[derive(Debug, thiserror::Error)]
+pub enum MaintainError {
+    /// No connection.
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
+    /// The catalog could not be read.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    /// PostgreSQL refused.
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+    /// PostgreSQL, or the connection to it.
+    #[error("looking after partitions: {}", describe(.0))]
+    Upkeep(#[from] tokio_postgres::Error),
+}
+
+/// A table that is looked after.
+struct Kept {
+    name: TableName,
+    by: Identifier,
+    period: Period,
+}
+
+/// Looks after every partitioned table of the configuration.
+///
+/// # Errors
+/// Whatever concerns all tables; what concerns one is postponed.
+pub async fn maintain(config: &Config, database: &Database) -> Result<Upkeep, MaintainError> {
+    let connection = database.connection().await?;
+    let client: &Client = &connection;
+    let mut upkeep = Upkeep::default();
+    for source in &config.sources {
+        for kept in tables(client, source).await? {
+            look_after(client, &kept, &mut upkeep).await?;
+        }
+    }
+    connection.release();
+    Ok(upkeep)
+}
+
+/// The partitioned tables of a source: those that are declared with a partitioning of their own, and all others of its
+/// schema that are partitioned by the source's column.
+async fn tables(client: &Client, source: &Source) -> Result<Vec<Kept>, MaintainError> {
+    let rows = client.query_typed(include_str!("maintain/tables.sql"), &[(&source.schema.as_str(), Type::TEXT)]).await?;
+    let mut kept = Vec::new();
+    for row in rows {
+        let (table, by): (String, String) = (row.get(0), row.get(1));
+        let declared = source.tables.iter().find(|declared| declared.name.as_str() == table);
+        let partition = declared.and_then(|declared| declared.partition.as_ref()).or(source.partition.as_ref());
+        let name = TableName { schema: source.schema.clone(), table: Identifier::fitting(&table, &table) };
+        if let Some(partition) = partition {
+            kept.push(Kept { name, by: Identifier::fitting(&by, &by), period: partition.period });
+        }
+    }
+    Ok(kept)
+}
+
+async fn look_after(client: &Client, kept: &Kept, upkeep: &mut Upkeep) -> Result<(), MaintainError> {
+    let limits = Limits { statement: STATEMENT_TIMEOUT, lock: STATEMENT_TIMEOUT };
+    finish_detached(client, kept, upkeep).await?;
+    let mut catalog = Catalog::default();
+    apply::begin(client, limits.lock, limits.statement).await?;
+    let loaded = catalog::load(client, &mut catalog, std::slice::from_ref(&kept.name)).await;
+    client.batch_execute("COMMIT").await?;
+    match loaded {
+        Ok(()) => {}
+        Err(error @ CatalogError::DefaultPartition(_)) => {
+            upkeep.postponed.push(error.to_string());
+            return Ok(());
+        }
+        Err(error) => return Err(error.into()),
+    }
+    let Some(table) = catalog.table(&kept.name).cloned() else { return Ok(()) };
+    make_ahead(client, &mut catalog, &table, kept, limits, upkeep).await?;
+    drop_expired(client, &table, kept, upkeep).await
+}
+
+async fn make_ahead(
+    client: &Client,
+    catalog: &mut Catalog,
+    table: &Table,
+    kept: &Kept,
+    limits: Limits,
+    upkeep: &mut Upkeep,
+) -> Result<(), MaintainError> {
+    let mut lack = TableLack {
+        table: kept.name.clone(),
+        create: None,
+        key: key_of_partitions(table, &kept.by),
+        partition_by: Some(kept.by.clone()),
+        columns: Vec::new(),
+        claims: Vec::new(),
+        partitions: Vec::new(),
+    };
+    let mut moment = now();
+    for _ in 0..=kept.period.ahead {
+        if table.partition_of(moment).is_none() {
+            lack.partitions.push(new_partition(table, kept.period.every, moment, &lack.partitions));
+        }
+        moment = kept.period.every.bounds(moment).to.unwrap_or(moment);
+    }
+    if lack.is_empty() {
+        return Ok(());
+    }
+    match apply::make_up(client, catalog, std::slice::from_ref(&lack), limits).await {
+        Ok(_) => upkeep.made.extend(lack.partitions.iter().map(|partition| partition.name.plain())),
+        Err(error @ ApplyError::Schema { .. }) => upkeep.postponed.push(error.to_string()),
+        Err(error) => return Err(error.into()),
+    }
+    Ok(())
+}
+
+/// The columns that rows of a partition are known by: those of its neighbours' index, or of the table's own.
+fn key_of_partitions(table: &Table, by: &Identifier) -> Vec<Identifier> {
+    if !table.unique.is_empty() {
+        return table.unique[0].clone();
+    }
+    let neighbour = table.partitions.iter().rev().find_map(|partition| partition.unique.first().cloned());
+    neighbour.unwrap_or_else(|| vec![by.clone()])
+}
+
+async fn drop_expired(client: &Client, table: &Table, kept: &Kept, upkeep: &mut Upkeep) -> Result<(), MaintainError> {
+    let Some(oldest) = kept.period.oldest(now()) else { return Ok(()) };
+    let expired = table.partitions.iter().filter(|partition| partition.bounds.to.is_some_and(|to| to <= oldest));
+    for partition in expired {
+        // A concurrent detach cannot run inside a transaction; the setting is taken back right after.
+        let detach = format!("ALTER TABLE {} DETACH PARTITION {} CONCURRENTLY", kept.name, partition.name);
+        client.batch_execute(&format!("SET lock_timeout = {LOCK_TIMEOUT_MS}")).await?;
+        let outcome = client.batch_execute(&detach).await;
+        client.batch_execute("RESET lock_timeout").await?;
+        match outcome {
+            Ok(()) => drop_table(client, &partition.name, upkeep).await?,
+            Err(error) if error.as_db_error().is_some() => {
+                upkeep.postponed.push(format!("dropping {}: {}", partition.name.plain(), describe(&error)));
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// What an earlier run left half done: detaches that were interrupted, and partitions that were detached but not dropped.
+async fn finish_detached(client: &Client, kept: &Kept, upkeep: &mut Upkeep) -> Result<(), MaintainError> {
+    let parameters = [(&kept.name.schema.as_str() as &(dyn tokio_postgres::types::ToSql + Sync), Type::TEXT)];
+    let name = kept.name.table.as_str();
+    let comment = format!("Millstream: partition of {} [", kept.name.plain());
+    let rows = client
+        .query_typed(
+            include_str!("maintain/detached.sql"),
+            &[parameters[0].clone(), (&name, Type::TEXT), (&comment, Type::TEXT)],
+        )
+        .await?;
+    let Some(oldest) = kept.period.oldest(now()) else { return Ok(()) };
+    for row in rows {
+        let (table, pending, comment): (String, bool, String) = (row.get(0), row.get(1), row.get(2));
+        let partition = TableName { schema: kept.name.schema.clone(), table: Identifier::fitting(&table, &table) };
+        if !ends_before(&comment, oldest) {
+            continue;
+        }
+        if pending {
+            let finalize = format!("ALTER TABLE {} DETACH PARTITION {partition} FINALIZE", kept.name);
+            if let Err(error) = client.batch_execute(&finalize).await {
+                upkeep.postponed.push(format!("detaching {}: {}", partition.plain(), describe(&error)));
+                continue;
+            }
+        }
+        drop_table(client, &partition, upkeep).await?;
+    }
+    Ok(())
+}
+
+/// Whether the partition that wrote this comment held only what has expired. One that the owner detached to keep it stays,
+/// if it is younger.
+fn ends_before(comment: &str, oldest: Timestamp) -> bool {
+    let end = comment.rsplit_once(", ").and_then(|(_, end)| end.strip_suffix(')'));
+    end.and_then(Timestamp::parse).is_some_and(|end| end <= oldest)
+}
+
+async fn drop_table(client: &Client, name: &TableName, upkeep: &mut Upkeep) -> Result<(), MaintainError> {
+    match client.batch_execute(&format!("DROP TABLE IF EXISTS {name}")).await {
+        Ok(()) => upkeep.dropped.push(name.plain()),
+        Err(error) if error.as_db_error().is_some() => {
+            upkeep.postponed.push(format!("dropping {}: {}", name.plain(), describe(&error)));
+        }
+        Err(error) => return Err(error.into()),
+    }
+    Ok(())
+}

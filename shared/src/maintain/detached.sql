@@ -1,0 +1,9 @@
+-- Partitions of a table that are being detached, or were detached and not yet dropped: these still carry the comment that
+-- the writer gave them.
+SELECT c.relname, coalesce(i.inhdetachpending, false) AS pending, obj_description(c.oid, 'pg_class') AS comment
+FROM pg_class c
+JOIN pg_namespace n ON n.oid = c.relnamespace
+LEFT JOIN pg_inherits i ON i.inhrelid = c.oid AND i.inhparent = format('%I.%I', $1, $2)::regclass
+WHERE n.nspname = $1 AND c.relkind = 'r'
+  AND starts_with(obj_description(c.oid, 'pg_class'), $3)
+  AND (i.inhrelid IS NULL OR i.inhdetachpending)

@@ -1,0 +1,206 @@
+//! Names on their way into SQL: normalising what a source calls a thing, and the one type that may stand in a statement.
+//!
+//! Invariants: an [`Identifier`] is 1 to 63 bytes without NUL, and is always written quoted. Two different originals
+//! that normalise to one name stay apart ([`Identifier::distinct`]); the same original always gets the same name.
+
+use std::fmt;
+
+use sha2::{Digest, Sha256};
+
+/// PostgreSQL cuts identifiers at `NAMEDATALEN - 1` **bytes**: <https://www.postgresql.org/docs/current/limits.html>.
+pub const IDENTIFIER_BYTES_MAX: usize = 63;
+
+/// Hexadecimal digits of the suffix that keeps two originals apart: 32 bits, for at most 1,600 columns a table.
+const SUFFIX_DIGITS: usize = 8;
+
+/// A PostgreSQL identifier; the only way a name reaches SQL. `Display` writes it quoted.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Identifier(Box<str>);
+
+impl Identifier {
+    /// Takes `name` as it is, if PostgreSQL can hold it without cutting it.
+    pub fn exact(name: &str) -> Option<Self> {
+        let fits = !name.is_empty() && name.len() <= IDENTIFIER_BYTES_MAX && !name.contains('\0');
+        fits.then(|| Self(name.into()))
+    }
+
+    /// `name` where it fits; otherwise its beginning and a suffix made from `original`.
+    pub fn fitting(name: &str, original: &str) -> Self {
+        Self::exact(name).unwrap_or_else(|| Self::distinct(name, original))
+    }
+
+    /// `name` with a suffix that depends on `original` alone, for names that are too long, empty, or taken by another.
+    pub fn distinct(name: &str, original: &str) -> Self {
+        let name = if name.is_empty() { "unnamed" } else { name };
+        let room = IDENTIFIER_BYTES_MAX - SUFFIX_DIGITS - 1;
+        let end = (0..=room.min(name.len())).rev().find(|&at| name.is_char_boundary(at)).unwrap_or(0);
+        Self(format!("{}_{}", name[..end].replace('\0', "_"), short_hash(original)).into())
+    }
+
+    /// The name without quotes, for messages and for comparison with the catalog.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Identifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{}\"", self.0.replace('"', "\"\""))
+    }
+}
+
+/// The first hexadecimal digits of the SHA-256 of `original`.
+fn short_hash(original: &str) -> String {
+    let mut digits = hex(&Sha256::digest(original.as_bytes()));
+    digits.truncate(SUFFIX_DIGITS);
+    digits
+}
+
+/// Lower-case hexadecimal.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A schema-qualified table. `Display` writes it quoted.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct TableName {
+    /// The PostgreSQL schema.
+    pub schema: Identifier,
+    /// The table within it.
+    pub table: Identifier,
+}
+
+impl TableName {
+    /// `schema.table` without quotes, for messages.
+    pub fn plain(&self) -> String {
+        format!("{}.{}", self.schema.as_str(), self.table.as_str())
+    }
+}
+
+impl fmt::Display for TableName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.schema, self.table)
+    }
+}
+
+/// Writes `text` as a SQL string literal.
+pub fn literal(text: &str) -> String {
+    let quoted = text.replace('\'', "''");
+    if quoted.contains('\\') { format!("E'{}'", quoted.replace('\\', "\\\\")) } else { format!("'{quoted}'") }
+}
+
+/// How a source's names become table and column names.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Naming {
+    /// Segment's warehouses: <https://segment.com/docs/connections/storage/warehouses/schema/>; `HTTPServer` → `httpserver`.
+    Segment,
+    /// RudderStack's warehouses: acronyms are split, a leading digit or a reserved word gets `_` in front.
+    Rudder,
+}
+
+impl Naming {
+    /// The normalised form of `original`; empty where it holds no ASCII letter or digit.
+    pub fn normalise(self, original: &str) -> String {
+        match self {
+            Self::Segment => join_words(original, segment_word_len),
+            Self::Rudder => {
+                let name = join_words(original, rudder_word_len);
+                let needs_mark = name.starts_with(|c: char| c.is_ascii_digit()) || RESERVED.contains(&name.as_str());
+                if needs_mark { format!("_{name}") } else { name }
+            }
+        }
+    }
+}
+
+/// Joins the words that `word_len` finds in runs of ASCII letters and digits; everything else separates.
+fn join_words(original: &str, word_len: fn(&[u8]) -> usize) -> String {
+    let mut name = String::with_capacity(original.len() + 4);
+    for run in original.split(|c: char| !c.is_ascii_alphanumeric()).filter(|run| !run.is_empty()) {
+        let mut rest = run;
+        while !rest.is_empty() {
+            let (word, tail) = rest.split_at(word_len(rest.as_bytes()));
+            if !name.is_empty() {
+                name.push('_');
+            }
+            name.push_str(&word.to_ascii_lowercase());
+            rest = tail;
+        }
+    }
+    name
+}
+
+/// Segment's word: capitals and digits, then lower-case letters and digits.
+fn segment_word_len(run: &[u8]) -> usize {
+    let capitals = run.iter().take_while(|c| c.is_ascii_uppercase() || c.is_ascii_digit()).count();
+    capitals + run[capitals..].iter().take_while(|c| c.is_ascii_lowercase() || c.is_ascii_digit()).count()
+}
+
+/// RudderStack's word: an acronym up to the capital that begins the next word, a capitalised word, or a number.
+fn rudder_word_len(run: &[u8]) -> usize {
+    let digits = run.iter().take_while(|c| c.is_ascii_digit()).count();
+    if digits > 0 {
+        return digits;
+    }
+    let capitals = run.iter().take_while(|c| c.is_ascii_uppercase()).count();
+    let lower = run[capitals..].iter().take_while(|c| c.is_ascii_lowercase()).count();
+    if capitals > 1 && lower > 0 { capitals - 1 } else { capitals + lower }
+}
+
+/// Words that PostgreSQL reserves and RudderStack prefixes: <https://www.postgresql.org/docs/current/sql-keywords-appendix.html>.
+const RESERVED: &[&str] = &[
+    "all", "analyse", "analyze", "and", "any", "array", "as", "asc", "asymmetric", "authorization", "between", "binary",
+    "both", "case", "cast", "check", "collate", "column", "constraint", "create", "cross", "current_date",
+    "current_role", "current_time", "current_timestamp", "current_user", "default", "deferrable", "desc", "distinct",
+    "do", "else", "end", "except", "false", "for", "foreign", "freeze", "from", "full", "grant", "group", "having",
+    "ilike", "in", "initially", "inner", "intersect", "into", "is", "isnull", "join", "leading", "left", "like", "limit",
+    "localtime", "localtimestamp", "natural", "new", "not", "notnull", "null", "off", "offset", "old", "on", "only",
+    "or", "order", "outer", "overlaps", "placing", "primary", "references", "right", "select", "session_user",
+    "similar", "some", "symmetric", "table", "then", "to", "trailing", "true", "union", "unique", "user", "using",
+    "verbose", "when", "where",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn segment_names_follow_its_warehouses() {
+        for (original, name) in [
+            ("HTTPServer", "httpserver"),
+            ("camelCase2FA", "camel_case2_fa"),
+            ("2FA Enabled", "2fa_enabled"),
+            ("Bet Placed", "bet_placed"),
+            ("homeTeam", "home_team"),
+            ("  --x__y ", "x_y"),
+            ("Überschuss", "berschuss"),
+            ("事件", ""),
+        ] {
+            assert_eq!(Naming::Segment.normalise(original), name, "{original}");
+        }
+    }
+
+    #[test]
+    fn rudder_names_split_acronyms_and_mark_what_sql_reserves() {
+        for (original, name) in
+            [("HTTPServer", "http_server"), ("2FA Enabled", "_2_fa_enabled"), ("order", "_order"), ("betID", "bet_id")]
+        {
+            assert_eq!(Naming::Rudder.normalise(original), name, "{original}");
+        }
+    }
+
+    #[test]
+    fn long_and_empty_names_get_distinct_stable_names_of_at_most_63_bytes() {
+        let long = "é".repeat(40);
+        let (a, b) = (Identifier::fitting(&long, "one"), Identifier::fitting(&long, "two"));
+        assert!(a.as_str().len() <= IDENTIFIER_BYTES_MAX);
+        assert_ne!(a, b);
+        assert_eq!(a, Identifier::fitting(&long, "one"));
+        assert_ne!(Identifier::fitting("", "事件"), Identifier::fitting("", "イベント"));
+    }
+
+    #[test]
+    fn quoting_leaves_no_way_out() {
+        assert_eq!(Identifier::fitting("a\"; drop", "").to_string(), "\"a\"\"; drop\"");
+        assert_eq!(literal(r"it's \ here"), r"E'it''s \\ here'");
+    }
+}

@@ -1,0 +1,89 @@
+//! The third step: a batch's changes, grouped by table and folded to one change a key, and what the database lacks for
+//! them.
+//!
+//! Pure over the catalog's snapshot and the clock's one reading. A plan either names what is lacking (then the database
+//! is changed, and the batch planned anew), or holds every row in the form in which it is written. It prints itself.
+
+pub mod cell;
+mod lack;
+pub mod merge;
+mod rows;
+mod show;
+mod survey;
+
+pub use lack::{NewColumn, NewPartition, TableLack};
+pub use rows::{Member, Row, TableWrite};
+pub use survey::new_partition;
+
+use crate::catalog::Catalog;
+use crate::change::{Changes, Fields};
+use crate::rejection::Rejection;
+use crate::spec::{TableId, Tables};
+use crate::timestamp::Timestamp;
+
+/// What is to be done about a batch.
+#[derive(Default, Debug)]
+pub struct Plan {
+    /// What the database lacks. Where there is anything, `writes` is not complete.
+    pub lacks: Vec<TableLack>,
+    /// The rows, by table, in the order in which every writer takes its locks: by the table's name.
+    pub writes: Vec<TableWrite>,
+    /// Data errors, by record.
+    pub rejected: Vec<(usize, Rejection)>,
+    /// Records with a row older than its table keeps.
+    pub expired: Vec<usize>,
+    /// Records with a row that another record of the batch already holds.
+    pub repeated: Vec<usize>,
+}
+
+/// The database has what the writer cannot work with; a person must act.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum PlanError {
+    /// Without a unique index two writers make two rows of one key.
+    #[error("table {table} has no unique index on its key; run: {ddl}")]
+    NoUniqueIndex {
+        /// The table, or the partition.
+        table: String,
+        /// What would make the index.
+        ddl: String,
+    },
+}
+
+/// Plans a batch.
+///
+/// # Errors
+/// A table of the owner's that cannot keep its keys unique.
+pub fn plan(
+    changes: &Changes<'_>,
+    fields: &Fields,
+    tables: &Tables,
+    catalog: &Catalog,
+    now: Timestamp,
+) -> Result<Plan, PlanError> {
+    let mut plan = Plan::default();
+    let mut surveys = Vec::new();
+    for (table, list) in by_table(changes, tables) {
+        let mut survey = survey::Survey::new(tables.get(table), fields, catalog);
+        let rows = survey.changes(changes, &list, now, &mut plan);
+        plan.lacks.extend(survey.lack());
+        surveys.push((survey, rows));
+    }
+    if plan.lacks.is_empty() {
+        for (survey, rows) in &surveys {
+            survey.check_unique(rows)?;
+            rows::write(survey, rows, changes, &mut plan);
+        }
+    }
+    Ok(plan)
+}
+
+/// The batch's changes by table, in the order of the tables' names.
+fn by_table(changes: &Changes<'_>, tables: &Tables) -> Vec<(TableId, Vec<usize>)> {
+    let mut lists: Vec<Vec<usize>> = vec![Vec::new(); tables.len()];
+    for (index, change) in changes.list.iter().enumerate() {
+        lists[change.table.0 as usize].push(index);
+    }
+    let mut by_table: Vec<_> = (0u32..).map(TableId).zip(lists).filter(|(_, list)| !list.is_empty()).collect();
+    by_table.sort_by(|(a, _), (b, _)| tables.get(*a).name.cmp(&tables.get(*b).name));
+    by_table
+}

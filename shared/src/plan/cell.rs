@@ -1,0 +1,228 @@
+//! One value in the form that its column takes, exactly or not at all.
+//!
+//! A cell is a length (four bytes, big-endian) and that many bytes in PostgreSQL's binary format; the length -1 is NULL.
+//! The same cell serves a binary `COPY` and an array parameter, so that a value is written once.
+
+use std::borrow::Cow;
+
+use crate::catalog::Kind;
+use crate::change::Value;
+use crate::decimal::{Decimal, show_numeric};
+use crate::rejection::Misfit;
+use crate::timestamp::{Timestamp, date_from_postgres, parse_date};
+
+/// The cell of a NULL.
+pub const NULL: [u8; 4] = (-1i32).to_be_bytes();
+
+/// `jsonb`'s binary format is a version and the JSON's text.
+const JSONB_VERSION: u8 = 1;
+
+/// Appends the cell of a value; on a misfit, `out` is as it was.
+pub fn write(kind: Kind, value: &Value<'_>, out: &mut Vec<u8>) -> Result<(), Misfit> {
+    if *value == Value::Null {
+        out.extend_from_slice(&NULL);
+        return Ok(());
+    }
+    let start = out.len();
+    out.extend_from_slice(&[0; 4]);
+    match content(kind, value, out) {
+        Ok(()) => {
+            let length = i32::try_from(out.len() - start - 4).map_err(|_too_long| Misfit::Length)?;
+            out[start..start + 4].copy_from_slice(&length.to_be_bytes());
+            Ok(())
+        }
+        Err(misfit) => {
+            out.truncate(start);
+            Err(misfit)
+        }
+    }
+}
+
+fn content(kind: Kind, value: &Value<'_>, out: &mut Vec<u8>) -> Result<(), Misfit> {
+    match kind {
+        Kind::Text { characters_max } => text(value, characters_max, out)?,
+        Kind::Enum | Kind::Other => text(value, None, out)?,
+        Kind::Bool => out.push(u8::from(boolean(value)?)),
+        Kind::Int2 => out.extend_from_slice(&integer::<i16>(value)?.to_be_bytes()),
+        Kind::Int4 => out.extend_from_slice(&integer::<i32>(value)?.to_be_bytes()),
+        Kind::Int8 => out.extend_from_slice(&integer::<i64>(value)?.to_be_bytes()),
+        Kind::Numeric { modifier } => {
+            let number = number(value)?;
+            number.fits_numeric(modifier).then(|| number.write_numeric(out)).ok_or(Misfit::Range)?;
+        }
+        Kind::Float4 => out.extend_from_slice(&number(value)?.to_single().ok_or(Misfit::Range)?.to_be_bytes()),
+        Kind::Float8 => out.extend_from_slice(&number(value)?.to_double().ok_or(Misfit::Range)?.to_be_bytes()),
+        Kind::Timestamp { digits, .. } => {
+            let micros = moment(value)?.to_postgres();
+            let unit = 10i64.pow(6u32.saturating_sub(digits));
+            (micros % unit == 0).then(|| out.extend_from_slice(&micros.to_be_bytes())).ok_or(Misfit::Range)?;
+        }
+        Kind::Date => out.extend_from_slice(&date(value)?.to_be_bytes()),
+        Kind::Uuid => out.extend_from_slice(&uuid(value)?.to_be_bytes()),
+        Kind::Json => out.extend_from_slice(as_json(value)?.as_bytes()),
+        Kind::Jsonb => {
+            out.push(JSONB_VERSION);
+            out.extend_from_slice(as_json(value)?.as_bytes());
+        }
+    }
+    Ok(())
+}
+
+/// Text takes every value: a number or JSON as it was written, true and false as words.
+fn text(value: &Value<'_>, characters_max: Option<usize>, out: &mut Vec<u8>) -> Result<(), Misfit> {
+    let text: Cow<'_, str> = match value {
+        Value::Text(text) | Value::Json(text) => Cow::Borrowed(text),
+        Value::Number(text) => Cow::Borrowed(text),
+        Value::Bool(flag) => Cow::Borrowed(if *flag { "true" } else { "false" }),
+        Value::Time(moment) => Cow::Owned(moment.to_string()),
+        Value::Null => return Err(Misfit::Kind),
+    };
+    if memchr::memchr(0, text.as_bytes()).is_some() {
+        return Err(Misfit::Nul);
+    }
+    if characters_max.is_some_and(|limit| text.len() > limit && text.chars().count() > limit) {
+        return Err(Misfit::Length);
+    }
+    out.extend_from_slice(text.as_bytes());
+    Ok(())
+}
+
+fn boolean(value: &Value<'_>) -> Result<bool, Misfit> {
+    match value {
+        Value::Bool(flag) => Ok(*flag),
+        Value::Text(text) if text == "true" => Ok(true),
+        Value::Text(text) if text == "false" => Ok(false),
+        Value::Text(_) | Value::Null | Value::Number(_) | Value::Json(_) | Value::Time(_) => Err(Misfit::Kind),
+    }
+}
+
+fn number<'a>(value: &'a Value<'_>) -> Result<Decimal<'a>, Misfit> {
+    let text = match value {
+        Value::Number(text) => text,
+        Value::Text(text) => &**text,
+        Value::Null | Value::Bool(_) | Value::Json(_) | Value::Time(_) => return Err(Misfit::Kind),
+    };
+    Decimal::parse(text).ok_or(Misfit::Kind)
+}
+
+fn integer<T: TryFrom<i128>>(value: &Value<'_>) -> Result<T, Misfit> {
+    number(value)?.to_integer().and_then(|whole| T::try_from(whole).ok()).ok_or(Misfit::Range)
+}
+
+/// A moment from a text; numbers are not taken, for nothing says whether they count seconds or milliseconds.
+pub fn moment(value: &Value<'_>) -> Result<Timestamp, Misfit> {
+    match value {
+        Value::Time(moment) => Ok(*moment),
+        Value::Text(text) => Timestamp::parse(text).ok_or(Misfit::Range),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Json(_) => Err(Misfit::Kind),
+    }
+}
+
+fn date(value: &Value<'_>) -> Result<i32, Misfit> {
+    match value {
+        Value::Text(text) => parse_date(text).ok_or(Misfit::Range),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Json(_) | Value::Time(_) => Err(Misfit::Kind),
+    }
+}
+
+/// A UUID with or without hyphens; PostgreSQL shows it with hyphens and lower-case letters, which is the same UUID.
+fn uuid(value: &Value<'_>) -> Result<u128, Misfit> {
+    let Value::Text(text) = value else { return Err(Misfit::Kind) };
+    let hyphens = text.len() == 36 && [8, 13, 18, 23].iter().all(|&at| text.as_bytes()[at] == b'-');
+    let digits: Cow<'_, str> = if hyphens { Cow::Owned(text.replace('-', "")) } else { Cow::Borrowed(text) };
+    let plain = digits.len() == 32 && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    plain.then(|| u128::from_str_radix(&digits, 16).ok()).flatten().ok_or(Misfit::Kind)
+}
+
+/// Any value as JSON, its numbers untouched. PostgreSQL's `jsonb` cannot hold U+0000.
+pub fn as_json<'a>(value: &'a Value<'_>) -> Result<Cow<'a, str>, Misfit> {
+    let quoted = |text: &str| serde_json::Value::from(text).to_string();
+    let json = match value {
+        Value::Null => Cow::Borrowed("null"),
+        Value::Bool(flag) => Cow::Borrowed(if *flag { "true" } else { "false" }),
+        Value::Number(text) => Cow::Borrowed(*text),
+        Value::Json(text) => Cow::Borrowed(&**text),
+        Value::Text(text) => Cow::Owned(quoted(text)),
+        Value::Time(moment) => Cow::Owned(quoted(&moment.to_string())),
+    };
+    if holds_escaped_nul(json.as_bytes()) { Err(Misfit::Nul) } else { Ok(json) }
+}
+
+/// Whether valid JSON holds `\u0000` as an escape: the backslash must not itself be escaped.
+fn holds_escaped_nul(json: &[u8]) -> bool {
+    memchr::memmem::find_iter(json, b"\\u0000").any(|at| {
+        let before = json[..at].iter().rev().take_while(|&&byte| byte == b'\\').count();
+        before % 2 == 0
+    })
+}
+
+/// The length in bytes of the cell that `cells` begins with, its own length word included.
+pub fn length(cells: &[u8]) -> usize {
+    let word = cells.first_chunk::<4>().map_or(-1, |word| i32::from_be_bytes(*word));
+    4 + usize::try_from(word).unwrap_or(0)
+}
+
+/// A cell for people: what plans and golden files show.
+pub fn show(kind: Kind, cell: &[u8]) -> String {
+    let Some(content) = cell.get(4..) else { return "(absent)".to_owned() };
+    if cell[..4] == NULL {
+        return "NULL".to_owned();
+    }
+    let wide = |bytes: &[u8]| bytes.iter().fold(0i64, |sum, &byte| (sum << 8) | i64::from(byte));
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    match kind {
+        Kind::Text { .. } | Kind::Enum | Kind::Other | Kind::Json => format!("{:?}", text(content)),
+        Kind::Jsonb => text(content.get(1..).unwrap_or_default()),
+        Kind::Bool => (content == [1]).to_string(),
+        Kind::Int2 => (wide(content) as i16).to_string(),
+        Kind::Int4 => (wide(content) as i32).to_string(),
+        Kind::Int8 => wide(content).to_string(),
+        Kind::Numeric { .. } => show_numeric(content).unwrap_or_default(),
+        Kind::Float4 => f32::from_bits(wide(content) as u32).to_string(),
+        Kind::Float8 => f64::from_bits(wide(content) as u64).to_string(),
+        Kind::Timestamp { .. } => Timestamp::from_postgres(wide(content)).to_string(),
+        Kind::Date => date_from_postgres(wide(content) as i32).to_string()[..10].to_owned(),
+        Kind::Uuid => crate::names::hex(content),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cell(kind: Kind, value: Value<'_>) -> Result<String, Misfit> {
+        let mut out = Vec::new();
+        write(kind, &value, &mut out).map(|()| show(kind, &out))
+    }
+
+    #[test]
+    fn values_are_converted_to_the_type_that_the_column_has() {
+        assert_eq!(cell(Kind::Int8, Value::Text("42".into())).unwrap(), "42");
+        assert_eq!(cell(Kind::Int2, Value::Number("-7.0")).unwrap(), "-7");
+        assert_eq!(cell(Kind::Text { characters_max: None }, Value::Number("1.50")).unwrap(), "\"1.50\"");
+        assert_eq!(cell(Kind::Bool, Value::Text("true".into())).unwrap(), "true");
+        assert_eq!(cell(Kind::Date, Value::Text("2026-02-08".into())).unwrap(), "2026-02-08");
+        let uuid = "A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11";
+        assert_eq!(cell(Kind::Uuid, Value::Text(uuid.into())).unwrap(), uuid.replace('-', "").to_lowercase());
+    }
+
+    #[test]
+    fn what_would_be_altered_does_not_fit() {
+        let timestamp = Kind::Timestamp { zoned: true, digits: 3 };
+        for (kind, value, misfit) in [
+            (Kind::Int2, Value::Number("32768"), Misfit::Range),
+            (Kind::Int8, Value::Number("1.5"), Misfit::Range),
+            (Kind::Text { characters_max: Some(2) }, Value::Text("äöü".into()), Misfit::Length),
+            (Kind::Text { characters_max: None }, Value::Text("a\0".into()), Misfit::Nul),
+            (Kind::Jsonb, Value::Json(r#"["\u0000"]"#.into()), Misfit::Nul),
+            (Kind::Float8, Value::Number("0.1234567890123456789"), Misfit::Range),
+            (timestamp, Value::Text("2026-02-08T00:00:00.0001Z".into()), Misfit::Range),
+            (timestamp, Value::Number("1770593460"), Misfit::Kind),
+            (Kind::Date, Value::Text("2026-02-08T10:00:00Z".into()), Misfit::Range),
+            (Kind::Numeric { modifier: None }, Value::Text("NaN".into()), Misfit::Kind),
+        ] {
+            assert_eq!(cell(kind, value.clone()), Err(misfit), "{kind:?} {value:?}");
+        }
+        assert!(cell(Kind::Jsonb, Value::Json(r#"["C:\\u0000"]"#.into())).is_ok());
+    }
+}

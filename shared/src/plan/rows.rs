@@ -1,0 +1,329 @@
+//! One table's rows, in the form in which they are written: encoded, sorted by partition and key, one row a key.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::survey::{Candidate, Slot, Survey};
+use super::{Plan, cell};
+use crate::catalog::Table;
+use crate::change::{Change, Changes, Field, Value, Version};
+use crate::rejection::{Misfit, Reason};
+use crate::spec::{Merge, MisfitRule, OVERFLOW, Rule};
+
+/// What is written to one table.
+#[derive(Debug)]
+pub struct TableWrite {
+    /// The table, as the catalog has it.
+    pub table: Arc<Table>,
+    /// What a second change of a key does.
+    pub rule: Rule,
+    /// The columns written, as places in `table.columns`. The key's come first.
+    pub columns: Vec<usize>,
+    /// How many columns make the key.
+    pub key: usize,
+    /// The rows, sorted by partition and key: every writer takes its locks in this order.
+    pub rows: Vec<Row>,
+    /// The changes behind the rows.
+    pub members: Vec<Member>,
+    cells: Vec<u8>,
+    /// For each member, where each of its cells begins, and where the last one ends.
+    bounds: Vec<u32>,
+}
+
+/// One key.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Row {
+    /// The partition, by its place in the table.
+    pub partition: usize,
+    /// The changes of this key, in [`TableWrite::members`], the newest last.
+    pub members: Range<usize>,
+}
+
+/// One change of a row.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Member {
+    /// The record that says it.
+    pub record: usize,
+    /// Its version, for entities.
+    pub version: Option<Version>,
+    encoded: usize,
+}
+
+impl TableWrite {
+    /// The cell of a member; empty where the change does not carry the column.
+    pub fn cell(&self, member: &Member, column: usize) -> &[u8] {
+        self.cells(member, column..column + 1)
+    }
+
+    /// Several cells of a member, one after the other.
+    pub fn cells(&self, member: &Member, columns: Range<usize>) -> &[u8] {
+        let first = member.encoded * (self.columns.len() + 1);
+        &self.cells[self.bounds[first + columns.start] as usize..self.bounds[first + columns.end] as usize]
+    }
+
+    /// A row's newest change.
+    pub fn newest(&self, row: &Row) -> &Member {
+        &self.members[row.members.end - 1]
+    }
+
+    fn key(&self, encoded: usize) -> &[u8] {
+        self.cells(&Member { record: 0, version: None, encoded }, 0..self.key)
+    }
+}
+
+/// Encodes, sorts and folds the candidates. What does not fit its column is told to the plan.
+pub fn write(survey: &Survey<'_>, candidates: &[Candidate], changes: &Changes<'_>, plan: &mut Plan) {
+    let Some(table) = survey.found() else { return };
+    let mut encoder = Encoder::new(survey, table);
+    let mut encoded = Vec::with_capacity(candidates.len());
+    for candidate in candidates {
+        let change = &changes.list[candidate.change];
+        match encoder.change(&changes.values[change.values.clone()]) {
+            Ok(()) => encoded.push((candidate.partition, change)),
+            Err(reason) => plan.rejected.push((change.record, survey.rejection(reason))),
+        }
+    }
+    if encoder.lacks_overflow {
+        plan.lacks.push(survey.lack_of_overflow());
+    }
+    let write = fold(encoder.write, &encoded, plan);
+    if !write.rows.is_empty() {
+        plan.writes.push(write);
+    }
+}
+
+struct Encoder<'s, 'v> {
+    survey: &'s Survey<'s>,
+    write: TableWrite,
+    /// For each column of the table, its place among those written.
+    places: Vec<Option<usize>>,
+    overflow: Option<usize>,
+    /// Whether a column that a change does not carry keeps what it has.
+    keeps_absent: bool,
+    lacks_overflow: bool,
+    /// One change's values, by the place of their column; kept to be used again.
+    values: Vec<Option<(Field, &'v Value<'v>, MisfitRule)>>,
+    overflowing: Vec<(Field, &'v Value<'v>)>,
+}
+
+impl<'s, 'v> Encoder<'s, 'v> {
+    fn new(survey: &'s Survey<'s>, table: &Arc<Table>) -> Self {
+        let spec = survey.spec;
+        let mut columns: Vec<usize> = spec.key_columns().filter_map(|c| table.position(c.name.as_str())).collect();
+        let key = columns.len();
+        let taken = survey.slots.iter().filter_map(|slot| match slot {
+            Slot::Column(position, _) => Some(*position),
+            Slot::Unresolved | Slot::Skip | Slot::Lacking(_) | Slot::Overflow | Slot::Unknown => None,
+        });
+        let whole_row = spec.rule == Rule::Merge(Merge::Row);
+        let of_the_source = (0..table.columns.len()).filter(|&position| {
+            let column = &table.columns[position];
+            let declared = spec.columns.iter().any(|c| c.name == column.name && c.field.is_some());
+            whole_row && (column.original.is_some() || declared) && !column.generated
+        });
+        let mut more: Vec<usize> = taken.chain(of_the_source).chain(table.position(OVERFLOW)).collect();
+        more.sort_unstable();
+        more.dedup();
+        more.retain(|position| !columns.contains(position));
+        columns.extend(more);
+        let mut places = vec![None; table.columns.len()];
+        for (place, &position) in columns.iter().enumerate() {
+            places[position] = Some(place);
+        }
+        Self {
+            survey,
+            overflow: table.position(OVERFLOW).and_then(|position| places[position]),
+            places,
+            keeps_absent: spec.rule == Rule::Merge(Merge::Column),
+            lacks_overflow: false,
+            values: vec![None; columns.len()],
+            overflowing: Vec::new(),
+            write: TableWrite {
+                table: table.clone(),
+                rule: spec.rule,
+                columns,
+                key,
+                rows: Vec::new(),
+                members: Vec::new(),
+                cells: Vec::new(),
+                bounds: Vec::new(),
+            },
+        }
+    }
+
+    /// Appends the cells of one change, or nothing at all.
+    fn change(&mut self, values: &'v [(Field, Value<'v>)]) -> Result<(), Reason> {
+        let (cells, bounds) = (self.write.cells.len(), self.write.bounds.len());
+        let outcome = self.collect(values).and_then(|()| self.encode());
+        if outcome.is_err() {
+            self.write.cells.truncate(cells);
+            self.write.bounds.truncate(bounds);
+        }
+        outcome
+    }
+
+    /// Brings the values to their columns.
+    fn collect(&mut self, values: &'v [(Field, Value<'v>)]) -> Result<(), Reason> {
+        self.values.fill(None);
+        self.overflowing.clear();
+        for (field, value) in values {
+            match self.survey.slots[field.0 as usize] {
+                Slot::Column(position, rule) => {
+                    if let Some(place) = self.places[position].filter(|_| self.survey.takes(*field, value)) {
+                        self.values[place] = Some((*field, value, rule));
+                    }
+                }
+                Slot::Overflow if *value != Value::Null && self.survey.takes(*field, value) => {
+                    self.overflowing.push((*field, value));
+                }
+                Slot::Unknown if *value != Value::Null && self.survey.takes(*field, value) => {
+                    return Err(Reason::UnknownField { path: self.survey.fields.path(*field).to_owned() });
+                }
+                Slot::Unresolved | Slot::Skip | Slot::Lacking(_) | Slot::Overflow | Slot::Unknown => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn encode(&mut self) -> Result<(), Reason> {
+        let overflow = self.overflow;
+        let mut overflow_bound = None;
+        for place in 0..self.values.len() {
+            self.write.bounds.push(self.write.cells.len() as u32);
+            match self.values[place] {
+                _ if Some(place) == overflow => overflow_bound = Some((self.write.bounds.len(), self.write.cells.len())),
+                Some((field, value, rule)) => self.cell(place, field, value, rule)?,
+                None if place < self.write.key => return Err(self.missing(place)),
+                None if self.keeps_absent => {}
+                None => self.null(place)?,
+            }
+        }
+        self.write.bounds.push(self.write.cells.len() as u32);
+        if let Some((bound, at)) = overflow_bound {
+            self.insert_overflow(bound, at)?;
+        } else if !self.overflowing.is_empty() {
+            self.lacks_overflow = true;
+        }
+        Ok(())
+    }
+
+    fn cell(&mut self, place: usize, field: Field, value: &'v Value<'v>, rule: MisfitRule) -> Result<(), Reason> {
+        let column = &self.write.table.columns[self.write.columns[place]];
+        if *value == Value::Null && self.refuses_null(place) {
+            return Err(self.missing(place));
+        }
+        match cell::write(column.kind, value, &mut self.write.cells) {
+            Ok(()) => Ok(()),
+            Err(misfit) if rule == MisfitRule::Overflow && misfit != Misfit::Nul => {
+                self.overflowing.push((field, value));
+                if !self.keeps_absent {
+                    self.write.cells.extend_from_slice(&cell::NULL);
+                }
+                Ok(())
+            }
+            Err(misfit) => Err(Reason::DoesNotFit {
+                path: self.survey.fields.path(field).to_owned(),
+                column: column.name.as_str().to_owned(),
+                sql_type: column.sql_type.clone(),
+                misfit,
+            }),
+        }
+    }
+
+    fn null(&mut self, place: usize) -> Result<(), Reason> {
+        if self.refuses_null(place) {
+            return Err(self.missing(place));
+        }
+        self.write.cells.extend_from_slice(&cell::NULL);
+        Ok(())
+    }
+
+    fn refuses_null(&self, place: usize) -> bool {
+        place < self.write.key || self.write.table.columns[self.write.columns[place]].required
+    }
+
+    fn missing(&self, place: usize) -> Reason {
+        let column = &self.write.table.columns[self.write.columns[place]];
+        let declared = self.survey.spec.columns.iter().find(|spec| spec.name == column.name);
+        let path = declared.and_then(|spec| spec.field).map(|field| self.survey.fields.path(field));
+        let path = path.or(column.original.as_deref()).unwrap_or(column.name.as_str()).to_owned();
+        Reason::Missing { path, role: if place < self.write.key { "the key" } else { "a required column" } }
+    }
+
+    /// Fills the overflow's cell, once it is known which values came to it.
+    fn insert_overflow(&mut self, bound: usize, at: usize) -> Result<(), Reason> {
+        let mut overflow = Vec::new();
+        if self.overflowing.is_empty() {
+            if self.keeps_absent {
+                return Ok(());
+            }
+            overflow.extend_from_slice(&cell::NULL);
+        } else {
+            let json = self.overflow_json()?;
+            let fits = cell::write(crate::catalog::Kind::Jsonb, &Value::Json(json.into()), &mut overflow);
+            fits.map_err(|misfit| self.overflow_misfit(self.overflowing[0].0, misfit))?;
+        }
+        let length = overflow.len() as u32;
+        self.write.cells.splice(at..at, overflow);
+        for later in &mut self.write.bounds[bound..] {
+            *later += length;
+        }
+        Ok(())
+    }
+
+    /// `{"path": value, …}`
+    fn overflow_json(&self) -> Result<String, Reason> {
+        let member = |(field, value): &(Field, &Value<'_>)| {
+            let key = serde_json::Value::from(self.survey.fields.path(*field));
+            let json = cell::as_json(value).map_err(|misfit| self.overflow_misfit(*field, misfit))?;
+            Ok(format!("{key}:{json}"))
+        };
+        let members: Vec<String> = self.overflowing.iter().map(member).collect::<Result<_, Reason>>()?;
+        Ok(format!("{{{}}}", members.join(",")))
+    }
+
+    fn overflow_misfit(&self, field: Field, misfit: Misfit) -> Reason {
+        let path = self.survey.fields.path(field).to_owned();
+        Reason::DoesNotFit { path, column: OVERFLOW.to_owned(), sql_type: "jsonb".to_owned(), misfit }
+    }
+}
+
+/// Sorts by partition, key and version, and brings the changes of a key together.
+fn fold(mut write: TableWrite, encoded: &[(usize, &Change)], plan: &mut Plan) -> TableWrite {
+    let mut order: Vec<(usize, u64, usize)> =
+        encoded.iter().enumerate().map(|(index, (partition, _))| (*partition, prefix(write.key(index)), index)).collect();
+    let version = |index: usize| encoded[index].1.version;
+    order.sort_unstable_by(|a, b| {
+        (a.0, a.1).cmp(&(b.0, b.1)).then_with(|| write.key(a.2).cmp(write.key(b.2))).then_with(|| {
+            // Of events the first stays, of entities the newest comes last.
+            version(a.2).cmp(&version(b.2)).then(a.2.cmp(&b.2))
+        })
+    });
+    let mut previous: Option<(usize, usize)> = None;
+    for (partition, _, index) in order {
+        let member = Member { record: encoded[index].1.record, version: version(index), encoded: index };
+        let same = previous.is_some_and(|(p, i)| p == partition && write.key(i) == write.key(index));
+        previous = Some((partition, index));
+        match write.rows.last_mut().filter(|_| same) {
+            Some(_) if write.rule == Rule::Append => plan.repeated.push(member.record),
+            Some(row) => {
+                row.members.end += 1;
+                write.members.push(member);
+            }
+            None => {
+                write.rows.push(Row { partition, members: write.members.len()..write.members.len() + 1 });
+                write.members.push(member);
+            }
+        }
+    }
+    write
+}
+
+/// The first bytes of a key's content: most comparisons end there.
+fn prefix(key: &[u8]) -> u64 {
+    let content = key.get(4..).unwrap_or_default();
+    let mut bytes = [0; 8];
+    let length = content.len().min(8);
+    bytes[..length].copy_from_slice(&content[..length]);
+    u64::from_be_bytes(bytes)
+}

@@ -1,0 +1,130 @@
+//! The first step: what Lambda hands over, unpacked into records.
+//!
+//! One record is one document of one producer, whatever it was wrapped in: base64, a KPL aggregate, gzip or zstd, or
+//! several documents in one. Every record stands by itself: what cannot be unpacked becomes a [`Rejection`] beside its
+//! neighbours. Nothing here knows what a table is.
+
+mod compression;
+mod documents;
+mod envelope;
+mod kinesis;
+mod kpl;
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+pub use envelope::Envelope;
+pub use kinesis::unpack;
+
+use crate::timestamp::Timestamp;
+
+/// A record may grow to this many bytes when decompressed, so that a small one cannot exhaust a function's memory.
+pub const RECORD_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// A position in a shard: a decimal number of up to 129 digits, ordered as a number and never parsed into one.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct SequenceNumber(pub Arc<str>);
+
+impl Ord for SequenceNumber {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        let (a, b) = (self.0.trim_start_matches('0'), other.0.trim_start_matches('0'));
+        a.len().cmp(&b.len()).then_with(|| a.cmp(b))
+    }
+}
+
+impl PartialOrd for SequenceNumber {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// Where in a stream a record stands; also its identity, together with the stream.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Place {
+    /// The stream's ARN, without a consumer's suffix.
+    pub stream: Arc<str>,
+    /// The shard within the stream.
+    pub shard: Arc<str>,
+    /// The position within the shard. Sequence numbers are unique within their shard only.
+    pub sequence: SequenceNumber,
+    /// The position within an aggregate, or among the documents of one record.
+    pub sub_sequence: u32,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}", self.shard, self.sequence.0, self.sub_sequence)
+    }
+}
+
+/// One document, and what the stream says of it.
+#[derive(Clone, Debug)]
+pub struct Record {
+    /// Where it stands in its stream.
+    pub place: Place,
+    /// When the stream took it in.
+    pub arrival: Timestamp,
+    /// The producer's partition key; of a KPL aggregate the inner one.
+    pub partition_key: Arc<str>,
+    /// The document's bytes, in [`Batch::bytes`].
+    pub payload: Range<usize>,
+    /// Why it could not be unpacked; the payload then holds what there was.
+    pub fault: Option<Fault>,
+}
+
+/// What Lambda handed over, unpacked. The bytes of all records lie one after the other.
+#[derive(Default, Debug)]
+pub struct Batch {
+    /// The documents, in the order of the stream.
+    pub records: Vec<Record>,
+    /// What the payloads point into.
+    pub bytes: Vec<u8>,
+    /// Records without a byte: tombstones of Debezium's Kinesis sink. They say nothing and are only counted.
+    pub empty: usize,
+}
+
+impl Batch {
+    /// A record's bytes.
+    pub fn payload(&self, record: &Record) -> &[u8] {
+        &self.bytes[record.payload.clone()]
+    }
+}
+
+/// Why a record could not be unpacked.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Fault {
+    /// The element of `Records` is not what Kinesis sends.
+    #[error("the event's element is no Kinesis record: {0}")]
+    Envelope(String),
+    /// `data` is not base64.
+    #[error("the record's data is not base64")]
+    Base64,
+    /// The KPL's checksum is right and its content is not.
+    #[error("the KPL aggregate cannot be read: {0}")]
+    Aggregate(String),
+    /// The magic number is that of gzip or zstd, and the rest is not.
+    #[error("the {format} stream cannot be read: {reason}")]
+    Compression {
+        /// `gzip` or `zstd`.
+        format: &'static str,
+        /// What the decompressor said.
+        reason: String,
+    },
+    /// Decompressed, it is larger than a function may hold.
+    #[error("decompressed, the record is larger than {RECORD_BYTES_MAX} bytes")]
+    TooLarge,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sequence_numbers_order_as_numbers() {
+        let number = |text: &str| SequenceNumber(text.into());
+        assert!(number("9") < number("10"));
+        assert!(number("49590338271490256608559692538361571095921575989136588898") > number("4959033827149025660855969253836157109592157598913658889"));
+        assert_eq!(number("007").cmp(&number("7")), std::cmp::Ordering::Equal);
+    }
+}

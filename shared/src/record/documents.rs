@@ -1,0 +1,51 @@
+//! Several JSON documents in one record, one behind the other.
+
+use std::ops::Range;
+
+use memchr::memchr_iter;
+use serde_json::{Deserializer, value::RawValue};
+
+/// Where each document of `bytes` lies. What follows the first unreadable document stays one piece with it: there is no
+/// telling where the next would begin.
+pub fn split(bytes: &[u8]) -> Vec<Range<usize>> {
+    if !may_hold_several(bytes) {
+        return vec![0..bytes.len()];
+    }
+    let mut documents = Vec::new();
+    let mut stream = Deserializer::from_slice(bytes).into_iter::<&RawValue>();
+    let mut start = 0;
+    while let Some(document) = stream.next() {
+        let end = if document.is_ok() { stream.byte_offset() } else { bytes.len() };
+        documents.push(start..end);
+        start = end;
+    }
+    documents
+}
+
+/// Documents are objects, and within an object no `}` is followed by `{` without a comma, except inside a string.
+fn may_hold_several(bytes: &[u8]) -> bool {
+    memchr_iter(b'}', bytes).any(|at| bytes[at + 1..].iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn texts(bytes: &str) -> Vec<&str> {
+        split(bytes.as_bytes()).into_iter().map(|range| bytes[range].trim()).collect()
+    }
+
+    #[test]
+    fn documents_are_parted_however_they_follow_each_other() {
+        assert_eq!(texts(r#"{"a":1}{"b":{"c":2}}"#), [r#"{"a":1}"#, r#"{"b":{"c":2}}"#]);
+        assert_eq!(texts("{\"a\":1}\n{\"b\":2}\r\n"), [r#"{"a":1}"#, r#"{"b":2}"#]);
+        assert_eq!(texts(r#"{"a":"}{"}"#), [r#"{"a":"}{"}"#]);
+        assert_eq!(texts("{ \"pretty\": {\n } }"), ["{ \"pretty\": {\n } }"]);
+    }
+
+    #[test]
+    fn an_unreadable_document_does_not_take_those_before_it() {
+        assert_eq!(texts(r#"{"a":1}{"b":oops}{"c":3}"#), [r#"{"a":1}"#, r#"{"b":oops}{"c":3}"#]);
+        assert_eq!(texts(r#"garbage"#), ["garbage"]);
+    }
+}

@@ -1,0 +1,89 @@
+//! Records that the Kinesis Producer Library put together into one.
+//!
+//! The format: <https://github.com/awslabs/amazon-kinesis-producer/blob/master/aggregation-format.md>. A wrong checksum means
+//! that the bytes are no aggregate at all (so does the reference implementation); a right one with unreadable content is
+//! a fault. Sub-records outside the shard's hash range are kept: after a reshard they may arrive twice, which the
+//! writer makes harmless, while dropping them would lose those of producers other than the KPL.
+
+use md5::{Digest, Md5};
+use prost::Message;
+
+use super::Fault;
+
+const MAGIC: &[u8] = &[0xf3, 0x89, 0x9a, 0xc2];
+const CHECKSUM_BYTES: usize = 16;
+
+#[derive(Message)]
+struct AggregatedRecord {
+    #[prost(string, repeated, tag = "1")]
+    partition_key_table: Vec<String>,
+    #[prost(message, repeated, tag = "3")]
+    records: Vec<AggregatedEntry>,
+}
+
+#[derive(Message)]
+struct AggregatedEntry {
+    #[prost(uint64, required, tag = "1")]
+    partition_key_index: u64,
+    #[prost(bytes = "vec", required, tag = "3")]
+    data: Vec<u8>,
+}
+
+/// One record of an aggregate.
+#[derive(Debug, PartialEq)]
+pub struct UserRecord {
+    /// The producer's own partition key, not the aggregate's.
+    pub partition_key: String,
+    /// What the producer sent.
+    pub data: Vec<u8>,
+}
+
+/// The records of an aggregate in their order; `None` where the bytes are no aggregate.
+pub fn deaggregate(bytes: &[u8]) -> Option<Result<Vec<UserRecord>, Fault>> {
+    let content = bytes.strip_prefix(MAGIC)?;
+    let (message, checksum) = content.split_at_checked(content.len().checked_sub(CHECKSUM_BYTES)?)?;
+    if message.is_empty() || Md5::digest(message).as_slice() != checksum {
+        return None;
+    }
+    Some(AggregatedRecord::decode(message).map_err(|e| Fault::Aggregate(e.to_string())).and_then(user_records))
+}
+
+fn user_records(aggregate: AggregatedRecord) -> Result<Vec<UserRecord>, Fault> {
+    let keys = &aggregate.partition_key_table;
+    let of = |entry: AggregatedEntry| {
+        let key = usize::try_from(entry.partition_key_index).ok().and_then(|index| keys.get(index));
+        let key = key.ok_or_else(|| Fault::Aggregate(format!("partition key {} is not in its table", entry.partition_key_index)))?;
+        Ok(UserRecord { partition_key: key.clone(), data: entry.data })
+    };
+    aggregate.records.into_iter().map(of).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Made with AWS's own aggregator for Python (aws-kinesis-agg 1.2.3): three records, keys pk0, pk1, pk0.
+    const GOLDEN: &str = "f3899ac20a03706b300a03706b311a0b08001a077b2269223a307d1a0b08011a077b2269223a317d1a0b08001a077b2269223a327d290984c7f6c9d884b16f35f99a0fb3e1";
+
+    fn golden() -> Vec<u8> {
+        (0..GOLDEN.len() / 2).map(|at| u8::from_str_radix(&GOLDEN[2 * at..2 * at + 2], 16).unwrap()).collect()
+    }
+
+    #[test]
+    fn an_aggregate_of_the_reference_implementation_is_taken_apart() {
+        let records = deaggregate(&golden()).unwrap().unwrap();
+        let shown: Vec<_> = records.iter().map(|r| (r.partition_key.as_str(), str::from_utf8(&r.data).unwrap())).collect();
+        assert_eq!(shown, [("pk0", r#"{"i":0}"#), ("pk1", r#"{"i":1}"#), ("pk0", r#"{"i":2}"#)]);
+    }
+
+    #[test]
+    fn a_wrong_checksum_means_no_aggregate_and_bad_content_a_fault() {
+        let mut bytes = golden();
+        *bytes.last_mut().unwrap() ^= 1;
+        assert_eq!(deaggregate(&bytes), None);
+        assert_eq!(deaggregate(MAGIC), None);
+        let message = [0x1a, 0x02, 0x08, 0x05];
+        let bad = [MAGIC, &message, Md5::digest(message).as_slice()].concat();
+        assert!(matches!(deaggregate(&bad), Some(Err(Fault::Aggregate(_)))));
+    }
+}

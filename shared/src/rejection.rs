@@ -1,0 +1,123 @@
+//! Why a record is not written: the data errors. Each costs its own record only and ends as a dead letter.
+//!
+//! Passing faults never come here; [`crate::database::fault`] is the judge of that. Messages name the table, the column
+//! and the path, never a value.
+
+use std::fmt;
+
+/// A data error of one record.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{reason}")]
+pub struct Rejection {
+    /// What kind of error it is.
+    pub reason: Reason,
+    /// The table that would have been written, as `schema.table`.
+    pub table: Option<String>,
+    /// PostgreSQL's own code, where it was PostgreSQL that refused.
+    pub sqlstate: Option<String>,
+}
+
+impl Rejection {
+    /// A rejection before any table is known.
+    pub fn of(reason: Reason) -> Self {
+        Self { reason, table: None, sqlstate: None }
+    }
+
+    /// A rejection by a table.
+    pub fn by(table: String, reason: Reason) -> Self {
+        Self { reason, table: Some(table), sqlstate: None }
+    }
+}
+
+/// The kinds of data errors. The name of the variant is the reason that metrics and dead letters carry.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Reason {
+    /// The record could not be unpacked.
+    #[error(transparent)]
+    Unreadable(#[from] crate::record::Fault),
+    /// The document is not what its format asks for.
+    #[error("the document is malformed: {0}")]
+    Malformed(String),
+    /// No table of the configuration takes the document.
+    #[error("no table takes the document: no `when` of the source's tables is true of it")]
+    Unrouted,
+    /// A part of the key, the version or a required column is absent or null.
+    #[error("`{path}` is missing, which {role} needs")]
+    Missing {
+        /// The path in the document.
+        path: String,
+        /// What needs it.
+        role: &'static str,
+    },
+    /// The column cannot hold the value exactly.
+    #[error("the value at `{path}` does not fit column \"{column}\" ({sql_type}): {misfit}")]
+    DoesNotFit {
+        /// The path in the document.
+        path: String,
+        /// The column.
+        column: String,
+        /// The column's type.
+        sql_type: String,
+        /// What stands in the way.
+        misfit: Misfit,
+    },
+    /// The table is strict, and the field has no column.
+    #[error("`{path}` has no column, and the table's schema_mode is strict")]
+    UnknownField {
+        /// The path in the document.
+        path: String,
+    },
+    /// The row's time is absurdly far ahead.
+    #[error("column \"{column}\" lies too far in the future; see the table's partition.future")]
+    TooFarAhead {
+        /// The partition column.
+        column: String,
+    },
+    /// The table has as many partitions as it may have.
+    #[error("the table has {0} partitions already, and the row needs another: see the table's partition.keep")]
+    TooManyPartitions(usize),
+    /// PostgreSQL refused the row.
+    #[error("PostgreSQL refused the row: {0}")]
+    Refused(String),
+}
+
+impl Reason {
+    /// A short word for metrics and for filtering dead letters.
+    pub fn class(&self) -> &'static str {
+        match self {
+            Self::Unreadable(_) => "unreadable",
+            Self::Malformed(_) => "malformed",
+            Self::Unrouted => "unrouted",
+            Self::Missing { .. } => "missing",
+            Self::DoesNotFit { .. } => "does_not_fit",
+            Self::UnknownField { .. } => "unknown_field",
+            Self::TooFarAhead { .. } => "too_far_ahead",
+            Self::TooManyPartitions(_) => "too_many_partitions",
+            Self::Refused(_) => "refused",
+        }
+    }
+}
+
+/// Why a value and a type do not go together. The overflow column takes what it can.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Misfit {
+    /// Another kind of value: text where a number belongs.
+    Kind,
+    /// Outside the type's range, or more digits than it keeps.
+    Range,
+    /// Longer than the column's limit.
+    Length,
+    /// PostgreSQL's text cannot hold the character U+0000.
+    Nul,
+}
+
+impl fmt::Display for Misfit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Kind => "it is of another kind",
+            Self::Range => "it is out of range or has more digits than the type keeps",
+            Self::Length => "it is too long",
+            Self::Nul => "it holds the character U+0000",
+        })
+    }
+}

@@ -1,0 +1,232 @@
+//! What a table should be: the meeting point of configuration and decoding on one side, planning on the other.
+//!
+//! Decoders make a [`TableSpec`] for each table that they name; [`crate::catalog`] says what the database has; the plan
+//! is the difference.
+
+use std::collections::HashMap;
+
+use crate::change::Field;
+use crate::names::{Identifier, TableName};
+use crate::partition::Every;
+use crate::timestamp::Timestamp;
+
+/// Where fields go that have no column of their own.
+pub const OVERFLOW: &str = "_overflow";
+/// The version of a row whose newest change wins whole.
+pub const VERSION: &str = "_version";
+/// The version of each column of a row that is merged by column.
+pub const VERSIONS: &str = "_versions";
+
+/// A table of this process, as a small number.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct TableId(pub u32);
+
+/// What a table should be.
+#[derive(Clone, Debug)]
+pub struct TableSpec {
+    /// Schema and table.
+    pub name: TableName,
+    /// What fills it, kept as the table's comment.
+    pub origin: String,
+    /// Columns that are known beforehand, declared by the format or the configuration.
+    pub columns: Vec<ColumnSpec>,
+    /// Undeclared fields within these become columns, as `evolution` says.
+    pub scope: Vec<Field>,
+    /// Indexes into `columns`: what a row is known by. For event tables, within its partition.
+    pub key: Vec<usize>,
+    /// What a second change of a key does.
+    pub rule: Rule,
+    /// How the table is partitioned, if it is.
+    pub partition: Option<PartitionSpec>,
+    /// What becomes of undeclared fields.
+    pub evolution: Evolution,
+    /// What becomes of nested objects.
+    pub nested: Nested,
+    /// The type that a new column gets for arrays.
+    pub arrays: Arrays,
+    /// With this many columns the table grows no more; PostgreSQL's own limit is 1,600.
+    pub columns_max: usize,
+}
+
+impl TableSpec {
+    /// The key's columns.
+    pub fn key_columns(&self) -> impl Iterator<Item = &ColumnSpec> {
+        self.key.iter().map(|&index| &self.columns[index])
+    }
+
+    /// The column that the writer itself keeps, for entities.
+    pub fn version_column(&self) -> Option<&'static str> {
+        match self.rule {
+            Rule::Append => None,
+            Rule::Merge(Merge::Row) => Some(VERSION),
+            Rule::Merge(Merge::Column) => Some(VERSIONS),
+        }
+    }
+}
+
+/// A column that is known beforehand.
+#[derive(Clone, Debug)]
+pub struct ColumnSpec {
+    /// Its name.
+    pub name: Identifier,
+    /// Where its values are found; `None` for a column that only the database fills, by its default.
+    pub field: Option<Field>,
+    /// Its type as SQL, checked by the configuration's reader; `None` is inferred from the first values.
+    pub sql_type: Option<String>,
+    /// Whether a row without a value is refused.
+    pub required: bool,
+    /// A check constraint's expression, in the owner's SQL.
+    pub check: Option<String>,
+    /// A default, in SQL.
+    pub default: Option<&'static str>,
+    /// What becomes of a value that the column cannot hold.
+    pub misfit: MisfitRule,
+}
+
+impl ColumnSpec {
+    /// A column for the values at `field`, its type inferred.
+    pub fn of(name: Identifier, field: Field) -> Self {
+        let misfit = MisfitRule::Overflow;
+        Self { name, field: Some(field), sql_type: None, required: false, check: None, default: None, misfit }
+    }
+
+    /// The column with a type.
+    pub fn typed(self, sql_type: &str) -> Self {
+        Self { sql_type: Some(sql_type.to_owned()), ..self }
+    }
+
+    /// The column, without which a row is refused.
+    pub fn required(self) -> Self {
+        Self { required: true, misfit: MisfitRule::Reject, ..self }
+    }
+}
+
+/// What becomes of a value that its column cannot hold exactly.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum MisfitRule {
+    /// The record is a dead letter.
+    Reject,
+    /// The value goes to the overflow column, and the column stays empty.
+    Overflow,
+}
+
+/// What a second change of a key does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Rule {
+    /// Nothing: the row is there already.
+    Append,
+    /// The row becomes what the newest changes say.
+    Merge(Merge),
+}
+
+/// How changes of one key come together.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Merge {
+    /// A change is the whole row; the newest wins.
+    Row,
+    /// A change carries some columns; for each column the newest that carries it wins.
+    Column,
+}
+
+/// What becomes of fields that no column is declared for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Evolution {
+    /// A column is added.
+    Evolve,
+    /// They go to the overflow column.
+    Fixed,
+    /// The record is a dead letter.
+    Strict,
+}
+
+/// What becomes of nested objects.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Nested {
+    /// Each member is a column, named after the path.
+    Flatten,
+    /// An object is one `jsonb` column.
+    Jsonb,
+}
+
+/// The type of a new column for arrays.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Arrays {
+    /// `text`, holding the array's JSON.
+    Text,
+    /// `jsonb`.
+    Jsonb,
+}
+
+/// How a table is partitioned, and what its time limits are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PartitionSpec {
+    /// The column, as an index into the table's declared columns.
+    pub column: usize,
+    /// The rest.
+    pub period: Period,
+}
+
+/// A partition's width, and the time that a table spans.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Period {
+    /// The width of a partition.
+    pub every: Every,
+    /// How many partitions are made ahead of time.
+    pub ahead: u32,
+    /// Microseconds that a row is kept; older ones are not written. `None` keeps everything.
+    pub keep: Option<i64>,
+    /// Microseconds ahead of the clock from which a row is taken for an error.
+    pub future: i64,
+}
+
+impl Period {
+    /// Rows before this moment have expired.
+    pub fn oldest(&self, now: Timestamp) -> Option<Timestamp> {
+        self.keep.map(|keep| now.saturating_add(-keep))
+    }
+
+    /// Rows after this moment are taken for errors.
+    pub fn newest(&self, now: Timestamp) -> Timestamp {
+        now.saturating_add(self.future)
+    }
+}
+
+/// The tables met so far, each with its number.
+#[derive(Default, Debug)]
+pub struct Tables {
+    specs: Vec<TableSpec>,
+    by_name: HashMap<TableName, TableId>,
+}
+
+impl Tables {
+    /// The number of the table, which is added where its name is new.
+    pub fn add(&mut self, spec: TableSpec) -> TableId {
+        if let Some(&id) = self.by_name.get(&spec.name) {
+            return id;
+        }
+        let id = TableId(u32::try_from(self.specs.len()).unwrap_or(u32::MAX));
+        self.by_name.insert(spec.name.clone(), id);
+        self.specs.push(spec);
+        id
+    }
+
+    /// The table by its name.
+    pub fn find(&self, name: &TableName) -> Option<TableId> {
+        self.by_name.get(name).copied()
+    }
+
+    /// What the table should be.
+    pub fn get(&self, id: TableId) -> &TableSpec {
+        &self.specs[id.0 as usize]
+    }
+
+    /// Whether no table is known.
+    pub fn is_empty(&self) -> bool {
+        self.specs.is_empty()
+    }
+
+    /// How many numbers are in use; every [`TableId`] is below it.
+    pub fn len(&self) -> usize {
+        self.specs.len()
+    }
+}

@@ -1,0 +1,100 @@
+//! Logs and metrics: JSON lines with timestamp and level, and CloudWatch's embedded metric format.
+//!
+//! Lambda filters JSON lines by `timestamp` and `level`; without both an ERROR counts as INFO and is lost under a stricter
+//! filter: <https://docs.aws.amazon.com/lambda/latest/dg/monitoring-cloudwatchlogs-log-level.html>.
+
+use std::io::Write;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use metrics::{Unit, counter, describe_counter, describe_histogram, histogram};
+use metrics_cloudwatch_embedded::{Builder, Collector};
+use tracing::level_filters::LevelFilter;
+
+use crate::report::{Counts, Report};
+
+static COLLECTOR: OnceLock<&'static Collector> = OnceLock::new();
+
+/// Starts logging at a level (`AWS_LAMBDA_LOG_LEVEL`), and metrics with the function's name as their dimension.
+pub fn start(function: &str, level: LevelFilter) {
+    let subscriber = tracing_subscriber::fmt()
+        .json()
+        .flatten_event(true)
+        .with_current_span(false)
+        .with_span_list(false)
+        .with_target(false)
+        .with_max_level(level)
+        .finish();
+    // Only a test starts twice in one process; the first stays.
+    tracing::subscriber::set_global_default(subscriber).unwrap_or_default();
+    let built = Builder::new().cloudwatch_namespace("Millstream").with_dimension("function", function.to_owned()).init();
+    if let Ok(collector) = built {
+        COLLECTOR.get_or_init(|| collector);
+    }
+    for name in ["records", "rows", "duplicates", "superseded", "expired", "dead_letters", "retried", "ddl_statements"] {
+        describe_counter!(name, Unit::Count, "");
+    }
+    for name in ["iterator_age", "decode_time", "plan_time", "apply_time", "dead_letter_time"] {
+        describe_histogram!(name, Unit::Milliseconds, "");
+    }
+}
+
+/// One INFO line and one line of metrics for an invocation.
+pub fn report(report: &Report, request: &str) {
+    let Counts { applied, duplicate, superseded, expired, dead_lettered, retry } = report.counts;
+    let times = &report.times;
+    tracing::info!(
+        request,
+        source = report.source,
+        records = report.counts.total(),
+        applied,
+        duplicate,
+        superseded,
+        expired,
+        dead_lettered,
+        retry,
+        empty = report.empty,
+        rows = report.rows,
+        ddl = report.ddl,
+        age_ms = milliseconds(report.age),
+        decode_ms = milliseconds(times.decode),
+        plan_ms = milliseconds(times.plan),
+        apply_ms = milliseconds(times.apply),
+        "batch"
+    );
+    for (name, value) in [
+        ("records", report.counts.total()),
+        ("rows", report.rows),
+        ("duplicates", duplicate),
+        ("superseded", superseded),
+        ("expired", expired),
+        ("dead_letters", dead_lettered),
+        ("retried", retry),
+        ("ddl_statements", report.ddl),
+    ] {
+        counter!(name).increment(value);
+    }
+    for (name, value) in [
+        ("iterator_age", report.age),
+        ("decode_time", times.decode),
+        ("plan_time", times.plan),
+        ("apply_time", times.apply),
+        ("dead_letter_time", times.dead_letters),
+    ] {
+        histogram!(name).record(milliseconds(value));
+    }
+    flush(request);
+}
+
+/// Writes the metrics in one piece, so that no log line comes between.
+fn flush(request: &str) {
+    let Some(collector) = COLLECTOR.get() else { return };
+    let mut line = Vec::new();
+    if collector.set_property("request", request.to_owned()).flush(&mut line).is_ok() {
+        std::io::stdout().write_all(&line).unwrap_or_default();
+    }
+}
+
+fn milliseconds(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
+}

@@ -1,0 +1,202 @@
+//! A private PostgreSQL cluster under `target/`, on a free port, gone with its owner.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio_postgres::{Client, NoTls};
+
+use crate::process::{free_port, start, target};
+
+/// How safe the cluster's disk writes are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Durability {
+    /// PostgreSQL's defaults: for the demo and the bench.
+    Full,
+    /// Nothing survives the machine's end: for tests, which end the server at most.
+    Test,
+}
+
+/// A running cluster.
+pub struct PostgreSql {
+    folder: PathBuf,
+    port: u16,
+    durability: Durability,
+    server: Child,
+    databases: AtomicU32,
+}
+
+impl PostgreSql {
+    /// Makes a cluster and starts it.
+    ///
+    /// # Errors
+    /// What keeps PostgreSQL from starting, with its log's last lines.
+    pub fn start(name: &str, durability: Durability) -> std::io::Result<Self> {
+        let folder = folder(name)?;
+        let mut command = as_server_user(&program("initdb")?);
+        command.args(["-U", "postgres", "--auth=trust", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync", "-D"]);
+        let output = command.arg(folder.join("data")).current_dir("/").output()?;
+        if !output.status.success() {
+            return Err(std::io::Error::other(String::from_utf8_lossy(&output.stderr).into_owned()));
+        }
+        // Between finding a free port and taking it another may come; then the next is tried.
+        let mut last = std::io::Error::other("no port is free");
+        for _ in 0..5 {
+            let port = free_port()?;
+            match serve(&folder, port, durability) {
+                Ok(server) => return Ok(Self { folder, port, durability, server, databases: AtomicU32::new(0) }),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    /// The URL of a database.
+    pub fn url(&self, database: &str) -> String {
+        format!("postgresql://postgres@127.0.0.1:{}/{database}", self.port)
+    }
+
+    /// The cluster's port on localhost.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// A new, empty database; its URL.
+    ///
+    /// # Errors
+    /// PostgreSQL's.
+    pub async fn database(&self) -> Result<String, tokio_postgres::Error> {
+        let name = format!("test_{}", self.databases.fetch_add(1, Ordering::Relaxed));
+        connect(&self.url("postgres")).await?.batch_execute(&format!("CREATE DATABASE {name}")).await?;
+        Ok(self.url(&name))
+    }
+
+    /// Ends the server at once, as a crash would, and starts it again.
+    ///
+    /// # Errors
+    /// What keeps it from starting.
+    pub fn crash_and_restart(&mut self) -> std::io::Result<()> {
+        self.stop();
+        self.server = serve(&self.folder, self.port, self.durability)?;
+        Ok(())
+    }
+
+    fn stop(&mut self) {
+        if let Ok(program) = program("pg_ctl") {
+            let mut command = as_server_user(&program);
+            command.args(["-m", "immediate", "-w", "stop", "-D"]).arg(self.folder.join("data")).current_dir("/");
+            command.output().map(drop).unwrap_or_default();
+        }
+        self.server.wait().map(drop).unwrap_or_default();
+    }
+}
+
+impl Drop for PostgreSql {
+    fn drop(&mut self) {
+        self.stop();
+        std::fs::remove_dir_all(&self.folder).unwrap_or_default();
+    }
+}
+
+/// Connects; the connection lives as long as the client.
+///
+/// # Errors
+/// PostgreSQL's.
+pub async fn connect(url: &str) -> Result<Client, tokio_postgres::Error> {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
+    tokio::spawn(async move { connection.await.unwrap_or_default() });
+    Ok(client)
+}
+
+fn serve(folder: &Path, port: u16, durability: Durability) -> std::io::Result<Child> {
+    let log = folder.join("log");
+    let mut server = start(&program("postgres")?, server_user(), &log, |command| {
+        command.arg("-D").arg(folder.join("data")).current_dir("/");
+        let settings: &[&str] = match durability {
+            Durability::Full => &["max_wal_size=4GB", "shared_buffers=512MB"],
+            Durability::Test => &["fsync=off", "full_page_writes=off", "synchronous_commit=off", "max_connections=200"],
+        };
+        let address = format!("port={port}");
+        for setting in settings.iter().copied().chain([&*address, "unix_socket_directories=", "timezone=Asia/Kolkata"]) {
+            command.args(["-c", setting]);
+        }
+    })?;
+    let since = Instant::now();
+    while since.elapsed() < Duration::from_secs(30) {
+        if server.try_wait()?.is_some() {
+            break;
+        }
+        if std::fs::read_to_string(&log)?.contains("ready to accept connections") {
+            return Ok(server);
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    server.kill().unwrap_or_default();
+    Err(std::io::Error::other(format!("PostgreSQL did not start: {}", std::fs::read_to_string(&log)?)))
+}
+
+/// A new folder that the server's user can reach, and that tells whose it is: those of ended processes are removed.
+fn folder(name: &str) -> std::io::Result<PathBuf> {
+    let base = target().join("postgresql");
+    std::fs::create_dir_all(&base)?;
+    remove_abandoned(&base)?;
+    let folder = base.join(format!("{name}-{}", std::process::id()));
+    std::fs::create_dir_all(&folder)?;
+    if give(&folder)? {
+        return Ok(folder);
+    }
+    let elsewhere = std::env::temp_dir().join(format!("millstream-{name}-{}", std::process::id()));
+    std::fs::create_dir_all(&elsewhere)?;
+    give(&elsewhere)?;
+    Ok(elsewhere)
+}
+
+/// Gives a folder to the server's user; whether that user can reach it.
+fn give(folder: &Path) -> std::io::Result<bool> {
+    let Some(user) = server_user() else { return Ok(true) };
+    Command::new("chown").arg(user).arg(folder).status()?;
+    Ok(as_server_user(Path::new("test")).arg("-w").arg(folder).status()?.success())
+}
+
+fn remove_abandoned(base: &Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(base)? {
+        let path = entry?.path();
+        let owner = path.to_string_lossy().rsplit_once('-').map(|(_, owner)| format!("/proc/{owner}"));
+        if owner.is_some_and(|owner| !Path::new(&owner).exists()) {
+            std::fs::remove_dir_all(path).unwrap_or_default();
+        }
+    }
+    Ok(())
+}
+
+/// PostgreSQL refuses to run as root.
+fn server_user() -> Option<&'static str> {
+    let root = std::fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0);
+    root.then_some("postgres")
+}
+
+fn as_server_user(program: &Path) -> Command {
+    match server_user() {
+        None => Command::new(program),
+        Some(user) => {
+            let mut command = Command::new("setpriv");
+            command.arg(format!("--reuid={user}")).arg(format!("--regid={user}")).args(["--clear-groups", "--reset-env"]);
+            command.arg(program);
+            command
+        }
+    }
+}
+
+/// A program of the newest PostgreSQL that Debian has installed.
+fn program(name: &str) -> std::io::Result<PathBuf> {
+    let mut found: Vec<(u32, PathBuf)> = std::fs::read_dir("/usr/lib/postgresql")?
+        .filter_map(|entry| {
+            let entry = entry.ok()?;
+            Some((entry.file_name().to_str()?.parse().ok()?, entry.path().join("bin").join(name)))
+        })
+        .filter(|(_, path)| path.exists())
+        .collect();
+    found.sort();
+    found.pop().map(|(_, path)| path).ok_or_else(|| std::io::Error::other(format!("{name} is not installed: run `make tools`")))
+}

@@ -1,0 +1,69 @@
+//! What most tests begin with: the cluster they share, an ingest for a configuration, and a look at the rows.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use millstream::aws::Aws;
+use millstream::config::{Config, Credentials, DatabaseAddress};
+use millstream::database::Database;
+use millstream::dead_letter::DeadLetters;
+use millstream::ingest::{Ingest, IngestError};
+use millstream::record::Envelope;
+use millstream::report::Report;
+use millstream_tests::kinesis::{ShardRecord, event};
+use millstream_tests::postgresql::{Durability, PostgreSql, connect};
+use tokio_postgres::Client;
+
+/// The cluster of all tests that do not hurt it.
+pub fn cluster() -> &'static PostgreSql {
+    static CLUSTER: OnceLock<PostgreSql> = OnceLock::new();
+    CLUSTER.get_or_init(|| PostgreSql::start("tests", Durability::Test).expect("PostgreSQL starts"))
+}
+
+/// A new database of the shared cluster.
+pub async fn database() -> String {
+    cluster().database().await.expect("a database is made")
+}
+
+/// The address of a database without TLS.
+pub fn address(url: &str) -> DatabaseAddress {
+    let url = Some(url.to_owned());
+    DatabaseAddress { url, host: None, port: None, name: None, user: None, credentials: Credentials::Url, ca_file: None }
+}
+
+/// An ingest without a dead-letter queue: refused records show up as `retry`.
+pub fn ingest(config: &str, url: &str) -> Ingest {
+    let aws = Aws::default();
+    let database = Database::new(&address(url), aws.clone()).expect("the address is good");
+    let config = Config::parse("test.toml", config).unwrap_or_else(|mistakes| panic!("{mistakes}"));
+    Ingest::new(config, database, DeadLetters::new(aws, None, None, "test".to_owned()))
+}
+
+/// Ingests documents as one batch of the stream `s`, numbered from `first`.
+pub async fn batch(ingest: &mut Ingest, first: u64, documents: &[impl AsRef<[u8]>]) -> Result<Report, IngestError> {
+    batch_of(ingest, "s", first, documents).await
+}
+
+/// Ingests documents as one batch of a stream.
+pub async fn batch_of(
+    ingest: &mut Ingest,
+    stream: &str,
+    first: u64,
+    documents: &[impl AsRef<[u8]>],
+) -> Result<Report, IngestError> {
+    let numbered = (first..).zip(documents).map(|(number, data)| ShardRecord::numbered(number, data.as_ref()));
+    let records: Vec<_> = numbered.collect();
+    let envelope: Envelope = serde_json::from_slice(&event(stream, "shardId-000000000000", &records)).expect("an event");
+    ingest.batch(&envelope, Duration::from_secs(60)).await
+}
+
+/// The rows of a query, each as one line of text.
+pub async fn rows(client: &Client, query: &str) -> Vec<String> {
+    let rows = client.query(&format!("SELECT row_to_json(q)::text FROM ({query}) q"), &[]).await;
+    rows.unwrap_or_else(|error| panic!("{query}: {error:?}")).iter().map(|row| row.get(0)).collect()
+}
+
+/// A client of a database.
+pub async fn client(url: &str) -> Client {
+    connect(url).await.expect("PostgreSQL answers")
+}
