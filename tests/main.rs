@@ -1,4 +1,6 @@
 //! Everything that needs real parts, in one test binary.
 
+mod faults;
+mod properties;
 mod support;
 mod writer;

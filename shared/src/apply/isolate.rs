@@ -20,25 +20,31 @@ pub async fn write(
     applied: &mut Applied,
 ) -> Result<(), ApplyError> {
     let look_first = experience.0.contains(&write.table.name);
-    // The parts still to be tried, the next one last.
+    // The parts still to be tried, the next one last, and how many rows are tried at once: fewer after a refusal, more
+    // after each success, so that many bad rows do not make every good one travel again for each of them.
     let mut parts: Vec<Vec<Row>> = vec![write.rows.clone()];
+    let mut size = write.rows.len();
     let mut met_known_keys = false;
-    while let Some(rows) = parts.pop() {
+    while let Some(mut rows) = parts.pop() {
+        if rows.len() > size {
+            parts.push(rows.split_off(size));
+        }
         session.savepoint().await?;
         match attempt(session, write, &rows, look_first || met_known_keys).await {
             Ok(written) => {
                 session.keep().await?;
+                size = size.saturating_mul(2);
                 met_known_keys |= written.met_known_keys;
                 applied.rows += written.rows;
                 applied.fates.extend(written.fates);
             }
             Err(refused) => {
-                let reason = bad_row(refused.error)?;
-                session.undo().await?;
-                session.keep().await?;
+                let rejection = bad_row(refused.error)?;
+                session.give_up().await?;
+                size = (rows.len() / 4).max(1);
                 match cut(&rows, refused.row) {
                     Some(smaller) => parts.extend(smaller.into_iter().rev().filter(|part| !part.is_empty())),
-                    None => reject(write, &rows, &reason, applied),
+                    None => reject(write, &rows, &rejection, applied),
                 }
             }
         }

@@ -57,6 +57,11 @@ impl<'c> Session<'c> {
         Ok(self.client.batch_execute("ROLLBACK TO SAVEPOINT attempt").await?)
     }
 
+    /// Undoes the attempt and takes the savepoint back.
+    pub async fn give_up(&self) -> Result<(), ApplyError> {
+        Ok(self.client.batch_execute("ROLLBACK TO SAVEPOINT attempt; RELEASE SAVEPOINT attempt").await?)
+    }
+
     /// Keeps the attempt.
     pub async fn keep(&self) -> Result<(), ApplyError> {
         Ok(self.client.batch_execute("RELEASE SAVEPOINT attempt").await?)

@@ -1,2 +1,16 @@
-//! x
-fn main() {}
+//! The bench: the function against PostgreSQL's own COPY, in one run on one machine.
+//!
+//! Prints the table that stands in the README. `BENCH=name` runs the parts whose name holds it.
+
+use std::process::ExitCode;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    match millstream_tests::bench::run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            millstream_tests::say(&format!("the bench failed: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}

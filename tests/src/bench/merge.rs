@@ -1,0 +1,74 @@
+//! Merging entities whose rows are all there already, against a temporary table and `INSERT … ON CONFLICT`.
+
+use std::time::Instant;
+
+use super::{Line, Outcome, TURNS, events, ingest, raw, run_events};
+use crate::postgresql::{PostgreSql, connect};
+use crate::random::Random;
+
+const ROWS: usize = 20_000;
+const BATCH: usize = 4_000;
+/// Columns beside the key and the version.
+const COLUMNS: usize = 16;
+
+/// The whole invocation by row and by column.
+pub async fn measure(server: &PostgreSql) -> Outcome<Vec<Line>> {
+    Ok(vec![rule(server, "row", "_version").await?, rule(server, "column", "_versions").await?])
+}
+
+async fn rule(server: &PostgreSql, merge: &str, version: &str) -> Outcome<Line> {
+    let url = server.database().await?;
+    let client = connect(&url).await?;
+    let config = format!(
+        "[source.bench]\nstream = \"bench\"\nformat = \"json\"\n[table.item]\nsource = \"bench\"\nkey = [\"id\"]\n\
+         version = \"revision\"\nmerge = \"{merge}\"\n"
+    );
+    let mut ingest = ingest(&config, &url)?;
+    run_events(&mut ingest, &events(&documents(0), BATCH)).await?;
+    let (mut ours, mut others) = (Vec::new(), Vec::new());
+    for turn in 1..=TURNS {
+        let events = events(&documents(2 * turn - 1), BATCH);
+        let since = Instant::now();
+        run_events(&mut ingest, &events).await?;
+        ours.push(since.elapsed());
+        // The same rows again, as the database has them now, each one changed by the raw way once more.
+        let exported = raw::export(&client, "bench", events.len()).await?;
+        let merge = |table: &str, columns: &str| upsert(table, columns, version);
+        others.push(raw::through_temporary(&client, &exported, merge).await?);
+        client.batch_execute("VACUUM bench.item; CHECKPOINT").await?;
+    }
+    let what = format!("merge by {merge}, every row there already, against a temporary table and INSERT … ON CONFLICT");
+    Ok(Line::ratio(&what, ROWS as u64, &mut ours, &mut others, Some(0.8)))
+}
+
+/// What a careful hand would write: newer rows replace older ones (for columns: values that are there do).
+fn upsert(table: &str, columns: &str, version: &str) -> String {
+    let set = columns.split(", ").filter(|column| *column != "id").map(|column| match version {
+        "_version" => format!("{column} = excluded.{column}"),
+        _ => format!("{column} = coalesce(excluded.{column}, t.{column})"),
+    });
+    let set = set.collect::<Vec<_>>().join(", ");
+    format!(
+        "INSERT INTO {table} AS t ({columns}) SELECT {columns} FROM incoming ORDER BY id ON CONFLICT (id) DO UPDATE SET {set} \
+         WHERE excluded.revision >= t.revision"
+    )
+}
+
+/// Every entity once, in another order each time.
+fn documents(revision: usize) -> Vec<Vec<u8>> {
+    let mut random = Random::new(revision as u64 + 1);
+    let mut documents: Vec<Vec<u8>> = (0..ROWS).map(|number| document(number, revision, &mut random)).collect();
+    random.shuffle(&mut documents);
+    documents
+}
+
+fn document(number: usize, revision: usize, random: &mut Random) -> Vec<u8> {
+    let columns: Vec<String> = (0..COLUMNS)
+        .map(|column| match column % 4 {
+            0 => format!("\"amount{column}\":{}.{:02}", random.below(100_000), random.below(100)),
+            1 => format!("\"flag{column}\":{}", random.per_mille(500)),
+            _ => format!("\"text{column}\":\"{:016x}-{:08x}\"", random.next(), random.below(1 << 32)),
+        })
+        .collect();
+    format!("{{\"id\":\"item-{number:08}\",\"revision\":{revision},{}}}", columns.join(",")).into_bytes()
+}

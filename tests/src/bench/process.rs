@@ -1,0 +1,49 @@
+//! The real function's process: how soon it asks for an event, and how much memory a full batch takes.
+
+use std::time::{Duration, Instant};
+
+use super::append::{CONFIG, track_events};
+use super::{Line, Outcome, events, median};
+use crate::function::{Function, Settings, binary};
+use crate::postgresql::PostgreSql;
+use crate::process::target;
+
+/// A full payload: Lambda cuts batches at six megabytes.
+const PAYLOAD_BYTES: usize = 6 * 1024 * 1024;
+
+/// Start to first poll, and the peak of memory after a batch of six megabytes.
+pub async fn measure(server: &PostgreSql) -> Outcome<Vec<Line>> {
+    let config = target().join("bench.toml");
+    std::fs::write(&config, CONFIG)?;
+    let environment = vec![
+        ("DATABASE_URL".to_owned(), server.database().await?),
+        ("MILLSTREAM_CONFIG".to_owned(), config.to_string_lossy().into_owned()),
+    ];
+    let settings = Settings { binary: binary("kinesis-ingest")?, environment, timeout: Duration::from_secs(60) };
+    let mut starts = Vec::new();
+    for _ in 0..10 {
+        let since = Instant::now();
+        let function = Function::start(settings.clone()).await?;
+        function.first_poll().await;
+        starts.push(since.elapsed());
+    }
+    let documents = track_events(8_000);
+    let bytes_each = events(&documents[..100], 100)[0].len() / 100;
+    let event = events(&documents[..PAYLOAD_BYTES / bytes_each], documents.len()).remove(0);
+    let mut function = Function::start(settings).await?;
+    // Twice: the first batch makes the tables, the second meets only duplicates.
+    for _ in 0..2 {
+        function.invoke(event.clone()).await?;
+    }
+    Ok(vec![
+        Line::at_most("process start to first poll", median(&mut starts).as_secs_f64() * 1e3, "ms", 20.0),
+        Line::at_most(&format!("peak memory, batch of {} bytes", event.len()), peak_megabytes(function.pid())?, "MB", 64.0),
+    ])
+}
+
+fn peak_megabytes(pid: u32) -> Outcome<f64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM")).ok_or("no VmHWM")?;
+    let kilobytes: f64 = line.split_whitespace().nth(1).ok_or("no figure")?.parse()?;
+    Ok(kilobytes / 1024.0)
+}
