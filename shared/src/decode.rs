@@ -50,10 +50,6 @@ impl Decoder {
     /// A decoder for the source.
     pub fn new(source: Source) -> Self {
         let mut fields = Fields::new(source.naming);
-        for (path, privacy) in &source.private {
-            let field = fields.at(path);
-            fields.set_privacy(field, *privacy);
-        }
         let keeps_objects = |shape: &config::Shape| shape.nested == Nested::Jsonb;
         if keeps_objects(&source.shape) || source.tables.iter().any(|table| keeps_objects(&table.shape)) {
             fields.capture_all();
@@ -65,6 +61,11 @@ impl Decoder {
             }
             config::Format::Json => Format::Json(json::Json::new(&source, &mut fields, &mut tables)),
         };
+        // After the format has said how its fields are named.
+        for (path, privacy) in &source.private {
+            let field = fields.at(path);
+            fields.set_privacy(field, *privacy);
+        }
         Self { source, fields, tables, format }
     }
 

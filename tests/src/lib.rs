@@ -11,6 +11,7 @@ pub mod process;
 pub mod proxy;
 pub mod random;
 pub mod sportsbook;
+pub mod system;
 
 /// Says something to the person at the terminal.
 pub fn say(text: &str) {

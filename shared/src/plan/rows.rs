@@ -293,10 +293,11 @@ fn fold(mut write: TableWrite, encoded: &[(usize, &Change)], plan: &mut Plan) ->
     let mut order: Vec<(usize, u64, usize)> =
         encoded.iter().enumerate().map(|(index, (partition, _))| (*partition, prefix(write.key(index)), index)).collect();
     let version = |index: usize| encoded[index].1.version;
+    let events = write.rule == Rule::Append;
     order.sort_unstable_by(|a, b| {
         (a.0, a.1).cmp(&(b.0, b.1)).then_with(|| write.key(a.2).cmp(write.key(b.2))).then_with(|| {
-            // Of events the first stays, of entities the newest comes last.
-            version(a.2).cmp(&version(b.2)).then(a.2.cmp(&b.2))
+            // Of events the first stays; of entities the newest comes last, and of the same change twice the first.
+            version(a.2).cmp(&version(b.2)).then(if events { a.2.cmp(&b.2) } else { b.2.cmp(&a.2) })
         })
     });
     let mut previous: Option<(usize, usize)> = None;

@@ -35,7 +35,8 @@ async fn rule(server: &PostgreSql, merge: &str, version: &str) -> Outcome<Line> 
         let exported = raw::export(&client, "bench", events.len()).await?;
         let merge = |table: &str, columns: &str| upsert(table, columns, version);
         others.push(raw::through_temporary(&client, &exported, merge).await?);
-        client.batch_execute("VACUUM bench.item; CHECKPOINT").await?;
+        client.batch_execute("VACUUM bench.item").await?;
+        client.batch_execute("CHECKPOINT").await?;
     }
     let what = format!("merge by {merge}, every row there already, against a temporary table and INSERT … ON CONFLICT");
     Ok(Line::ratio(&what, ROWS as u64, &mut ours, &mut others, Some(0.8)))

@@ -9,7 +9,8 @@ async fn main() -> ExitCode {
     match millstream_tests::bench::run().await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            millstream_tests::say(&format!("the bench failed: {error}"));
+            let source = error.source().map(|source| format!(": {source}")).unwrap_or_default();
+            millstream_tests::say(&format!("the bench failed: {error}{source}"));
             ExitCode::FAILURE
         }
     }

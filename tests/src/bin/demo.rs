@@ -1,2 +1,139 @@
-//! x
-fn main() {}
+//! `make demo`: a Super Bowl evening at the sportsbook, on real parts, before one's eyes.
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use millstream::ingest::now;
+use millstream_tests::event_source::Progress;
+use millstream_tests::postgresql::{Durability, PostgreSql};
+use millstream_tests::process::workspace;
+use millstream_tests::say;
+use millstream_tests::sportsbook::{Mixture, evening};
+use millstream_tests::system::{Account, Outcome, System};
+use tokio_postgres::Client;
+
+const EVENTS: usize = 100_000;
+const SHARDS: usize = 4;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    match demo().await {
+        Ok(code) => code,
+        Err(error) => {
+            let source = error.source().map(|source| format!(": {source}")).unwrap_or_default();
+            say(&format!("the demo failed: {error}{source}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn demo() -> Outcome<ExitCode> {
+    say("Starting a private PostgreSQL and a local AWS …");
+    let server = PostgreSql::start("demo", Durability::Full)?;
+    let folder = workspace().join("events/sportsbook");
+    let system = System::start(&folder, "sportsbook", SHARDS, server.database().await?).await?;
+    let client = system.client().await?;
+    client.batch_execute(&std::fs::read_to_string(folder.join("report.sql"))?).await?;
+    let evening = evening(EVENTS, 2026, Mixture::EVENING, now());
+    say(&format!("{} events of a Super Bowl evening go onto a stream of {SHARDS} shards.", evening.expected.records));
+
+    let progress = Progress::default();
+    let account = tokio::select! {
+        account = system.run(&evening.records, &progress) => account?,
+        ended = watch(&client, &progress, evening.records.len()) => return ended.map(|()| ExitCode::FAILURE),
+    };
+    show_totals(&client).await?;
+    show_account(&account, &client).await?;
+    let mistakes = account.mistakes();
+    mistakes.iter().for_each(|mistake| say(&format!("The account does not add up: {mistake}")));
+    if !mistakes.is_empty() {
+        return Ok(ExitCode::FAILURE);
+    }
+    stay(&system.url).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Shows how it goes, every second.
+async fn watch(client: &Client, progress: &Progress, records: usize) -> Outcome<()> {
+    let (since, mut before) = (Instant::now(), 0);
+    loop {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        if std::io::stdout().is_terminal() {
+            say("\x1b[H\x1b[2J");
+        }
+        show_totals(client).await?;
+        let committed = committed(client).await;
+        let waiting = progress.read().saturating_sub(committed);
+        say(&format!(
+            "{:5.1} s   {committed:>6} of {records} events in the database   {:>6}/s   {waiting:>5} read and not yet committed   newest event {}",
+            since.elapsed().as_secs_f64(),
+            committed - before,
+            lag(client).await,
+        ));
+        before = committed;
+    }
+}
+
+/// Events in the database; while the tables are being made, none.
+async fn committed(client: &Client) -> u64 {
+    let query = "SELECT (SELECT count(*) FROM sportsbook.tracks) + (SELECT count(*) FROM sportsbook.pages) \
+                 + (SELECT count(*) FROM sportsbook.identifies)";
+    client.query_one(query, &[]).await.map_or(0, |row| u64::try_from(row.get::<_, i64>(0)).unwrap_or(0))
+}
+
+async fn lag(client: &Client) -> String {
+    let query = "SELECT round(extract(epoch FROM clock_timestamp() - max(uuid_ts)), 1)::text || ' s ago' FROM sportsbook.tracks";
+    let row = client.query_one(query, &[]).await.ok();
+    row.and_then(|row| row.get::<_, Option<String>>(0)).unwrap_or_else(|| "not yet".to_owned())
+}
+
+async fn show_totals(client: &Client) -> Outcome<()> {
+    say(&format!("\n{:<24} {:<12} {:>8} {:>16} {:>16} {:>16}", "game", "side", "bets", "staked", "open liability", "paid"));
+    let query = "SELECT coalesce(game_id, '?'), coalesce(side, '?'), bets::text, coalesce(round(staked, 2), 0)::text, \
+                 coalesce(round(open_liability, 2), 0)::text, coalesce(round(paid, 2), 0)::text FROM sportsbook.betting_totals()";
+    let Ok(rows) = client.query(query, &[]).await else {
+        say("(no bet has been placed yet)");
+        return Ok(());
+    };
+    for row in rows {
+        let cell = |index: usize| row.get::<_, String>(index);
+        say(&format!("{:<24} {:<12} {:>8} {:>16} {:>16} {:>16}", cell(0), cell(1), cell(2), cell(3), cell(4), cell(5)));
+    }
+    Ok(())
+}
+
+async fn show_account(account: &Account, client: &Client) -> Outcome<()> {
+    let Account { put, reported, dead_letters, time, failed, .. } = account;
+    let written = committed(client).await;
+    let bets: i64 = client.query_one("SELECT count(*) FROM sportsbook.bet", &[]).await?.get(0);
+    say("\nThe account");
+    let line = |what: &str, figure: String| say(&format!("  {what:<34} {figure:>12}"));
+    line("events put on the stream", put.to_string());
+    line("  in the database", reported.applied.to_string());
+    line("  duplicates", reported.duplicate.to_string());
+    line("  superseded by newer changes", reported.superseded.to_string());
+    line("  expired", reported.expired.to_string());
+    line("  dead letters", reported.dead_lettered.to_string());
+    dead_letters.iter().for_each(|(class, count)| line(&format!("    {class}"), count.to_string()));
+    line("rows inserted and updated", reported.rows.to_string());
+    line("  events, one row each", written.to_string());
+    line("  bets, one row each", bets.to_string());
+    line("seconds, the putting included", format!("{:.1}", time.as_secs_f64()));
+    line("events a second", format!("{:.0}", *put as f64 / time.as_secs_f64()));
+    line("invocations", account.invocations.len().to_string());
+    line("  failed and tried again", failed.to_string());
+    line("  p50 / p99 in ms", format!("{} / {}", account.percentile(50).as_millis(), account.percentile(99).as_millis()));
+    Ok(())
+}
+
+/// Leaves the database running until Ctrl-C, unless `DEMO_EXIT` asks for an end.
+async fn stay(url: &str) -> Outcome<()> {
+    say(&format!("\nEverything adds up. To look around:\n\n  psql {url} -c 'SELECT * FROM sportsbook.betting_totals()'\n"));
+    if std::env::args().any(|argument| argument == "--exit") {
+        return Ok(());
+    }
+    say("The database runs until Ctrl-C.");
+    tokio::signal::ctrl_c().await?;
+    Ok(())
+}

@@ -1,0 +1,34 @@
+-- The sportsbook's reports: functions, not views, so that they never tie the tables' schema down.
+-- They may be made before the first event has made the tables.
+SET check_function_bodies = off;
+CREATE SCHEMA IF NOT EXISTS sportsbook;
+
+-- What is bet on each side of each game, up to the minute.
+CREATE OR REPLACE FUNCTION sportsbook.betting_totals()
+RETURNS TABLE (game_id text, side text, bets bigint, staked numeric, open_liability numeric, paid numeric)
+LANGUAGE sql STABLE AS $$
+    SELECT game_id, side,
+           count(*),
+           sum(stake),
+           sum(stake * odds) FILTER (WHERE status IN ('placed', 'changed')),
+           sum(payout)
+    FROM sportsbook.bet
+    WHERE status IS DISTINCT FROM 'cancelled'
+    GROUP BY game_id, side
+    ORDER BY game_id, side
+$$;
+
+-- Bets by where they are in their life.
+CREATE OR REPLACE FUNCTION sportsbook.bets_by_status()
+RETURNS TABLE (status text, bets bigint, staked numeric)
+LANGUAGE sql STABLE AS $$
+    SELECT status, count(*), sum(stake) FROM sportsbook.bet GROUP BY status ORDER BY status
+$$;
+
+-- How long events took from Segment's server to the database, over the last ones written.
+CREATE OR REPLACE FUNCTION sportsbook.freshness(last_events int DEFAULT 10000)
+RETURNS TABLE (median interval, worst interval)
+LANGUAGE sql STABLE AS $$
+    SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY uuid_ts - received_at), max(uuid_ts - received_at)
+    FROM (SELECT uuid_ts, received_at FROM sportsbook.tracks ORDER BY uuid_ts DESC LIMIT last_events) t
+$$;

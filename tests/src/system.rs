@@ -1,0 +1,200 @@
+//! A whole system on one machine: a stream, its functions and their event source, a database, a queue.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use millstream::dead_letter::DeadLetter;
+use serde::Deserialize;
+use tokio::sync::mpsc;
+use tokio_postgres::Client;
+
+use crate::event_source::{Invoked, Mapping, Progress, poll};
+use crate::function::{Function, Settings, binary};
+use crate::kinesis::{create_stream, put};
+use crate::local_aws::LocalAws;
+use crate::postgresql::connect;
+
+/// What any part of a system may end with.
+pub type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
+
+/// A system of one stream.
+pub struct System {
+    /// The local AWS.
+    pub aws: LocalAws,
+    /// The database's URL.
+    pub url: String,
+    /// The dead-letter queue's URL.
+    pub queue: String,
+    stream: String,
+    shards: usize,
+    settings: Settings,
+}
+
+/// Everything that happened to what was put on the stream.
+#[derive(Clone, Default, PartialEq, Debug)]
+pub struct Account {
+    /// Records put on the stream.
+    pub put: u64,
+    /// Records by outcome, as the functions reported.
+    pub reported: Reported,
+    /// Dead letters on the queue, by class of error.
+    pub dead_letters: BTreeMap<String, u64>,
+    /// How long it took, from the first put to the last commit.
+    pub time: Duration,
+    /// The time of each invocation, sorted.
+    pub invocations: Vec<Duration>,
+    /// Invocations that failed and were tried again.
+    pub failed: u64,
+}
+
+/// The sums of the functions' report lines.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug, Deserialize)]
+pub struct Reported {
+    /// In the database.
+    pub applied: u64,
+    /// There already.
+    pub duplicate: u64,
+    /// Older than what is there.
+    pub superseded: u64,
+    /// Older than the tables keep.
+    pub expired: u64,
+    /// On the queue.
+    pub dead_lettered: u64,
+    /// Rows inserted and updated.
+    pub rows: u64,
+}
+
+impl Reported {
+    /// All records spoken of.
+    pub fn records(&self) -> u64 {
+        let Self { applied, duplicate, superseded, expired, dead_lettered, rows: _ } = *self;
+        applied + duplicate + superseded + expired + dead_lettered
+    }
+}
+
+impl Account {
+    /// What does not add up, if anything.
+    pub fn mistakes(&self) -> Vec<String> {
+        let mut mistakes = Vec::new();
+        let letters: u64 = self.dead_letters.values().sum();
+        if self.put != self.reported.records() {
+            mistakes.push(format!("{} records were put, {} were reported", self.put, self.reported.records()));
+        }
+        if letters != self.reported.dead_lettered {
+            mistakes.push(format!("{letters} dead letters are on the queue, {} were reported", self.reported.dead_lettered));
+        }
+        mistakes
+    }
+
+    /// The time that this part of the invocations stayed below.
+    pub fn percentile(&self, percent: usize) -> Duration {
+        let index = (self.invocations.len() * percent / 100).min(self.invocations.len().saturating_sub(1));
+        self.invocations.get(index).copied().unwrap_or_default()
+    }
+}
+
+impl System {
+    /// A stream of so many shards, `kinesis-ingest` ready for each, and a queue. `folder` is the system's under `events/`.
+    ///
+    /// # Errors
+    /// Whatever keeps a part from starting.
+    pub async fn start(folder: &Path, stream: &str, shards: usize, url: String) -> Outcome<Self> {
+        let aws = LocalAws::start().await?;
+        create_stream(&aws, stream, i32::try_from(shards)?).await?;
+        let queue = aws.queue("dead-letters").await?;
+        let mut environment = aws.environment();
+        environment.extend([
+            ("DATABASE_URL".to_owned(), url.clone()),
+            ("DEAD_LETTER_QUEUE_URL".to_owned(), queue.clone()),
+            ("MILLSTREAM_CONFIG".to_owned(), folder.join("millstream.toml").to_string_lossy().into_owned()),
+        ]);
+        let settings = Settings { binary: binary("kinesis-ingest")?, environment, timeout: Duration::from_secs(60) };
+        Ok(Self { aws, url, queue, stream: stream.to_owned(), shards, settings })
+    }
+
+    /// A client of the database.
+    ///
+    /// # Errors
+    /// PostgreSQL's.
+    pub async fn client(&self) -> Outcome<Client> {
+        Ok(connect(&self.url).await?)
+    }
+
+    /// Puts the records on the stream while the functions consume it, and gives the account. `progress` tells how far the
+    /// reading has come.
+    ///
+    /// # Errors
+    /// Whatever a part ends with.
+    pub async fn run(&self, records: &[(String, Vec<u8>)], progress: &Progress) -> Outcome<Account> {
+        let since = Instant::now();
+        let (seen, mut told) = mpsc::unbounded_channel();
+        let putting = async {
+            for part in records.chunks(5_000) {
+                put(&self.aws, &self.stream, part).await?;
+            }
+            progress.finish();
+            Outcome::Ok(())
+        };
+        let polling = futures_util::future::try_join_all((0..self.shards).map(|shard| self.consume(shard, progress, seen.clone())));
+        let ((), logs) = futures_util::future::try_join(putting, polling).await?;
+        let time = since.elapsed();
+        drop(seen);
+        let mut invoked = Vec::new();
+        while let Some(one) = told.recv().await {
+            invoked.push(one);
+        }
+        self.account(records.len() as u64, &invoked, &logs.concat(), time).await
+    }
+
+    /// Consumes what is on the stream, and leaves the dead letters on their queue.
+    ///
+    /// # Errors
+    /// Whatever a part ends with.
+    pub async fn consume_only(&self, progress: &Progress) -> Outcome<()> {
+        progress.finish();
+        let (seen, _told) = mpsc::unbounded_channel();
+        for shard in 0..self.shards {
+            self.consume(shard, progress, seen.clone()).await?;
+        }
+        Ok(())
+    }
+
+    /// Consumes one shard to its end; the function's log.
+    async fn consume(&self, shard: usize, progress: &Progress, seen: mpsc::UnboundedSender<Invoked>) -> Outcome<String> {
+        let mapping = Mapping { stream: self.stream.clone(), batch_size: 4_000, bisect: true };
+        let mut function = Function::start(self.settings.clone()).await?;
+        poll(&self.aws, &mapping, &format!("shardId-{shard:012}"), &mut function, progress, &seen).await?;
+        let log = function.log();
+        drop(function);
+        Ok(std::fs::read_to_string(log)?)
+    }
+
+    async fn account(&self, put: u64, invoked: &[Invoked], log: &str, time: Duration) -> Outcome<Account> {
+        let mut invocations: Vec<Duration> = invoked.iter().map(|one| one.time).collect();
+        invocations.sort_unstable();
+        let mut dead_letters = BTreeMap::new();
+        for body in self.aws.drain(&self.queue).await? {
+            let letter: DeadLetter = serde_json::from_str(&body)?;
+            *dead_letters.entry(letter.error.class).or_insert(0) += 1;
+        }
+        let failed = invoked.iter().filter(|one| one.error.is_some()).count() as u64;
+        Ok(Account { put, reported: reported(log), dead_letters, time, invocations, failed })
+    }
+}
+
+/// Adds up the report lines of a log.
+pub fn reported(log: &str) -> Reported {
+    let mut sum = Reported::default();
+    for line in log.lines().filter(|line| line.contains("\"message\":\"batch\"")) {
+        let Ok(one) = serde_json::from_str::<Reported>(line) else { continue };
+        sum.applied += one.applied;
+        sum.duplicate += one.duplicate;
+        sum.superseded += one.superseded;
+        sum.expired += one.expired;
+        sum.dead_lettered += one.dead_lettered;
+        sum.rows += one.rows;
+    }
+    sum
+}
