@@ -82,7 +82,8 @@ async fn a_dead_connection_is_replaced_without_failing_the_batch() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_restarted_in_the_middle_of_batches_has_each_row_once() {
-    let mut server = tokio::task::spawn_blocking(|| PostgreSql::start("restart", Durability::Full).unwrap()).await.unwrap();
+    let mut server =
+        tokio::task::spawn_blocking(|| PostgreSql::start("restart", Durability::Full).unwrap()).await.unwrap();
     let url = server.database().await.unwrap();
     let writing = tokio::spawn({
         let url = url.clone();
@@ -121,7 +122,8 @@ async fn deliver_patiently(ingest: &mut Ingest, documents: &[String]) -> u32 {
 
 async fn wait_for_rows(url: &str) {
     let client = client(url).await;
-    let count = async || client.query_one("SELECT count(*) FROM book.tracks", &[]).await.map_or(0, |row| row.get::<_, i64>(0));
+    let count =
+        async || client.query_one("SELECT count(*) FROM book.tracks", &[]).await.map_or(0, |row| row.get::<_, i64>(0));
     let before = count().await;
     while count().await <= before && before < 1_000 {
         tokio::time::sleep(Duration::from_millis(2)).await;

@@ -56,7 +56,13 @@ async fn outcome(url: &str) -> Vec<String> {
     let client = client(url).await;
     let mut found = Vec::new();
     for table in ["tracks", "a", "b", "bet", "last"] {
-        if client.query_one("SELECT to_regclass($1::text)::text", &[&format!("book.{table}")]).await.unwrap().get::<_, Option<&str>>(0).is_some() {
+        if client
+            .query_one("SELECT to_regclass($1::text)::text", &[&format!("book.{table}")])
+            .await
+            .unwrap()
+            .get::<_, Option<&str>>(0)
+            .is_some()
+        {
             let query = format!(
                 "SELECT (to_jsonb(t) - 'uuid_ts' - '_overflow' - '_versions' - '_version') AS row FROM book.{table} t ORDER BY 1"
             );

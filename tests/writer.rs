@@ -16,7 +16,8 @@ fn track(event: &str, id: &str, properties: &str) -> String {
 async fn a_stream_s_name_is_configuration_enough() {
     let url = database().await;
     let mut ingest = ingest(SEGMENT, &url);
-    let documents = [track("Bet Placed", "m1", r#"{"stake":12.50,"homeTeam":"SEA","odds":{"decimal":1.9},"legs":[1,2]}"#)];
+    let documents =
+        [track("Bet Placed", "m1", r#"{"stake":12.50,"homeTeam":"SEA","odds":{"decimal":1.9},"legs":[1,2]}"#)];
     let report = batch(&mut ingest, 1, &documents).await.unwrap();
     assert_eq!((report.counts.applied, report.rows), (1, 2), "{report}");
     let found = rows(&client(&url).await, "SELECT * FROM book.bet_placed").await;
@@ -43,7 +44,9 @@ async fn every_call_has_its_tables() {
     let url = database().await;
     let mut ingest = ingest(SEGMENT, &url);
     let call = |kind: &str, id: &str, more: &str| {
-        format!(r#"{{"type":"{kind}","messageId":"{id}","receivedAt":"2026-02-08T10:00:00Z","timestamp":"2026-02-08T10:00:00Z",{more}}}"#)
+        format!(
+            r#"{{"type":"{kind}","messageId":"{id}","receivedAt":"2026-02-08T10:00:00Z","timestamp":"2026-02-08T10:00:00Z",{more}}}"#
+        )
     };
     let documents = [
         call("identify", "1", r#""userId":"u1","traits":{"plan":"gold"}"#),
@@ -58,8 +61,14 @@ async fn every_call_has_its_tables() {
     let client = client(&url).await;
     assert_eq!(rows(&client, "SELECT id, plan FROM book.users").await, [r#"{"id":"u1","plan":"gold"}"#]);
     assert_eq!(rows(&client, "SELECT id, size FROM book.accounts").await, [r#"{"id":"g1","size":3}"#]);
-    assert_eq!(rows(&client, "SELECT name, category, path FROM book.pages").await, [r#"{"name":"Home","category":"Site","path":"/"}"#]);
-    assert_eq!(rows(&client, "SELECT previous_id, user_id FROM book.aliases").await, [r#"{"previous_id":"a1","user_id":"u1"}"#]);
+    assert_eq!(
+        rows(&client, "SELECT name, category, path FROM book.pages").await,
+        [r#"{"name":"Home","category":"Site","path":"/"}"#]
+    );
+    assert_eq!(
+        rows(&client, "SELECT previous_id, user_id FROM book.aliases").await,
+        [r#"{"previous_id":"a1","user_id":"u1"}"#]
+    );
     assert_eq!(rows(&client, "SELECT count(*) FROM book.identifies").await, [r#"{"count":2}"#]);
 }
 
@@ -137,5 +146,8 @@ async fn plain_json_goes_where_its_when_says() {
     let reading = rows(&client, "SELECT tableoid::regclass, reading_id, value, _overflow FROM sensors.reading").await;
     let expected = r#"{"tableoid":"sensors.reading_p2026020810","reading_id":"7","value":100,"_overflow":{"kind": "reading", "data.unit": "kWh"}}"#;
     assert_eq!(reading, [expected]);
-    assert_eq!(rows(&client, "SELECT station_id, name, height FROM sensors.station").await, [r#"{"station_id":"s1","name":"North","height":null}"#]);
+    assert_eq!(
+        rows(&client, "SELECT station_id, name, height FROM sensors.station").await,
+        [r#"{"station_id":"s1","name":"North","height":null}"#]
+    );
 }

@@ -141,7 +141,7 @@ fn stale(error: ApplyError, write: &TableWrite) -> ApplyError {
     match error {
         ApplyError::Database(error) if judge(&error) == Verdict::Stale => {
             ApplyError::Stale { tables: vec![write.table.name.clone()], cause: format!(": {}", describe(&error)) }
-        },
+        }
         other => other,
     }
 }

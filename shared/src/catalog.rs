@@ -120,7 +120,8 @@ impl Table {
 
     /// The partition that holds the moment, as an index into `partitions`.
     pub fn partition_of(&self, moment: Timestamp) -> Option<usize> {
-        let after = self.partitions.partition_point(|partition| partition.bounds.from.is_none_or(|from| from <= moment));
+        let after =
+            self.partitions.partition_point(|partition| partition.bounds.from.is_none_or(|from| from <= moment));
         let candidate = after.checked_sub(1)?;
         self.partitions[candidate].bounds.contains(moment).then_some(candidate)
     }

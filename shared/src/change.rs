@@ -127,7 +127,17 @@ impl Fields {
     fn push(&mut self, parent: Field, path: Box<str>, column: Box<str>) -> Field {
         let field = Field(u32::try_from(self.nodes.len()).unwrap_or(u32::MAX));
         let children = HashMap::default();
-        self.nodes.push(Node { parent, path, column, children, privacy: None, private_within: false, captured: false, synthetic: false, container: false });
+        self.nodes.push(Node {
+            parent,
+            path,
+            column,
+            children,
+            privacy: None,
+            private_within: false,
+            captured: false,
+            synthetic: false,
+            container: false,
+        });
         field
     }
 

@@ -89,7 +89,8 @@ impl Database {
         let connector = Connector { login: login.clone(), tls: tls::connector(ca_file)? };
         let recycling = ManagerConfig { recycling_method: RecyclingMethod::Verified };
         let manager = Manager::from_connect(config, connector, recycling);
-        let pool = Pool::builder(manager).max_size(1).build().map_err(|error| DatabaseError::Pool(error.to_string()))?;
+        let pool =
+            Pool::builder(manager).max_size(1).build().map_err(|error| DatabaseError::Pool(error.to_string()))?;
         Ok(Self { pool, credentials, login })
     }
 
@@ -120,9 +121,10 @@ impl Database {
     async fn get(&self) -> Result<Object, DatabaseError> {
         self.pool.get().await.map_err(|error| match error {
             PoolError::Backend(error) => DatabaseError::Connect(error),
-            PoolError::Timeout(_) | PoolError::Closed | PoolError::NoRuntimeSpecified | PoolError::PostCreateHook(_) => {
-                DatabaseError::Pool(error.to_string())
-            }
+            PoolError::Timeout(_)
+            | PoolError::Closed
+            | PoolError::NoRuntimeSpecified
+            | PoolError::PostCreateHook(_) => DatabaseError::Pool(error.to_string()),
         })
     }
 }

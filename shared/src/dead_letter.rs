@@ -166,7 +166,9 @@ impl DeadLetters {
                 None => {}
             }
             let body = serde_json::to_string(&letter);
-            messages.push(body.map_err(|error| DeadLetterError::Queue { queue: queue.to_owned(), reason: error.to_string() })?);
+            messages.push(
+                body.map_err(|error| DeadLetterError::Queue { queue: queue.to_owned(), reason: error.to_string() })?,
+            );
         }
         let client = aws_sdk_sqs::Client::new(self.aws.config().await);
         let sending = batches(messages).into_iter().map(|batch| send(&client, queue, batch));
@@ -252,7 +254,8 @@ async fn send(client: &aws_sdk_sqs::Client, queue: &str, batch: Vec<String>) -> 
         let entry = SendMessageBatchRequestEntry::builder().id(number.to_string()).message_body(body).build();
         request = request.entries(entry.map_err(|error| fault(error.to_string()))?);
     }
-    let answer = request.send().await.map_err(|error| fault(aws_sdk_sqs::error::DisplayErrorContext(&error).to_string()))?;
+    let answer =
+        request.send().await.map_err(|error| fault(aws_sdk_sqs::error::DisplayErrorContext(&error).to_string()))?;
     match answer.failed() {
         [] => Ok(()),
         [first, ..] => Err(fault(format!("{}: {}", first.code(), first.message().unwrap_or_default()))),

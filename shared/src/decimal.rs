@@ -150,7 +150,8 @@ pub fn show_numeric(bytes: &[u8]) -> Option<String> {
         index if (0..groups).contains(&index) => word(8 + 2 * index as usize),
         _ => Some(0),
     };
-    let whole: String = (0..=weight.max(0)).rev().map(|power| Some(format!("{:04}", group(power)?))).collect::<Option<_>>()?;
+    let whole: String =
+        (0..=weight.max(0)).rev().map(|power| Some(format!("{:04}", group(power)?))).collect::<Option<_>>()?;
     let fraction: String =
         (1..=scale.div_ceil(4) as i64).map(|power| Some(format!("{:04}", group(-power)?))).collect::<Option<_>>()?;
     let whole = match whole.trim_start_matches('0') {

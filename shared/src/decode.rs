@@ -122,7 +122,13 @@ impl Decoder {
     }
 
     /// The version at `field`: a time or a whole number.
-    fn version(&self, field: Field, values: &[(Field, Value<'_>)], digest: u64, table: TableId) -> Result<Version, Rejection> {
+    fn version(
+        &self,
+        field: Field,
+        values: &[(Field, Value<'_>)],
+        digest: u64,
+        table: TableId,
+    ) -> Result<Version, Rejection> {
         let order = match values.iter().rev().find(|(at, _)| *at == field).map(|(_, value)| value) {
             Some(Value::Time(moment)) => Some(i128::from(moment.0)),
             Some(Value::Text(text)) => Timestamp::parse(text).map(|moment| i128::from(moment.0)),
@@ -131,7 +137,10 @@ impl Decoder {
         };
         order.map(|order| Version { order, digest }).ok_or_else(|| {
             let path = self.fields.path(field).to_owned();
-            Rejection::by(self.tables.get(table).name.plain(), Reason::Missing { path, role: "the version (a time or a whole number)" })
+            Rejection::by(
+                self.tables.get(table).name.plain(),
+                Reason::Missing { path, role: "the version (a time or a whole number)" },
+            )
         })
     }
 

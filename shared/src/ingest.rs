@@ -97,7 +97,10 @@ struct Written {
 impl Ingest {
     /// Ingests for the sources of the configuration.
     pub fn new(config: Config, database: Database, dead_letters: DeadLetters) -> Self {
-        let source = |source: &crate::config::Source| Source { name: source.name.clone(), decoder: Decoder::new(source.clone()) };
+        let source = |source: &crate::config::Source| Source {
+            name: source.name.clone(),
+            decoder: Decoder::new(source.clone()),
+        };
         let sources = config.sources.iter().map(source).collect();
         Self { sources, catalog: Catalog::default(), experience: Experience::default(), database, dead_letters, config }
     }
@@ -111,7 +114,8 @@ impl Ingest {
         let started = Instant::now();
         let batch = unpack(envelope);
         let Some(index) = self.source_of(&batch)? else { return Ok(empty_report(&batch)) };
-        let mut decoder = std::mem::replace(&mut self.sources[index].decoder, Decoder::new(self.config.sources[index].clone()));
+        let mut decoder =
+            std::mem::replace(&mut self.sources[index].decoder, Decoder::new(self.config.sources[index].clone()));
         let (changes, rejected) = decoder.decode(&batch);
         times.decode = started.elapsed();
         let written = self.write(&decoder, &changes, time_left, &mut times).await;
@@ -127,7 +131,8 @@ impl Ingest {
 
     /// The source that reads the batch's stream; `None` where there is no record.
     fn source_of(&self, batch: &Batch) -> Result<Option<usize>, IngestError> {
-        let mut streams: Vec<&str> = batch.records.iter().map(|record| &*record.place.stream).filter(|s| !s.is_empty()).collect();
+        let mut streams: Vec<&str> =
+            batch.records.iter().map(|record| &*record.place.stream).filter(|s| !s.is_empty()).collect();
         streams.dedup();
         match streams[..] {
             [] if batch.records.is_empty() => Ok(None),
@@ -167,7 +172,9 @@ impl Ingest {
             let plan = plan(changes, &decoder.fields, &decoder.tables, &self.catalog, now())?;
             times.plan += planning.elapsed();
             let applying = Instant::now();
-            let Some(client) = connection.as_ref() else { return Ok(Written { plan, applied: Applied::default(), ddl }) };
+            let Some(client) = connection.as_ref() else {
+                return Ok(Written { plan, applied: Applied::default(), ddl });
+            };
             if !plan.lacks.is_empty() {
                 ddl += apply::make_up(client, &mut self.catalog, &plan.lacks, limits).await?;
                 times.apply += applying.elapsed();
@@ -282,7 +289,12 @@ fn tables_of(decoder: &Decoder, changes: &Changes<'_>) -> Vec<TableName> {
     tables.into_iter().map(|table| decoder.tables.get(table).name.clone()).collect()
 }
 
-async fn read_catalog(client: &Connection, catalog: &mut Catalog, names: &[TableName], limits: Limits) -> Result<(), IngestError> {
+async fn read_catalog(
+    client: &Connection,
+    catalog: &mut Catalog,
+    names: &[TableName],
+    limits: Limits,
+) -> Result<(), IngestError> {
     if names.iter().all(|name| catalog.knows(name)) {
         return Ok(());
     }

@@ -82,7 +82,8 @@ pub async fn maintain(config: &Config, database: &Database) -> Result<Upkeep, Ma
 /// The partitioned tables of a source: those that are declared with a partitioning of their own, and all others of its
 /// schema that are partitioned by the source's column.
 async fn tables(client: &Client, source: &Source) -> Result<Vec<Kept>, MaintainError> {
-    let rows = client.query_typed(include_str!("maintain/tables.sql"), &[(&source.schema.as_str(), Type::TEXT)]).await?;
+    let rows =
+        client.query_typed(include_str!("maintain/tables.sql"), &[(&source.schema.as_str(), Type::TEXT)]).await?;
     let mut kept = Vec::new();
     for row in rows {
         let (table, by): (String, String) = (row.get(0), row.get(1));

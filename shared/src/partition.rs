@@ -41,7 +41,8 @@ impl Bounds {
 
     /// Whether some moment lies in both.
     pub fn overlaps(&self, other: &Self) -> bool {
-        let before = |end: Option<Timestamp>, start: Option<Timestamp>| end.zip(start).is_some_and(|(end, start)| end <= start);
+        let before =
+            |end: Option<Timestamp>, start: Option<Timestamp>| end.zip(start).is_some_and(|(end, start)| end <= start);
         !before(self.to, other.from) && !before(other.to, self.from)
     }
 
@@ -151,9 +152,14 @@ mod tests {
 
     #[test]
     fn names_tell_the_period_even_of_long_tables() {
-        let parent = |table: String| TableName { schema: Identifier::fitting("s", "s"), table: Identifier::fitting(&table, &table) };
+        let parent = |table: String| TableName {
+            schema: Identifier::fitting("s", "s"),
+            table: Identifier::fitting(&table, &table),
+        };
         let moment = Timestamp::parse("2026-02-08T23:30:00Z").unwrap();
-        let name = |every: Every, table: &str| every.table(&parent(table.to_owned()), every.bounds(moment)).table.as_str().to_owned();
+        let name = |every: Every, table: &str| {
+            every.table(&parent(table.to_owned()), every.bounds(moment)).table.as_str().to_owned()
+        };
         assert_eq!(name(Every::Day, "bet_placed"), "bet_placed_p20260208");
         assert_eq!(name(Every::Hour, "bet_placed"), "bet_placed_p2026020823");
         let long = name(Every::Day, &"long".repeat(15));

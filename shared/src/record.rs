@@ -124,7 +124,10 @@ mod tests {
     fn sequence_numbers_order_as_numbers() {
         let number = |text: &str| SequenceNumber(text.into());
         assert!(number("9") < number("10"));
-        assert!(number("49590338271490256608559692538361571095921575989136588898") > number("4959033827149025660855969253836157109592157598913658889"));
+        assert!(
+            number("49590338271490256608559692538361571095921575989136588898")
+                > number("4959033827149025660855969253836157109592157598913658889")
+        );
         assert_eq!(number("007").cmp(&number("7")), std::cmp::Ordering::Equal);
     }
 }

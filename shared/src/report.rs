@@ -150,7 +150,11 @@ impl fmt::Display for Report {
     /// The account, without times: what golden files hold.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Counts { applied, duplicate, superseded, expired, dead_lettered, retry } = self.counts;
-        write!(f, "{} records: {applied} applied, {duplicate} duplicate, {superseded} superseded, ", self.counts.total())?;
+        write!(
+            f,
+            "{} records: {applied} applied, {duplicate} duplicate, {superseded} superseded, ",
+            self.counts.total()
+        )?;
         write!(f, "{expired} expired, {dead_lettered} dead-lettered, {retry} to retry")?;
         writeln!(f, "; {} empty; {} rows, {} DDL statements", self.empty, self.rows, self.ddl)?;
         self.reasons.iter().try_for_each(|(reason, count)| writeln!(f, "  {reason}: {count}"))

@@ -22,8 +22,11 @@ use crate::ingest::{Ingest, IngestError};
 use crate::maintain::MaintainError;
 use crate::telemetry;
 
-/// Kept back from the invocation's time, to answer while there is somebody to answer to.
+/// Kept back from the invocation's time, to answer while there is somebody to answer to; a quarter of a short time-out.
 const MARGIN: Duration = Duration::from_millis(1_500);
+
+/// Lambda's longest time-out: <https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html>.
+const TIMEOUT_MAX: Duration = Duration::from_secs(900);
 
 /// What a function has at hand.
 pub struct App {
@@ -96,8 +99,9 @@ where
 
 impl Invocation {
     fn of(context: &Context) -> Self {
-        let left = context.deadline().duration_since(SystemTime::now()).unwrap_or_default();
-        Self { request: context.request_id.clone(), time_left: left.saturating_sub(MARGIN) }
+        // `cargo lambda` gives a deadline in 1970: then there is none.
+        let left = context.deadline().duration_since(SystemTime::now()).unwrap_or(TIMEOUT_MAX);
+        Self { request: context.request_id.clone(), time_left: left - MARGIN.min(left / 4) }
     }
 }
 

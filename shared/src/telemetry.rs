@@ -27,11 +27,13 @@ pub fn start(function: &str, level: LevelFilter) {
         .finish();
     // Only a test starts twice in one process; the first stays.
     tracing::subscriber::set_global_default(subscriber).unwrap_or_default();
-    let built = Builder::new().cloudwatch_namespace("Millstream").with_dimension("function", function.to_owned()).init();
+    let built =
+        Builder::new().cloudwatch_namespace("Millstream").with_dimension("function", function.to_owned()).init();
     if let Ok(collector) = built {
         COLLECTOR.get_or_init(|| collector);
     }
-    for name in ["records", "rows", "duplicates", "superseded", "expired", "dead_letters", "retried", "ddl_statements"] {
+    for name in ["records", "rows", "duplicates", "superseded", "expired", "dead_letters", "retried", "ddl_statements"]
+    {
         describe_counter!(name, Unit::Count, "");
     }
     for name in ["iterator_age", "decode_time", "plan_time", "apply_time", "dead_letter_time"] {

@@ -54,7 +54,9 @@ impl Line {
     /// A figure that is to stay below a limit.
     pub fn at_most(what: &str, value: f64, unit: &str, limit: f64) -> Self {
         let mark = if value <= limit { "✓" } else { "✗" };
-        Self { what: what.to_owned(), figure: format!("{value:.1} {unit}"), target: format!("≤ {limit} {unit} {mark}") }
+        Self {
+            what: what.to_owned(), figure: format!("{value:.1} {unit}"), target: format!("≤ {limit} {unit} {mark}")
+        }
     }
 }
 
@@ -95,15 +97,28 @@ pub async fn run() -> Outcome<()> {
 /// An ingest in this process.
 pub fn ingest(config: &str, url: &str) -> Outcome<Ingest> {
     let url = Some(url.to_owned());
-    let address = DatabaseAddress { url, host: None, port: None, name: None, user: None, credentials: Credentials::Url, ca_file: None };
+    let address = DatabaseAddress {
+        url,
+        host: None,
+        port: None,
+        name: None,
+        user: None,
+        credentials: Credentials::Url,
+        ca_file: None,
+    };
     let aws = Aws::default();
     let database = Database::new(&address, aws.clone())?;
-    Ok(Ingest::new(Config::parse("bench.toml", config)?, database, DeadLetters::new(aws, None, None, "bench".to_owned())))
+    Ok(Ingest::new(
+        Config::parse("bench.toml", config)?,
+        database,
+        DeadLetters::new(aws, None, None, "bench".to_owned()),
+    ))
 }
 
 /// The events of one shard, in batches of a size.
 pub fn events(documents: &[Vec<u8>], batch_size: usize) -> Vec<Vec<u8>> {
-    let records: Vec<_> = (1..).zip(documents).map(|(number, data)| ShardRecord::numbered(number, data.clone())).collect();
+    let records: Vec<_> =
+        (1..).zip(documents).map(|(number, data)| ShardRecord::numbered(number, data.clone())).collect();
     records.chunks(batch_size).map(|batch| event("bench", "shardId-000000000000", batch)).collect()
 }
 

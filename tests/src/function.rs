@@ -115,14 +115,17 @@ impl Function {
         let (tell, mut told) = oneshot::channel();
         self.shared.waiting.lock().await.insert(id.clone(), tell);
         let timeout = self.settings.timeout;
-        let deadline = (SystemTime::now() + timeout).duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();
+        let deadline =
+            (SystemTime::now() + timeout).duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();
         self.events.send(Event { id, payload: payload.into(), deadline }).unwrap_or_default();
         let since = Instant::now();
         loop {
             match tokio::time::timeout(Duration::from_millis(50), &mut told).await {
                 Ok(Ok(answer)) => return answer.map_err(FunctionError::Handled),
                 Ok(Err(_)) => return self.restart(FunctionError::Exited),
-                Err(_) if self.process.try_wait().is_ok_and(|ended| ended.is_some()) => return self.restart(FunctionError::Exited),
+                Err(_) if self.process.try_wait().is_ok_and(|ended| ended.is_some()) => {
+                    return self.restart(FunctionError::Exited);
+                }
                 Err(_) if since.elapsed() > timeout => return self.restart(FunctionError::TimedOut(timeout)),
                 Err(_) => {}
             }
@@ -173,7 +176,8 @@ pub fn binary(name: &str) -> std::io::Result<PathBuf> {
     let own = std::env::current_exe()?;
     let folders = own.ancestors().skip(1).take(2).map(Path::to_owned);
     let found = folders.map(|folder| folder.join(name)).find(|path| path.is_file());
-    found.ok_or_else(|| std::io::Error::other(format!("the binary of {name} is not built: run cargo build --workspace")))
+    found
+        .ok_or_else(|| std::io::Error::other(format!("the binary of {name} is not built: run cargo build --workspace")))
 }
 
 type Received = Arc<Mutex<mpsc::UnboundedReceiver<Event>>>;
@@ -190,7 +194,11 @@ async fn serve(listener: TcpListener, events: Received, shared: Arc<Shared>) {
     }
 }
 
-async fn answer(request: Request<Incoming>, events: Received, shared: Arc<Shared>) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn answer(
+    request: Request<Incoming>,
+    events: Received,
+    shared: Arc<Shared>,
+) -> Result<Response<Full<Bytes>>, Infallible> {
     let path = request.uri().path().to_owned();
     let parts: Vec<&str> = path.trim_start_matches("/2018-06-01/runtime/").split('/').collect();
     let response = match parts[..] {
@@ -203,7 +211,8 @@ async fn answer(request: Request<Incoming>, events: Received, shared: Arc<Shared
         }
         ["invocation", id, outcome @ ("response" | "error")] => {
             let body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
-            let answer = if outcome == "response" { Ok(body) } else { Err(String::from_utf8_lossy(&body).into_owned()) };
+            let answer =
+                if outcome == "response" { Ok(body) } else { Err(String::from_utf8_lossy(&body).into_owned()) };
             if let Some(waiting) = shared.waiting.lock().await.remove(id) {
                 waiting.send(answer).unwrap_or_default();
             }

@@ -118,7 +118,8 @@ fn serve(folder: &Path, port: u16, durability: Durability) -> std::io::Result<Ch
             Durability::Test => &["fsync=off", "full_page_writes=off", "synchronous_commit=off", "max_connections=200"],
         };
         let address = format!("port={port}");
-        for setting in settings.iter().copied().chain([&*address, "unix_socket_directories=", "timezone=Asia/Kolkata"]) {
+        for setting in settings.iter().copied().chain([&*address, "unix_socket_directories=", "timezone=Asia/Kolkata"])
+        {
             command.args(["-c", setting]);
         }
     })?;
@@ -181,7 +182,10 @@ fn as_server_user(program: &Path) -> Command {
         None => Command::new(program),
         Some(user) => {
             let mut command = Command::new("setpriv");
-            command.arg(format!("--reuid={user}")).arg(format!("--regid={user}")).args(["--clear-groups", "--reset-env"]);
+            command
+                .arg(format!("--reuid={user}"))
+                .arg(format!("--regid={user}"))
+                .args(["--clear-groups", "--reset-env"]);
             command.arg(program);
             command
         }
@@ -198,5 +202,8 @@ fn program(name: &str) -> std::io::Result<PathBuf> {
         .filter(|(_, path)| path.exists())
         .collect();
     found.sort();
-    found.pop().map(|(_, path)| path).ok_or_else(|| std::io::Error::other(format!("{name} is not installed: run `make tools`")))
+    found
+        .pop()
+        .map(|(_, path)| path)
+        .ok_or_else(|| std::io::Error::other(format!("{name} is not installed: run `make tools`")))
 }

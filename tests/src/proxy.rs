@@ -100,7 +100,12 @@ async fn answers(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, swallow: Arc<A
     }
 }
 
-async fn statements(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, plan: &Plan, swallow: &AtomicBool) -> std::io::Result<()> {
+async fn statements(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    plan: &Plan,
+    swallow: &AtomicBool,
+) -> std::io::Result<()> {
     let mut buffer = vec![0; 256 * 1024];
     loop {
         let length = from.read(&mut buffer).await?;

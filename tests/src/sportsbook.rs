@@ -99,7 +99,7 @@ impl Evening {
         }
         if random.per_mille(mixture.expired) {
             self.expected.expired += 1;
-            let old = Timestamp(now.0 - 200 * DAY - number as i64);
+            let old = Timestamp(now.0 - 2_000 * DAY - number as i64);
             self.push(key.clone(), page(random, &key, old).into_bytes());
         }
         if random.per_mille(mixture.duplicates) {
@@ -146,7 +146,8 @@ impl Writer {
     /// One visit: a look around, perhaps a sign-in, a few bets.
     fn next_customer(&mut self) {
         let customer = format!("customer-{}", self.random.below(20_000));
-        let mut at = Timestamp(self.now.0 - self.random.below(180) as i64 * MINUTE + self.random.below(60_000) as i64 * 1_000);
+        let mut at =
+            Timestamp(self.now.0 - self.random.below(180) as i64 * MINUTE + self.random.below(60_000) as i64 * 1_000);
         let json = page(&mut self.random, &customer, at);
         self.push(&customer, at, json);
         if self.random.per_mille(200) {
@@ -197,7 +198,8 @@ impl Writer {
 
     fn track(&mut self, bet: &Bet, event: &str, at: Timestamp, more: &str) {
         let Bet { id, game, side, .. } = bet;
-        let odds = if more.contains("\"odds\"") { String::new() } else { format!("\"odds\":{},", milli(bet.odds_milli)) };
+        let odds =
+            if more.contains("\"odds\"") { String::new() } else { format!("\"odds\":{},", milli(bet.odds_milli)) };
         let terms = format!("\"stake\":{},{odds}", cents(bet.stake_cents));
         let terms = if event == "Bet Placed" { terms } else { String::new() };
         let body = format!(

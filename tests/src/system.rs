@@ -83,7 +83,10 @@ impl Account {
             mistakes.push(format!("{} records were put, {} were reported", self.put, self.reported.records()));
         }
         if letters != self.reported.dead_lettered {
-            mistakes.push(format!("{letters} dead letters are on the queue, {} were reported", self.reported.dead_lettered));
+            mistakes.push(format!(
+                "{letters} dead letters are on the queue, {} were reported",
+                self.reported.dead_lettered
+            ));
         }
         mistakes
     }
@@ -137,7 +140,9 @@ impl System {
             progress.finish();
             Outcome::Ok(())
         };
-        let polling = futures_util::future::try_join_all((0..self.shards).map(|shard| self.consume(shard, progress, seen.clone())));
+        let polling = futures_util::future::try_join_all(
+            (0..self.shards).map(|shard| self.consume(shard, progress, seen.clone())),
+        );
         let ((), logs) = futures_util::future::try_join(putting, polling).await?;
         let time = since.elapsed();
         drop(seen);
@@ -162,7 +167,12 @@ impl System {
     }
 
     /// Consumes one shard to its end; the function's log.
-    async fn consume(&self, shard: usize, progress: &Progress, seen: mpsc::UnboundedSender<Invoked>) -> Outcome<String> {
+    async fn consume(
+        &self,
+        shard: usize,
+        progress: &Progress,
+        seen: mpsc::UnboundedSender<Invoked>,
+    ) -> Outcome<String> {
         let mapping = Mapping { stream: self.stream.clone(), batch_size: 4_000, bisect: true };
         let mut function = Function::start(self.settings.clone()).await?;
         poll(&self.aws, &mapping, &format!("shardId-{shard:012}"), &mut function, progress, &seen).await?;

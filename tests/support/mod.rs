@@ -28,7 +28,15 @@ pub async fn database() -> String {
 /// The address of a database without TLS.
 pub fn address(url: &str) -> DatabaseAddress {
     let url = Some(url.to_owned());
-    DatabaseAddress { url, host: None, port: None, name: None, user: None, credentials: Credentials::Url, ca_file: None }
+    DatabaseAddress {
+        url,
+        host: None,
+        port: None,
+        name: None,
+        user: None,
+        credentials: Credentials::Url,
+        ca_file: None,
+    }
 }
 
 /// An ingest without a dead-letter queue: refused records show up as `retry`.
@@ -53,7 +61,8 @@ pub async fn batch_of(
 ) -> Result<Report, IngestError> {
     let numbered = (first..).zip(documents).map(|(number, data)| ShardRecord::numbered(number, data.as_ref()));
     let records: Vec<_> = numbered.collect();
-    let envelope: Envelope = serde_json::from_slice(&event(stream, "shardId-000000000000", &records)).expect("an event");
+    let envelope: Envelope =
+        serde_json::from_slice(&event(stream, "shardId-000000000000", &records)).expect("an event");
     ingest.batch(&envelope, Duration::from_secs(60)).await
 }
 

@@ -15,7 +15,12 @@ use crate::plan::{Row, TableWrite};
 
 /// Copies the rows whose keys are not there yet. Where none is expected to be, it copies first and looks only when refused:
 /// that costs nothing where nothing is delivered twice.
-pub async fn append(session: &Session<'_>, write: &TableWrite, rows: &[Row], look_first: bool) -> Result<Written, Refused> {
+pub async fn append(
+    session: &Session<'_>,
+    write: &TableWrite,
+    rows: &[Row],
+    look_first: bool,
+) -> Result<Written, Refused> {
     let mut there = if look_first { existing(session, write, rows).await? } else { vec![false; rows.len()] };
     loop {
         match copy_others(session, write, rows, &there).await {
@@ -43,7 +48,8 @@ async fn copy_others(session: &Session<'_>, write: &TableWrite, rows: &[Row], th
     for &index in &missing {
         copied.push_whole(write.cells(write.newest(&rows[index]), 0..write.columns.len()));
     }
-    let by_place = |refused: Refused| Refused { row: refused.row.and_then(|line| missing.get(line).copied()), ..refused };
+    let by_place =
+        |refused: Refused| Refused { row: refused.row.and_then(|line| missing.get(line).copied()), ..refused };
     copied.write(session).await.map_err(by_place)
 }
 
@@ -78,7 +84,8 @@ async fn existing_in<'r>(
 
 /// The keys of rows, one array a column.
 pub fn key_arrays<'r>(write: &TableWrite, rows: impl Iterator<Item = &'r Row>) -> Vec<Array> {
-    let mut arrays: Vec<Array> = statement::columns(write).take(write.key).map(|column| Array::of(column.kind)).collect();
+    let mut arrays: Vec<Array> =
+        statement::columns(write).take(write.key).map(|column| Array::of(column.kind)).collect();
     for row in rows {
         for (place, array) in arrays.iter_mut().enumerate() {
             array.push(write.cell(write.newest(row), place));
@@ -89,6 +96,7 @@ pub fn key_arrays<'r>(write: &TableWrite, rows: impl Iterator<Item = &'r Row>) -
 
 fn written(write: &TableWrite, rows: &[Row], there: &[bool], count: u64) -> Written {
     let fate = |known: bool| if known { Fate::Duplicate } else { Fate::Applied };
-    let fates = rows.iter().zip(there).flat_map(|(row, &known)| records(write, row).map(move |record| (record, fate(known))));
+    let fates =
+        rows.iter().zip(there).flat_map(|(row, &known)| records(write, row).map(move |record| (record, fate(known))));
     Written { rows: count, fates: fates.collect(), met_known_keys: there.contains(&true) }
 }

@@ -97,7 +97,9 @@ impl<'w> Rows<'w> {
                 chunk.extend_from_slice(&TRAILER);
                 chunks.push(chunk.freeze());
                 let statement = statement::copy(self.write, self.own);
-                copy(session, &statement, chunks).await.map_err(|error| Refused { row: line(&error), error: error.into() })
+                copy(session, &statement, chunks)
+                    .await
+                    .map_err(|error| Refused { row: line(&error), error: error.into() })
             }
             Form::Insert { arrays } => {
                 let arrays: Vec<Array> = arrays.into_iter().map(Array::finished).collect();

@@ -28,7 +28,12 @@ const IN_THE_WAY: &[&str] =
 ///
 /// # Errors
 /// The connection's, a lack of permission, or a lock that could not be had time after time.
-pub async fn make_up(client: &Client, catalog: &mut Catalog, lacks: &[TableLack], limits: Limits) -> Result<usize, ApplyError> {
+pub async fn make_up(
+    client: &Client,
+    catalog: &mut Catalog,
+    lacks: &[TableLack],
+    limits: Limits,
+) -> Result<usize, ApplyError> {
     let mut statements = 0;
     for lack in lacks {
         statements += make_up_table(client, catalog, lack, limits).await?;
@@ -36,7 +41,12 @@ pub async fn make_up(client: &Client, catalog: &mut Catalog, lacks: &[TableLack]
     Ok(statements)
 }
 
-async fn make_up_table(client: &Client, catalog: &mut Catalog, lack: &TableLack, limits: Limits) -> Result<usize, ApplyError> {
+async fn make_up_table(
+    client: &Client,
+    catalog: &mut Catalog,
+    lack: &TableLack,
+    limits: Limits,
+) -> Result<usize, ApplyError> {
     let mut attempt = 0;
     loop {
         let outcome = try_once(client, catalog, lack, limits).await;
@@ -55,7 +65,12 @@ async fn make_up_table(client: &Client, catalog: &mut Catalog, lack: &TableLack,
     }
 }
 
-async fn try_once(client: &Client, catalog: &mut Catalog, lack: &TableLack, limits: Limits) -> Result<usize, ApplyError> {
+async fn try_once(
+    client: &Client,
+    catalog: &mut Catalog,
+    lack: &TableLack,
+    limits: Limits,
+) -> Result<usize, ApplyError> {
     begin(client, LOCK_TIMEOUT, limits.statement).await?;
     let mut statements = 0;
     if lack.create.is_some() {

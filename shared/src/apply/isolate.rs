@@ -57,7 +57,12 @@ pub async fn write(
     Ok(())
 }
 
-async fn attempt(session: &Session<'_>, write: &TableWrite, rows: &[Row], look_first: bool) -> Result<Written, Refused> {
+async fn attempt(
+    session: &Session<'_>,
+    write: &TableWrite,
+    rows: &[Row],
+    look_first: bool,
+) -> Result<Written, Refused> {
     match write.rule {
         Rule::Append => append(session, write, rows, look_first).await,
         Rule::Merge(rule) => merge(session, write, rows, rule).await,

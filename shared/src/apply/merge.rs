@@ -67,13 +67,20 @@ fn decide_all(write: &TableWrite, rows: &[Row], rule: Merge, stored: &[Stored]) 
 }
 
 /// The cells of a row as decided: the winner's, or NULL.
-fn cells<'w>(write: &'w TableWrite, row: &Row, decision: &Decision, overflow: &'w [u8]) -> impl Iterator<Item = &'w [u8]> {
+fn cells<'w>(
+    write: &'w TableWrite,
+    row: &Row,
+    decision: &Decision,
+    overflow: &'w [u8],
+) -> impl Iterator<Item = &'w [u8]> {
     let members = &write.members[row.members.clone()];
     let overflow_place = overflow_place(write);
     let winners = decision.winners.clone();
     winners.into_iter().enumerate().map(move |(place, winner)| match winner {
         _ if Some(place) == overflow_place && !overflow.is_empty() => overflow,
-        Some(member) => Some(write.cell(&members[member], place)).filter(|cell| !cell.is_empty()).unwrap_or(&cell::NULL),
+        Some(member) => {
+            Some(write.cell(&members[member], place)).filter(|cell| !cell.is_empty()).unwrap_or(&cell::NULL)
+        }
         None => &cell::NULL,
     })
 }
@@ -130,7 +137,10 @@ async fn update(
             Some(json) => own[1].push_text(json),
             None => own[1].push(&cell::NULL),
         }
-        own[2..].iter_mut().zip(decision.winners.chunks(COLUMNS_A_MASK)).for_each(|(array, chunk)| array.push_number(mask(chunk)));
+        own[2..]
+            .iter_mut()
+            .zip(decision.winners.chunks(COLUMNS_A_MASK))
+            .for_each(|(array, chunk)| array.push_number(mask(chunk)));
     }
     if count == 0 {
         return Ok(0);
@@ -147,8 +157,9 @@ fn mask(winners: &[Option<usize>]) -> i64 {
 }
 
 fn written(write: &TableWrite, rows: &[Row], decisions: &[Decision], count: u64) -> Written {
-    let fates = rows.iter().zip(decisions).flat_map(|(row, decision)| {
-        super::records(write, row).zip(decision.members.iter().copied())
-    });
+    let fates = rows
+        .iter()
+        .zip(decisions)
+        .flat_map(|(row, decision)| super::records(write, row).zip(decision.members.iter().copied()));
     Written { rows: count, fates: fates.collect(), met_known_keys: false }
 }

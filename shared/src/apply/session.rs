@@ -27,7 +27,8 @@ impl<'c> Session<'c> {
         );
         let oids: Vec<u32> = writes.iter().map(|write| write.table.oid).collect();
         // Both are on their way before the first answer is awaited.
-        let (begun, found) = futures_util::future::join(client.batch_execute(&begin), catalog::fingerprints(client, &oids)).await;
+        let (begun, found) =
+            futures_util::future::join(client.batch_execute(&begin), catalog::fingerprints(client, &oids)).await;
         let session = Self { client };
         let compared = match begun {
             Ok(()) => compare(writes, &found?),
@@ -79,7 +80,9 @@ impl<'c> Session<'c> {
 }
 
 fn compare(writes: &[TableWrite], found: &[(u32, String)]) -> Result<(), ApplyError> {
-    let same = |write: &&TableWrite| found.iter().any(|(oid, print)| *oid == write.table.oid && *print == write.table.fingerprint);
+    let same = |write: &&TableWrite| {
+        found.iter().any(|(oid, print)| *oid == write.table.oid && *print == write.table.fingerprint)
+    };
     let stale: Vec<_> = writes.iter().filter(|write| !same(write)).map(|write| write.table.name.clone()).collect();
     if stale.is_empty() { Ok(()) } else { Err(ApplyError::Stale { tables: stale, cause: String::new() }) }
 }

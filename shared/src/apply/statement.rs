@@ -99,12 +99,15 @@ fn cast(value: String, column: &Column) -> String {
     match column.kind {
         Kind::Enum | Kind::Other => format!("{value}::{}", column.sql_type),
         Kind::Text { .. } | Kind::Bool | Kind::Int2 | Kind::Int4 | Kind::Int8 | Kind::Numeric { .. } => value,
-        Kind::Float4 | Kind::Float8 | Kind::Timestamp { .. } | Kind::Date | Kind::Uuid | Kind::Json | Kind::Jsonb => value,
+        Kind::Float4 | Kind::Float8 | Kind::Timestamp { .. } | Kind::Date | Kind::Uuid | Kind::Json | Kind::Jsonb => {
+            value
+        }
     }
 }
 
 fn key_condition(write: &TableWrite) -> String {
-    let equal = |(place, column): (usize, &Column)| format!("t.{} = {}", column.name, cast(format!("u.c{place}"), column));
+    let equal =
+        |(place, column): (usize, &Column)| format!("t.{} = {}", column.name, cast(format!("u.c{place}"), column));
     columns(write).take(write.key).enumerate().map(equal).collect::<Vec<_>>().join(" AND ")
 }
 
@@ -141,7 +144,8 @@ pub fn insert(write: &TableWrite, own: Option<&str>) -> String {
     let count = write.columns.len();
     let names = columns(write).map(|column| column.name.to_string()).chain(own.map(|name| format!("\"{name}\"")));
     let values = columns(write).enumerate().map(|(place, column)| cast(format!("u.c{place}"), column));
-    let own_type = |name: &str| write.table.position(name).map(|at| write.table.columns[at].sql_type.clone()).unwrap_or_default();
+    let own_type =
+        |name: &str| write.table.position(name).map(|at| write.table.columns[at].sql_type.clone()).unwrap_or_default();
     let values = values.chain(own.map(|name| format!("u.c{count}::{}", own_type(name))));
     let total = count + usize::from(own.is_some());
     format!(
@@ -162,18 +166,23 @@ pub const COLUMNS_A_MASK: usize = 63;
 pub fn update(write: &TableWrite, version: &str, overflow: Option<usize>) -> String {
     let count = write.columns.len();
     let masks = count.div_ceil(COLUMNS_A_MASK);
-    let set = columns(write).enumerate().skip(write.key).filter(|(place, _)| Some(*place) != overflow).map(|(place, column)| {
-        let bit = 1i64 << (place % COLUMNS_A_MASK);
-        let mask = count + 2 + place / COLUMNS_A_MASK;
-        let value = cast(format!("u.c{place}"), column);
-        format!("{name} = CASE WHEN u.c{mask} & {bit} <> 0 THEN {value} ELSE t.{name} END", name = column.name)
-    });
+    let set = columns(write).enumerate().skip(write.key).filter(|(place, _)| Some(*place) != overflow).map(
+        |(place, column)| {
+            let bit = 1i64 << (place % COLUMNS_A_MASK);
+            let mask = count + 2 + place / COLUMNS_A_MASK;
+            let value = cast(format!("u.c{place}"), column);
+            format!("{name} = CASE WHEN u.c{mask} & {bit} <> 0 THEN {value} ELSE t.{name} END", name = column.name)
+        },
+    );
     let own_type = if version == crate::spec::VERSIONS { "::jsonb" } else { "" };
     let set = set.chain([format!("\"{version}\" = u.c{count}{own_type}")]);
     // The overflow is merged field by field: what is not new stays.
     let set = set.chain(overflow.map(|place| {
         let name = &write.table.columns[write.columns[place]].name;
-        format!("{name} = CASE WHEN u.c{0} IS NULL THEN t.{name} ELSE coalesce(t.{name}, '{{}}') || u.c{0}::jsonb END", count + 1)
+        format!(
+            "{name} = CASE WHEN u.c{0} IS NULL THEN t.{name} ELSE coalesce(t.{name}, '{{}}') || u.c{0}::jsonb END",
+            count + 1
+        )
     }));
     format!(
         "UPDATE {} t SET {} FROM unnest({}) AS u ({}) WHERE {}",

@@ -62,7 +62,9 @@ pub enum Credentials {
 #[derive(Debug, thiserror::Error)]
 pub enum EnvironmentError {
     /// Nothing says where PostgreSQL is.
-    #[error("no database: set DATABASE_URL, or DATABASE_SECRET_ARN, or DATABASE_AUTH=iam with DATABASE_HOST, DATABASE_NAME and DATABASE_USER")]
+    #[error(
+        "no database: set DATABASE_URL, or DATABASE_SECRET_ARN, or DATABASE_AUTH=iam with DATABASE_HOST, DATABASE_NAME and DATABASE_USER"
+    )]
     NoDatabase,
     /// `DATABASE_AUTH` is something else than `iam`.
     #[error("DATABASE_AUTH must be `iam` where it is set")]
@@ -121,7 +123,9 @@ fn database(variables: &BTreeMap<String, String>) -> Result<DatabaseAddress, Env
     Ok(DatabaseAddress {
         url: get("DATABASE_URL"),
         host: get("DATABASE_HOST"),
-        port: get("DATABASE_PORT").map(|port| port.parse().map_err(|_unreadable| EnvironmentError::Port)).transpose()?,
+        port: get("DATABASE_PORT")
+            .map(|port| port.parse().map_err(|_unreadable| EnvironmentError::Port))
+            .transpose()?,
         name: get("DATABASE_NAME"),
         user: get("DATABASE_USER"),
         credentials,

@@ -117,7 +117,11 @@ impl<'a> Section<'a> {
                 "week" | "weeks" => 7 * 24,
                 _ => return None,
             };
-            count.parse::<i64>().ok().filter(|count| (1..=1_000_000).contains(count)).map(|count| count * hours * 3_600_000_000)
+            count
+                .parse::<i64>()
+                .ok()
+                .filter(|count| (1..=1_000_000).contains(count))
+                .map(|count| count * hours * 3_600_000_000)
         })
     }
 

@@ -92,10 +92,19 @@ fn columns(raw: &Section<'_>, mistakes: &mut Mistakes) -> Vec<Column> {
 }
 
 /// `stake = "properties.stake"` or `stake = { path = "properties.stake", type = "numeric(12,2)", check = "stake > 0" }`
-fn column<'a>(section: &Section<'a>, key: &'a str, value: &'a Spanned<DeValue<'a>>, mistakes: &mut Mistakes) -> Option<Column> {
+fn column<'a>(
+    section: &Section<'a>,
+    key: &'a str,
+    value: &'a Spanned<DeValue<'a>>,
+    mistakes: &mut Mistakes,
+) -> Option<Column> {
     let name = Identifier::exact(key).filter(|name| ![OVERFLOW, VERSION, VERSIONS].contains(&name.as_str()));
     if name.is_none() {
-        mistakes.add(value.span(), &section.key(key), "a column's name is 1 to 63 bytes and none that the writer keeps for itself");
+        mistakes.add(
+            value.span(),
+            &section.key(key),
+            "a column's name is 1 to 63 bytes and none that the writer keeps for itself",
+        );
     }
     if let Some(path) = value.get_ref().as_str().filter(|path| !path.is_empty()) {
         return Some(Column { name: name?, path: path.to_owned(), sql_type: None, required: false, check: None });

@@ -25,7 +25,9 @@ pub enum AddressError {
     #[error("DATABASE_URL cannot be read: it must look like postgresql://user:password@host:5432/database")]
     Unreadable,
     /// An `sslmode` that may fall back to plain text.
-    #[error("DATABASE_URL: sslmode={0} is not supported; say verify-full (the default off localhost), or disable for plain text")]
+    #[error(
+        "DATABASE_URL: sslmode={0} is not supported; say verify-full (the default off localhost), or disable for plain text"
+    )]
     SslMode(String),
 }
 
@@ -82,7 +84,9 @@ fn split_url(text: &str) -> Result<Parts, AddressError> {
 }
 
 fn split_pairs(text: &str) -> Parts {
-    let find = |name: &str| text.split_whitespace().find_map(|pair| pair.strip_prefix(name)?.strip_prefix('=')).map(str::to_owned);
+    let find = |name: &str| {
+        text.split_whitespace().find_map(|pair| pair.strip_prefix(name)?.strip_prefix('=')).map(str::to_owned)
+    };
     let ours = |pair: &&str| pair.starts_with("sslmode=") || pair.starts_with("sslrootcert=");
     let kept: Vec<_> = text.split_whitespace().filter(|pair| !ours(pair)).collect();
     (kept.join(" "), find("sslmode"), find("sslrootcert"))

@@ -80,7 +80,9 @@ impl Provider {
             Credentials::Url => return Ok(None),
             Credentials::Secret(_) if made.is_some() && !anew => return Ok(None),
             Credentials::Secret(arn) => self.from_secret(arn).await?,
-            Credentials::Iam if made.is_some_and(|made| made.elapsed().is_ok_and(|age| age < TOKEN_RENEWAL)) && !anew => {
+            Credentials::Iam
+                if made.is_some_and(|made| made.elapsed().is_ok_and(|age| age < TOKEN_RENEWAL)) && !anew =>
+            {
                 return Ok(None);
             }
             Credentials::Iam => self.with_token().await?,
@@ -116,10 +118,13 @@ impl Provider {
         let region = aws.region().ok_or_else(|| fault("no region is configured"))?.clone();
         let provider = aws.credentials_provider().ok_or_else(|| fault("no credentials are configured"))?;
         let identity = provider.provide_credentials().await.map_err(|e| CredentialsError::Token(e.to_string()))?.into();
-        let Some(Host::Tcp(host)) = self.base.get_hosts().first() else { return Err(fault("DATABASE_HOST is missing")) };
+        let Some(Host::Tcp(host)) = self.base.get_hosts().first() else {
+            return Err(fault("DATABASE_HOST is missing"));
+        };
         let port = self.base.get_ports().first().copied().unwrap_or(POSTGRESQL_PORT);
         let user = self.base.get_user().ok_or_else(|| fault("DATABASE_USER is missing"))?;
-        let mut url = url::Url::parse(&format!("https://{host}:{port}/")).map_err(|e| CredentialsError::Token(e.to_string()))?;
+        let mut url =
+            url::Url::parse(&format!("https://{host}:{port}/")).map_err(|e| CredentialsError::Token(e.to_string()))?;
         url.query_pairs_mut().append_pair("Action", "connect").append_pair("DBUser", user);
         let mut settings = SigningSettings::default();
         settings.expires_in = Some(TOKEN_LIFETIME);

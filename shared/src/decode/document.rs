@@ -133,7 +133,9 @@ fn whole<'a>(fields: &mut Fields, field: Field, json: &'a str) -> Result<Cow<'a,
 fn hashed(json: &str) -> Result<String, Rejection> {
     let digest = match value(json)? {
         Value::Text(text) => Sha256::digest(text.as_bytes()),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Json(_) | Value::Time(_) => Sha256::digest(json.as_bytes()),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Json(_) | Value::Time(_) => {
+            Sha256::digest(json.as_bytes())
+        }
     };
     Ok(hex(&digest))
 }

@@ -34,7 +34,8 @@ impl Json {
             let name = TableName { schema: source.schema.clone(), table: table.name.clone() };
             let origin = format!("source {}", source.name);
             let partition = source.partition.as_ref();
-            let (spec, version) = declared::table(table, name, origin, vec![Field::ROOT], Vec::new(), partition, fields);
+            let (spec, version) =
+                declared::table(table, name, origin, vec![Field::ROOT], Vec::new(), partition, fields);
             let when = table.when.as_ref().map(|(path, text)| (fields.at(path), text.clone()));
             Route { when, target: Target { table: tables.add(spec), version } }
         };
@@ -60,7 +61,8 @@ impl Json {
             flatten(fields, field, value, values)?;
         }
         let document = &values[start..];
-        let targets: Vec<_> = self.routes.iter().filter(|route| route.takes(document)).map(|route| route.target).collect();
+        let targets: Vec<_> =
+            self.routes.iter().filter(|route| route.takes(document)).map(|route| route.target).collect();
         if targets.is_empty() { Err(Rejection::of(Reason::Unrouted)) } else { Ok(targets) }
     }
 }

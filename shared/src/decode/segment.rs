@@ -112,9 +112,21 @@ impl Segment {
             users: specs.entity(tables, "users", "identify calls", field.user),
             page: specs.event(tables, "pages", "page calls", &[Field::ROOT], &specs.page_columns()),
             screen: specs.event(tables, "screens", "screen calls", &[Field::ROOT], &specs.page_columns()),
-            group: specs.event(tables, "groups", "group calls", &[Field::ROOT], &specs.text_column("group_id", field.group)),
+            group: specs.event(
+                tables,
+                "groups",
+                "group calls",
+                &[Field::ROOT],
+                &specs.text_column("group_id", field.group),
+            ),
             accounts: specs.entity(tables, "accounts", "group calls", field.group),
-            alias: specs.event(tables, "aliases", "alias calls", &[Field::ROOT], &specs.text_column("previous_id", field.previous)),
+            alias: specs.event(
+                tables,
+                "aliases",
+                "alias calls",
+                &[Field::ROOT],
+                &specs.text_column("previous_id", field.previous),
+            ),
         };
         let mut declared: HashMap<String, Vec<Target>> = HashMap::new();
         for table in &source.tables {
@@ -215,7 +227,10 @@ impl Segment {
         let and = |first: Target, second: Target, there: bool| if there { vec![first, second] } else { vec![first] };
         match call.kind {
             Some("track") => {
-                let name = call.event.filter(|name| !name.is_empty()).ok_or_else(|| malformed("a track call without `event`"))?;
+                let name = call
+                    .event
+                    .filter(|name| !name.is_empty())
+                    .ok_or_else(|| malformed("a track call without `event`"))?;
                 let slug = self.field.slug;
                 let event = self.event(&name, fields, tables);
                 values.push((slug, Value::Text(Cow::Owned(event.slug.to_string()))));

@@ -64,9 +64,8 @@ impl TableLack {
         lack.create = None;
         lack.partition_by = table.partitioned_by.clone();
         lack.columns.retain(|column| table.position(column.name.as_str()).is_none());
-        lack.claims.retain(|(name, _)| {
-            table.columns.iter().any(|column| column.name == *name && column.original.is_none())
-        });
+        lack.claims
+            .retain(|(name, _)| table.columns.iter().any(|column| column.name == *name && column.original.is_none()));
         lack.partitions.retain(|new| !table.partitions.iter().any(|there| there.bounds.overlaps(&new.bounds)));
         lack
     }

@@ -145,8 +145,8 @@ fn decide_columns(write: &TableWrite, members: &[Member], mut versions: Versions
         let path = name.strip_prefix(OVERFLOW_PREFIX).unwrap_or(name);
         format!("{}:{json}", serde_json::Value::from(path))
     };
-    let overflow = (!overflow.is_empty())
-        .then(|| format!("{{{}}}", overflow.iter().map(member).collect::<Vec<_>>().join(",")));
+    let overflow =
+        (!overflow.is_empty()).then(|| format!("{{{}}}", overflow.iter().map(member).collect::<Vec<_>>().join(",")));
     Decision { winners, overflow, versions: wins.then(|| write_versions(&versions)), members: fates }
 }
 
@@ -172,7 +172,8 @@ fn settle(versions: &mut Versions, name: &str, version: Option<Version>) -> Fate
 
 /// The fields of an overflow cell, each under the name that `_versions` knows it by.
 fn overflow_fields(cell: &[u8]) -> Vec<(String, &str)> {
-    let json = cell.get(JSONB_HEADER..).and_then(|json| serde_json::from_slice::<BTreeMap<String, &RawValue>>(json).ok());
+    let json =
+        cell.get(JSONB_HEADER..).and_then(|json| serde_json::from_slice::<BTreeMap<String, &RawValue>>(json).ok());
     json.into_iter().flatten().map(|(name, value)| (format!("{OVERFLOW_PREFIX}{name}"), value.get())).collect()
 }
 

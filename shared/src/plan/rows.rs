@@ -191,7 +191,9 @@ impl<'s, 'v> Encoder<'s, 'v> {
         for place in 0..self.values.len() {
             self.write.bounds.push(self.write.cells.len() as u32);
             match self.values[place] {
-                _ if Some(place) == overflow => overflow_bound = Some((self.write.bounds.len(), self.write.cells.len())),
+                _ if Some(place) == overflow => {
+                    overflow_bound = Some((self.write.bounds.len(), self.write.cells.len()))
+                }
                 Some((field, value, rule)) => self.cell(place, field, value, rule)?,
                 None if place < self.write.key => return Err(self.missing(place)),
                 None if self.keeps_absent => {}
@@ -290,8 +292,11 @@ impl<'s, 'v> Encoder<'s, 'v> {
 
 /// Sorts by partition, key and version, and brings the changes of a key together.
 fn fold(mut write: TableWrite, encoded: &[(usize, &Change)], plan: &mut Plan) -> TableWrite {
-    let mut order: Vec<(usize, u64, usize)> =
-        encoded.iter().enumerate().map(|(index, (partition, _))| (*partition, prefix(write.key(index)), index)).collect();
+    let mut order: Vec<(usize, u64, usize)> = encoded
+        .iter()
+        .enumerate()
+        .map(|(index, (partition, _))| (*partition, prefix(write.key(index)), index))
+        .collect();
     let version = |index: usize| encoded[index].1.version;
     let events = write.rule == Rule::Append;
     order.sort_unstable_by(|a, b| {

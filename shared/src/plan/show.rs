@@ -43,7 +43,11 @@ impl TableLack {
         let mut statements = Vec::new();
         match &self.create {
             Some(origin) => {
-                statements.push(format!("CREATE TABLE {table} ({}){}", self.definitions().join(", "), self.partitioning()));
+                statements.push(format!(
+                    "CREATE TABLE {table} ({}){}",
+                    self.definitions().join(", "),
+                    self.partitioning()
+                ));
                 statements.push(format!("COMMENT ON TABLE {table} IS {}", literal(&format!("Millstream: {origin}"))));
             }
             None if self.columns.is_empty() => {}
@@ -51,7 +55,8 @@ impl TableLack {
                 // Into a table with rows, a column comes nullable, and its check is not run over them: that would hold
                 // the lock for as long as the table is large.
                 let column = |column: &super::NewColumn| format!("ADD COLUMN {} {}", column.name, column.sql_type);
-                let check = |column: &super::NewColumn| Some(format!("ADD CHECK ({}) NOT VALID", column.check.as_ref()?));
+                let check =
+                    |column: &super::NewColumn| Some(format!("ADD CHECK ({}) NOT VALID", column.check.as_ref()?));
                 let columns = self.columns.iter().map(column).chain(self.columns.iter().filter_map(check));
                 statements.push(format!("ALTER TABLE {table} {}", columns.collect::<Vec<_>>().join(", ")));
             }

@@ -104,7 +104,13 @@ impl<'p> Survey<'p> {
     }
 
     /// Finds each change's partition, and each field's column. Changes that end here are told to the plan.
-    pub fn changes(&mut self, changes: &Changes<'_>, list: &[usize], now: Timestamp, plan: &mut Plan) -> Vec<Candidate> {
+    pub fn changes(
+        &mut self,
+        changes: &Changes<'_>,
+        list: &[usize],
+        now: Timestamp,
+        plan: &mut Plan,
+    ) -> Vec<Candidate> {
         let mut candidates = Vec::with_capacity(list.len());
         for &index in list {
             let change = &changes.list[index];
@@ -192,7 +198,8 @@ impl<'p> Survey<'p> {
         if self.spec.columns.iter().any(|column| column.name == name) {
             return Slot::Overflow;
         }
-        if [OVERFLOW, VERSION, VERSIONS].contains(&name.as_str()) || self.lacking.iter().any(|l| l.column.name == name) {
+        if [OVERFLOW, VERSION, VERSIONS].contains(&name.as_str()) || self.lacking.iter().any(|l| l.column.name == name)
+        {
             return self.slot_named(Identifier::distinct(self.fields.column(field), path), path);
         }
         match self.table.columns.iter().find(|column| column.name == name) {

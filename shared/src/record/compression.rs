@@ -12,7 +12,11 @@ pub fn decompress(bytes: &[u8]) -> Option<Result<Vec<u8>, Fault>> {
     if bytes.starts_with(GZIP) {
         Some(read_bounded("gzip", flate2::read::MultiGzDecoder::new(bytes)))
     } else if bytes.starts_with(ZSTD) {
-        Some(zstd::stream::read::Decoder::new(bytes).map_err(|e| fault("zstd", &e)).and_then(|d| read_bounded("zstd", d)))
+        Some(
+            zstd::stream::read::Decoder::new(bytes)
+                .map_err(|e| fault("zstd", &e))
+                .and_then(|d| read_bounded("zstd", d)),
+        )
     } else {
         None
     }

@@ -52,7 +52,9 @@ fn user_records(aggregate: AggregatedRecord) -> Result<Vec<UserRecord>, Fault> {
     let keys = &aggregate.partition_key_table;
     let of = |entry: AggregatedEntry| {
         let key = usize::try_from(entry.partition_key_index).ok().and_then(|index| keys.get(index));
-        let key = key.ok_or_else(|| Fault::Aggregate(format!("partition key {} is not in its table", entry.partition_key_index)))?;
+        let key = key.ok_or_else(|| {
+            Fault::Aggregate(format!("partition key {} is not in its table", entry.partition_key_index))
+        })?;
         Ok(UserRecord { partition_key: key.clone(), data: entry.data })
     };
     aggregate.records.into_iter().map(of).collect()
@@ -72,7 +74,8 @@ mod tests {
     #[test]
     fn an_aggregate_of_the_reference_implementation_is_taken_apart() {
         let records = deaggregate(&golden()).unwrap().unwrap();
-        let shown: Vec<_> = records.iter().map(|r| (r.partition_key.as_str(), str::from_utf8(&r.data).unwrap())).collect();
+        let shown: Vec<_> =
+            records.iter().map(|r| (r.partition_key.as_str(), str::from_utf8(&r.data).unwrap())).collect();
         assert_eq!(shown, [("pk0", r#"{"i":0}"#), ("pk1", r#"{"i":1}"#), ("pk0", r#"{"i":2}"#)]);
     }
 

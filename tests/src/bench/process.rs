@@ -37,7 +37,12 @@ pub async fn measure(server: &PostgreSql) -> Outcome<Vec<Line>> {
     }
     Ok(vec![
         Line::at_most("process start to first poll", median(&mut starts).as_secs_f64() * 1e3, "ms", 20.0),
-        Line::at_most(&format!("peak memory, batch of {} bytes", event.len()), peak_megabytes(function.pid())?, "MB", 64.0),
+        Line::at_most(
+            &format!("peak memory, batch of {} bytes", event.len()),
+            peak_megabytes(function.pid())?,
+            "MB",
+            64.0,
+        ),
     ])
 }
 

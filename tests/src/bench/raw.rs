@@ -69,14 +69,21 @@ pub async fn copy(client: &Client, exported: &[Exported]) -> Outcome<Duration> {
 }
 
 /// Brings every batch through a temporary table and one statement a table; how long it took.
-pub async fn through_temporary(client: &Client, exported: &[Exported], merge: impl Fn(&str, &str) -> String) -> Outcome<Duration> {
+pub async fn through_temporary(
+    client: &Client,
+    exported: &[Exported],
+    merge: impl Fn(&str, &str) -> String,
+) -> Outcome<Duration> {
     let since = Instant::now();
     let batches = exported.iter().map(|table| table.parts.len()).max().unwrap_or(0);
     for batch in 0..batches {
         client.batch_execute("BEGIN").await?;
         for table in exported {
             let Some(part) = table.parts.get(batch) else { continue };
-            let make = format!("CREATE TEMPORARY TABLE incoming ON COMMIT DROP AS SELECT {} FROM {} LIMIT 0", table.columns, table.table);
+            let make = format!(
+                "CREATE TEMPORARY TABLE incoming ON COMMIT DROP AS SELECT {} FROM {} LIMIT 0",
+                table.columns, table.table
+            );
             client.batch_execute(&make).await?;
             copy_in(client, "incoming", part).await?;
             client.batch_execute(&merge(&table.table, &table.columns)).await?;

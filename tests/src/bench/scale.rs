@@ -15,8 +15,12 @@ pub async fn measure(server: &PostgreSql) -> Outcome<Vec<Line>> {
     let mut many = time(server, MANY_PARTITIONS).await?;
     let mut large = time(server, MANY_ROWS).await?;
     let small = median(&mut small).as_secs_f64();
-    let slower = |what: &str, times: &mut Vec<Duration>| Line::at_most(what, median(times).as_secs_f64() / small, "×", 1.2);
-    Ok(vec![slower("1,000 partitions a table against 1", &mut many), slower("10 million rows a table against none", &mut large)])
+    let slower =
+        |what: &str, times: &mut Vec<Duration>| Line::at_most(what, median(times).as_secs_f64() / small, "×", 1.2);
+    Ok(vec![
+        slower("1,000 partitions a table against 1", &mut many),
+        slower("10 million rows a table against none", &mut large),
+    ])
 }
 
 /// A thousand days before the evening, in each of the tables.

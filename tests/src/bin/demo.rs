@@ -89,7 +89,10 @@ async fn lag(client: &Client) -> String {
 }
 
 async fn show_totals(client: &Client) -> Outcome<()> {
-    say(&format!("\n{:<24} {:<12} {:>8} {:>16} {:>16} {:>16}", "game", "side", "bets", "staked", "open liability", "paid"));
+    say(&format!(
+        "\n{:<24} {:<12} {:>8} {:>16} {:>16} {:>16}",
+        "game", "side", "bets", "staked", "open liability", "paid"
+    ));
     let query = "SELECT coalesce(game_id, '?'), coalesce(side, '?'), bets::text, coalesce(round(staked, 2), 0)::text, \
                  coalesce(round(open_liability, 2), 0)::text, coalesce(round(paid, 2), 0)::text FROM sportsbook.betting_totals()";
     let Ok(rows) = client.query(query, &[]).await else {
@@ -123,13 +126,18 @@ async fn show_account(account: &Account, client: &Client) -> Outcome<()> {
     line("events a second", format!("{:.0}", *put as f64 / time.as_secs_f64()));
     line("invocations", account.invocations.len().to_string());
     line("  failed and tried again", failed.to_string());
-    line("  p50 / p99 in ms", format!("{} / {}", account.percentile(50).as_millis(), account.percentile(99).as_millis()));
+    line(
+        "  p50 / p99 in ms",
+        format!("{} / {}", account.percentile(50).as_millis(), account.percentile(99).as_millis()),
+    );
     Ok(())
 }
 
 /// Leaves the database running until Ctrl-C, unless `DEMO_EXIT` asks for an end.
 async fn stay(url: &str) -> Outcome<()> {
-    say(&format!("\nEverything adds up. To look around:\n\n  psql {url} -c 'SELECT * FROM sportsbook.betting_totals()'\n"));
+    say(&format!(
+        "\nEverything adds up. To look around:\n\n  psql {url} -c 'SELECT * FROM sportsbook.betting_totals()'\n"
+    ));
     if std::env::args().any(|argument| argument == "--exit") {
         return Ok(());
     }

@@ -1,0 +1,56 @@
+# What one does with Millstream. `make help` lists it.
+SHELL := bash
+.DELETE_ON_ERROR:
+
+FUNCTIONS := $(notdir $(wildcard functions/*))
+TOOLS := target/tools/bin
+# Lambda's own variables would lead the programs elsewhere.
+CARGO := env -u AWS_ENDPOINT_URL cargo
+
+.PHONY: help demo test accept bench replay lint build tools clean
+
+help: ## This list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
+
+demo: tools ## A Super Bowl evening on real parts; DEMO_EXIT=1 ends by itself
+	$(CARGO) build --release --workspace
+	./target/release/demo $(if $(DEMO_EXIT),--exit)
+
+test: tools ## Every test, on real parts
+	$(CARGO) build --workspace --all-targets
+	$(CARGO) test --workspace
+
+accept: tools ## Takes what the golden tests find as what is expected; look at the diff
+	$(CARGO) test --workspace -- --quiet golden --skip never 2>/dev/null || true
+	find tests/golden -name '*.found' -exec sh -c 'mv "$$1" "$${1%.found}.expected"' _ {} \;
+
+bench: tools ## The table of the README; PART=append for a part of it
+	$(CARGO) build --release --workspace
+	./target/release/bench $(PART)
+
+replay: tools ## One event through cargo lambda: FUNCTION=kinesis-ingest EVENT=events/sportsbook/bet-placed.json
+	$(CARGO) build --workspace
+	env PATH="$(CURDIR)/$(TOOLS):$$PATH" ./target/debug/replay $(FUNCTION) $(EVENT)
+
+lint: tools ## Formatting, clippy, and the configurations
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+
+build: tools ## Every function for Lambda, x86_64 and arm64, as zip files under target/lambda
+	for architecture in x86-64 arm64; do \
+	    if [ $$architecture = arm64 ] && ! rustup target list --installed | grep -q aarch64-unknown-linux-gnu \
+	        && ! rustup target add aarch64-unknown-linux-gnu 2>/dev/null; then \
+	        echo "arm64 is left out: this toolchain has no target aarch64-unknown-linux-gnu"; continue; \
+	    fi; \
+	    for function in $(FUNCTIONS); do \
+	        env PATH="$(CURDIR)/$(TOOLS):$$PATH" cargo lambda build --release --$$architecture --output-format zip \
+	            --lambda-dir target/lambda/$$architecture -p $$function || exit 1; \
+	    done; \
+	done
+	@ls -l target/lambda/*/*/bootstrap.zip
+
+tools:
+	@infra/local/install
+
+clean: ## Removes what was built and installed under target/
+	rm -rf target
