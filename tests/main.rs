@@ -2,6 +2,9 @@
 
 mod end_to_end;
 mod faults;
+mod golden;
+mod maintain;
 mod properties;
+mod records;
 mod support;
 mod writer;

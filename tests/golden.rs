@@ -1,0 +1,70 @@
+//! An event in; the plan and the report out, compared with what a person has looked at.
+//!
+//! Each `tests/golden/NAME.json` is planned with the configuration beside the sportsbook's samples (or `NAME.toml`), against
+//! an empty database and then a real one. `make accept` takes what was found as what is expected.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use millstream::catalog::Catalog;
+use millstream::config::Config;
+use millstream::decode::Decoder;
+use millstream::plan::plan;
+use millstream::record::{Envelope, unpack};
+use millstream::timestamp::Timestamp;
+use millstream_tests::process::workspace;
+
+use crate::support::{client, database, ingest};
+
+/// Plans depend on the clock only through what has expired or lies too far ahead.
+const NOW: &str = "2026-02-09T12:00:00Z";
+
+#[tokio::test]
+async fn events_become_the_plans_and_reports_that_were_looked_at() {
+    let samples = workspace().join("events/sportsbook");
+    let own = workspace().join("tests/golden");
+    let mut events: Vec<PathBuf> = [&samples, &own].iter().flat_map(|folder| json_files(folder)).collect();
+    events.sort();
+    assert!(events.len() >= 6, "{events:?}");
+    let mut differing = Vec::new();
+    for event in events {
+        let name = event.file_stem().unwrap().to_string_lossy().into_owned();
+        let config = Some(event.with_extension("toml")).filter(|path| path.exists());
+        let config = config.unwrap_or_else(|| samples.join("millstream.toml"));
+        let found = outcome(&event, &std::fs::read_to_string(config).unwrap()).await;
+        let expected = own.join(format!("{name}.expected"));
+        if std::fs::read_to_string(&expected).unwrap_or_default() != found {
+            std::fs::write(own.join(format!("{name}.found")), found).unwrap();
+            differing.push(name);
+        }
+    }
+    assert!(differing.is_empty(), "these differ: {differing:?}; look at tests/golden/*.found, and `make accept` if they are right");
+}
+
+fn json_files(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries.filter(|path| path.extension().is_some_and(|extension| extension == "json")).collect()
+}
+
+/// The DDL for an empty database, the rows once it has run, and the report of the real run.
+async fn outcome(event: &Path, config: &str) -> String {
+    let text = std::fs::read_to_string(event).unwrap();
+    let envelope: Envelope = serde_json::from_str(&text).unwrap();
+    let url = database().await;
+    let report = ingest(config, &url).batch(&envelope, Duration::from_secs(60)).await.unwrap();
+
+    let source = Config::parse("golden", config).unwrap().sources.remove(0);
+    let mut decoder = Decoder::new(source);
+    let batch = unpack(&envelope);
+    let (changes, rejected) = decoder.decode(&batch);
+    let now = Timestamp::parse(NOW).unwrap();
+    let mut catalog = Catalog::default();
+    let lacks = plan(&changes, &decoder.fields, &decoder.tables, &catalog, now).unwrap();
+    let client = client(&url).await;
+    client.batch_execute("SET TimeZone = 'UTC'").await.unwrap();
+    let names: Vec<_> = lacks.lacks.iter().map(|lack| lack.table.clone()).collect();
+    millstream::catalog::load(&client, &mut catalog, &names).await.unwrap();
+    let rows = plan(&changes, &decoder.fields, &decoder.tables, &catalog, now).unwrap();
+    let rejected: String = rejected.iter().map(|(record, error)| format!("record {record} rejected: {error}\n")).collect();
+    format!("{lacks}\n{rejected}{rows}\n{report}")
+}

@@ -1,0 +1,103 @@
+//! Whatever Lambda hands over: wrapped, packed, broken. One bad record never takes its neighbours.
+
+use std::io::Write;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use md5::{Digest, Md5};
+use millstream::record::{Envelope, unpack};
+use millstream_tests::kinesis::{ShardRecord, event};
+
+use crate::support::{batch, client, database, ingest, rows};
+
+const CONFIG: &str = "[source.log]\nstream = \"s\"\nformat = \"json\"\n";
+
+/// An aggregate of the Kinesis Producer Library, all under one partition key.
+fn aggregate(records: &[&[u8]]) -> Vec<u8> {
+    // Field numbers and types of AggregatedRecord; lengths below 128 are one byte.
+    let mut message = vec![0x0a, 1, b'k'];
+    for data in records {
+        message.extend([0x1a, u8::try_from(data.len() + 4).unwrap(), 0x08, 0, 0x1a, u8::try_from(data.len()).unwrap()]);
+        message.extend(*data);
+    }
+    [&[0xf3, 0x89, 0x9a, 0xc2], &message[..], Md5::digest(&message).as_slice()].concat()
+}
+
+fn gzip(data: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    encoder.write_all(data).unwrap();
+    encoder.finish().unwrap()
+}
+
+#[tokio::test]
+async fn every_wrapping_is_undone() {
+    let url = database().await;
+    let mut ingest = ingest(CONFIG, &url);
+    let zstd = zstd::encode_all(&br#"{"n":5}"#[..], 3).unwrap();
+    let records = [
+        br#"{"n":1}"#.to_vec(),
+        aggregate(&[br#"{"n":2}"#, br#"{"n":3}"#]),
+        gzip(br#"{"n":4}"#),
+        zstd,
+        b"{\"n\":6}\n{\"n\":7} {\"n\":8}".to_vec(),
+        aggregate(&[&gzip(br#"{"n":9}"#), br#"{"n":10}{"n":11}"#]),
+        b"".to_vec(),
+    ];
+    let report = batch(&mut ingest, 1, &records).await.unwrap();
+    assert_eq!((report.counts.applied, report.empty), (11, 1), "{report}");
+    let client = client(&url).await;
+    assert_eq!(rows(&client, "SELECT sum(n) FROM log.log").await, [r#"{"sum":66}"#]);
+    // A record of its own identity: delivered again, in another wrapping of the same place, it is the same.
+    let again = batch(&mut ingest, 1, &records).await.unwrap();
+    assert_eq!(again.counts.duplicate, 11, "{again}");
+    let places = rows(&client, "SELECT _id FROM log.log WHERE n IN (9, 11) ORDER BY n").await;
+    assert!(places[0].ends_with(r#"0000000006:0"}"#) && places[1].ends_with(r#"0000000006:2"}"#), "{places:?}");
+}
+
+#[tokio::test]
+async fn what_cannot_be_unpacked_costs_only_itself() {
+    let url = database().await;
+    let mut ingest = ingest(CONFIG, &url);
+    let mut broken = aggregate(&[br#"{"n":1}"#]);
+    let end = broken.len() - 16;
+    // An index that is not in the key table, under a checksum that is right.
+    broken[3 + 4 + 3] = 7;
+    let checksum = Md5::digest(&broken[4..end]);
+    broken.truncate(end);
+    broken.extend(checksum.as_slice());
+    let bomb = gzip(&vec![b' '; 40 * 1024 * 1024]);
+    let records: [&[u8]; 6] = [br#"{"n":1}"#, &broken, b"\x1f\x8bno gzip", b"\x28\xb5\x2f\xfdno zstd", &bomb, br#"{"n":2}"#];
+    let report = batch(&mut ingest, 1, &records).await.unwrap();
+    assert_eq!((report.counts.applied, report.counts.retry), (2, 4), "{report}");
+    assert_eq!(report.reasons.get("unreadable"), Some(&4), "{report}");
+    assert!(report.retry_from.unwrap().ends_with("0000000002"));
+}
+
+#[test]
+fn the_envelope_is_read_element_by_element() {
+    let good = ShardRecord::numbered(1, br#"{"n":1}"#);
+    let text = String::from_utf8(event("s", "shardId-000000000000", &[good])).unwrap();
+    let element = text.strip_prefix("{\"Records\":[").and_then(|rest| rest.strip_suffix("]}")).unwrap();
+    let bad = [
+        element.replace(&STANDARD.encode(br#"{"n":1}"#), "no base64"),
+        element.replace("1770593400.98", "\"yesterday\""),
+        element.replace("sequenceNumber", "number"),
+        "17".to_owned(),
+    ];
+    let event = format!("{{\"Records\":[{element},{},{element}]}}", bad.join(","));
+    let batch = unpack(&serde_json::from_str::<Envelope>(&event).unwrap());
+    let faults: Vec<bool> = batch.records.iter().map(|record| record.fault.is_some()).collect();
+    assert_eq!(faults, [false, true, true, true, true, false]);
+    assert_eq!(batch.records[0].arrival.to_string(), "2026-02-08T23:30:00.980Z");
+}
+
+#[test]
+fn pipes_bare_array_and_a_consumer_s_arn_are_understood() {
+    let text = std::fs::read_to_string(millstream_tests::process::workspace().join("events/sportsbook/pipes.json")).unwrap();
+    let text = text.replace("stream/sportsbook", "stream/sportsbook/consumer/fan:1770593400");
+    let batch = unpack(&serde_json::from_str::<Envelope>(&text).unwrap());
+    assert_eq!(batch.records.len(), 1);
+    let record = &batch.records[0];
+    assert!(record.fault.is_none() && batch.payload(record).starts_with(b"{\"anonymousId\""));
+    assert_eq!(&*record.place.stream, "arn:aws:kinesis:us-east-1:123456789012:stream/sportsbook");
+}
