@@ -194,10 +194,10 @@ async fn poison_of_any_number_and_position_costs_only_itself() {
         // Half of it is found before PostgreSQL sees it, half only by a check constraint.
         let url = database().await;
         let mut ingest = ingest(CONFIG, &url);
-        let every = if poison == 0 { usize::MAX } else { 10_000 / poison };
+        let every = 10_000usize.checked_div(poison).unwrap_or(usize::MAX);
         let document = |number: usize| match number {
             _ if number % every != every - 1 && every != 1 => placed(number, r#""stake":10"#),
-            _ if number % 2 == 0 => placed(number, r#""stake":"ten""#),
+            _ if number.is_multiple_of(2) => placed(number, r#""stake":"ten""#),
             _ => placed(number, r#""stake":-1"#),
         };
         let documents: Vec<String> = (0..10_000).map(document).collect();

@@ -38,7 +38,10 @@ async fn events_become_the_plans_and_reports_that_were_looked_at() {
             differing.push(name);
         }
     }
-    assert!(differing.is_empty(), "these differ: {differing:?}; look at tests/golden/*.found, and `make accept` if they are right");
+    assert!(
+        differing.is_empty(),
+        "these differ: {differing:?}; look at tests/golden/*.found, and `make accept` if they are right"
+    );
 }
 
 fn json_files(folder: &Path) -> Vec<PathBuf> {
@@ -65,6 +68,7 @@ async fn outcome(event: &Path, config: &str) -> String {
     let names: Vec<_> = lacks.lacks.iter().map(|lack| lack.table.clone()).collect();
     millstream::catalog::load(&client, &mut catalog, &names).await.unwrap();
     let rows = plan(&changes, &decoder.fields, &decoder.tables, &catalog, now).unwrap();
-    let rejected: String = rejected.iter().map(|(record, error)| format!("record {record} rejected: {error}\n")).collect();
+    let rejected: String =
+        rejected.iter().map(|(record, error)| format!("record {record} rejected: {error}\n")).collect();
     format!("{lacks}\n{rejected}{rows}\n{report}")
 }

@@ -104,7 +104,8 @@ async fn upkeep_beside_writers_fails_neither() {
         async move {
             let mut ingest = ingest(CONFIG, &url);
             for round in 0..30 {
-                let documents: Vec<String> = (0..20).map(|number| entry(round * 20 + number, number as i64 % 4 - 2)).collect();
+                let documents: Vec<String> =
+                    (0..20).map(|number| entry(round * 20 + number, number as i64 % 4 - 2)).collect();
                 batch(&mut ingest, 1, &documents).await.unwrap();
             }
         }

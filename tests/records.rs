@@ -66,7 +66,8 @@ async fn what_cannot_be_unpacked_costs_only_itself() {
     broken.truncate(end);
     broken.extend(checksum.as_slice());
     let bomb = gzip(&vec![b' '; 40 * 1024 * 1024]);
-    let records: [&[u8]; 6] = [br#"{"n":1}"#, &broken, b"\x1f\x8bno gzip", b"\x28\xb5\x2f\xfdno zstd", &bomb, br#"{"n":2}"#];
+    let records: [&[u8]; 6] =
+        [br#"{"n":1}"#, &broken, b"\x1f\x8bno gzip", b"\x28\xb5\x2f\xfdno zstd", &bomb, br#"{"n":2}"#];
     let report = batch(&mut ingest, 1, &records).await.unwrap();
     assert_eq!((report.counts.applied, report.counts.retry), (2, 4), "{report}");
     assert_eq!(report.reasons.get("unreadable"), Some(&4), "{report}");
@@ -93,7 +94,8 @@ fn the_envelope_is_read_element_by_element() {
 
 #[test]
 fn pipes_bare_array_and_a_consumer_s_arn_are_understood() {
-    let text = std::fs::read_to_string(millstream_tests::process::workspace().join("events/sportsbook/pipes.json")).unwrap();
+    let text =
+        std::fs::read_to_string(millstream_tests::process::workspace().join("events/sportsbook/pipes.json")).unwrap();
     let text = text.replace("stream/sportsbook", "stream/sportsbook/consumer/fan:1770593400");
     let batch = unpack(&serde_json::from_str::<Envelope>(&text).unwrap());
     assert_eq!(batch.records.len(), 1);

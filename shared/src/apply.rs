@@ -138,12 +138,15 @@ async fn write_all(session: &Session<'_>, plan: &Plan, experience: &mut Experien
 
 /// An error that may come from an old picture of the table is one, until a fresh picture shows the same.
 fn stale(error: ApplyError, write: &TableWrite) -> ApplyError {
-    match error {
-        ApplyError::Database(error) if judge(&error) == Verdict::Stale => {
-            ApplyError::Stale { tables: vec![write.table.name.clone()], cause: format!(": {}", describe(&error)) }
-        }
-        other => other,
+    if let ApplyError::Database(database) = &error
+        && judge(database) == Verdict::Stale
+    {
+        return ApplyError::Stale {
+            tables: vec![write.table.name.clone()],
+            cause: format!(": {}", describe(database)),
+        };
     }
+    error
 }
 
 /// What became of the rows of one attempt.

@@ -105,9 +105,14 @@ pub struct Fields {
 #[derive(Debug)]
 struct Node {
     parent: Field,
+    key: Box<str>,
     path: Box<str>,
     column: Box<str>,
     children: HashMap<Box<str>, Field, foldhash::fast::RandomState>,
+    /// The member that came first in this object when it was last seen, and the one that came after this member. Documents
+    /// of one kind name their members in one order, so that most are found by one comparison.
+    first: Field,
+    follower: Field,
     privacy: Option<Privacy>,
     private_within: bool,
     captured: bool,
@@ -119,16 +124,19 @@ impl Fields {
     /// An empty set; `naming` makes the column names.
     pub fn new(naming: Naming) -> Self {
         let mut fields = Self { naming, nodes: Vec::new(), capture_all: false };
-        fields.push(Field::ROOT, "".into(), "".into());
+        fields.push(Field::ROOT, "", "".into(), "".into());
         fields.set_container(Field::ROOT);
         fields
     }
 
-    fn push(&mut self, parent: Field, path: Box<str>, column: Box<str>) -> Field {
+    fn push(&mut self, parent: Field, key: &str, path: Box<str>, column: Box<str>) -> Field {
         let field = Field(u32::try_from(self.nodes.len()).unwrap_or(u32::MAX));
         let children = HashMap::default();
         self.nodes.push(Node {
             parent,
+            key: key.into(),
+            first: Field::ROOT,
+            follower: Field::ROOT,
             path,
             column,
             children,
@@ -158,6 +166,20 @@ impl Fields {
         }
     }
 
+    /// The same, where the member is met right after `before`, or first.
+    pub fn child_after(&mut self, parent: Field, before: Option<Field>, key: &str) -> Field {
+        let guess = before.map_or(self.node(parent).first, |before| self.node(before).follower);
+        if guess != Field::ROOT && *self.node(guess).key == *key {
+            return guess;
+        }
+        let found = self.child(parent, key);
+        match before {
+            None => self.nodes[parent.0 as usize].first = found,
+            Some(before) => self.nodes[before.0 as usize].follower = found,
+        }
+        found
+    }
+
     fn add(&mut self, parent: Field, key: &str) -> Field {
         let above = self.node(parent);
         let step = key.replace('\\', "\\\\").replace('.', "\\.");
@@ -168,7 +190,7 @@ impl Fields {
             (false, true) => String::new(),
             (false, false) => format!("{}_{name}", above.column),
         };
-        let field = self.push(parent, path.into(), column.into());
+        let field = self.push(parent, key, path.into(), column.into());
         self.nodes[parent.0 as usize].children.insert(key.into(), field);
         field
     }
@@ -188,6 +210,11 @@ impl Fields {
     /// The field at a configured path: steps parted by `.`, a literal dot written `\.`.
     pub fn at(&mut self, path: &str) -> Field {
         steps(path).iter().fold(Field::ROOT, |field, step| self.child(field, step))
+    }
+
+    /// The last step of the path, as the source writes it.
+    pub fn key(&self, field: Field) -> &str {
+        &self.node(field).key
     }
 
     /// The path, as a configuration would write it.

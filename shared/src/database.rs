@@ -144,8 +144,10 @@ impl Deref for Connection {
     type Target = Client;
 
     fn deref(&self) -> &Client {
-        // Only `release` and `drop` take the object, and both consume the connection.
-        self.0.as_ref().map_or_else(|| unreachable!("the connection is in use"), |object| object)
+        match &self.0 {
+            Some(object) => object,
+            None => unreachable!("only `release` and `drop` take the object, and both consume the connection"),
+        }
     }
 }
 

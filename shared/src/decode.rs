@@ -7,6 +7,7 @@
 mod declared;
 mod document;
 mod json;
+mod scan;
 mod segment;
 
 use xxhash_rust::xxh3::xxh3_64;
@@ -110,11 +111,14 @@ impl Decoder {
             Format::Json(tables) => tables.document(record, json, &mut self.fields, &mut changes.values)?,
         };
         let values = start..changes.values.len();
-        let digest = xxh3_64(bytes.trim_ascii());
-        for target in targets {
+        let mut digest = None;
+        for target in targets.iter() {
             let version = match target.version {
                 None => None,
-                Some(field) => Some(self.version(field, &changes.values[values.clone()], digest, target.table)?),
+                Some(field) => {
+                    let digest = *digest.get_or_insert_with(|| xxh3_64(bytes.trim_ascii()));
+                    Some(self.version(field, &changes.values[values.clone()], digest, target.table)?)
+                }
             };
             changes.list.push(Change { record: index, table: target.table, version, values: values.clone() });
         }

@@ -171,7 +171,7 @@ impl Writer {
             id: self.random.uuid(),
             customer: customer.to_owned(),
             game,
-            side: *self.random.one_of(&sides),
+            side: sides[self.random.below(2) as usize],
             stake_cents: 100 + self.random.below(50_000),
             odds_milli: 1_100 + self.random.below(4_000),
             placed,

@@ -101,10 +101,7 @@ impl Kind {
 
     /// The type of one element of [`Kind::array`].
     pub fn element(self) -> Type {
-        match self.array().kind() {
-            tokio_postgres::types::Kind::Array(element) => element.clone(),
-            _ => Type::TEXT,
-        }
+        if let tokio_postgres::types::Kind::Array(element) = self.array().kind() { element.clone() } else { Type::TEXT }
     }
 }
 

@@ -79,7 +79,7 @@ impl Provider {
         let config = match &self.credentials {
             Credentials::Url => return Ok(None),
             Credentials::Secret(_) if made.is_some() && !anew => return Ok(None),
-            Credentials::Secret(arn) => self.from_secret(arn).await?,
+            Credentials::Secret(arn) => self.read_secret(arn).await?,
             Credentials::Iam
                 if made.is_some_and(|made| made.elapsed().is_ok_and(|age| age < TOKEN_RENEWAL)) && !anew =>
             {
@@ -91,7 +91,7 @@ impl Provider {
         Ok(Some(config))
     }
 
-    async fn from_secret(&self, arn: &str) -> Result<Config, CredentialsError> {
+    async fn read_secret(&self, arn: &str) -> Result<Config, CredentialsError> {
         let client = aws_sdk_secretsmanager::Client::new(self.aws.config().await);
         let answer = client.get_secret_value().secret_id(arn).send().await.map_err(|error| {
             let reason = aws_sdk_secretsmanager::error::DisplayErrorContext(&error).to_string();

@@ -1,95 +1,57 @@
 //! A JSON document as fields and values. Numbers stay text, nested JSON stays text: nothing is altered on the way.
 
 use std::borrow::Cow;
-use std::fmt;
 
-use serde::Deserialize;
-use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
-use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
 use super::malformed;
+use super::scan::{Scalar, ScanError, Scanner};
 use crate::change::{Field, Fields, Privacy, Value};
 use crate::names::hex;
 use crate::rejection::Rejection;
 
-/// A key or a text, borrowed where it holds no escape.
-#[derive(Deserialize)]
-pub struct Text<'a>(#[serde(borrow)] pub Cow<'a, str>);
+impl From<ScanError> for Rejection {
+    fn from(error: ScanError) -> Self {
+        malformed(error.to_string())
+    }
+}
 
-/// An object's members in their order, the values not yet read.
-pub struct Members<'a>(pub Vec<(Cow<'a, str>, &'a str)>);
-
-impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct MembersVisitor;
-        impl<'de> Visitor<'de> for MembersVisitor {
-            type Value = Members<'de>;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a JSON object")
-            }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members<'de>, A::Error> {
-                let mut members = Vec::with_capacity(16);
-                while let Some((Text(key), value)) = map.next_entry::<Text<'de>, &'de RawValue>()? {
-                    members.push((key, value.get()));
-                }
-                Ok(Members(members))
-            }
+impl<'a> From<Scalar<'a>> for Value<'a> {
+    fn from(scalar: Scalar<'a>) -> Self {
+        match scalar {
+            Scalar::Null => Self::Null,
+            Scalar::Bool(flag) => Self::Bool(flag),
+            Scalar::Number(text) => Self::Number(text),
+            Scalar::Text(text) => Self::Text(text),
         }
-        deserializer.deserialize_map(MembersVisitor)
     }
 }
 
-/// An array's elements, not yet read.
-struct Elements<'a>(Vec<&'a str>);
+/// Gives each member of a document to `member`, which has to read its value.
+pub fn each_member<'a>(
+    json: &'a str,
+    fields: &mut Fields,
+    mut member: impl FnMut(&mut Fields, Field, &mut Scanner<'a>) -> Result<(), Rejection>,
+) -> Result<(), Rejection> {
+    let mut scanner = Scanner::new(json);
+    members(&mut scanner, fields, Field::ROOT, &mut member)?;
+    Ok(scanner.end()?)
+}
 
-impl<'de: 'a, 'a> Deserialize<'de> for Elements<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct ElementsVisitor;
-        impl<'de> Visitor<'de> for ElementsVisitor {
-            type Value = Elements<'de>;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a JSON array")
-            }
-            fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<Elements<'de>, A::Error> {
-                let mut elements = Vec::new();
-                while let Some(element) = sequence.next_element::<&'de RawValue>()? {
-                    elements.push(element.get());
-                }
-                Ok(Elements(elements))
-            }
-        }
-        deserializer.deserialize_seq(ElementsVisitor)
+fn members<'a>(
+    scanner: &mut Scanner<'a>,
+    fields: &mut Fields,
+    parent: Field,
+    member: &mut impl FnMut(&mut Fields, Field, &mut Scanner<'a>) -> Result<(), Rejection>,
+) -> Result<(), Rejection> {
+    scanner.enter_object()?;
+    let mut before = None;
+    while let Some(key) = scanner.key(before.is_none())? {
+        let field = fields.child_after(parent, before, &key);
+        before = Some(field);
+        member(fields, field, scanner)?;
     }
-}
-
-fn read<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T, Rejection> {
-    serde_json::from_str(json).map_err(|error| malformed(error.to_string()))
-}
-
-/// The members of the object that `json` is.
-pub fn members(json: &str) -> Result<Vec<(Cow<'_, str>, &str)>, Rejection> {
-    read::<Members<'_>>(json).map(|Members(members)| members)
-}
-
-/// Reads one value that is valid JSON. Texts are unescaped; a lone surrogate is refused, for it is no character.
-pub fn value(json: &str) -> Result<Value<'_>, Rejection> {
-    Ok(match json.as_bytes().first() {
-        Some(b'"') => Value::Text(text(json)?),
-        Some(b'{' | b'[') => Value::Json(Cow::Borrowed(json)),
-        Some(b't') => Value::Bool(true),
-        Some(b'f') => Value::Bool(false),
-        Some(b'n') | None => Value::Null,
-        Some(_) => Value::Number(json),
-    })
-}
-
-fn text(json: &str) -> Result<Cow<'_, str>, Rejection> {
-    let inside = &json[1..json.len() - 1];
-    if memchr::memchr(b'\\', inside.as_bytes()).is_none() {
-        return Ok(Cow::Borrowed(inside));
-    }
-    read::<Text<'_>>(json).map(|Text(text)| text)
+    Ok(())
 }
 
 /// Appends the leaves of the value at `field`: an object's members one by one, everything else as it is. Private fields
@@ -97,29 +59,34 @@ fn text(json: &str) -> Result<Cow<'_, str>, Rejection> {
 pub fn flatten<'a>(
     fields: &mut Fields,
     field: Field,
-    json: &'a str,
+    scanner: &mut Scanner<'a>,
     values: &mut Vec<(Field, Value<'a>)>,
 ) -> Result<(), Rejection> {
     match fields.privacy(field) {
-        Some(Privacy::Drop) => return Ok(()),
+        Some(Privacy::Drop) => {
+            scanner.skip()?;
+            return Ok(());
+        }
         Some(Privacy::Sha256) => {
-            values.push((field, Value::Text(Cow::Owned(hashed(json)?))));
+            let hash = hashed(scanner)?;
+            values.push((field, Value::Text(Cow::Owned(hash))));
             return Ok(());
         }
         None => {}
     }
-    match json.as_bytes().first() {
+    match scanner.peek() {
         Some(b'{') => {
+            let start = scanner.position();
+            members(scanner, fields, field, &mut |fields, child, scanner| flatten(fields, child, scanner, values))?;
             if fields.captured(field) {
-                values.push((field, Value::Json(whole(fields, field, json)?)));
-            }
-            for (key, member) in members(json)? {
-                let child = fields.child(field, &key);
-                flatten(fields, child, member, values)?;
+                values.push((field, Value::Json(whole(fields, field, scanner.since(start))?)));
             }
         }
-        Some(b'[') => values.push((field, Value::Json(whole(fields, field, json)?))),
-        _ => values.push((field, value(json)?)),
+        Some(b'[') => {
+            let json = scanner.skip()?;
+            values.push((field, Value::Json(whole(fields, field, json)?)));
+        }
+        _ => values.push((field, scanner.scalar()?.into())),
     }
     Ok(())
 }
@@ -130,43 +97,62 @@ fn whole<'a>(fields: &mut Fields, field: Field, json: &'a str) -> Result<Cow<'a,
 }
 
 /// The hash that stands for a private value: of the text itself, or of any other value's JSON.
-fn hashed(json: &str) -> Result<String, Rejection> {
-    let digest = match value(json)? {
-        Value::Text(text) => Sha256::digest(text.as_bytes()),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Json(_) | Value::Time(_) => {
-            Sha256::digest(json.as_bytes())
-        }
+fn hashed(scanner: &mut Scanner<'_>) -> Result<String, Rejection> {
+    let digest = match scanner.peek() {
+        Some(b'"') => match scanner.scalar()? {
+            Scalar::Text(text) => Sha256::digest(text.as_bytes()),
+            Scalar::Null | Scalar::Bool(_) | Scalar::Number(_) => Sha256::digest(b""),
+        },
+        _ => Sha256::digest(scanner.skip()?.as_bytes()),
     };
     Ok(hex(&digest))
 }
 
 /// The JSON at `field` again, without its private fields. An array's elements are treated as if each stood at `field`.
 pub fn redact(fields: &mut Fields, field: Field, json: &str) -> Result<String, Rejection> {
-    let json = json.trim();
-    if !fields.private_within(field) {
-        return Ok(json.to_owned());
-    }
-    match json.as_bytes().first() {
-        Some(b'{') => {
-            let mut parts = Vec::new();
-            for (key, member) in members(json)? {
-                let child = fields.child(field, &key);
-                let value = match fields.privacy(child) {
-                    Some(Privacy::Drop) => continue,
-                    Some(Privacy::Sha256) => format!("\"{}\"", hashed(member)?),
-                    None => redact(fields, child, member)?,
-                };
-                parts.push(format!("{}:{value}", serde_json::Value::from(&*key)));
-            }
-            Ok(format!("{{{}}}", parts.join(",")))
+    let mut scanner = Scanner::new(json);
+    let mut out = String::with_capacity(json.len());
+    redact_value(fields, field, &mut scanner, &mut out)?;
+    scanner.end()?;
+    Ok(out)
+}
+
+fn redact_value(
+    fields: &mut Fields,
+    field: Field,
+    scanner: &mut Scanner<'_>,
+    out: &mut String,
+) -> Result<(), Rejection> {
+    match scanner.peek() {
+        Some(b'{') if fields.private_within(field) => {
+            let mut comma = '{';
+            members(scanner, fields, field, &mut |fields, child, scanner| {
+                if fields.privacy(child) == Some(Privacy::Drop) {
+                    scanner.skip()?;
+                    return Ok(());
+                }
+                out.push(std::mem::replace(&mut comma, ','));
+                out.push_str(&serde_json::Value::from(fields.key(child)).to_string());
+                out.push(':');
+                if fields.privacy(child) == Some(Privacy::Sha256) {
+                    out.push_str(&format!("\"{}\"", hashed(scanner)?));
+                    return Ok(());
+                }
+                redact_value(fields, child, scanner, out)
+            })?;
+            out.push_str(if comma == '{' { "{}" } else { "}" });
         }
-        Some(b'[') => {
-            let Elements(elements) = read(json)?;
-            let parts: Result<Vec<_>, _> = elements.into_iter().map(|element| redact(fields, field, element)).collect();
-            Ok(format!("[{}]", parts?.join(",")))
+        Some(b'[') if fields.private_within(field) => {
+            let mut comma = '[';
+            scanner.each_element(|scanner| {
+                out.push(std::mem::replace(&mut comma, ','));
+                redact_value(fields, field, scanner, out)
+            })?;
+            out.push_str(if comma == '[' { "[]" } else { "]" });
         }
-        _ => read::<&RawValue>(json).map(|value| value.get().to_owned()),
+        _ => out.push_str(scanner.skip()?),
     }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -181,7 +167,7 @@ mod tests {
             fields.set_privacy(field, *privacy);
         }
         let mut values = Vec::new();
-        flatten(&mut fields, Field::ROOT, json, &mut values).unwrap();
+        each_member(json, &mut fields, |fields, field, scanner| flatten(fields, field, scanner, &mut values)).unwrap();
         let shown = values.iter().map(|(field, value)| format!("{}={value:?}", fields.path(*field)));
         shown.collect::<Vec<_>>().join(" ")
     }
@@ -204,8 +190,20 @@ mod tests {
 
     #[test]
     fn a_lone_surrogate_is_refused_and_an_escaped_nul_is_read() {
-        assert!(value(r#""\ud800""#).is_err());
-        assert_eq!(value(r#""a\\u0000""#).unwrap(), Value::Text(r"a\u0000".into()));
-        assert_eq!(value(r#""a\u0000""#).unwrap(), Value::Text("a\0".into()));
+        let text = |json| Scanner::new(json).scalar();
+        assert!(text(r#""\ud800""#).is_err());
+        assert_eq!(text(r#""a\\u0000""#), Ok(Scalar::Text(r"a\u0000".into())));
+        assert_eq!(text(r#""a\u0000""#), Ok(Scalar::Text("a\0".into())));
+    }
+
+    #[test]
+    fn a_document_is_an_object_and_nothing_else() {
+        for json in ["[1]", "1", "{}{}", "{\"a\":1", "{\"a\":1}x"] {
+            let mut fields = Fields::new(Naming::Segment);
+            assert!(
+                each_member(json, &mut fields, |_, _, scanner| Ok(scanner.skip().map(str::len).map(drop)?)).is_err(),
+                "{json}"
+            );
+        }
     }
 }

@@ -1,9 +1,10 @@
 //! Plain JSON: any object, into the tables whose `when` is true of it.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use super::declared::{self, PLACE};
-use super::document::{flatten, members};
+use super::document::{each_member, flatten};
 use super::{Target, malformed};
 use crate::change::{Field, Fields, Value};
 use crate::config::{Kind, Source, Table};
@@ -50,18 +51,17 @@ impl Json {
         json: &'a str,
         fields: &mut Fields,
         values: &mut Vec<(Field, Value<'a>)>,
-    ) -> Result<Vec<Target>, Rejection> {
+    ) -> Result<Arc<[Target]>, Rejection> {
         let start = values.len();
         values.push((self.place, Value::Text(Cow::Owned(record.place.to_string()))));
-        for (key, value) in members(json)? {
-            let field = fields.child(Field::ROOT, &key);
+        each_member(json, fields, |fields, field, scanner| {
             if field == self.place {
                 return Err(malformed(format!("the key {PLACE} is the writer's own")));
             }
-            flatten(fields, field, value, values)?;
-        }
+            flatten(fields, field, scanner, values)
+        })?;
         let document = &values[start..];
-        let targets: Vec<_> =
+        let targets: Arc<[Target]> =
             self.routes.iter().filter(|route| route.takes(document)).map(|route| route.target).collect();
         if targets.is_empty() { Err(Rejection::of(Reason::Unrouted)) } else { Ok(targets) }
     }

@@ -14,9 +14,11 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::declared;
-use super::document::{flatten, members};
+use super::document::{each_member, flatten};
+use super::scan::{Scalar, Scanner};
 use super::{Target, malformed};
 use crate::change::{Field, Fields, Value};
 use crate::config::Source;
@@ -72,25 +74,52 @@ struct Known {
 #[derive(Debug)]
 struct Calls {
     tracks: Target,
-    identify: Target,
-    users: Target,
-    page: Target,
-    screen: Target,
-    group: Target,
-    accounts: Target,
-    alias: Target,
+    /// Without and with `users`.
+    identify: [Arc<[Target]>; 2],
+    page: Arc<[Target]>,
+    screen: Arc<[Target]>,
+    /// Without and with `accounts`.
+    group: [Arc<[Target]>; 2],
+    alias: Arc<[Target]>,
 }
 
 #[derive(Debug)]
 struct Event {
     slug: Box<str>,
-    targets: Vec<Target>,
+    targets: Arc<[Target]>,
+}
+
+/// What a call is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Kind {
+    Track,
+    Identify,
+    Page,
+    Screen,
+    Group,
+    Alias,
+}
+
+impl Kind {
+    fn read(scanner: &mut Scanner<'_>) -> Result<Option<Self>, Rejection> {
+        let unknown = || malformed("`type` is none of track, identify, page, screen, group, alias");
+        let Scalar::Text(text) = scanner.scalar()? else { return Err(unknown()) };
+        Ok(Some(match &*text {
+            "track" => Self::Track,
+            "identify" => Self::Identify,
+            "page" => Self::Page,
+            "screen" => Self::Screen,
+            "group" => Self::Group,
+            "alias" => Self::Alias,
+            _ => return Err(unknown()),
+        }))
+    }
 }
 
 /// What has to be known of a call before its tables are.
 #[derive(Default)]
 struct Call<'a> {
-    kind: Option<&'a str>,
+    kind: Option<Kind>,
     event: Option<Cow<'a, str>>,
     has_id: bool,
     has_user: bool,
@@ -106,28 +135,7 @@ impl Segment {
     pub fn new(source: &Source, fields: &mut Fields, tables: &mut Tables) -> Self {
         let field = Known::new(fields);
         let mut specs = Specs { source, field, fields };
-        let calls = Calls {
-            tracks: specs.event(tables, "tracks", "track calls", &[field.context], &specs.event_columns()),
-            identify: specs.event(tables, "identifies", "identify calls", &[Field::ROOT], &[]),
-            users: specs.entity(tables, "users", "identify calls", field.user),
-            page: specs.event(tables, "pages", "page calls", &[Field::ROOT], &specs.page_columns()),
-            screen: specs.event(tables, "screens", "screen calls", &[Field::ROOT], &specs.page_columns()),
-            group: specs.event(
-                tables,
-                "groups",
-                "group calls",
-                &[Field::ROOT],
-                &specs.text_column("group_id", field.group),
-            ),
-            accounts: specs.entity(tables, "accounts", "group calls", field.group),
-            alias: specs.event(
-                tables,
-                "aliases",
-                "alias calls",
-                &[Field::ROOT],
-                &specs.text_column("previous_id", field.previous),
-            ),
-        };
+        let calls = Calls::new(&mut specs, tables);
         let mut declared: HashMap<String, Vec<Target>> = HashMap::new();
         for table in &source.tables {
             let target = specs.declared(tables, table);
@@ -147,19 +155,22 @@ impl Segment {
         fields: &mut Fields,
         tables: &mut Tables,
         values: &mut Vec<(Field, Value<'a>)>,
-    ) -> Result<Vec<Target>, Rejection> {
+    ) -> Result<Arc<[Target]>, Rejection> {
         let start = values.len();
         let mut call = Call::default();
-        for (key, member) in members(json)? {
-            let field = fields.child(Field::ROOT, &key);
+        each_member(json, fields, |fields, field, scanner| {
             if field == self.field.kind {
-                call.kind = Some(member.trim_matches('"'));
+                call.kind = Kind::read(scanner)?;
+                Ok(())
             } else if fields.is_synthetic(field) {
-                return Err(malformed("a key of the document is the writer's own"));
-            } else if !self.not_stored.contains(&field) {
-                flatten(fields, field, member, values)?;
+                Err(malformed("a key of the document is the writer's own"))
+            } else if self.not_stored.contains(&field) {
+                scanner.skip()?;
+                Ok(())
+            } else {
+                flatten(fields, field, scanner, values)
             }
-        }
+        })?;
         for (field, value) in &mut values[start..] {
             self.note(*field, value, &mut call);
         }
@@ -223,10 +234,10 @@ impl Segment {
         fields: &mut Fields,
         tables: &mut Tables,
         values: &mut Vec<(Field, Value<'_>)>,
-    ) -> Result<Vec<Target>, Rejection> {
-        let and = |first: Target, second: Target, there: bool| if there { vec![first, second] } else { vec![first] };
+    ) -> Result<Arc<[Target]>, Rejection> {
+        let both = |calls: &[Arc<[Target]>; 2], second: bool| calls[usize::from(second)].clone();
         match call.kind {
-            Some("track") => {
+            Some(Kind::Track) => {
                 let name = call
                     .event
                     .filter(|name| !name.is_empty())
@@ -236,12 +247,11 @@ impl Segment {
                 values.push((slug, Value::Text(Cow::Owned(event.slug.to_string()))));
                 Ok(event.targets.clone())
             }
-            Some("identify") => Ok(and(self.calls.identify, self.calls.users, call.has_user)),
-            Some("page") => Ok(vec![self.calls.page]),
-            Some("screen") => Ok(vec![self.calls.screen]),
-            Some("group") => Ok(and(self.calls.group, self.calls.accounts, call.has_group)),
-            Some("alias") => Ok(vec![self.calls.alias]),
-            Some(_) => Err(malformed("`type` is none of track, identify, page, screen, group, alias")),
+            Some(Kind::Identify) => Ok(both(&self.calls.identify, call.has_user)),
+            Some(Kind::Page) => Ok(self.calls.page.clone()),
+            Some(Kind::Screen) => Ok(self.calls.screen.clone()),
+            Some(Kind::Group) => Ok(both(&self.calls.group, call.has_group)),
+            Some(Kind::Alias) => Ok(self.calls.alias.clone()),
             None => Err(malformed("`type` is missing")),
         }
     }
@@ -262,6 +272,29 @@ impl Segment {
             self.events.insert(name.into(), Event { slug, targets });
         }
         &self.events[name]
+    }
+}
+
+impl Calls {
+    fn new(specs: &mut Specs<'_>, tables: &mut Tables) -> Self {
+        let (known, whole) = (specs.field, &[Field::ROOT]);
+        let tracks = specs.event(tables, "tracks", "track calls", &[known.context], &specs.event_columns());
+        let identifies = specs.event(tables, "identifies", "identify calls", whole, &[]);
+        let users = specs.entity(tables, "users", "identify calls", known.user);
+        let page = specs.event(tables, "pages", "page calls", whole, &specs.page_columns());
+        let screen = specs.event(tables, "screens", "screen calls", whole, &specs.page_columns());
+        let groups = specs.event(tables, "groups", "group calls", whole, &specs.text_column("group_id", known.group));
+        let accounts = specs.entity(tables, "accounts", "group calls", known.group);
+        let previous = specs.text_column("previous_id", known.previous);
+        let alias = specs.event(tables, "aliases", "alias calls", whole, &previous);
+        Self {
+            tracks,
+            identify: [Arc::new([identifies]), Arc::new([identifies, users])],
+            page: Arc::new([page]),
+            screen: Arc::new([screen]),
+            group: [Arc::new([groups]), Arc::new([groups, accounts])],
+            alias: Arc::new([alias]),
+        }
     }
 }
 

@@ -357,8 +357,11 @@ impl<'p> Survey<'p> {
         let mut touched: Vec<usize> = rows.iter().map(|row| row.partition).collect();
         touched.sort_unstable();
         touched.dedup();
-        let partitions = touched.iter().filter_map(|&index| self.table.partitions.get(index));
-        partitions.map(|p| if holds(&p.unique) { Ok(()) } else { Err(missing(&p.name)) }).collect()
+        let partitions: Vec<_> = touched.iter().filter_map(|&index| self.table.partitions.get(index)).collect();
+        partitions
+            .into_iter()
+            .filter(|partition| !holds(&partition.unique))
+            .try_for_each(|partition| Err(missing(&partition.name)))
     }
 
     /// The table, if the database has it.

@@ -9,7 +9,7 @@ use serde_json::{Deserializer, value::RawValue};
 /// telling where the next would begin.
 pub fn split(bytes: &[u8]) -> Vec<Range<usize>> {
     if !may_hold_several(bytes) {
-        return vec![0..bytes.len()];
+        return std::iter::once(0..bytes.len()).collect();
     }
     let mut documents = Vec::new();
     let mut stream = Deserializer::from_slice(bytes).into_iter::<&RawValue>();

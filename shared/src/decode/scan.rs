@@ -1,0 +1,313 @@
+//! Reading JSON in one pass, without losing a digit.
+//!
+//! Ours, because no kept library gives both: numbers as their text, nested JSON as its text, and each byte looked at once.
+//! It accepts exactly what `serde_json` accepts (a test holds it to that); escapes are left to `serde_json`.
+
+use std::borrow::Cow;
+
+/// Deeper nesting is refused, as `serde_json` does: it would exhaust the stack.
+const DEPTH_MAX: u32 = 127;
+
+/// What is wrong with a document, and where.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("no JSON from byte {at}: {what}")]
+pub struct ScanError {
+    at: usize,
+    what: &'static str,
+}
+
+/// What the next value is.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Scalar<'a> {
+    /// `null`.
+    Null,
+    /// `true` or `false`.
+    Bool(bool),
+    /// A number as its text.
+    Number(&'a str),
+    /// A string, borrowed where it holds no escape.
+    Text(Cow<'a, str>),
+}
+
+/// A place in a document.
+pub struct Scanner<'a> {
+    text: &'a str,
+    at: usize,
+    depth: u32,
+}
+
+impl<'a> Scanner<'a> {
+    /// At the first value of the document.
+    pub fn new(text: &'a str) -> Self {
+        let mut scanner = Self { text, at: 0, depth: 0 };
+        scanner.skip_space();
+        scanner
+    }
+
+    /// The byte that the next value begins with.
+    pub fn peek(&self) -> Option<u8> {
+        self.text.as_bytes().get(self.at).copied()
+    }
+
+    /// Where the next value begins.
+    pub fn position(&self) -> usize {
+        self.at
+    }
+
+    /// The text from a position to here, the space behind the value left out.
+    pub fn since(&self, start: usize) -> &'a str {
+        self.text[start..self.at].trim_ascii_end()
+    }
+
+    /// Makes sure that nothing follows.
+    pub fn end(&self) -> Result<(), ScanError> {
+        if self.at == self.text.len() { Ok(()) } else { Err(self.error("something follows the document")) }
+    }
+
+    fn error(&self, what: &'static str) -> ScanError {
+        ScanError { at: self.at, what }
+    }
+
+    fn skip_space(&mut self) {
+        while matches!(self.peek(), Some(b' ' | b'\n' | b'\r' | b'\t')) {
+            self.at += 1;
+        }
+    }
+
+    fn take(&mut self, byte: u8) -> bool {
+        let found = self.peek() == Some(byte);
+        self.at += usize::from(found);
+        found
+    }
+
+    /// Enters the object that comes next.
+    pub fn enter_object(&mut self) -> Result<(), ScanError> {
+        self.enter(b'{', "an object is wanted")
+    }
+
+    fn enter(&mut self, bracket: u8, what: &'static str) -> Result<(), ScanError> {
+        if !self.take(bracket) {
+            return Err(self.error(what));
+        }
+        self.depth += 1;
+        if self.depth > DEPTH_MAX {
+            return Err(self.error("it is nested too deeply"));
+        }
+        self.skip_space();
+        Ok(())
+    }
+
+    /// Whether another member or element follows, or the closing bracket does; `first` is whether none was read yet.
+    fn more(&mut self, bracket: u8, first: bool) -> Result<bool, ScanError> {
+        if self.take(bracket) {
+            self.depth -= 1;
+            self.skip_space();
+            return Ok(false);
+        }
+        if !first {
+            if !self.take(b',') {
+                return Err(self.error("a comma or the closing bracket is wanted"));
+            }
+            self.skip_space();
+        }
+        Ok(true)
+    }
+
+    /// The next member's key, its value coming next; `None` behind the last.
+    pub fn key(&mut self, first: bool) -> Result<Option<Cow<'a, str>>, ScanError> {
+        if !self.more(b'}', first)? {
+            return Ok(None);
+        }
+        let key = self.string()?;
+        self.skip_space();
+        if !self.take(b':') {
+            return Err(self.error("a colon is wanted"));
+        }
+        self.skip_space();
+        Ok(Some(key))
+    }
+
+    /// Reads a value that is neither object nor array.
+    pub fn scalar(&mut self) -> Result<Scalar<'a>, ScanError> {
+        let scalar = match self.peek() {
+            Some(b'"') => Scalar::Text(self.string()?),
+            Some(b't') => self.word("true", Scalar::Bool(true))?,
+            Some(b'f') => self.word("false", Scalar::Bool(false))?,
+            Some(b'n') => self.word("null", Scalar::Null)?,
+            Some(b'-' | b'0'..=b'9') => Scalar::Number(self.number()?),
+            _ => return Err(self.error("a value is wanted")),
+        };
+        self.skip_space();
+        Ok(scalar)
+    }
+
+    /// Gives each element of the array that comes next to `element`, which has to read it.
+    pub fn each_element<E: From<ScanError>>(
+        &mut self,
+        mut element: impl FnMut(&mut Self) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.enter(b'[', "an array is wanted")?;
+        let mut first = true;
+        while self.more(b']', first)? {
+            element(self)?;
+            first = false;
+        }
+        Ok(())
+    }
+
+    /// Passes over any value; its text.
+    pub fn skip(&mut self) -> Result<&'a str, ScanError> {
+        let start = self.at;
+        match self.peek() {
+            Some(b'{') => {
+                self.enter_object()?;
+                let mut first = true;
+                while self.key(first)?.is_some() {
+                    self.skip()?;
+                    first = false;
+                }
+            }
+            Some(b'[') => self.each_element(|scanner| scanner.skip().map(drop))?,
+            _ => drop(self.scalar()?),
+        }
+        Ok(self.since(start))
+    }
+
+    fn word(&mut self, word: &'static str, meaning: Scalar<'a>) -> Result<Scalar<'a>, ScanError> {
+        if !self.text.as_bytes()[self.at..].starts_with(word.as_bytes()) {
+            return Err(self.error("a value is wanted"));
+        }
+        self.at += word.len();
+        Ok(meaning)
+    }
+
+    fn digits(&mut self) -> Result<(), ScanError> {
+        let start = self.at;
+        while matches!(self.peek(), Some(b'0'..=b'9')) {
+            self.at += 1;
+        }
+        if self.at > start { Ok(()) } else { Err(self.error("a digit is wanted")) }
+    }
+
+    fn number(&mut self) -> Result<&'a str, ScanError> {
+        let start = self.at;
+        self.take(b'-');
+        if !self.take(b'0') {
+            self.digits()?;
+        }
+        if self.take(b'.') {
+            self.digits()?;
+        }
+        if self.take(b'e') || self.take(b'E') {
+            let _sign = self.take(b'+') || self.take(b'-');
+            self.digits()?;
+        }
+        Ok(&self.text[start..self.at])
+    }
+
+    fn string(&mut self) -> Result<Cow<'a, str>, ScanError> {
+        let start = self.at;
+        if !self.take(b'"') {
+            return Err(self.error("a string is wanted"));
+        }
+        let mut escaped = false;
+        loop {
+            let rest = &self.text.as_bytes()[self.at..];
+            let plain =
+                rest.iter().position(|byte| SPECIAL[*byte as usize]).ok_or(self.error("the string has no end"))?;
+            self.at += plain;
+            match rest[plain] {
+                b'"' => break,
+                b'\\' => {
+                    escaped = true;
+                    // The escaped character, too: a quote there does not end the string.
+                    self.at += 2;
+                    if !self.text.is_char_boundary(self.at) {
+                        return Err(self.error("no such escape"));
+                    }
+                }
+                _ => return Err(self.error("a control character stands in a string")),
+            }
+        }
+        self.at += 1;
+        if !escaped {
+            return Ok(Cow::Borrowed(&self.text[start + 1..self.at - 1]));
+        }
+        let unescaped: Result<String, _> = serde_json::from_str(&self.text[start..self.at]);
+        unescaped
+            .map(Cow::Owned)
+            .map_err(|_a_value_would_be_told| ScanError { at: start, what: "an escape is no character" })
+    }
+}
+
+/// The bytes that do not stand for themselves within a string.
+const SPECIAL: [bool; 256] = {
+    let mut special = [false; 256];
+    let mut control = 0;
+    while control < 0x20 {
+        special[control] = true;
+        control += 1;
+    }
+    special[b'"' as usize] = true;
+    special[b'\\' as usize] = true;
+    special
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn accepts(text: &str) -> bool {
+        let mut scanner = Scanner::new(text);
+        scanner.skip().and_then(|_| scanner.end()).is_ok()
+    }
+
+    #[test]
+    fn it_accepts_what_serde_json_accepts_and_nothing_else() {
+        let seeds = [
+            r#"{"a":[1,-2.5e+10,0.0,true,false,null,{"b":{}}],"c":"x\"\\\u00e9\ud83d\ude00é","d":[]}"#,
+            r#" [ "\ud800" , 01 , 1. , .5 , +1 , nul , "tab	" , {"k" : } , [,] , {"a":1,} ] "#,
+            "\"\\",
+            "",
+            " ",
+            "{",
+            "[[[",
+            "\"",
+            "1e",
+            "-",
+            "{\"a\"}",
+            "12 34",
+            "\"\\é\"",
+            "\u{a0}1",
+        ];
+        let mut random = 1u64;
+        let mut next = |limit: usize| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (random >> 33) as usize % limit
+        };
+        for round in 0..60_000 {
+            let mut bytes = seeds[next(seeds.len())].as_bytes().to_vec();
+            for _ in 0..round % 4 {
+                let insert = b"{}[]\",:\\ 0-.eEtnu\n\x1f"[next(19)];
+                let at = next(bytes.len() + 1);
+                match next(3) {
+                    0 => bytes.insert(at, insert),
+                    1 if at < bytes.len() => drop(bytes.remove(at)),
+                    _ if at < bytes.len() => bytes[at] = insert,
+                    _ => {}
+                }
+            }
+            let Ok(text) = String::from_utf8(bytes) else { continue };
+            // A value, not a pass over it: only then does serde_json look into escapes.
+            let wanted = serde_json::from_str::<serde_json::Value>(&text);
+            let out_of_range = wanted.as_ref().is_err_and(|error| error.to_string().contains("out of range"));
+            assert!(out_of_range || wanted.is_ok() == accepts(&text), "{text:?}: {wanted:?}");
+        }
+    }
+
+    #[test]
+    fn deep_nesting_is_refused_before_the_stack_ends() {
+        assert!(accepts(&format!("{}{}", "[".repeat(127), "]".repeat(127))));
+        assert!(!accepts(&"[".repeat(1_000_000)));
+    }
+}
