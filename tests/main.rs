@@ -5,6 +5,7 @@
 mod end_to_end;
 mod faults;
 mod golden;
+mod killed;
 mod maintain;
 mod properties;
 mod records;

@@ -25,18 +25,23 @@ const LOCK_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Everything that ingests batches of records.
 pub struct Ingest {
-    sources: Vec<Source>,
-    catalog: Catalog,
-    experience: Experience,
-    database: Database,
-    dead_letters: DeadLetters,
     config: Config,
+    /// One for each source of the configuration.
+    decoders: Vec<Decoder>,
+    writer: Writer,
+    reporter: Reporter,
 }
 
-/// A source while it is in use.
-struct Source {
-    name: String,
-    decoder: Decoder,
+/// Brings changes into the database: plans and applies until both agree.
+struct Writer {
+    database: Database,
+    catalog: Catalog,
+    experience: Experience,
+}
+
+/// Accounts for every record.
+struct Reporter {
+    dead_letters: DeadLetters,
 }
 
 /// Why a batch failed; Lambda delivers it again, and nothing was acknowledged.
@@ -97,12 +102,9 @@ struct Written {
 impl Ingest {
     /// Ingests for the sources of the configuration.
     pub fn new(config: Config, database: Database, dead_letters: DeadLetters) -> Self {
-        let source = |source: &crate::config::Source| Source {
-            name: source.name.clone(),
-            decoder: Decoder::new(source.clone()),
-        };
-        let sources = config.sources.iter().map(source).collect();
-        Self { sources, catalog: Catalog::default(), experience: Experience::default(), database, dead_letters, config }
+        let decoders = config.sources.iter().cloned().map(Decoder::new).collect();
+        let writer = Writer { database, catalog: Catalog::default(), experience: Experience::default() };
+        Self { config, decoders, writer, reporter: Reporter { dead_letters } }
     }
 
     /// Brings one batch into the database. `time_left` is what the invocation still has.
@@ -114,19 +116,14 @@ impl Ingest {
         let started = Instant::now();
         let batch = unpack(envelope);
         let Some(index) = self.source_of(&batch)? else { return Ok(empty_report(&batch)) };
-        let mut decoder =
-            std::mem::replace(&mut self.sources[index].decoder, Decoder::new(self.config.sources[index].clone()));
+        let decoder = &mut self.decoders[index];
+        decoder.trim();
         let (changes, rejected) = decoder.decode(&batch);
         times.decode = started.elapsed();
-        let written = self.write(&decoder, &changes, time_left, &mut times).await;
+        let written = self.writer.write(decoder, &changes, time_left, &mut times).await?;
         drop(changes);
-        let outcome = match written {
-            Ok(written) => self.report(&self.sources[index].name, &mut decoder, &batch, rejected, written, times).await,
-            Err(error) => Err(error),
-        };
-        decoder.trim();
-        self.sources[index].decoder = decoder;
-        outcome
+        let source = &self.config.sources[index].name;
+        self.reporter.report(source, decoder, &batch, rejected, written, times).await
     }
 
     /// The source that reads the batch's stream; `None` where there is no record.
@@ -137,7 +134,7 @@ impl Ingest {
         match streams[..] {
             [] if batch.records.is_empty() => Ok(None),
             // Elements that are no records tell no stream; with one source there is no doubt.
-            [] if self.sources.len() == 1 => Ok(Some(0)),
+            [] if self.decoders.len() == 1 => Ok(Some(0)),
             [] => Err(IngestError::UnknownStream("(none of the records names one)".to_owned())),
             [stream] => {
                 let found = self.config.source_of(stream).map(|(index, _)| index);
@@ -146,7 +143,9 @@ impl Ingest {
             _ => Err(IngestError::SeveralStreams),
         }
     }
+}
 
+impl Writer {
     /// Plans and applies, until the plan and the database agree.
     async fn write(
         &mut self,
@@ -209,7 +208,9 @@ impl Ingest {
         };
         Ok(connection.insert(open))
     }
+}
 
+impl Reporter {
     /// Accounts for every record and stores the dead letters; only then is anything told.
     async fn report(
         &self,

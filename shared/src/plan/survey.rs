@@ -357,11 +357,9 @@ impl<'p> Survey<'p> {
         let mut touched: Vec<usize> = rows.iter().map(|row| row.partition).collect();
         touched.sort_unstable();
         touched.dedup();
-        let partitions: Vec<_> = touched.iter().filter_map(|&index| self.table.partitions.get(index)).collect();
-        partitions
-            .into_iter()
-            .filter(|partition| !holds(&partition.unique))
-            .try_for_each(|partition| Err(missing(&partition.name)))
+        let mut partitions = touched.iter().filter_map(|&index| self.table.partitions.get(index));
+        let unkept = partitions.find(|partition| !holds(&partition.unique));
+        unkept.map_or(Ok(()), |partition| Err(missing(&partition.name)))
     }
 
     /// The table, if the database has it.
