@@ -18,7 +18,8 @@ async fn a_process_killed_at_random_points_loses_nothing_and_doubles_nothing() {
         ("DATABASE_URL".to_owned(), url.clone()),
         ("MILLSTREAM_CONFIG".to_owned(), config.to_string_lossy().into_owned()),
     ];
-    let settings = Settings { binary: binary("kinesis-ingest").unwrap(), environment, timeout: Duration::from_secs(30) };
+    let settings =
+        Settings { binary: binary("kinesis-ingest").unwrap(), environment, timeout: Duration::from_secs(30) };
     let mut function = Function::start(settings).await.unwrap();
     let evening = evening(3_000, 3, Mixture::CLEAN, millstream::ingest::now());
     let records: Vec<ShardRecord> =
@@ -51,6 +52,7 @@ async fn a_process_killed_at_random_points_loses_nothing_and_doubles_nothing() {
                  + (SELECT count(*) FROM sportsbook.identifies) AS n, \
                  (SELECT count(*) = count(DISTINCT id) FROM sportsbook.tracks) AS once";
     assert_eq!(rows(&client, count).await, [r#"{"n":3000,"once":true}"#]);
-    let bets = "SELECT count(*) = (SELECT count(DISTINCT bet_id) FROM sportsbook.bet_placed) AS same FROM sportsbook.bet";
+    let bets =
+        "SELECT count(*) = (SELECT count(DISTINCT bet_id) FROM sportsbook.bet_placed) AS same FROM sportsbook.bet";
     assert_eq!(rows(&client, bets).await, [r#"{"same":true}"#]);
 }

@@ -2,11 +2,13 @@
 // A test stops where something is not as it must be, its helpers included.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
+mod credentials;
 mod end_to_end;
 mod faults;
 mod golden;
 mod killed;
 mod maintain;
+mod owners;
 mod properties;
 mod records;
 mod support;

@@ -154,3 +154,23 @@ fn port(value: &serde_json::Value) -> Option<u16> {
     let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     text.parse().ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_token_is_a_signed_query_without_a_scheme() {
+        let mut base = Config::new();
+        base.host("db.example").port(5433).user("writer");
+        let provider = Provider::new(&Credentials::Iam, &base, Aws::local("http://127.0.0.1:1", "eu-west-1").await);
+        let config = provider.login(false).await.unwrap().unwrap();
+        let token = String::from_utf8(config.get_password().unwrap().to_vec()).unwrap();
+        assert!(token.starts_with("db.example:5433/?Action=connect&DBUser=writer&"), "{token}");
+        for part in ["X-Amz-Expires=900", "eu-west-1%2Frds-db%2Faws4_request", "X-Amz-Signature="] {
+            assert!(token.contains(part), "{part} is missing in {token}");
+        }
+        assert!(provider.login(false).await.unwrap().is_none(), "a fresh token is kept");
+        assert!(provider.login(true).await.unwrap().is_some());
+    }
+}
