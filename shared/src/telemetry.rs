@@ -27,8 +27,12 @@ pub fn start(function: &str, level: LevelFilter) {
         .finish();
     // Only a test starts twice in one process; the first stays.
     tracing::subscriber::set_global_default(subscriber).unwrap_or_default();
-    let built =
-        Builder::new().cloudwatch_namespace("Millstream").with_dimension("function", function.to_owned()).init();
+    let built = Builder::new()
+        .cloudwatch_namespace("Millstream")
+        .with_dimension("function", function.to_owned())
+        // An alarm on dead letters needs to see that there were none.
+        .emit_zeros(true)
+        .init();
     if let Ok(collector) = built {
         COLLECTOR.get_or_init(|| collector);
     }

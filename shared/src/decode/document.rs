@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use sha2::{Digest, Sha256};
 
 use super::malformed;
-use super::scan::{Scalar, ScanError, Scanner};
+use super::scan::{ScanError, Scanner};
 use crate::change::{Field, Fields, Privacy, Value};
 use crate::names::hex;
 use crate::rejection::Rejection;
@@ -13,17 +13,6 @@ use crate::rejection::Rejection;
 impl From<ScanError> for Rejection {
     fn from(error: ScanError) -> Self {
         malformed(error.to_string())
-    }
-}
-
-impl<'a> From<Scalar<'a>> for Value<'a> {
-    fn from(scalar: Scalar<'a>) -> Self {
-        match scalar {
-            Scalar::Null => Self::Null,
-            Scalar::Bool(flag) => Self::Bool(flag),
-            Scalar::Number(text) => Self::Number(text),
-            Scalar::Text(text) => Self::Text(text),
-        }
     }
 }
 
@@ -86,7 +75,7 @@ pub fn flatten<'a>(
             let json = scanner.skip()?;
             values.push((field, Value::Json(whole(fields, field, json)?)));
         }
-        _ => values.push((field, scanner.scalar()?.into())),
+        _ => values.push((field, scanner.scalar()?)),
     }
     Ok(())
 }
@@ -99,10 +88,7 @@ fn whole<'a>(fields: &mut Fields, field: Field, json: &'a str) -> Result<Cow<'a,
 /// The hash that stands for a private value: of the text itself, or of any other value's JSON.
 fn hashed(scanner: &mut Scanner<'_>) -> Result<String, Rejection> {
     let digest = match scanner.peek() {
-        Some(b'"') => match scanner.scalar()? {
-            Scalar::Text(text) => Sha256::digest(text.as_bytes()),
-            Scalar::Null | Scalar::Bool(_) | Scalar::Number(_) => Sha256::digest(b""),
-        },
+        Some(b'"') => Sha256::digest(scanner.text()?.as_bytes()),
         _ => Sha256::digest(scanner.skip()?.as_bytes()),
     };
     Ok(hex(&digest))
@@ -192,8 +178,8 @@ mod tests {
     fn a_lone_surrogate_is_refused_and_an_escaped_nul_is_read() {
         let text = |json| Scanner::new(json).scalar();
         assert!(text(r#""\ud800""#).is_err());
-        assert_eq!(text(r#""a\\u0000""#), Ok(Scalar::Text(r"a\u0000".into())));
-        assert_eq!(text(r#""a\u0000""#), Ok(Scalar::Text("a\0".into())));
+        assert_eq!(text(r#""a\\u0000""#), Ok(Value::Text(r"a\u0000".into())));
+        assert_eq!(text(r#""a\u0000""#), Ok(Value::Text("a\0".into())));
     }
 
     #[test]

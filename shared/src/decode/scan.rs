@@ -5,6 +5,8 @@
 
 use std::borrow::Cow;
 
+use crate::change::Value;
+
 /// Deeper nesting is refused, as `serde_json` does: it would exhaust the stack.
 const DEPTH_MAX: u32 = 127;
 
@@ -14,19 +16,6 @@ const DEPTH_MAX: u32 = 127;
 pub struct ScanError {
     at: usize,
     what: &'static str,
-}
-
-/// What the next value is.
-#[derive(Clone, PartialEq, Debug)]
-pub enum Scalar<'a> {
-    /// `null`.
-    Null,
-    /// `true` or `false`.
-    Bool(bool),
-    /// A number as its text.
-    Number(&'a str),
-    /// A string, borrowed where it holds no escape.
-    Text(Cow<'a, str>),
 }
 
 /// A place in a document.
@@ -128,13 +117,13 @@ impl<'a> Scanner<'a> {
     }
 
     /// Reads a value that is neither object nor array.
-    pub fn scalar(&mut self) -> Result<Scalar<'a>, ScanError> {
+    pub fn scalar(&mut self) -> Result<Value<'a>, ScanError> {
         let scalar = match self.peek() {
-            Some(b'"') => Scalar::Text(self.string()?),
-            Some(b't') => self.word("true", Scalar::Bool(true))?,
-            Some(b'f') => self.word("false", Scalar::Bool(false))?,
-            Some(b'n') => self.word("null", Scalar::Null)?,
-            Some(b'-' | b'0'..=b'9') => Scalar::Number(self.number()?),
+            Some(b'"') => Value::Text(self.string()?),
+            Some(b't') => self.word("true", Value::Bool(true))?,
+            Some(b'f') => self.word("false", Value::Bool(false))?,
+            Some(b'n') => self.word("null", Value::Null)?,
+            Some(b'-' | b'0'..=b'9') => Value::Number(self.number()?),
             _ => return Err(self.error("a value is wanted")),
         };
         self.skip_space();
@@ -155,6 +144,13 @@ impl<'a> Scanner<'a> {
         Ok(())
     }
 
+    /// Reads a string.
+    pub fn text(&mut self) -> Result<Cow<'a, str>, ScanError> {
+        let text = self.string()?;
+        self.skip_space();
+        Ok(text)
+    }
+
     /// Passes over any value; its text.
     pub fn skip(&mut self) -> Result<&'a str, ScanError> {
         let start = self.at;
@@ -173,7 +169,7 @@ impl<'a> Scanner<'a> {
         Ok(self.since(start))
     }
 
-    fn word(&mut self, word: &'static str, meaning: Scalar<'a>) -> Result<Scalar<'a>, ScanError> {
+    fn word(&mut self, word: &'static str, meaning: Value<'a>) -> Result<Value<'a>, ScanError> {
         if !self.text.as_bytes()[self.at..].starts_with(word.as_bytes()) {
             return Err(self.error("a value is wanted"));
         }

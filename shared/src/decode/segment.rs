@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use super::declared;
 use super::document::{each_member, flatten};
-use super::scan::{Scalar, Scanner};
+use super::scan::Scanner;
 use super::{Target, malformed};
 use crate::change::{Field, Fields, Value};
 use crate::config::Source;
@@ -103,7 +103,7 @@ enum Kind {
 impl Kind {
     fn read(scanner: &mut Scanner<'_>) -> Result<Option<Self>, Rejection> {
         let unknown = || malformed("`type` is none of track, identify, page, screen, group, alias");
-        let Scalar::Text(text) = scanner.scalar()? else { return Err(unknown()) };
+        let Value::Text(text) = scanner.scalar()? else { return Err(unknown()) };
         Ok(Some(match &*text {
             "track" => Self::Track,
             "identify" => Self::Identify,
