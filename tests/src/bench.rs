@@ -73,24 +73,22 @@ pub fn median(times: &mut [Duration]) -> Duration {
 pub async fn run() -> Outcome<()> {
     let wanted = std::env::args().nth(1).unwrap_or_default();
     let server = PostgreSql::start("bench", Durability::Full)?;
-    let mut lines = Vec::new();
+    say(&machine::describe());
+    say("| what | figure | target |\n|---|---|---|");
     for part in ["append", "sizes", "duplicates", "merge", "process", "scale"] {
         if !wanted.is_empty() && !part.contains(&wanted) {
             continue;
         }
-        say(&format!("measuring: {part}"));
-        lines.extend(match part {
+        let measured = match part {
             "append" => append::measure(&server).await?,
             "sizes" => append::sizes(&server).await?,
             "duplicates" => append::duplicates(&server).await?,
             "merge" => merge::measure(&server).await?,
             "process" => process::measure(&server).await?,
             _ => scale::measure(&server).await?,
-        });
+        };
+        measured.iter().for_each(|line| say(&format!("| {} | {} | {} |", line.what, line.figure, line.target)));
     }
-    say(&machine::describe());
-    say("| what | figure | target |\n|---|---|---|");
-    lines.iter().for_each(|line| say(&format!("| {} | {} | {} |", line.what, line.figure, line.target)));
     Ok(())
 }
 

@@ -11,7 +11,7 @@ const BATCH: usize = 4_000;
 
 /// One partition against a thousand, and an empty table against ten million rows.
 pub async fn measure(server: &PostgreSql) -> Outcome<Vec<Line>> {
-    let mut small = time(server, "").await?;
+    let mut small = time(server, &[]).await?;
     let mut many = time(server, MANY_PARTITIONS).await?;
     let mut large = time(server, MANY_ROWS).await?;
     let small = median(&mut small).as_secs_f64();
@@ -24,7 +24,7 @@ pub async fn measure(server: &PostgreSql) -> Outcome<Vec<Line>> {
 }
 
 /// A thousand days before the evening, in each of the tables.
-const MANY_PARTITIONS: &str = "
+const MANY_PARTITIONS: &[&str] = &["
     DO $$ DECLARE parent record; day date; BEGIN
         FOR parent IN SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
                       WHERE n.nspname = 'bench' AND c.relkind = 'p' LOOP
@@ -34,27 +34,27 @@ const MANY_PARTITIONS: &str = "
             END LOOP;
             COMMIT;
         END LOOP;
-    END $$";
+    END $$"];
 
 /// Ten million events of the same day, with ids like the evening's.
-const MANY_ROWS: &str = "
-    INSERT INTO bench.tracks (id, received_at, event)
-    SELECT 'ajs-' || gen_random_uuid(), '2026-02-09T00:30:00Z', 'earlier' FROM generate_series(1, 10000000);
-    INSERT INTO bench.bet_placed (id, received_at, event)
-    SELECT 'ajs-' || gen_random_uuid(), '2026-02-09T00:30:00Z', 'earlier' FROM generate_series(1, 10000000);
-    VACUUM (ANALYZE, FREEZE) bench.tracks; VACUUM (ANALYZE, FREEZE) bench.bet_placed; CHECKPOINT";
+const MANY_ROWS: &[&str] = &[
+    "INSERT INTO bench.tracks (id, received_at, event)
+     SELECT 'ajs-' || gen_random_uuid(), '2026-02-09T00:30:00Z', 'earlier' FROM generate_series(1, 10000000)",
+    "INSERT INTO bench.bet_placed (id, received_at, event)
+     SELECT 'ajs-' || gen_random_uuid(), '2026-02-09T00:30:00Z', 'earlier' FROM generate_series(1, 10000000)",
+    "VACUUM (ANALYZE, FREEZE) bench.tracks",
+    "VACUUM (ANALYZE, FREEZE) bench.bet_placed",
+    "CHECKPOINT",
+];
 
 /// How long the same events take after the tables were prepared.
-async fn time(server: &PostgreSql, prepare: &str) -> Outcome<Vec<Duration>> {
+async fn time(server: &PostgreSql, prepare: &[&str]) -> Outcome<Vec<Duration>> {
     let url = server.database().await?;
     let client = connect(&url).await?;
     // The tables are made by a first event of each kind, which is not counted.
     run_events(&mut ingest(CONFIG, &url)?, &events(&track_events(200), 200)).await?;
-    for statement in prepare.split_inclusive(";\n").filter(|_| !prepare.contains("DO $$")) {
+    for statement in prepare {
         client.batch_execute(statement).await?;
-    }
-    if prepare.contains("DO $$") {
-        client.batch_execute(prepare).await?;
     }
     let mut ingest = ingest(CONFIG, &url)?;
     let mut times = Vec::new();
