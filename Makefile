@@ -32,7 +32,7 @@ replay: tools ## One event through cargo lambda: FUNCTION=kinesis-ingest EVENT=e
 	$(CARGO) build --workspace
 	env PATH="$(CURDIR)/$(TOOLS):$$PATH" ./target/debug/replay $(FUNCTION) $(EVENT)
 
-lint: tools ## Formatting, clippy, and the configurations
+lint: tools ## Formatting and clippy
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 

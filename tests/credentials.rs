@@ -6,7 +6,7 @@ use millstream::config::{Credentials, DatabaseAddress};
 use millstream::database::Database;
 use millstream_tests::local_aws::{LocalAws, REGION};
 
-use crate::support::{address, client, cluster, database};
+use crate::support::{client, cluster, database};
 
 async fn secret(aws: &LocalAws, name: &str, text: &str) -> String {
     let client = aws_sdk_secretsmanager::Client::new(aws.config());
@@ -23,7 +23,8 @@ async fn the_password_comes_from_secrets_manager() {
     owner.batch_execute("CREATE ROLE app LOGIN PASSWORD 'secret'").await.unwrap();
     let name = url.rsplit('/').next().unwrap();
     let plain = format!("postgresql://127.0.0.1:{}/{name}?sslmode=disable", cluster().port());
-    let login = |arn: String| DatabaseAddress { credentials: Credentials::Secret(arn), ..address(&plain) };
+    let login =
+        |arn: String| DatabaseAddress { credentials: Credentials::Secret(arn), ..DatabaseAddress::of_url(&plain) };
 
     let arn = secret(&local, "app", r#"{"username":"app","password":"secret","engine":"postgres"}"#).await;
     let database = Database::new(&login(arn), aws.clone()).unwrap();
@@ -41,7 +42,7 @@ async fn the_password_comes_from_secrets_manager() {
 async fn off_localhost_plain_text_is_never_spoken() {
     // The server speaks no TLS; the address does not say `disable`.
     let through = format!("postgresql://postgres@127.0.0.1:{}/postgres?sslmode=verify-full", cluster().port());
-    let database = Database::new(&address(&through), Aws::default()).unwrap();
+    let database = Database::new(&DatabaseAddress::of_url(&through), Aws::default()).unwrap();
     let error = database.connection().await.map(drop).unwrap_err();
     let source = std::error::Error::source(&error).unwrap().to_string();
     assert!(source.contains("TLS"), "{source}");

@@ -1,14 +1,14 @@
 //! Scheduled upkeep: ahead of time, by retention, beside writers, and after an interruption.
 
 use millstream::aws::Aws;
-use millstream::config::Config;
+use millstream::config::{Config, DatabaseAddress};
 use millstream::database::Database;
 use millstream::ingest::now;
 use millstream::maintain::{Upkeep, maintain};
 use millstream::timestamp::Timestamp;
 use tokio_postgres::Client;
 
-use crate::support::{address, batch, client, database, ingest, rows};
+use crate::support::{batch, client, database, ingest, rows};
 
 const CONFIG: &str = "[source.log]\nstream = \"s\"\nformat = \"json\"\n\
     [table.entry]\nsource = \"log\"\nid = \"id\"\npartition = { by = \"at\", every = \"day\", ahead = 2, keep = \"10 days\" }\n";
@@ -20,7 +20,7 @@ fn entry(id: usize, days: i64) -> String {
 }
 
 async fn look_after(url: &str) -> Upkeep {
-    let database = Database::new(&address(url), Aws::default()).unwrap();
+    let database = Database::new(&DatabaseAddress::of_url(url), Aws::default()).unwrap();
     maintain(&Config::parse("test.toml", CONFIG).unwrap(), &database).await.unwrap()
 }
 

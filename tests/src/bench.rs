@@ -14,7 +14,7 @@ use std::error::Error;
 use std::time::Duration;
 
 use millstream::aws::Aws;
-use millstream::config::{Config, Credentials, DatabaseAddress};
+use millstream::config::{Config, DatabaseAddress};
 use millstream::database::Database;
 use millstream::dead_letter::DeadLetters;
 use millstream::ingest::Ingest;
@@ -94,18 +94,8 @@ pub async fn run() -> Outcome<()> {
 
 /// An ingest in this process.
 pub fn ingest(config: &str, url: &str) -> Outcome<Ingest> {
-    let url = Some(url.to_owned());
-    let address = DatabaseAddress {
-        url,
-        host: None,
-        port: None,
-        name: None,
-        user: None,
-        credentials: Credentials::Url,
-        ca_file: None,
-    };
     let aws = Aws::default();
-    let database = Database::new(&address, aws.clone())?;
+    let database = Database::new(&DatabaseAddress::of_url(url), aws.clone())?;
     Ok(Ingest::new(
         Config::parse("bench.toml", config)?,
         database,

@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use millstream::aws::Aws;
-use millstream::config::{Config, Credentials, DatabaseAddress};
+use millstream::config::{Config, DatabaseAddress};
 use millstream::database::Database;
 use millstream::dead_letter::DeadLetters;
 use millstream::ingest::{Ingest, IngestError};
@@ -25,24 +25,10 @@ pub async fn database() -> String {
     cluster().database().await.expect("a database is made")
 }
 
-/// The address of a database without TLS.
-pub fn address(url: &str) -> DatabaseAddress {
-    let url = Some(url.to_owned());
-    DatabaseAddress {
-        url,
-        host: None,
-        port: None,
-        name: None,
-        user: None,
-        credentials: Credentials::Url,
-        ca_file: None,
-    }
-}
-
 /// An ingest without a dead-letter queue: refused records show up as `retry`.
 pub fn ingest(config: &str, url: &str) -> Ingest {
     let aws = Aws::default();
-    let database = Database::new(&address(url), aws.clone()).expect("the address is good");
+    let database = Database::new(&DatabaseAddress::of_url(url), aws.clone()).expect("the address is good");
     let config = Config::parse("test.toml", config).unwrap_or_else(|mistakes| panic!("{mistakes}"));
     Ingest::new(config, database, DeadLetters::new(aws, None, None, "test".to_owned()))
 }

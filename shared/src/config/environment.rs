@@ -41,6 +41,14 @@ pub struct DatabaseAddress {
     pub ca_file: Option<PathBuf>,
 }
 
+impl DatabaseAddress {
+    /// What a URL alone says.
+    pub fn of_url(url: &str) -> Self {
+        let url = Some(url.to_owned());
+        Self { url, host: None, port: None, name: None, user: None, credentials: Credentials::Url, ca_file: None }
+    }
+}
+
 impl std::fmt::Debug for DatabaseAddress {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("DatabaseAddress").field("credentials", &self.credentials).finish_non_exhaustive()
