@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use millstream::ingest::Ingest;
+use millstream::record::Envelope;
+use millstream_tests::kinesis::{ShardRecord, event};
 use millstream_tests::postgresql::{Durability, PostgreSql};
 use millstream_tests::proxy::{Fault, Proxy};
 
@@ -207,4 +209,22 @@ async fn poison_of_any_number_and_position_costs_only_itself() {
         let bets = bets.first().cloned().unwrap_or_default();
         assert_eq!(bets, format!(r#"{{"count":{}}}"#, 10_000 - expected));
     }
+}
+
+#[tokio::test]
+async fn a_table_that_stays_locked_fails_the_batch_in_time_and_a_later_one_succeeds() {
+    let url = database().await;
+    let mut ingest = ingest(CONFIG, &url);
+    batch(&mut ingest, 1, &good(1)).await.unwrap();
+    let owner = client(&url).await;
+    owner.batch_execute("BEGIN; LOCK TABLE book.bet_placed IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    let records: Vec<ShardRecord> =
+        (1..).zip(good(5)).map(|(number, data)| ShardRecord::numbered(number, data)).collect();
+    let envelope: Envelope = serde_json::from_slice(&event("s", "shardId-000000000000", &records)).unwrap();
+    let error = ingest.batch(&envelope, Duration::from_millis(300)).await.unwrap_err();
+    assert!(!error.needs_a_person(), "{error}");
+    assert!(error.to_string().contains("55P03") || error.to_string().contains("57014"), "{error}");
+    owner.batch_execute("COMMIT").await.unwrap();
+    ingest.batch(&envelope, Duration::from_secs(60)).await.unwrap();
+    assert_whole(&url, 5).await;
 }
