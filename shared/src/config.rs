@@ -15,7 +15,7 @@ pub use mistakes::Mistakes;
 
 use toml::de::DeTable;
 
-use crate::change::Privacy;
+use crate::field::Privacy;
 use crate::names::{Identifier, Naming};
 use crate::spec::{Arrays, Evolution, Merge, Nested, Period};
 use section::Section;

@@ -12,9 +12,10 @@ mod segment;
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::change::{Change, Changes, Field, Fields, Value, Version};
+use crate::change::{Change, Changes, Value, Version};
 use crate::config::{self, Source};
 use crate::decimal::Decimal;
+use crate::field::{Field, Fields};
 use crate::record::{Batch, Record};
 use crate::rejection::{Reason, Rejection};
 use crate::spec::{Nested, TableId, Tables};

@@ -13,6 +13,7 @@ pub mod database;
 pub mod dead_letter;
 pub mod decimal;
 pub mod decode;
+pub mod field;
 pub mod ingest;
 pub mod maintain;
 pub mod names;

@@ -16,7 +16,8 @@ pub use rows::{Member, Row, TableWrite};
 pub use survey::new_partition;
 
 use crate::catalog::Catalog;
-use crate::change::{Changes, Fields};
+use crate::change::Changes;
+use crate::field::Fields;
 use crate::rejection::Rejection;
 use crate::spec::{TableId, Tables};
 use crate::timestamp::Timestamp;

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use crate::change::Field;
+use crate::field::Field;
 use crate::names::{Identifier, TableName};
 use crate::partition::Every;
 use crate::timestamp::Timestamp;

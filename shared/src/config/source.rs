@@ -2,7 +2,7 @@
 
 use super::section::Section;
 use super::{Format, Mistakes, Partition, Shape, Source};
-use crate::change::Privacy;
+use crate::field::Privacy;
 use crate::names::{Identifier, Naming};
 use crate::partition::Every;
 use crate::spec::{Arrays, Evolution, Nested, Period};

@@ -1,7 +1,7 @@
 //! Tables that the configuration declares, as what they should be.
 
-use crate::change::{Field, Fields};
 use crate::config::{Column, Kind, Partition, Table};
+use crate::field::{Field, Fields};
 use crate::names::{Identifier, TableName};
 use crate::spec::{ColumnSpec, MisfitRule, PartitionSpec, Rule, TableSpec};
 

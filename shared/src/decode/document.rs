@@ -6,7 +6,8 @@ use sha2::{Digest, Sha256};
 
 use super::malformed;
 use super::scan::{ScanError, Scanner};
-use crate::change::{Field, Fields, Privacy, Value};
+use crate::change::Value;
+use crate::field::{Field, Fields, Privacy};
 use crate::names::hex;
 use crate::rejection::Rejection;
 

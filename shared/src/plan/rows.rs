@@ -6,7 +6,8 @@ use std::sync::Arc;
 use super::survey::{Candidate, Slot, Survey};
 use super::{Plan, cell};
 use crate::catalog::Table;
-use crate::change::{Change, Changes, Field, Value, Version};
+use crate::change::{Change, Changes, Value, Version};
+use crate::field::Field;
 use crate::rejection::{Misfit, Reason};
 use crate::spec::{Merge, MisfitRule, OVERFLOW, Rule};
 

@@ -1,0 +1,258 @@
+//! Paths in a source's documents, as small numbers: what a value is called until the plan has found its column.
+//!
+//! A set of paths only grows, and only by what documents hold; [`crate::decode::Decoder::trim`] bounds it.
+
+use std::collections::HashMap;
+
+use crate::names::Naming;
+
+/// A path in the documents of a source, as a small number. [`Fields`] knows what it stands for.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Field(pub u32);
+
+impl Field {
+    /// The document itself.
+    pub const ROOT: Self = Self(0);
+}
+
+/// What is to be done with a private field before anything is stored.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Privacy {
+    /// It is as if the source had not sent it.
+    Drop,
+    /// Its SHA-256, in hexadecimal, stands in its place.
+    Sha256,
+}
+
+/// The paths met so far, each with its number. Numbers are stable for the life of the process only.
+#[derive(Debug)]
+pub struct Fields {
+    naming: Naming,
+    nodes: Vec<Node>,
+    capture_all: bool,
+}
+
+#[derive(Debug)]
+struct Node {
+    parent: Field,
+    key: Box<str>,
+    path: Box<str>,
+    column: Box<str>,
+    children: HashMap<Box<str>, Field, foldhash::fast::RandomState>,
+    /// The member that came first in this object when it was last seen, and the one that came after this member. Documents
+    /// of one kind name their members in one order, so that most are found by one comparison.
+    first: Field,
+    follower: Field,
+    privacy: Option<Privacy>,
+    private_within: bool,
+    captured: bool,
+    synthetic: bool,
+    container: bool,
+}
+
+impl Fields {
+    /// An empty set; `naming` makes the column names.
+    pub fn new(naming: Naming) -> Self {
+        let mut fields = Self { naming, nodes: Vec::new(), capture_all: false };
+        fields.push(Field::ROOT, "", "".into(), "".into());
+        fields.set_container(Field::ROOT);
+        fields
+    }
+
+    fn push(&mut self, parent: Field, key: &str, path: Box<str>, column: Box<str>) -> Field {
+        let field = Field(u32::try_from(self.nodes.len()).unwrap_or(u32::MAX));
+        let children = HashMap::default();
+        self.nodes.push(Node {
+            parent,
+            key: key.into(),
+            first: Field::ROOT,
+            follower: Field::ROOT,
+            path,
+            column,
+            children,
+            privacy: None,
+            private_within: false,
+            captured: false,
+            synthetic: false,
+            container: false,
+        });
+        field
+    }
+
+    fn node(&self, field: Field) -> &Node {
+        &self.nodes[field.0 as usize]
+    }
+
+    /// How many numbers are in use; every [`Field`] is below it.
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// The member `key` of the object at `parent`.
+    pub fn child(&mut self, parent: Field, key: &str) -> Field {
+        match self.node(parent).children.get(key) {
+            Some(&field) => field,
+            None => self.add(parent, key),
+        }
+    }
+
+    /// The same, where the member is met right after `before`, or first.
+    pub fn child_after(&mut self, parent: Field, before: Option<Field>, key: &str) -> Field {
+        let guess = before.map_or(self.node(parent).first, |before| self.node(before).follower);
+        if guess != Field::ROOT && *self.node(guess).key == *key {
+            return guess;
+        }
+        let found = self.child(parent, key);
+        match before {
+            None => self.nodes[parent.0 as usize].first = found,
+            Some(before) => self.nodes[before.0 as usize].follower = found,
+        }
+        found
+    }
+
+    fn add(&mut self, parent: Field, key: &str) -> Field {
+        let above = self.node(parent);
+        let step = key.replace('\\', "\\\\").replace('.', "\\.");
+        let path = if parent == Field::ROOT { step } else { format!("{}.{step}", above.path) };
+        let name = self.naming.normalise(key);
+        let column = match (above.column.is_empty(), name.is_empty()) {
+            (true, _) => name,
+            (false, true) => String::new(),
+            (false, false) => format!("{}_{name}", above.column),
+        };
+        let field = self.push(parent, key, path.into(), column.into());
+        self.nodes[parent.0 as usize].children.insert(key.into(), field);
+        field
+    }
+
+    /// A field that the decoder itself fills; it becomes a column only where one is declared for it.
+    pub fn synthetic(&mut self, name: &str) -> Field {
+        let field = self.child(Field::ROOT, name);
+        self.nodes[field.0 as usize].synthetic = true;
+        field
+    }
+
+    /// Whether the decoder itself fills the field.
+    pub fn is_synthetic(&self, field: Field) -> bool {
+        self.node(field).synthetic
+    }
+
+    /// The field at a configured path: steps parted by `.`, a literal dot written `\.`.
+    pub fn at(&mut self, path: &str) -> Field {
+        steps(path).iter().fold(Field::ROOT, |field, step| self.child(field, step))
+    }
+
+    /// The last step of the path, as the source writes it.
+    pub fn key(&self, field: Field) -> &str {
+        &self.node(field).key
+    }
+
+    /// The path, as a configuration would write it.
+    pub fn path(&self, field: Field) -> &str {
+        &self.node(field).path
+    }
+
+    /// The column name that the path suggests; empty where it has no ASCII letter or digit.
+    pub fn column(&self, field: Field) -> &str {
+        &self.node(field).column
+    }
+
+    /// The object that the field is a member of.
+    pub fn parent(&self, field: Field) -> Field {
+        self.node(field).parent
+    }
+
+    /// Whether `field` is `ancestor` or lies within it.
+    pub fn within(&self, field: Field, ancestor: Field) -> bool {
+        let mut at = field;
+        while at != ancestor && at != Field::ROOT {
+            at = self.parent(at);
+        }
+        at == ancestor
+    }
+
+    /// Whether nothing is known but the document itself.
+    pub fn is_empty(&self) -> bool {
+        self.nodes.len() <= 1
+    }
+
+    /// Lets the members of `field` be named as if they stood at the top (Segment's `properties` and `traits`).
+    pub fn without_prefix(&mut self, field: Field) {
+        self.nodes[field.0 as usize].column = "".into();
+    }
+
+    /// Marks a field as private.
+    pub fn set_privacy(&mut self, field: Field, privacy: Privacy) {
+        self.nodes[field.0 as usize].privacy = Some(privacy);
+        let mut above = field;
+        while above != Field::ROOT {
+            above = self.parent(above);
+            self.nodes[above.0 as usize].private_within = true;
+        }
+    }
+
+    /// Whether some member of `field`, however deep, is private.
+    pub fn private_within(&self, field: Field) -> bool {
+        self.node(field).private_within
+    }
+
+    /// What is to be done with the field before anything is stored.
+    pub fn privacy(&self, field: Field) -> Option<Privacy> {
+        self.node(field).privacy
+    }
+
+    /// Asks decoders for the object at `field` as a whole, beside its members.
+    pub fn capture(&mut self, field: Field) {
+        self.nodes[field.0 as usize].captured = true;
+    }
+
+    /// Asks decoders for every object as a whole, beside its members.
+    pub fn capture_all(&mut self) {
+        self.capture_all = true;
+    }
+
+    /// Whether some table wants the object at `field` as a whole.
+    pub fn captured(&self, field: Field) -> bool {
+        self.capture_all || self.node(field).captured
+    }
+
+    /// Marks an object that only holds others together: its members are fields even where nested objects stay whole.
+    pub fn set_container(&mut self, field: Field) {
+        self.nodes[field.0 as usize].container = true;
+    }
+
+    /// Whether the object only holds others together.
+    pub fn is_container(&self, field: Field) -> bool {
+        self.node(field).container
+    }
+}
+
+/// The steps of a configured path.
+pub fn steps(path: &str) -> Vec<String> {
+    let mut steps = vec![String::new()];
+    let mut characters = path.chars();
+    while let Some(character) = characters.next() {
+        match character {
+            '.' => steps.push(String::new()),
+            '\\' => steps.last_mut().into_iter().for_each(|step| step.extend(characters.next())),
+            _ => steps.last_mut().into_iter().for_each(|step| step.push(character)),
+        }
+    }
+    steps
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dot_in_a_key_is_not_a_step() {
+        let mut fields = Fields::new(Naming::Segment);
+        let dotted = fields.child(Field::ROOT, "a.b");
+        let nested = fields.at("a.b");
+        assert_ne!(dotted, nested);
+        assert_eq!(fields.path(dotted), r"a\.b");
+        assert_eq!(fields.at(r"a\.b"), dotted);
+        assert_eq!((fields.column(dotted), fields.column(nested)), ("a_b", "a_b"));
+    }
+}
