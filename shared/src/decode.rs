@@ -73,7 +73,7 @@ impl Decoder {
 
     /// Forgets what it remembers, if that has grown too large.
     pub fn trim(&mut self) {
-        if self.fields.len() > FIELDS_MAX {
+        if self.fields.count() > FIELDS_MAX {
             *self = Self::new(self.source.clone());
         }
     }

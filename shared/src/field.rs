@@ -84,7 +84,7 @@ impl Fields {
     }
 
     /// How many numbers are in use; every [`Field`] is below it.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.nodes.len()
     }
 
@@ -169,11 +169,6 @@ impl Fields {
             at = self.parent(at);
         }
         at == ancestor
-    }
-
-    /// Whether nothing is known but the document itself.
-    pub fn is_empty(&self) -> bool {
-        self.nodes.len() <= 1
     }
 
     /// Lets the members of `field` be named as if they stood at the top (Segment's `properties` and `traits`).

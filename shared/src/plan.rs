@@ -80,7 +80,7 @@ pub fn plan(
 
 /// The batch's changes by table, in the order of the tables' names.
 fn by_table(changes: &Changes<'_>, tables: &Tables) -> Vec<(TableId, Vec<usize>)> {
-    let mut lists: Vec<Vec<usize>> = vec![Vec::new(); tables.len()];
+    let mut lists: Vec<Vec<usize>> = vec![Vec::new(); tables.count()];
     for (index, change) in changes.list.iter().enumerate() {
         lists[change.table.0 as usize].push(index);
     }

@@ -210,23 +210,13 @@ impl Tables {
         id
     }
 
-    /// The table by its name.
-    pub fn find(&self, name: &TableName) -> Option<TableId> {
-        self.by_name.get(name).copied()
-    }
-
     /// What the table should be.
     pub fn get(&self, id: TableId) -> &TableSpec {
         &self.specs[id.0 as usize]
     }
 
-    /// Whether no table is known.
-    pub fn is_empty(&self) -> bool {
-        self.specs.is_empty()
-    }
-
     /// How many numbers are in use; every [`TableId`] is below it.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.specs.len()
     }
 }

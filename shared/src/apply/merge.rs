@@ -70,16 +70,15 @@ fn decide_all(write: &TableWrite, rows: &[Row], rule: Merge, stored: &[Stored]) 
 fn cells<'w>(
     write: &'w TableWrite,
     row: &Row,
-    decision: &Decision,
+    decision: &'w Decision,
     overflow: &'w [u8],
 ) -> impl Iterator<Item = &'w [u8]> {
     let members = &write.members[row.members.clone()];
-    let overflow_place = overflow_place(write);
-    let winners = decision.winners.clone();
-    winners.into_iter().enumerate().map(move |(place, winner)| match winner {
-        _ if Some(place) == overflow_place && !overflow.is_empty() => overflow,
+    let overflow_place = if overflow.is_empty() { None } else { overflow_place(write) };
+    decision.winners.iter().enumerate().map(move |(place, winner)| match winner {
+        _ if Some(place) == overflow_place => overflow,
         Some(member) => {
-            Some(write.cell(&members[member], place)).filter(|cell| !cell.is_empty()).unwrap_or(&cell::NULL)
+            Some(write.cell(&members[*member], place)).filter(|cell| !cell.is_empty()).unwrap_or(&cell::NULL)
         }
         None => &cell::NULL,
     })
@@ -103,9 +102,7 @@ async fn insert(
         let decision = &decisions[index];
         let mut overflow = Vec::new();
         if let Some(json) = &decision.overflow {
-            overflow.extend_from_slice(&(json.len() as i32 + 1).to_be_bytes());
-            overflow.push(1);
-            overflow.extend_from_slice(json.as_bytes());
+            cell::write_jsonb(json, &mut overflow);
         }
         copied.push(cells(write, &rows[index], decision, &overflow), decision.versions.as_deref().unwrap_or_default());
     }

@@ -5,6 +5,8 @@
 
 use std::borrow::Cow;
 
+use bytes::BufMut;
+
 use crate::catalog::Kind;
 use crate::change::Value;
 use crate::decimal::{Decimal, show_numeric};
@@ -154,6 +156,13 @@ fn holds_escaped_nul(json: &[u8]) -> bool {
         let before = json[..at].iter().rev().take_while(|&&byte| byte == b'\\').count();
         before % 2 == 0
     })
+}
+
+/// Appends the cell of JSON that is known to fit `jsonb`.
+pub fn write_jsonb(json: &str, out: &mut impl BufMut) {
+    out.put_i32(json.len() as i32 + 1);
+    out.put_u8(JSONB_VERSION);
+    out.put_slice(json.as_bytes());
 }
 
 /// The length in bytes of the cell that `cells` begins with, its own length word included.

@@ -73,7 +73,7 @@ impl<'p> Survey<'p> {
         let mut survey = Self {
             spec,
             fields,
-            slots: vec![Slot::Unresolved; fields.len()],
+            slots: vec![Slot::Unresolved; fields.count()],
             found,
             table,
             lacking: Vec::new(),
