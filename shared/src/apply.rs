@@ -12,15 +12,19 @@ mod copy;
 mod ddl;
 mod isolate;
 mod merge;
+mod replace;
 mod session;
 mod statement;
+mod tombstone;
+mod tuples;
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::time::Duration;
 
 use tokio_postgres::Client;
 
 pub use ddl::{begin, make_up};
+pub use tombstone::make as make_tombstones;
 
 use crate::catalog::CatalogError;
 use crate::database::fault::{Verdict, describe, judge};
@@ -50,9 +54,18 @@ pub struct Applied {
     pub rows: u64,
 }
 
-/// Tables where keys were met that were there already: there it pays to look before writing. Carried from batch to batch.
+/// What the last batch of each table met: it is the best guess of what the next one will meet.
 #[derive(Default, Debug)]
-pub struct Experience(HashSet<TableName>);
+pub struct Experience(HashMap<TableName, Hints>);
+
+/// What is guessed about the rows of a table before they are written. A wrong guess costs time only.
+#[derive(Clone, Copy, Default, Debug)]
+struct Hints {
+    /// Some of them will be there already, as new or newer: look before writing.
+    look_first: bool,
+    /// None of their keys will be there.
+    all_new: bool,
+}
 
 /// Why a batch could not be applied. Nothing of it is in the database, unless the connection broke during COMMIT.
 #[derive(Debug, thiserror::Error)]
@@ -155,6 +168,7 @@ struct Written {
     rows: u64,
     fates: Vec<(usize, Fate)>,
     met_known_keys: bool,
+    all_new: bool,
 }
 
 /// An attempt that PostgreSQL refused, and the row that it seems to have refused.

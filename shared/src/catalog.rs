@@ -10,7 +10,7 @@ mod load;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-pub use kind::Kind;
+pub use kind::{Element, Kind};
 pub use load::{CatalogError, fingerprints, load};
 
 use crate::names::{Identifier, TableName};
@@ -22,6 +22,8 @@ use crate::timestamp::Timestamp;
 #[derive(Default, Debug)]
 pub struct Catalog {
     tables: HashMap<TableName, Option<Arc<Table>>>,
+    /// Whether the writer's memory of deletes is known to be there.
+    pub tombstones: bool,
 }
 
 impl Catalog {
@@ -43,6 +45,7 @@ impl Catalog {
     /// Forgets a table, so that the database is asked again.
     pub fn forget(&mut self, name: &TableName) {
         self.tables.remove(name);
+        self.tombstones = false;
     }
 }
 
@@ -53,6 +56,8 @@ pub struct Table {
     pub name: TableName,
     /// PostgreSQL's number; 0 for a table that is only planned.
     pub oid: u32,
+    /// The numbers of its row type, and of the type of arrays of rows.
+    pub row_type: (u32, u32),
     /// Whether the writer may alter it.
     pub owned: bool,
     /// The columns, without dropped ones.
@@ -76,6 +81,8 @@ pub struct Column {
     pub name: Identifier,
     /// How values are written.
     pub kind: Kind,
+    /// The number of its type.
+    pub type_oid: u32,
     /// Its type in SQL, for messages and casts.
     pub sql_type: String,
     /// The path whose values it holds, from its comment.
@@ -103,6 +110,7 @@ impl Table {
         Self {
             name: spec.name.clone(),
             oid: 0,
+            row_type: (0, 0),
             owned: true,
             columns: Vec::new(),
             partitioned_by: spec.partition.map(|partition| spec.columns[partition.column].name.clone()),
@@ -110,6 +118,18 @@ impl Table {
             partitions: Vec::new(),
             unique: vec![spec.key_columns().map(|column| column.name.clone()).collect()],
             fingerprint: String::new(),
+        }
+    }
+
+    /// Makes columns that hold arrays be written as text and cast, where rows cannot be sent whole.
+    fn cast_arrays(&mut self) {
+        let unknown = self.columns.iter().any(|column| column.kind == Kind::Other);
+        let unique = &self.unique;
+        let keyed = |column: &Column| unique.iter().any(|key| key.contains(&column.name));
+        for column in self.columns.iter_mut().filter(|column| matches!(column.kind, Kind::Array(_))) {
+            if unknown || keyed(column) {
+                column.kind = Kind::Other;
+            }
         }
     }
 

@@ -26,13 +26,20 @@ pub enum Value<'a> {
     Json(Cow<'a, str>),
     /// A moment that the decoder has already read.
     Time(Timestamp),
+    /// Bytes.
+    Bytes(Cow<'a, [u8]>),
+    /// Texts, numbers or bytes, all of one kind.
+    List(Vec<Value<'a>>),
 }
 
 /// A total order over the changes of one key: what the source orders by, then a digest of the content.
 ///
 /// The digest makes the outcome independent of the order of arrival where two changes carry the same moment.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Version {
+    /// [`Version::LOADED`] for rows of a full load, which lose against all that a stream has said; [`Version::STREAMED`]
+    /// and above for a stream. At most 99.
+    pub era: u8,
     /// Microseconds since 1970, or the source's own whole number.
     pub order: i128,
     /// XXH3 of the document's bytes.
@@ -40,17 +47,49 @@ pub struct Version {
 }
 
 impl Version {
+    /// The era of full loads.
+    pub const LOADED: u8 = 0;
+    /// The era of streams.
+    pub const STREAMED: u8 = 1;
+
     /// Reads what `Display` writes.
     pub fn parse(text: &str) -> Option<Self> {
-        let (order, digest) = text.split_once('.')?;
-        Some(Self { order: order.parse().ok()?, digest: u64::from_str_radix(digest, 16).ok()? })
+        let mut parts = text.split('.');
+        let mut part = || parts.next();
+        let (era, length, digits, digest) = (part()?, part()?, part()?, part()?);
+        let order = match length.strip_prefix('-') {
+            Some(_) => format!("-{}", complement(digits)).parse().ok()?,
+            None => digits.parse().ok()?,
+        };
+        Some(Self { era: era.parse().ok()?, order, digest: u64::from_str_radix(digest, 16).ok()? })
     }
 }
 
+/// Era, length of the order, order, digest: as texts (in the order of their bytes) versions compare as versions, so that
+/// SQL can. A negative order is written as the complement of its digits.
 impl std::fmt::Display for Version {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}.{:016x}", self.order, self.digest)
+        let digits = self.order.unsigned_abs().to_string();
+        if self.order < 0 {
+            write!(f, "{:02}.-{:02}.{}.{:016x}", self.era, 99 - digits.len(), complement(&digits), self.digest)
+        } else {
+            write!(f, "{:02}.{:02}.{digits}.{:016x}", self.era, digits.len(), self.digest)
+        }
     }
+}
+
+/// Each digit's distance from nine.
+fn complement(digits: &str) -> String {
+    digits.bytes().map(|digit| char::from(b'0' + (b'9'.saturating_sub(digit)))).collect()
+}
+
+/// What a change does to the row of its key.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Operation {
+    /// The row is there, and is as the change says.
+    Put,
+    /// The row is gone, and its key is remembered.
+    Delete,
 }
 
 /// One record's word about one table.
@@ -60,6 +99,8 @@ pub struct Change {
     pub record: usize,
     /// The table.
     pub table: TableId,
+    /// What it does; of event tables always [`Operation::Put`].
+    pub operation: Operation,
     /// For entities: which of two changes of one key wins.
     pub version: Option<Version>,
     /// The record's values, in [`Changes::values`]; the table takes those in its scope.
@@ -80,10 +121,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn versions_order_by_moment_then_content_and_go_round_as_text() {
-        let version = |order, digest| Version { order, digest };
-        assert!(version(1, 9) < version(2, 0) && version(2, 0) < version(2, 1) && version(-5, 0) < version(1, 0));
-        let shown = version(-1_770_593_460_123_456, 0xab).to_string();
-        assert_eq!(Version::parse(&shown), Some(version(-1_770_593_460_123_456, 0xab)));
+    fn versions_order_by_era_moment_and_content_as_texts_too_and_go_round() {
+        let mut versions = Vec::new();
+        for era in [0, 1, 12] {
+            for order in
+                [i128::MIN + 1, -1_770_593_460_123_456, -100, -99, -5, 0, 7, 10, 1_770_593_460_123_456, i128::MAX]
+            {
+                versions.extend([0, 0xab, u64::MAX].map(|digest| Version { era, order, digest }));
+            }
+        }
+        assert!(versions.is_sorted());
+        let texts: Vec<String> = versions.iter().map(ToString::to_string).collect();
+        assert!(texts.is_sorted(), "{texts:?}");
+        for (text, version) in texts.iter().zip(versions) {
+            assert_eq!(Version::parse(text), Some(version));
+        }
     }
 }

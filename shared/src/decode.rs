@@ -12,7 +12,7 @@ mod segment;
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::change::{Change, Changes, Value, Version};
+use crate::change::{Change, Changes, Operation, Value, Version};
 use crate::config::{self, Source};
 use crate::decimal::Decimal;
 use crate::field::{Field, Fields};
@@ -121,7 +121,13 @@ impl Decoder {
                     Some(self.version(field, &changes.values[values.clone()], digest, target.table)?)
                 }
             };
-            changes.list.push(Change { record: index, table: target.table, version, values: values.clone() });
+            changes.list.push(Change {
+                record: index,
+                table: target.table,
+                operation: Operation::Put,
+                version,
+                values: values.clone(),
+            });
         }
         Ok(())
     }
@@ -138,9 +144,9 @@ impl Decoder {
             Some(Value::Time(moment)) => Some(i128::from(moment.0)),
             Some(Value::Text(text)) => Timestamp::parse(text).map(|moment| i128::from(moment.0)),
             Some(Value::Number(text)) => Decimal::parse(text).and_then(|number| number.to_integer()),
-            Some(Value::Null | Value::Bool(_) | Value::Json(_)) | None => None,
+            Some(Value::Null | Value::Bool(_) | Value::Json(_) | Value::Bytes(_) | Value::List(_)) | None => None,
         };
-        order.map(|order| Version { order, digest }).ok_or_else(|| {
+        order.map(|order| Version { era: Version::STREAMED, order, digest }).ok_or_else(|| {
             let path = self.fields.path(field).to_owned();
             Rejection::by(
                 self.tables.get(table).name.plain(),

@@ -179,6 +179,10 @@ impl Writer {
                 times.apply += applying.elapsed();
                 continue;
             }
+            if plan.deletes() && !self.catalog.tombstones {
+                ddl += apply::make_tombstones(client, limits).await?;
+                self.catalog.tombstones = true;
+            }
             let outcome = apply::apply(client, &plan, limits, &mut self.experience).await;
             times.apply += applying.elapsed();
             match outcome {

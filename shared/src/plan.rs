@@ -19,7 +19,7 @@ use crate::catalog::Catalog;
 use crate::change::Changes;
 use crate::field::Fields;
 use crate::rejection::Rejection;
-use crate::spec::{TableId, Tables};
+use crate::spec::{Deletes, TableId, Tables};
 use crate::timestamp::Timestamp;
 
 /// What is to be done about a batch.
@@ -35,6 +35,13 @@ pub struct Plan {
     pub expired: Vec<usize>,
     /// Records with a row that another record of the batch already holds.
     pub repeated: Vec<usize>,
+}
+
+impl Plan {
+    /// Whether some table's rows may be deleted.
+    pub fn deletes(&self) -> bool {
+        self.writes.iter().any(|write| write.deletes == Deletes::Hard)
+    }
 }
 
 /// The database has what the writer cannot work with; a person must act.

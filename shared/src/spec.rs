@@ -16,6 +16,8 @@ pub const OVERFLOW: &str = "_overflow";
 pub const VERSION: &str = "_version";
 /// The version of each column of a row that is merged by column.
 pub const VERSIONS: &str = "_versions";
+/// When a row was deleted at its source, for tables that keep deleted rows.
+pub const DELETED_AT: &str = "_deleted_at";
 
 /// A table of this process, as a small number.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -36,6 +38,8 @@ pub struct TableSpec {
     pub key: Vec<usize>,
     /// What a second change of a key does.
     pub rule: Rule,
+    /// What becomes of a row whose source is deleted.
+    pub deletes: Deletes,
     /// How the table is partitioned, if it is.
     pub partition: Option<PartitionSpec>,
     /// What becomes of undeclared fields.
@@ -117,6 +121,16 @@ pub enum Rule {
     Append,
     /// The row becomes what the newest changes say.
     Merge(Merge),
+}
+
+/// What becomes of a row that its source has deleted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Deletes {
+    /// The source deletes nothing.
+    Never,
+    /// It is deleted, and its key is remembered, so that an older change cannot bring it back. Changes are whole rows, but
+    /// for columns that a source leaves out on purpose.
+    Hard,
 }
 
 /// How changes of one key come together.

@@ -98,5 +98,5 @@ fn written(write: &TableWrite, rows: &[Row], there: &[bool], count: u64) -> Writ
     let fate = |known: bool| if known { Fate::Duplicate } else { Fate::Applied };
     let fates =
         rows.iter().zip(there).flat_map(|(row, &known)| records(write, row).map(move |record| (record, fate(known))));
-    Written { rows: count, fates: fates.collect(), met_known_keys: there.contains(&true) }
+    Written { rows: count, fates: fates.collect(), met_known_keys: there.contains(&true), all_new: false }
 }

@@ -8,7 +8,6 @@ use super::statement::{self, Array, parameters};
 use super::{ApplyError, Refused};
 use crate::catalog::Kind;
 use crate::plan::{TableWrite, cell};
-use crate::spec::VERSIONS;
 
 /// The signature of the format, no flags, no extension: <https://www.postgresql.org/docs/current/sql-copy.html>.
 const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
@@ -72,12 +71,7 @@ impl<'w> Rows<'w> {
             Form::Copy { chunks, chunk } => {
                 chunk.put_i16(self.write.columns.len() as i16 + 1);
                 cells.for_each(|cell| chunk.extend_from_slice(cell));
-                if self.own == Some(VERSIONS) {
-                    cell::write_jsonb(own, chunk);
-                } else {
-                    chunk.put_i32(own.len() as i32);
-                    chunk.put_slice(own.as_bytes());
-                }
+                cell::write_text(own, chunk);
                 cut(chunks, chunk);
             }
             Form::Insert { arrays } => {

@@ -5,12 +5,13 @@
 
 use super::append::append;
 use super::merge::merge;
+use super::replace::replace;
 use super::session::Session;
-use super::{Applied, ApplyError, Experience, Refused, Written, records};
+use super::{Applied, ApplyError, Experience, Hints, Refused, Written, records};
 use crate::database::fault::{Verdict, describe, judge};
 use crate::plan::{Row, TableWrite};
 use crate::rejection::{Reason, Rejection};
-use crate::spec::Rule;
+use crate::spec::{Merge, Rule};
 
 /// Writes one table's rows, all but those that PostgreSQL refuses.
 pub async fn write(
@@ -19,22 +20,24 @@ pub async fn write(
     experience: &mut Experience,
     applied: &mut Applied,
 ) -> Result<(), ApplyError> {
-    let look_first = experience.0.contains(&write.table.name);
+    let hints = experience.0.get(&write.table.name).copied().unwrap_or_default();
     // The parts still to be tried, the next one last, and how many rows are tried at once: fewer after a refusal, more
     // after each success, so that many bad rows do not make every good one travel again for each of them.
     let mut parts: Vec<Vec<Row>> = vec![write.rows.clone()];
     let mut size = write.rows.len();
-    let mut met_known_keys = false;
+    let mut met = Hints { look_first: false, all_new: true };
     while let Some(mut rows) = parts.pop() {
         if rows.len() > size {
             parts.push(rows.split_off(size));
         }
         session.savepoint().await?;
-        match attempt(session, write, &rows, look_first || met_known_keys).await {
+        let hints = Hints { look_first: hints.look_first || met.look_first, ..hints };
+        match attempt(session, write, &rows, hints).await {
             Ok(written) => {
                 session.keep().await?;
                 size = size.saturating_mul(2);
-                met_known_keys |= written.met_known_keys;
+                met.look_first |= written.met_known_keys;
+                met.all_new &= written.all_new;
                 applied.rows += written.rows;
                 applied.fates.extend(written.fates);
             }
@@ -49,23 +52,15 @@ pub async fn write(
             }
         }
     }
-    if met_known_keys {
-        experience.0.insert(write.table.name.clone());
-    } else {
-        experience.0.remove(&write.table.name);
-    }
+    experience.0.insert(write.table.name.clone(), met);
     Ok(())
 }
 
-async fn attempt(
-    session: &Session<'_>,
-    write: &TableWrite,
-    rows: &[Row],
-    look_first: bool,
-) -> Result<Written, Refused> {
+async fn attempt(session: &Session<'_>, write: &TableWrite, rows: &[Row], hints: Hints) -> Result<Written, Refused> {
     match write.rule {
-        Rule::Append => append(session, write, rows, look_first).await,
-        Rule::Merge(rule) => merge(session, write, rows, rule).await,
+        Rule::Append => append(session, write, rows, hints.look_first).await,
+        Rule::Merge(Merge::Row) => replace(session, write, rows, hints).await,
+        Rule::Merge(Merge::Column) => merge(session, write, rows, Merge::Column).await,
     }
 }
 

@@ -1,27 +1,41 @@
-//! Entities: what is stored is read under a lock, decided upon, and written; nobody can come between.
+//! Entities with care: what is stored is read under a lock, decided upon, and written; nobody can come between.
+
+use std::collections::BTreeMap;
 
 use tokio_postgres::Row as Found;
 
 use super::append::key_arrays;
 use super::copy::Rows;
 use super::session::Session;
-use super::statement::{self, Array, COLUMNS_A_MASK, parameters};
-use super::{ApplyError, Refused, Written};
+use super::statement::{self, Array, COLUMNS_A_MASK, NEW_FIELDS, Set, mask_name, parameters};
+use super::tombstone::{self, KeyDigest};
+use super::tuples::Tuples;
+use super::{ApplyError, Refused, Written, records};
 use crate::catalog::Kind;
 use crate::database::fault::is_unique_violation;
-use crate::plan::merge::{Decision, Stored, decide};
+use crate::plan::merge::{Action, Decision, Stored, StoredRow, Take, by_field, decide};
 use crate::plan::{Row, TableWrite, cell};
-use crate::spec::{Merge, OVERFLOW, VERSION, VERSIONS};
+use crate::spec::{Deletes, Merge, OVERFLOW, VERSION, VERSIONS};
+
+/// With more different sets of columns than this, one statement with masks is cheaper than one for each set.
+const SETS_MAX: usize = 8;
 
 /// Merges the rows.
 pub async fn merge(session: &Session<'_>, write: &TableWrite, rows: &[Row], rule: Merge) -> Result<Written, Refused> {
-    let mut stored = read(session, write, rows, rule).await?;
+    let keys = match write.deletes {
+        Deletes::Never => Vec::new(),
+        Deletes::Hard => tombstone::digests(write, rows),
+    };
+    let merging = Merging { session, write, rows, rule, keys };
+    let mut stored = merging.read().await?;
     loop {
-        let decisions = decide_all(write, rows, rule, &stored)?;
-        match insert(session, write, rows, rule, &stored, &decisions).await {
-            Ok(inserted) => {
-                let updated = update(session, write, rows, rule, &stored, &decisions).await?;
-                return Ok(written(write, rows, &decisions, inserted + updated));
+        let decisions = merging.decide(&stored)?;
+        match merging.write(&stored, &decisions).await {
+            Ok(Some(count)) => return Ok(written(write, rows, &decisions, count)),
+            // Another writer deleted a key that was not there: its lock could not be had before the row was.
+            Ok(None) => {
+                session.undo().await?;
+                stored = merging.read().await?;
             }
             Err(refused) => {
                 let ApplyError::Database(error) = &refused.error else { return Err(refused) };
@@ -31,9 +45,9 @@ pub async fn merge(session: &Session<'_>, write: &TableWrite, rows: &[Row], rule
                 // Another writer's new key: its row is there now. The locks taken so far are given back first, so that
                 // they are again taken in the order of the keys.
                 session.undo().await?;
-                let now = read(session, write, rows, rule).await?;
-                let appeared = |(now, before): (&Stored, &Stored)| *now != Stored::Absent && *before == Stored::Absent;
-                if !now.iter().zip(&stored).any(appeared) {
+                let now = merging.read().await?;
+                let absent = |stored: &Stored| stored.row == StoredRow::Absent;
+                if !now.iter().zip(&stored).any(|(now, before)| !absent(now) && absent(before)) {
                     return Err(refused);
                 }
                 stored = now;
@@ -43,30 +57,149 @@ pub async fn merge(session: &Session<'_>, write: &TableWrite, rows: &[Row], rule
 }
 
 /// The column that keeps a row's version.
-fn version_column(rule: Merge) -> &'static str {
+pub fn version_column(rule: Merge) -> &'static str {
     match rule {
         Merge::Row => VERSION,
         Merge::Column => VERSIONS,
     }
 }
 
-async fn read(session: &Session<'_>, write: &TableWrite, rows: &[Row], rule: Merge) -> Result<Vec<Stored>, ApplyError> {
-    let keys = key_arrays(write, rows.iter());
-    let statement = statement::locked_versions(write, version_column(rule));
-    let mut stored = vec![Stored::Absent; rows.len()];
-    let found: Vec<Found> = session.client.query_typed(&statement, &parameters(&keys)).await?;
-    for row in found {
-        let ordinal = row.get::<_, i64>(0) as usize - 1;
-        stored[ordinal] = Stored::Present(row.get(1));
+struct Merging<'m> {
+    session: &'m Session<'m>,
+    write: &'m TableWrite,
+    rows: &'m [Row],
+    rule: Merge,
+    /// The keys as tombstones know them; empty where nothing is deleted.
+    keys: Vec<KeyDigest>,
+}
+
+impl Merging<'_> {
+    /// Reads what is stored of each key. Rows first: who holds a row's lock finds its tombstones settled.
+    async fn read(&self) -> Result<Vec<Stored>, ApplyError> {
+        let keys = key_arrays(self.write, self.rows.iter());
+        let statement = statement::locked_versions(self.write, version_column(self.rule));
+        let mut stored = vec![Stored::default(); self.rows.len()];
+        let found: Vec<Found> = self.session.client.query_typed(&statement, &parameters(&keys)).await?;
+        for row in found {
+            let ordinal = row.get::<_, i64>(0) as usize - 1;
+            stored[ordinal].row = StoredRow::Present(row.get(1));
+        }
+        if !self.keys.is_empty() {
+            let tombstones = tombstone::read(self.session, self.write, &self.keys).await?;
+            stored.iter_mut().zip(tombstones).for_each(|(stored, tombstone)| stored.tombstone = tombstone);
+        }
+        Ok(stored)
     }
-    Ok(stored)
+
+    fn decide(&self, stored: &[Stored]) -> Result<Vec<Decision>, ApplyError> {
+        self.rows.iter().zip(stored).map(|(row, stored)| Ok(decide(self.write, row, self.rule, stored)?)).collect()
+    }
+
+    /// Does what was decided; how many rows were written or deleted. `None` if a tombstone came between.
+    async fn write(&self, stored: &[Stored], decisions: &[Decision]) -> Result<Option<u64>, Refused> {
+        let absent = |index: &usize| stored[*index].row == StoredRow::Absent;
+        let of = |action: Action| (0..self.rows.len()).filter(move |&index| decisions[index].action == action);
+        // A delete makes a row, too, where there is none: the entry in the index is the lock of its key.
+        let locks_keys = !self.write.exclusive();
+        let new: Vec<usize> = of(Action::Put).chain(of(Action::Delete).filter(|_| locks_keys)).filter(absent).collect();
+        let inserted = self.insert(&new, decisions).await?;
+        if !new.is_empty() && !self.keys.is_empty() {
+            let keys: Vec<KeyDigest> = new.iter().map(|&index| self.keys[index]).collect();
+            let now = tombstone::read(self.session, self.write, &keys).await?;
+            if new.iter().zip(now).any(|(&index, now)| now != stored[index].tombstone) {
+                return Ok(None);
+            }
+        }
+        let changed: Vec<usize> = of(Action::Put).filter(|index| !absent(index)).collect();
+        let updated = self.update(&changed, decisions).await?;
+        let dead = decisions.iter().zip(&self.keys);
+        let dead: Vec<_> = dead.filter_map(|(decision, key)| Some((*key, decision.tombstone?))).collect();
+        tombstone::bury(self.session, self.write, &dead).await?;
+        let deleted: Vec<&Row> = of(Action::Delete).map(|index| &self.rows[index]).collect();
+        delete(self.session, self.write, &deleted).await?;
+        let stubs = new.iter().filter(|&&index| decisions[index].action == Action::Delete).count();
+        Ok(Some(inserted - stubs as u64 + updated + deleted.len() as u64))
+    }
+
+    async fn insert(&self, new: &[usize], decisions: &[Decision]) -> Result<u64, Refused> {
+        // In the order of the keys, as every writer does.
+        let mut new = new.to_vec();
+        new.sort_unstable();
+        let mut copied = Rows::new(self.write, Some(version_column(self.rule)));
+        for &index in &new {
+            let decision = &decisions[index];
+            let mut overflow = Vec::new();
+            if let Some(json) = &decision.overflow {
+                cell::write_jsonb(json, &mut overflow);
+            }
+            copied.push(cells(self.write, &self.rows[index], decision, &overflow), &decision.versions);
+        }
+        let by_place =
+            |refused: Refused| Refused { row: refused.row.and_then(|line| new.get(line).copied()), ..refused };
+        copied.write(self.session).await.map_err(by_place)
+    }
+
+    /// Updates the rows, those with the same set of columns in one statement.
+    async fn update(&self, changed: &[usize], decisions: &[Decision]) -> Result<u64, ApplyError> {
+        let mut by_set: BTreeMap<Vec<usize>, Vec<usize>> = BTreeMap::new();
+        for &index in changed {
+            let columns = decisions[index].columns.iter().enumerate().skip(self.write.key);
+            let set = columns.filter(|(_, take)| **take != Take::Keep).map(|(place, _)| place).collect();
+            by_set.entry(set).or_default().push(index);
+        }
+        if by_set.len() > SETS_MAX {
+            return self.update_set(&Set::Masked, changed, decisions).await;
+        }
+        let mut count = 0;
+        for (places, rows) in &by_set {
+            count += self.update_set(&Set::Same(places), rows, decisions).await?;
+        }
+        Ok(count)
+    }
+
+    async fn update_set(&self, set: &Set<'_>, rows: &[usize], decisions: &[Decision]) -> Result<u64, ApplyError> {
+        let write = self.write;
+        let version = version_column(self.rule);
+        let by_field = by_field(write).then(|| overflow_place(write)).flatten();
+        let merges_fields = by_field.filter(|_| rows.iter().any(|&index| decisions[index].overflow.is_some()));
+        let masks = match set {
+            Set::Same(_) => 0,
+            Set::Masked => write.columns.len().div_ceil(COLUMNS_A_MASK),
+        };
+        let fields = merges_fields.map(|_| (NEW_FIELDS.to_owned(), Kind::Text { characters_max: None }));
+        let extra = fields.into_iter().chain((0..masks).map(|number| (mask_name(number), Kind::Int8)));
+        let mut tuples = Tuples::new(write, version, extra.collect());
+        for &index in rows {
+            let decision = &decisions[index];
+            let mut own: Vec<Vec<u8>> = Vec::new();
+            if merges_fields.is_some() {
+                let mut cell = Vec::new();
+                match &decision.overflow {
+                    Some(json) => cell::write_text(json, &mut cell),
+                    None => cell.extend_from_slice(&cell::NULL),
+                }
+                own.push(cell);
+            }
+            own.extend(decision.columns.chunks(COLUMNS_A_MASK).take(masks).map(mask_cell));
+            let own: Vec<&[u8]> = own.iter().map(Vec::as_slice).collect();
+            tuples.push(cells(write, &self.rows[index], decision, &[]), &decision.versions, &own);
+        }
+        let statement = statement::update(write, version, set, by_field, merges_fields.is_some(), &tuples.source());
+        let arrays = tuples.arrays();
+        Ok(self.session.client.execute_typed(&statement, &parameters(&arrays)).await?)
+    }
 }
 
-fn decide_all(write: &TableWrite, rows: &[Row], rule: Merge, stored: &[Stored]) -> Result<Vec<Decision>, ApplyError> {
-    rows.iter().zip(stored).map(|(row, stored)| Ok(decide(write, row, rule, stored)?)).collect()
+/// Deletes the rows of some keys.
+pub async fn delete(session: &Session<'_>, write: &TableWrite, rows: &[&Row]) -> Result<u64, ApplyError> {
+    if rows.is_empty() {
+        return Ok(0);
+    }
+    let keys: Vec<Array> = key_arrays(write, rows.iter().copied());
+    Ok(session.client.execute_typed(&statement::delete(write), &parameters(&keys)).await?)
 }
 
-/// The cells of a row as decided: the winner's, or NULL.
+/// The cells of a row as decided.
 fn cells<'w>(
     write: &'w TableWrite,
     row: &Row,
@@ -75,12 +208,12 @@ fn cells<'w>(
 ) -> impl Iterator<Item = &'w [u8]> {
     let members = &write.members[row.members.clone()];
     let overflow_place = if overflow.is_empty() { None } else { overflow_place(write) };
-    decision.winners.iter().enumerate().map(move |(place, winner)| match winner {
+    decision.columns.iter().enumerate().map(move |(place, take)| match take {
         _ if Some(place) == overflow_place => overflow,
-        Some(member) => {
+        Take::Of(member) => {
             Some(write.cell(&members[*member], place)).filter(|cell| !cell.is_empty()).unwrap_or(&cell::NULL)
         }
-        None => &cell::NULL,
+        Take::Keep | Take::Null => &cell::NULL,
     })
 }
 
@@ -88,75 +221,15 @@ fn overflow_place(write: &TableWrite) -> Option<usize> {
     statement::columns(write).position(|column| column.name.as_str() == OVERFLOW)
 }
 
-async fn insert(
-    session: &Session<'_>,
-    write: &TableWrite,
-    rows: &[Row],
-    rule: Merge,
-    stored: &[Stored],
-    decisions: &[Decision],
-) -> Result<u64, Refused> {
-    let mut copied = Rows::new(write, Some(version_column(rule)));
-    let new: Vec<usize> = (0..rows.len()).filter(|&index| stored[index] == Stored::Absent).collect();
-    for &index in &new {
-        let decision = &decisions[index];
-        let mut overflow = Vec::new();
-        if let Some(json) = &decision.overflow {
-            cell::write_jsonb(json, &mut overflow);
-        }
-        copied.push(cells(write, &rows[index], decision, &overflow), decision.versions.as_deref().unwrap_or_default());
-    }
-    let by_place = |refused: Refused| Refused { row: refused.row.and_then(|line| new.get(line).copied()), ..refused };
-    copied.write(session).await.map_err(by_place)
-}
-
-async fn update(
-    session: &Session<'_>,
-    write: &TableWrite,
-    rows: &[Row],
-    rule: Merge,
-    stored: &[Stored],
-    decisions: &[Decision],
-) -> Result<u64, ApplyError> {
-    let text = Kind::Text { characters_max: None };
-    let masks = write.columns.len().div_ceil(COLUMNS_A_MASK);
-    let mut arrays: Vec<Array> = statement::columns(write).map(|column| Array::of(column.kind)).collect();
-    arrays.extend([Array::of(text), Array::of(text)]);
-    arrays.extend((0..masks).map(|_| Array::of(Kind::Int8)));
-    let mut count = 0;
-    for (index, decision) in decisions.iter().enumerate().filter(|(index, _)| stored[*index] != Stored::Absent) {
-        let Some(versions) = &decision.versions else { continue };
-        count += 1;
-        let (columns, own) = arrays.split_at_mut(write.columns.len());
-        columns.iter_mut().zip(cells(write, &rows[index], decision, &[])).for_each(|(array, cell)| array.push(cell));
-        own[0].push_text(versions);
-        match &decision.overflow {
-            Some(json) => own[1].push_text(json),
-            None => own[1].push(&cell::NULL),
-        }
-        own[2..]
-            .iter_mut()
-            .zip(decision.winners.chunks(COLUMNS_A_MASK))
-            .for_each(|(array, chunk)| array.push_number(mask(chunk)));
-    }
-    if count == 0 {
-        return Ok(0);
-    }
-    let arrays: Vec<Array> = arrays.into_iter().map(Array::finished).collect();
-    let by_field = (rule == Merge::Column).then(|| overflow_place(write)).flatten();
-    let statement = statement::update(write, version_column(rule), by_field);
-    Ok(session.client.execute_typed(&statement, &parameters(&arrays)).await?)
-}
-
 /// A bit for each column that is written.
-fn mask(winners: &[Option<usize>]) -> i64 {
-    winners.iter().enumerate().map(|(bit, winner)| i64::from(winner.is_some()) << bit).sum()
+fn mask_cell(columns: &[Take]) -> Vec<u8> {
+    let mask: i64 = columns.iter().enumerate().map(|(bit, take)| i64::from(*take != Take::Keep) << bit).sum();
+    [&8i32.to_be_bytes()[..], &mask.to_be_bytes()[..]].concat()
 }
 
 fn written(write: &TableWrite, rows: &[Row], decisions: &[Decision], count: u64) -> Written {
-    let fates = rows
-        .iter()
-        .zip(decisions)
-        .flat_map(|(row, decision)| super::records(write, row).zip(decision.members.iter().copied()));
-    Written { rows: count, fates: fates.collect(), met_known_keys: false }
+    let fates = rows.iter().zip(decisions);
+    let fates = fates.flat_map(|(row, decision)| records(write, row).zip(decision.members.iter().copied()));
+    let met_known_keys = decisions.iter().any(|decision| decision.action == Action::Keep);
+    Written { rows: count, fates: fates.collect(), met_known_keys, all_new: false }
 }

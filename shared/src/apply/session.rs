@@ -18,8 +18,11 @@ impl<'c> Session<'c> {
     /// The lock is the one that any write takes; taken first, it makes the comparison hold for the whole transaction. All
     /// settings are local to the transaction, so that no pooler has to pin the connection.
     pub async fn begin(client: &'c Client, limits: Limits, writes: &[TableWrite]) -> Result<Self, ApplyError> {
-        let locks: String =
-            writes.iter().map(|write| format!("LOCK TABLE ONLY {} IN ROW EXCLUSIVE MODE;", write.table.name)).collect();
+        let lock = |write: &TableWrite| {
+            let mode = if write.exclusive() { "SHARE ROW EXCLUSIVE" } else { "ROW EXCLUSIVE" };
+            format!("LOCK TABLE ONLY {} IN {mode} MODE;", write.table.name)
+        };
+        let locks: String = writes.iter().map(lock).collect();
         let begin = format!(
             "BEGIN; SET LOCAL statement_timeout = {}; SET LOCAL lock_timeout = {}; SET CONSTRAINTS ALL IMMEDIATE; {locks}",
             limits.statement.as_millis(),

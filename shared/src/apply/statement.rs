@@ -9,7 +9,7 @@ use tokio_postgres::types::{IsNull, ToSql, Type};
 
 use crate::catalog::{Column, Kind};
 use crate::names::TableName;
-use crate::plan::TableWrite;
+use crate::plan::{TableWrite, cell};
 
 /// An array parameter in binary form, its elements already encoded.
 #[derive(Debug)]
@@ -33,6 +33,23 @@ impl Array {
         Self { bytes, elements: 0, array: kind.array() }
     }
 
+    /// An empty array of rows of a table.
+    pub fn of_rows(row_type: u32, array_type: u32) -> Self {
+        let mut bytes = BytesMut::with_capacity(1024);
+        for word in [1, 1, row_type as i32, 0, 1] {
+            bytes.put_i32(word);
+        }
+        let element = Type::new(String::new(), row_type, tokio_postgres::types::Kind::Simple, String::new());
+        let kind = tokio_postgres::types::Kind::Array(element);
+        Self { bytes, elements: 0, array: Type::new(String::new(), array_type, kind, String::new()) }
+    }
+
+    /// Appends a row: the number of its columns, and for each the number of its type and its cell.
+    pub fn push_row(&mut self, row: &[u8]) {
+        self.bytes.put_i32(row.len() as i32);
+        self.push(row);
+    }
+
     /// Appends a cell.
     pub fn push(&mut self, cell: &[u8]) {
         self.bytes.extend_from_slice(cell);
@@ -41,14 +58,8 @@ impl Array {
 
     /// Appends a text.
     pub fn push_text(&mut self, text: &str) {
-        self.bytes.put_i32(text.len() as i32);
-        self.push(text.as_bytes());
-    }
-
-    /// Appends a whole number to an array of `bigint`.
-    pub fn push_number(&mut self, number: i64) {
-        self.bytes.put_i32(8);
-        self.push(&number.to_be_bytes());
+        cell::write_text(text, &mut self.bytes);
+        self.elements += 1;
     }
 
     /// The array with its length filled in.
@@ -85,7 +96,7 @@ pub fn columns(write: &TableWrite) -> impl Iterator<Item = &Column> {
 }
 
 /// `$first, $first+1, …`
-fn placeholders(first: usize, count: usize) -> String {
+pub fn placeholders(first: usize, count: usize) -> String {
     (first..first + count).map(|number| format!("${number}")).collect::<Vec<_>>().join(", ")
 }
 
@@ -99,15 +110,19 @@ fn cast(value: String, column: &Column) -> String {
     match column.kind {
         Kind::Enum | Kind::Other => format!("{value}::{}", column.sql_type),
         Kind::Text { .. } | Kind::Bool | Kind::Int2 | Kind::Int4 | Kind::Int8 | Kind::Numeric { .. } => value,
+        Kind::Bytea | Kind::Array(_) => value,
         Kind::Float4 | Kind::Float8 | Kind::Timestamp { .. } | Kind::Date | Kind::Uuid | Kind::Json | Kind::Jsonb => {
             value
         }
     }
 }
 
-fn key_condition(write: &TableWrite) -> String {
-    let equal =
-        |(place, column): (usize, &Column)| format!("t.{} = {}", column.name, cast(format!("u.c{place}"), column));
+fn aliased(place: usize, column: &Column) -> String {
+    cast(format!("u.c{place}"), column)
+}
+
+fn key_condition(write: &TableWrite, value: impl Fn(usize, &Column) -> String) -> String {
+    let equal = |(place, column): (usize, &Column)| format!("t.{} = {}", column.name, value(place, column));
     columns(write).take(write.key).enumerate().map(equal).collect::<Vec<_>>().join(" AND ")
 }
 
@@ -117,7 +132,7 @@ pub fn existing_keys(write: &TableWrite, relation: &TableName) -> String {
         "SELECT u.n FROM unnest({}) WITH ORDINALITY AS u ({}, n) WHERE EXISTS (SELECT FROM {relation} t WHERE {})",
         placeholders(1, write.key),
         aliases(write.key),
-        key_condition(write),
+        key_condition(write, aliased),
     )
 }
 
@@ -129,8 +144,32 @@ pub fn locked_versions(write: &TableWrite, version: &str) -> String {
         placeholders(1, write.key),
         aliases(write.key),
         write.table.name,
-        key_condition(write),
+        key_condition(write, aliased),
     )
+}
+
+/// Where a statement takes its rows from: what follows its `FROM`, a table called `u` with the table's column names.
+pub struct Source {
+    /// The expression, parameters included.
+    pub from: String,
+    /// Whether columns of types that the writer does not know come as text.
+    pub as_text: bool,
+}
+
+impl Source {
+    fn value(&self, column: &Column) -> String {
+        let value = format!("u.{}", column.name);
+        if self.as_text { cast(value, column) } else { value }
+    }
+
+    /// The value of the version column.
+    fn own(&self, write: &TableWrite, name: &str) -> String {
+        let sql_type = write.table.position(name).map(|at| write.table.columns[at].sql_type.as_str());
+        match sql_type {
+            Some(sql_type) if self.as_text => format!("u.\"{name}\"::{sql_type}"),
+            Some(_) | None => format!("u.\"{name}\""),
+        }
+    }
 }
 
 /// A binary COPY of the columns, and of one more where the writer keeps one.
@@ -161,35 +200,99 @@ pub fn insert(write: &TableWrite, own: Option<&str>) -> String {
 /// How many columns one mask of an update speaks for.
 pub const COLUMNS_A_MASK: usize = 63;
 
-/// Updates rows by key. The parameters: the columns, the version column, the overflow's new fields, and as many masks as the
-/// columns need, in which a set bit says that the column is written.
-pub fn update(write: &TableWrite, version: &str, overflow: Option<usize>) -> String {
-    let count = write.columns.len();
-    let masks = count.div_ceil(COLUMNS_A_MASK);
-    let set = columns(write).enumerate().skip(write.key).filter(|(place, _)| Some(*place) != overflow).map(
-        |(place, column)| {
-            let bit = 1i64 << (place % COLUMNS_A_MASK);
-            let mask = count + 2 + place / COLUMNS_A_MASK;
-            let value = cast(format!("u.c{place}"), column);
-            format!("{name} = CASE WHEN u.c{mask} & {bit} <> 0 THEN {value} ELSE t.{name} END", name = column.name)
-        },
-    );
-    let own_type = if version == crate::spec::VERSIONS { "::jsonb" } else { "" };
-    let set = set.chain([format!("\"{version}\" = u.c{count}{own_type}")]);
-    // The overflow is merged field by field: what is not new stays.
-    let set = set.chain(overflow.map(|place| {
-        let name = &write.table.columns[write.columns[place]].name;
-        format!(
-            "{name} = CASE WHEN u.c{0} IS NULL THEN t.{name} ELSE coalesce(t.{name}, '{{}}') || u.c{0}::jsonb END",
-            count + 1
-        )
-    }));
+/// Which columns an update writes.
+pub enum Set<'p> {
+    /// In every row these, by their places.
+    Same(&'p [usize]),
+    /// In each row those whose bits are set in its masks, see [`mask_name`].
+    Masked,
+}
+
+/// The name of the parameter that holds an overflow's new fields, where the overflow is merged field by field.
+pub const NEW_FIELDS: &str = "(new fields)";
+
+/// The name of the parameter that holds one mask of a [`Set::Masked`].
+pub fn mask_name(number: usize) -> String {
+    format!("(mask {number})")
+}
+
+/// Updates rows by key from `source`, whose columns have the table's names.
+pub fn update(
+    write: &TableWrite,
+    version: &str,
+    set: &Set<'_>,
+    by_field: Option<usize>,
+    merges_fields: bool,
+    source: &Source,
+) -> String {
+    let whole = columns(write).enumerate().skip(write.key).filter(|(place, _)| Some(*place) != by_field);
+    let assignments: Vec<String> = whole
+        .filter(|(place, _)| match set {
+            Set::Same(places) => places.contains(place),
+            Set::Masked => true,
+        })
+        .map(|(place, column)| {
+            let (name, value) = (&column.name, source.value(column));
+            match set {
+                Set::Same(_) => format!("{name} = {value}"),
+                Set::Masked => {
+                    let (mask, bit) = (place / COLUMNS_A_MASK, 1i64 << (place % COLUMNS_A_MASK));
+                    format!("{name} = CASE WHEN u.\"{}\" & {bit} <> 0 THEN {value} ELSE t.{name} END", mask_name(mask))
+                }
+            }
+        })
+        .chain([format!("\"{version}\" = {}", source.own(write, version))])
+        // What is not new stays.
+        .chain(by_field.filter(|_| merges_fields).map(|place| {
+            let name = &write.table.columns[write.columns[place]].name;
+            format!(
+                "{name} = CASE WHEN u.\"{NEW_FIELDS}\" IS NULL THEN t.{name} \
+                 ELSE coalesce(t.{name}, '{{}}') || u.\"{NEW_FIELDS}\"::jsonb END"
+            )
+        }))
+        .collect();
     format!(
-        "UPDATE {} t SET {} FROM unnest({}) AS u ({}) WHERE {}",
+        "UPDATE {} t SET {} FROM {} WHERE {}",
         write.table.name,
+        assignments.join(", "),
+        source.from,
+        key_condition(write, |_, column| source.value(column)),
+    )
+}
+
+/// The columns of the table's index that keeps its keys unique, if it is one index for the whole table.
+pub fn conflict_target(write: &TableWrite) -> Option<String> {
+    let key: Vec<_> = columns(write).take(write.key).map(|column| &column.name).collect();
+    let unique = write.table.unique.iter().find(|unique| unique.iter().all(|column| key.contains(&column)))?;
+    Some(unique.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))
+}
+
+/// Inserts rows, and replaces those that are older; tells how many were written, and how many of them are new.
+pub fn upsert(write: &TableWrite, version: &str, target: &str, source: &Source) -> String {
+    let names: Vec<String> =
+        columns(write).map(|column| column.name.to_string()).chain([format!("\"{version}\"")]).collect();
+    let values = columns(write).map(|column| source.value(column)).chain([source.own(write, version)]);
+    let set = names.iter().skip(write.key).map(|name| format!("{name} = excluded.{name}"));
+    format!(
+        "WITH written AS (INSERT INTO {} AS t ({}) SELECT {} FROM {} ON CONFLICT ({target}) DO UPDATE SET {} \
+         WHERE t.\"{version}\" IS NULL OR t.\"{version}\" COLLATE \"C\" < excluded.\"{version}\" COLLATE \"C\" \
+         RETURNING xmax = 0 AS is_new) \
+         SELECT count(*), count(*) FILTER (WHERE is_new) FROM written",
+        write.table.name,
+        names.join(", "),
+        values.collect::<Vec<_>>().join(", "),
+        source.from,
         set.collect::<Vec<_>>().join(", "),
-        placeholders(1, count + 2 + masks),
-        aliases(count + 2 + masks),
-        key_condition(write),
+    )
+}
+
+/// Deletes rows by key.
+pub fn delete(write: &TableWrite) -> String {
+    format!(
+        "DELETE FROM {} t USING unnest({}) AS u ({}) WHERE {}",
+        write.table.name,
+        placeholders(1, write.key),
+        aliases(write.key),
+        key_condition(write, aliased),
     )
 }

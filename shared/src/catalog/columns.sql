@@ -1,7 +1,7 @@
 -- The columns of the wanted tables, each with the type that its values are written as: a domain's base, resolved to the end.
-SELECT n.nspname, c.relname, c.oid, pg_has_role(c.relowner, 'USAGE') AS owned,
+SELECT n.nspname, c.relname, c.oid, c.reltype AS row_type, rt.typarray AS row_array, pg_has_role(c.relowner, 'USAGE') AS owned,
        pt.partstrat::text AS strategy, part.attname AS partitioned_by,
-       a.attname, format_type(a.atttypid, a.atttypmod) AS sql_type,
+       a.attname, a.atttypid, format_type(a.atttypid, a.atttypmod) AS sql_type,
        base.typname, base.typtype::text, base.builtin, base.typmod,
        a.attnotnull AND NOT a.atthasdef AND a.attidentity = '' AS required,
        a.attgenerated <> '' OR a.attidentity = 'a' AS generated,
@@ -9,6 +9,7 @@ SELECT n.nspname, c.relname, c.oid, pg_has_role(c.relowner, 'USAGE') AS owned,
 FROM unnest($1::text[], $2::text[]) AS wanted (schema_name, table_name)
 JOIN pg_namespace n ON n.nspname = wanted.schema_name
 JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = wanted.table_name AND c.relkind IN ('r', 'p')
+JOIN pg_type rt ON rt.oid = c.reltype
 LEFT JOIN pg_partitioned_table pt ON pt.partrelid = c.oid
 LEFT JOIN pg_attribute part ON part.attrelid = c.oid AND pt.partnatts = 1 AND part.attnum = pt.partattrs[0] AND part.attnum > 0
 JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped

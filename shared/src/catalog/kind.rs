@@ -42,10 +42,36 @@ pub enum Kind {
     Json,
     /// `jsonb`.
     Jsonb,
+    /// `bytea`.
+    Bytea,
+    /// `text[]`, `numeric[]` or `bytea[]`.
+    Array(Element),
     /// An enum: written as the text of its label.
     Enum,
     /// Any other type: written as text and cast by PostgreSQL.
     Other,
+}
+
+/// What an array holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Element {
+    /// `text`.
+    Text,
+    /// `numeric` without precision.
+    Numeric,
+    /// `bytea`.
+    Bytea,
+}
+
+impl Element {
+    /// How the elements are written.
+    pub fn kind(self) -> Kind {
+        match self {
+            Self::Text => Kind::Text { characters_max: None },
+            Self::Numeric => Kind::Numeric { modifier: None },
+            Self::Bytea => Kind::Bytea,
+        }
+    }
 }
 
 impl Kind {
@@ -75,6 +101,10 @@ impl Kind {
             "uuid" => Self::Uuid,
             "json" => Self::Json,
             "jsonb" => Self::Jsonb,
+            "bytea" => Self::Bytea,
+            "_text" => Self::Array(Element::Text),
+            "_numeric" if plain.is_none() => Self::Array(Element::Numeric),
+            "_bytea" => Self::Array(Element::Bytea),
             _ => Self::Other,
         }
     }
@@ -82,7 +112,9 @@ impl Kind {
     /// The element type of an array parameter that carries such values.
     pub fn array(self) -> Type {
         match self {
-            Self::Text { .. } | Self::Enum | Self::Other => Type::TEXT_ARRAY,
+            // An array within an array has no type of its own: the catalog's reader makes it one of text, to be cast.
+            Self::Text { .. } | Self::Enum | Self::Other | Self::Array(_) => Type::TEXT_ARRAY,
+            Self::Bytea => Type::BYTEA_ARRAY,
             Self::Bool => Type::BOOL_ARRAY,
             Self::Int2 => Type::INT2_ARRAY,
             Self::Int4 => Type::INT4_ARRAY,

@@ -49,6 +49,7 @@ pub async fn load(client: &Client, catalog: &mut Catalog, names: &[TableName]) -
             add_relation(table, &row)?;
         }
     }
+    found.values_mut().for_each(Table::cast_arrays);
     let mut found: HashMap<TableName, Table> = found.into_values().map(|table| (table.name.clone(), table)).collect();
     for name in unknown {
         catalog.learn(name.clone(), found.remove(name));
@@ -76,6 +77,7 @@ fn table(oid: u32, row: &Row) -> Table {
     Table {
         name: name(row.get("nspname"), row.get("relname")),
         oid,
+        row_type: (row.get("row_type"), row.get("row_array")),
         owned: row.get("owned"),
         columns: Vec::new(),
         partitioned_otherwise: strategy.is_some() && by.is_none(),
@@ -90,6 +92,7 @@ fn column(row: &Row) -> Option<(u32, Column)> {
     let column = Column {
         name: Identifier::exact(row.get("attname"))?,
         kind: Kind::of(row.get("typname"), row.get("typtype"), row.get("builtin"), row.get("typmod")),
+        type_oid: row.get("atttypid"),
         sql_type: row.get("sql_type"),
         original: row.get("original"),
         required: row.get("required"),

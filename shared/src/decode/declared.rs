@@ -3,7 +3,7 @@
 use crate::config::{Column, Kind, Partition, Table};
 use crate::field::{Field, Fields};
 use crate::names::{Identifier, TableName};
-use crate::spec::{ColumnSpec, MisfitRule, PartitionSpec, Rule, TableSpec};
+use crate::spec::{ColumnSpec, Deletes, MisfitRule, PartitionSpec, Rule, TableSpec};
 
 /// The field that holds a record's place in its stream; a document with a key of this name is refused.
 pub const PLACE: &str = "(place)";
@@ -91,6 +91,7 @@ pub fn table(
         scope,
         key,
         rule,
+        deletes: Deletes::Never,
         partition,
         evolution: shape.evolution,
         nested: shape.nested,

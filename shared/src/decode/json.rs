@@ -75,6 +75,7 @@ impl Route {
                 Value::Text(found) => found == text,
                 Value::Number(found) => found == text,
                 Value::Null | Value::Bool(_) | Value::Json(_) | Value::Time(_) => false,
+                Value::Bytes(_) | Value::List(_) => false,
             })
         })
     }

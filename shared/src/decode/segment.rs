@@ -26,7 +26,7 @@ use crate::field::{Field, Fields};
 use crate::names::{Identifier, TableName};
 use crate::record::Record;
 use crate::rejection::Rejection;
-use crate::spec::{ColumnSpec, Merge, Rule, TableSpec, Tables};
+use crate::spec::{ColumnSpec, Deletes, Merge, Rule, TableSpec, Tables};
 use crate::timestamp::Timestamp;
 
 /// Parts of a call that Segment's warehouses do not store.
@@ -386,6 +386,7 @@ impl Specs<'_> {
             scope: scope.to_vec(),
             key: vec![0],
             rule,
+            deletes: Deletes::Never,
             partition: None,
             evolution: shape.evolution,
             nested: shape.nested,

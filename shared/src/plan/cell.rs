@@ -7,7 +7,10 @@ use std::borrow::Cow;
 
 use bytes::BufMut;
 
-use crate::catalog::Kind;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+
+use crate::catalog::{Element, Kind};
 use crate::change::Value;
 use crate::decimal::{Decimal, show_numeric};
 use crate::rejection::Misfit;
@@ -43,7 +46,13 @@ pub fn write(kind: Kind, value: &Value<'_>, out: &mut Vec<u8>) -> Result<(), Mis
 fn content(kind: Kind, value: &Value<'_>, out: &mut Vec<u8>) -> Result<(), Misfit> {
     match kind {
         Kind::Text { characters_max } => text(value, characters_max, out)?,
-        Kind::Enum | Kind::Other => text(value, None, out)?,
+        Kind::Enum => text(value, None, out)?,
+        Kind::Other => match array_literal(value)? {
+            Some(array) => text(&Value::Text(Cow::Owned(array)), None, out)?,
+            None => text(value, None, out)?,
+        },
+        Kind::Bytea => out.extend_from_slice(bytes(value)?),
+        Kind::Array(element) => array(element, value, out)?,
         Kind::Bool => out.push(u8::from(boolean(value)?)),
         Kind::Int2 => out.extend_from_slice(&integer::<i16>(value)?.to_be_bytes()),
         Kind::Int4 => out.extend_from_slice(&integer::<i32>(value)?.to_be_bytes()),
@@ -77,6 +86,8 @@ fn text(value: &Value<'_>, characters_max: Option<usize>, out: &mut Vec<u8>) -> 
         Value::Number(text) => Cow::Borrowed(text),
         Value::Bool(flag) => Cow::Borrowed(if *flag { "true" } else { "false" }),
         Value::Time(moment) => Cow::Owned(moment.to_string()),
+        Value::Bytes(bytes) => Cow::Owned(BASE64.encode(bytes)),
+        Value::List(_) => as_json(value)?,
         Value::Null => return Err(Misfit::Kind),
     };
     if memchr::memchr(0, text.as_bytes()).is_some() {
@@ -95,7 +106,50 @@ fn boolean(value: &Value<'_>) -> Result<bool, Misfit> {
         Value::Text(text) if text == "true" => Ok(true),
         Value::Text(text) if text == "false" => Ok(false),
         Value::Text(_) | Value::Null | Value::Number(_) | Value::Json(_) | Value::Time(_) => Err(Misfit::Kind),
+        Value::Bytes(_) | Value::List(_) => Err(Misfit::Kind),
     }
+}
+
+/// Bytes are never made of text: nothing says how it would be encoded.
+fn bytes<'a>(value: &'a Value<'_>) -> Result<&'a [u8], Misfit> {
+    match value {
+        Value::Bytes(bytes) => Ok(bytes),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Text(_) => Err(Misfit::Kind),
+        Value::Json(_) | Value::Time(_) | Value::List(_) => Err(Misfit::Kind),
+    }
+}
+
+/// An array of one dimension: <https://www.postgresql.org/docs/current/arrays.html>; without elements it has none.
+fn array(element: Element, value: &Value<'_>, out: &mut Vec<u8>) -> Result<(), Misfit> {
+    let Value::List(values) = value else { return Err(Misfit::Kind) };
+    let kind = element.kind();
+    let dimensions = i32::from(!values.is_empty());
+    for word in [dimensions, 0, kind.element().oid() as i32] {
+        out.put_i32(word);
+    }
+    if dimensions > 0 {
+        out.put_i32(i32::try_from(values.len()).map_err(|_too_many| Misfit::Length)?);
+        out.put_i32(1);
+    }
+    values.iter().try_for_each(|value| write(kind, value, out))
+}
+
+/// An array as PostgreSQL reads it from text, bytes in hexadecimal; `None` for any other value.
+fn array_literal(value: &Value<'_>) -> Result<Option<String>, Misfit> {
+    let Value::List(values) = value else { return Ok(None) };
+    let element = |value: &Value<'_>| {
+        let text = match value {
+            Value::Bytes(bytes) => format!("\\x{}", crate::names::hex(bytes)),
+            Value::Text(text) => text.to_string(),
+            Value::Number(text) => (*text).to_owned(),
+            Value::Null | Value::Bool(_) | Value::Json(_) | Value::Time(_) | Value::List(_) => {
+                return Err(Misfit::Kind);
+            }
+        };
+        Ok(format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"")))
+    };
+    let elements: Vec<String> = values.iter().map(element).collect::<Result<_, Misfit>>()?;
+    Ok(Some(format!("{{{}}}", elements.join(","))))
 }
 
 fn number<'a>(value: &'a Value<'_>) -> Result<Decimal<'a>, Misfit> {
@@ -103,6 +157,7 @@ fn number<'a>(value: &'a Value<'_>) -> Result<Decimal<'a>, Misfit> {
         Value::Number(text) => text,
         Value::Text(text) => &**text,
         Value::Null | Value::Bool(_) | Value::Json(_) | Value::Time(_) => return Err(Misfit::Kind),
+        Value::Bytes(_) | Value::List(_) => return Err(Misfit::Kind),
     };
     Decimal::parse(text).ok_or(Misfit::Kind)
 }
@@ -117,6 +172,7 @@ pub fn moment(value: &Value<'_>) -> Result<Timestamp, Misfit> {
         Value::Time(moment) => Ok(*moment),
         Value::Text(text) => Timestamp::parse(text).ok_or(Misfit::Range),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::Json(_) => Err(Misfit::Kind),
+        Value::Bytes(_) | Value::List(_) => Err(Misfit::Kind),
     }
 }
 
@@ -124,6 +180,7 @@ fn date(value: &Value<'_>) -> Result<i32, Misfit> {
     match value {
         Value::Text(text) => parse_date(text).ok_or(Misfit::Range),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::Json(_) | Value::Time(_) => Err(Misfit::Kind),
+        Value::Bytes(_) | Value::List(_) => Err(Misfit::Kind),
     }
 }
 
@@ -146,6 +203,11 @@ pub fn as_json<'a>(value: &'a Value<'_>) -> Result<Cow<'a, str>, Misfit> {
         Value::Json(text) => Cow::Borrowed(&**text),
         Value::Text(text) => Cow::Owned(quoted(text)),
         Value::Time(moment) => Cow::Owned(quoted(&moment.to_string())),
+        Value::Bytes(bytes) => Cow::Owned(quoted(&BASE64.encode(bytes))),
+        Value::List(values) => {
+            let elements: Vec<_> = values.iter().map(as_json).collect::<Result<_, Misfit>>()?;
+            Cow::Owned(format!("[{}]", elements.join(",")))
+        }
     };
     if holds_escaped_nul(json.as_bytes()) { Err(Misfit::Nul) } else { Ok(json) }
 }
@@ -163,6 +225,12 @@ pub fn write_jsonb(json: &str, out: &mut impl BufMut) {
     out.put_i32(json.len() as i32 + 1);
     out.put_u8(JSONB_VERSION);
     out.put_slice(json.as_bytes());
+}
+
+/// Appends the cell of a text that is known to fit.
+pub fn write_text(text: &str, out: &mut impl BufMut) {
+    out.put_i32(text.len() as i32);
+    out.put_slice(text.as_bytes());
 }
 
 /// The length in bytes of the cell that `cells` begins with, its own length word included.
@@ -191,7 +259,7 @@ pub fn show(kind: Kind, cell: &[u8]) -> String {
         Kind::Float8 => f64::from_bits(wide(content) as u64).to_string(),
         Kind::Timestamp { .. } => Timestamp::from_postgres(wide(content)).to_string(),
         Kind::Date => date_from_postgres(wide(content) as i32).to_string()[..10].to_owned(),
-        Kind::Uuid => crate::names::hex(content),
+        Kind::Uuid | Kind::Bytea | Kind::Array(_) => crate::names::hex(content),
     }
 }
 

@@ -80,6 +80,10 @@ pub enum Inferred {
     Moment,
     Array,
     Object,
+    Bytes,
+    Texts,
+    Numbers,
+    ByteStrings,
 }
 
 impl Inferred {
@@ -93,6 +97,12 @@ impl Inferred {
             Value::Json(text) if text.starts_with('{') => Some(Self::Object),
             Value::Json(_) => Some(Self::Array),
             Value::Time(_) => Some(Self::Moment),
+            Value::Bytes(_) => Some(Self::Bytes),
+            Value::List(values) => match values.first().and_then(Self::of) {
+                Some(Self::Numeric) => Some(Self::Numbers),
+                Some(Self::Bytes) => Some(Self::ByteStrings),
+                Some(_) | None => Some(Self::Texts),
+            },
         }
     }
 
@@ -109,6 +119,10 @@ impl Inferred {
             (Self::Boolean, _) => "boolean",
             (Self::Moment, _) => "timestamptz",
             (Self::Object, _) | (Self::Array, Arrays::Jsonb) => "jsonb",
+            (Self::Bytes, _) => "bytea",
+            (Self::Texts, _) => "text[]",
+            (Self::Numbers, _) => "numeric[]",
+            (Self::ByteStrings, _) => "bytea[]",
         }
     }
 }

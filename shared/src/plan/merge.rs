@@ -6,12 +6,11 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::rows::{Member, Row, TableWrite};
-use crate::change::Version;
-use crate::spec::{Merge, OVERFLOW};
+use crate::change::{Operation, Version};
+use crate::spec::{Deletes, Merge, OVERFLOW, Rule};
 
 /// Parts the overflow column's name from the field's within `_versions`: the overflow is merged field by field.
 const OVERFLOW_PREFIX: &str = "_overflow/";
@@ -22,14 +21,40 @@ const JSONB_HEADER: usize = 5;
 /// What is to be done about one row.
 #[derive(Debug, PartialEq)]
 pub struct Decision {
-    /// For each column written: the change whose value it takes, by its place among the row's members.
-    pub winners: Vec<Option<usize>>,
-    /// The overflow fields that are written, as a JSON object.
+    /// What becomes of the row.
+    pub action: Action,
+    /// For each column written: what it takes.
+    pub columns: Vec<Take>,
+    /// The overflow fields that are written, as a JSON object, where the overflow is merged field by field.
     pub overflow: Option<String>,
-    /// The row's new `_version` or `_versions`; `None` where nothing is written.
-    pub versions: Option<String>,
+    /// The row's new `_version` or `_versions`, where it is put.
+    pub versions: String,
+    /// The version of a delete that is to be remembered.
+    pub tombstone: Option<Version>,
     /// What became of each member.
     pub members: Vec<Fate>,
+}
+
+/// What becomes of a row.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Action {
+    /// It stays as it is.
+    Keep,
+    /// It is written.
+    Put,
+    /// It is deleted.
+    Delete,
+}
+
+/// What a column takes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Take {
+    /// It keeps what it has; NULL in a new row.
+    Keep,
+    /// NULL: its value is older than a delete.
+    Null,
+    /// The value of a change, by its place among the row's members.
+    Of(usize),
 }
 
 /// What became of one change.
@@ -48,10 +73,27 @@ pub enum Fate {
 #[error("the stored version of a row of {0} cannot be read: the column is the writer's own")]
 pub struct UnreadableVersion(String);
 
+impl UnreadableVersion {
+    /// Of a table.
+    pub fn of(table: &str) -> Self {
+        Self(table.to_owned())
+    }
+}
+
 /// What the database holds of a key.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Stored {
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Stored {
+    /// The row.
+    pub row: StoredRow,
+    /// The version of the newest delete that is remembered.
+    pub tombstone: Option<Version>,
+}
+
+/// The row of a key.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub enum StoredRow {
     /// No row.
+    #[default]
     Absent,
     /// A row and its version column; a row without a version is older than any change.
     Present(Option<String>),
@@ -63,39 +105,47 @@ pub enum Stored {
 /// A version column that the writer has not written.
 pub fn decide(write: &TableWrite, row: &Row, merge: Merge, stored: &Stored) -> Result<Decision, UnreadableVersion> {
     let members = &write.members[row.members.clone()];
-    let unreadable = || UnreadableVersion(write.table.name.plain());
-    let text = match stored {
-        Stored::Absent | Stored::Present(None) => None,
-        Stored::Present(Some(text)) => Some(text),
+    let unreadable = || UnreadableVersion::of(&write.table.name.plain());
+    let text = match &stored.row {
+        StoredRow::Absent | StoredRow::Present(None) => None,
+        StoredRow::Present(Some(text)) => Some(text),
     };
     match merge {
         Merge::Row => {
             let version = text.map(|text| Version::parse(text).ok_or_else(unreadable)).transpose()?;
-            Ok(decide_row(write, members, version))
+            Ok(decide_row(write, members, version.max(stored.tombstone)))
         }
         Merge::Column => {
             let versions = text.map(|text| parse_versions(text).ok_or_else(unreadable)).transpose()?;
-            Ok(decide_columns(write, members, versions.unwrap_or_default(), *stored == Stored::Absent))
+            Ok(decide_columns(write, members, versions.unwrap_or_default(), stored))
         }
     }
 }
 
 fn decide_row(write: &TableWrite, members: &[Member], stored: Option<Version>) -> Decision {
-    let newest = members.last().and_then(|member| member.version);
-    let wins = newest > stored;
+    let newest = members.last();
+    let version = newest.and_then(|member| member.version);
+    let wins = version > stored;
     let mut fates: Vec<Fate> = members
         .iter()
         .map(|member| match member.version {
-            version if version == newest && wins => Fate::Applied,
-            version if version == stored => Fate::Duplicate,
+            of_member if of_member == version && wins => Fate::Applied,
+            of_member if of_member == stored => Fate::Duplicate,
             _ => Fate::Superseded,
         })
         .collect();
     repeated_are_duplicates(members, &mut fates);
+    let deleted = newest.is_some_and(|newest| newest.operation == Operation::Delete);
     Decision {
-        winners: vec![wins.then(|| members.len() - 1); write.columns.len()],
+        action: match (wins, deleted) {
+            (false, _) => Action::Keep,
+            (true, false) => Action::Put,
+            (true, true) => Action::Delete,
+        },
+        columns: vec![Take::Of(members.len() - 1); write.columns.len()],
         overflow: None,
-        versions: newest.filter(|_| wins).map(|version| version.to_string()),
+        versions: version.map(|version| version.to_string()).unwrap_or_default(),
+        tombstone: version.filter(|_| wins && deleted),
         members: fates,
     }
 }
@@ -109,54 +159,110 @@ fn repeated_are_duplicates(members: &[Member], fates: &mut [Fate]) {
     }
 }
 
-fn decide_columns(write: &TableWrite, members: &[Member], mut versions: Versions, new: bool) -> Decision {
+/// Column by column. A delete is a floor: what is not newer than it is gone, whenever it arrives.
+fn decide_columns<'s>(
+    write: &'s TableWrite,
+    members: &[Member],
+    mut versions: Versions<'s>,
+    stored: &Stored,
+) -> Decision {
+    let deletes = members.iter().filter(|member| member.operation == Operation::Delete);
+    let newest_delete = deletes.filter_map(|member| member.version).max();
+    let floor = stored.tombstone.max(newest_delete);
+    let mut columns = vec![Take::Keep; write.columns.len()];
+    let name = |place: usize| write.table.columns[write.columns[place]].name.as_str();
+    let known = versions.len();
+    versions.retain(|(_, version)| Some(*version) > floor);
+    let cleared = versions.len() < known;
+    if cleared {
+        let kept = |place: usize| versions.iter().any(|(column, _)| column == name(place));
+        (write.key..write.columns.len()).filter(|&place| !kept(place)).for_each(|place| columns[place] = Take::Null);
+    }
     let mut fates: Vec<Option<Fate>> = vec![None; members.len()];
-    let mut winners = vec![None; write.columns.len()];
-    let mut overflow = BTreeMap::new();
+    let mut overflow: BTreeMap<String, &str> = BTreeMap::new();
+    let mut wins = cleared;
     // From the newest change to the oldest, the first that carries a column offers it; older ones cannot win it any more.
     for (index, member) in members.iter().enumerate().rev() {
+        if member.version <= floor {
+            let remembered = member.operation == Operation::Delete && member.version == stored.tombstone;
+            let buried = member.operation == Operation::Delete && member.version == floor && !remembered;
+            fates[index] = Some(if buried {
+                Fate::Applied
+            } else if remembered {
+                Fate::Duplicate
+            } else {
+                Fate::Superseded
+            });
+            continue;
+        }
+        if write.deletes == Deletes::Hard {
+            // That the row is there is a word of its own: a change may carry nothing but the key.
+            let fate = settle(&mut versions, name(0).into(), member.version);
+            wins |= fate == Fate::Applied;
+            fates[index] = Some(fate);
+        }
         for place in (write.key..write.columns.len()).filter(|&place| !write.cell(member, place).is_empty()) {
-            let column = &write.table.columns[write.columns[place]];
-            if column.name.as_str() == OVERFLOW {
+            if by_field(write) && name(place) == OVERFLOW {
                 for (name, json) in overflow_fields(write.cell(member, place)) {
-                    let fate = settle(&mut versions, &name, member.version);
+                    let fate = settle(&mut versions, name.clone().into(), member.version);
                     fates[index] = fates[index].max(Some(fate));
                     if fate == Fate::Applied {
                         overflow.insert(name, json);
                     }
                 }
             } else {
-                let fate = settle(&mut versions, column.name.as_str(), member.version);
+                let fate = settle(&mut versions, name(place).into(), member.version);
                 fates[index] = fates[index].max(Some(fate));
-                winners[place] = (fate == Fate::Applied).then_some(index).or(winners[place]);
+                if fate == Fate::Applied {
+                    columns[place] = Take::Of(index);
+                }
             }
         }
     }
-    // A change that carries nothing but the key makes the row, or says nothing new.
+    let absent = stored.row == StoredRow::Absent;
+    let survives = members.last().is_some_and(|member| member.version > floor)
+        || (write.deletes == Deletes::Hard && versions.iter().any(|(column, _)| column == name(0)))
+        || (write.deletes == Deletes::Never && !absent);
     let mut fates: Vec<Fate> = fates.into_iter().map(|fate| fate.unwrap_or(Fate::Duplicate)).collect();
-    if new && let Some(fate) = fates.last_mut() {
+    // A change that carries nothing but the key makes the row, or says nothing new.
+    if absent
+        && survives
+        && let Some(fate) = fates.last_mut()
+    {
         *fate = Fate::Applied;
     }
     repeated_are_duplicates(members, &mut fates);
-    let wins = new || !overflow.is_empty() || winners.iter().any(Option::is_some);
+    wins |= absent || !overflow.is_empty() || columns.iter().any(|take| *take != Take::Keep);
+    let tombstone = newest_delete.filter(|_| newest_delete > stored.tombstone);
     // The key belongs to every change alike.
-    winners[..write.key].fill(Some(members.len() - 1));
+    columns[..write.key].fill(Take::Of(members.len() - 1));
     let member = |(name, json): (&String, &&str)| {
         let path = name.strip_prefix(OVERFLOW_PREFIX).unwrap_or(name);
         format!("{}:{json}", serde_json::Value::from(path))
     };
     let overflow =
         (!overflow.is_empty()).then(|| format!("{{{}}}", overflow.iter().map(member).collect::<Vec<_>>().join(",")));
-    Decision { winners, overflow, versions: wins.then(|| write_versions(&versions)), members: fates }
+    let action = match (survives, tombstone) {
+        (true, _) if wins => Action::Put,
+        (false, Some(_)) => Action::Delete,
+        (true | false, _) => Action::Keep,
+    };
+    let versions = if action == Action::Put { write_versions(&versions) } else { "{}".to_owned() };
+    Decision { action, columns, overflow, versions, tombstone, members: fates }
+}
+
+/// Whether the overflow is merged field by field. Where rows are deleted, changes are whole rows, and so is the overflow.
+pub fn by_field(write: &TableWrite) -> bool {
+    write.rule == Rule::Merge(Merge::Column) && write.deletes == Deletes::Never
 }
 
 /// The version of each column, and of each field of the overflow. Rows are narrow enough to look through.
-type Versions = Vec<(String, Version)>;
+type Versions<'s> = Vec<(Cow<'s, str>, Version)>;
 
 /// Offers a column's (or overflow field's) value of a version; tells what becomes of it, and remembers the winner.
-fn settle(versions: &mut Versions, name: &str, version: Option<Version>) -> Fate {
+fn settle<'s>(versions: &mut Versions<'s>, name: Cow<'s, str>, version: Option<Version>) -> Fate {
     let Some(version) = version else { return Fate::Superseded };
-    match versions.iter_mut().find(|(known, _)| known == name) {
+    match versions.iter_mut().find(|(known, _)| *known == name) {
         Some((_, stored)) if *stored == version => Fate::Duplicate,
         Some((_, stored)) if *stored > version => Fate::Superseded,
         Some((_, stored)) => {
@@ -164,7 +270,7 @@ fn settle(versions: &mut Versions, name: &str, version: Option<Version>) -> Fate
             Fate::Applied
         }
         None => {
-            versions.push((name.to_owned(), version));
+            versions.push((name, version));
             Fate::Applied
         }
     }
@@ -177,28 +283,32 @@ fn overflow_fields(cell: &[u8]) -> Vec<(String, &str)> {
     json.into_iter().flatten().map(|(name, value)| (format!("{OVERFLOW_PREFIX}{name}"), value.get())).collect()
 }
 
-#[derive(Deserialize)]
-struct Written<'a>(#[serde(borrow)] BTreeMap<Cow<'a, str>, Vec<Cow<'a, str>>>);
+/// Reads `{"VERSION": ["column", …], …}`; names without an escape, which is nearly all, are borrowed.
+fn parse_versions(text: &str) -> Option<Versions<'_>> {
+    if let Ok(plain) = serde_json::from_str::<BTreeMap<&str, Vec<&str>>>(text) {
+        return collect_versions(plain);
+    }
+    collect_versions(serde_json::from_str::<BTreeMap<String, Vec<String>>>(text).ok()?)
+}
 
-/// Reads `{"VERSION": ["column", …], …}`.
-fn parse_versions(text: &str) -> Option<Versions> {
-    let stored: Written<'_> = serde_json::from_str(text).ok()?;
+fn collect_versions<'s, T: AsRef<str> + Into<Cow<'s, str>>>(stored: BTreeMap<T, Vec<T>>) -> Option<Versions<'s>> {
     let mut versions = Versions::new();
-    for (version, columns) in stored.0 {
-        let version = Version::parse(&version)?;
-        versions.extend(columns.into_iter().map(|column| (column.into_owned(), version)));
+    for (version, columns) in stored {
+        let version = Version::parse(version.as_ref())?;
+        versions.extend(columns.into_iter().map(|column| (column.into(), version)));
     }
     Some(versions)
 }
 
-fn write_versions(versions: &Versions) -> String {
+fn write_versions(versions: &Versions<'_>) -> String {
     let mut by_version: BTreeMap<Version, Vec<&str>> = BTreeMap::new();
     for (column, version) in versions {
         by_version.entry(*version).or_default().push(column);
     }
     let member = |(version, columns): (&Version, &mut Vec<&str>)| {
         columns.sort_unstable();
-        format!("\"{version}\":{}", serde_json::Value::from(&**columns))
+        // A list of texts is always JSON.
+        format!("\"{version}\":{}", serde_json::to_string(columns).unwrap_or_default())
     };
     format!("{{{}}}", by_version.iter_mut().map(member).collect::<Vec<_>>().join(","))
 }

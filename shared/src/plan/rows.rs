@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use super::survey::{Candidate, Slot, Survey};
 use super::{Plan, cell};
-use crate::catalog::Table;
-use crate::change::{Change, Changes, Value, Version};
+use crate::catalog::{Column, Table};
+use crate::change::{Change, Changes, Operation, Value, Version};
 use crate::field::Field;
 use crate::rejection::{Misfit, Reason};
-use crate::spec::{Merge, MisfitRule, OVERFLOW, Rule};
+use crate::spec::{Deletes, Merge, MisfitRule, OVERFLOW, Rule};
 
 /// What is written to one table.
 #[derive(Debug)]
@@ -18,6 +18,8 @@ pub struct TableWrite {
     pub table: Arc<Table>,
     /// What a second change of a key does.
     pub rule: Rule,
+    /// What becomes of a row whose source is deleted.
+    pub deletes: Deletes,
     /// The columns written, as places in `table.columns`. The key's come first.
     pub columns: Vec<usize>,
     /// How many columns make the key.
@@ -45,6 +47,8 @@ pub struct Row {
 pub struct Member {
     /// The record that says it.
     pub record: usize,
+    /// What it does to the row.
+    pub operation: Operation,
     /// Its version, for entities.
     pub version: Option<Version>,
     encoded: usize,
@@ -67,8 +71,21 @@ impl TableWrite {
         &self.members[row.members.end - 1]
     }
 
+    /// Whether no other writer may be at work on the table: rows are deleted, and a row that holds a key's place until the
+    /// delete is done cannot be made of the key alone.
+    pub fn exclusive(&self) -> bool {
+        let needed =
+            |&(position, column): &(usize, &Column)| column.required && !self.columns[..self.key].contains(&position);
+        self.deletes == Deletes::Hard && self.table.columns.iter().enumerate().any(|column| needed(&column))
+    }
+
+    /// The cells of a member's key, one after the other.
+    pub fn key_cells(&self, member: &Member) -> &[u8] {
+        self.cells(member, 0..self.key)
+    }
+
     fn key(&self, encoded: usize) -> &[u8] {
-        self.cells(&Member { record: 0, version: None, encoded }, 0..self.key)
+        self.key_cells(&Member { record: 0, operation: Operation::Put, version: None, encoded })
     }
 }
 
@@ -79,7 +96,7 @@ pub fn write(survey: &Survey<'_>, candidates: &[Candidate], changes: &Changes<'_
     let mut encoded = Vec::with_capacity(candidates.len());
     for candidate in candidates {
         let change = &changes.list[candidate.change];
-        match encoder.change(&changes.values[change.values.clone()]) {
+        match encoder.change(change.operation, &changes.values[change.values.clone()]) {
             Ok(()) => encoded.push((candidate.partition, change)),
             Err(reason) => plan.rejected.push((change.record, survey.rejection(reason))),
         }
@@ -116,7 +133,7 @@ impl<'s, 'v> Encoder<'s, 'v> {
             Slot::Column(position, _) => Some(*position),
             Slot::Unresolved | Slot::Skip | Slot::Lacking(_) | Slot::Overflow | Slot::Unknown => None,
         });
-        let whole_row = spec.rule == Rule::Merge(Merge::Row);
+        let whole_row = spec.rule == Rule::Merge(Merge::Row) || spec.deletes == Deletes::Hard;
         let of_the_source = (0..table.columns.len()).filter(|&position| {
             let column = &table.columns[position];
             let declared = spec.columns.iter().any(|c| c.name == column.name && c.field.is_some());
@@ -142,6 +159,7 @@ impl<'s, 'v> Encoder<'s, 'v> {
             write: TableWrite {
                 table: table.clone(),
                 rule: spec.rule,
+                deletes: spec.deletes,
                 columns,
                 key,
                 rows: Vec::new(),
@@ -153,9 +171,12 @@ impl<'s, 'v> Encoder<'s, 'v> {
     }
 
     /// Appends the cells of one change, or nothing at all.
-    fn change(&mut self, values: &'v [(Field, Value<'v>)]) -> Result<(), Reason> {
+    fn change(&mut self, operation: Operation, values: &'v [(Field, Value<'v>)]) -> Result<(), Reason> {
         let (cells, bounds) = (self.write.cells.len(), self.write.bounds.len());
-        let outcome = self.collect(values).and_then(|()| self.encode());
+        let outcome = self.collect(values).and_then(|()| match operation {
+            Operation::Put => self.encode(),
+            Operation::Delete => self.encode_key(),
+        });
         if outcome.is_err() {
             self.write.cells.truncate(cells);
             self.write.bounds.truncate(bounds);
@@ -210,6 +231,21 @@ impl<'s, 'v> Encoder<'s, 'v> {
         Ok(())
     }
 
+    /// Of a delete only the key counts; the other cells are absent, or NULL where a row is written whole.
+    fn encode_key(&mut self) -> Result<(), Reason> {
+        for place in 0..self.values.len() {
+            self.write.bounds.push(self.write.cells.len() as u32);
+            match self.values[place] {
+                Some((field, value, rule)) if place < self.write.key => self.cell(place, field, value, rule)?,
+                None if place < self.write.key => return Err(self.missing(place)),
+                Some(_) | None if self.keeps_absent => {}
+                Some(_) | None => self.write.cells.extend_from_slice(&cell::NULL),
+            }
+        }
+        self.write.bounds.push(self.write.cells.len() as u32);
+        Ok(())
+    }
+
     fn cell(&mut self, place: usize, field: Field, value: &'v Value<'v>, rule: MisfitRule) -> Result<(), Reason> {
         let column = &self.write.table.columns[self.write.columns[place]];
         if *value == Value::Null && self.refuses_null(place) {
@@ -257,7 +293,7 @@ impl<'s, 'v> Encoder<'s, 'v> {
     fn insert_overflow(&mut self, bound: usize, at: usize) -> Result<(), Reason> {
         let mut overflow = Vec::new();
         if self.overflowing.is_empty() {
-            if self.keeps_absent {
+            if self.keeps_absent && self.write.deletes == Deletes::Never {
                 return Ok(());
             }
             overflow.extend_from_slice(&cell::NULL);
@@ -308,7 +344,8 @@ fn fold(mut write: TableWrite, encoded: &[(usize, &Change)], plan: &mut Plan) ->
     });
     let mut previous: Option<(usize, usize)> = None;
     for (partition, _, index) in order {
-        let member = Member { record: encoded[index].1.record, version: version(index), encoded: index };
+        let Change { record, operation, .. } = *encoded[index].1;
+        let member = Member { record, operation, version: version(index), encoded: index };
         let same = previous.is_some_and(|(p, i)| p == partition && write.key(i) == write.key(index));
         previous = Some((partition, index));
         match write.rows.last_mut().filter(|_| same) {

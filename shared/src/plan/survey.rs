@@ -91,8 +91,8 @@ impl<'p> Survey<'p> {
         for column in spec.columns.iter().filter(|column| absent && column.sql_type.is_some()) {
             self.add_lacking(declared(column), None, true);
         }
-        let own = [self.spec.version_column().map(|name| (name, if name == VERSION { "text" } else { "jsonb" }))];
-        for (name, sql_type) in own.into_iter().flatten().chain(absent.then_some((OVERFLOW, "jsonb"))) {
+        let version = self.spec.version_column().map(|name| (name, "text"));
+        for (name, sql_type) in version.into_iter().chain(absent.then_some((OVERFLOW, "jsonb"))) {
             if self.table.position(name).is_none() {
                 self.add_lacking(own_column(name, sql_type), None, true);
             }
@@ -245,7 +245,7 @@ impl<'p> Survey<'p> {
             Kind::Text { characters_max } => characters_max.is_none(),
             Kind::Numeric { modifier } => modifier.is_none(),
             Kind::Timestamp { zoned, digits } => zoned && digits == 6,
-            Kind::Bool | Kind::Jsonb => true,
+            Kind::Bool | Kind::Jsonb | Kind::Bytea | Kind::Array(_) => true,
             Kind::Int2 | Kind::Int4 | Kind::Int8 | Kind::Float4 | Kind::Float8 => false,
             Kind::Date | Kind::Uuid | Kind::Json | Kind::Enum | Kind::Other => false,
         };

@@ -1,0 +1,88 @@
+//! Deletes that are remembered, so that an older change that arrives later cannot bring the row back.
+//!
+//! One table for all, in the writer's own schema. A tombstone is written only by who holds the lock of the row's key (the
+//! row itself, or an entry in its unique index), so that nobody overlooks one.
+
+use bytes::BufMut;
+use tokio_postgres::Client;
+use tokio_postgres::types::{ToSql, Type};
+use xxhash_rust::xxh3::xxh3_128;
+
+use super::session::Session;
+use super::{ApplyError, Limits, ddl};
+use crate::catalog::Kind;
+use crate::change::Version;
+use crate::plan::merge::UnreadableVersion;
+use crate::plan::{Row, TableWrite, cell};
+
+/// A key of a table, as 16 bytes: keys themselves may be longer than an index takes.
+pub type KeyDigest = [u8; 16];
+
+/// The digests of the rows' keys, in the order of the rows.
+pub fn digests(write: &TableWrite, rows: &[Row]) -> Vec<KeyDigest> {
+    let mut key = Vec::new();
+    rows.iter()
+        .map(|row| {
+            key.clear();
+            for place in 0..write.key {
+                let column = &write.table.columns[write.columns[place]];
+                normalised(column.kind, write.cell(write.newest(row), place), &mut key);
+            }
+            xxh3_128(&key).to_be_bytes()
+        })
+        .collect()
+}
+
+/// A cell such that equal values have equal bytes: 1.0 and 1.00 are one number.
+fn normalised(kind: Kind, cell: &[u8], out: &mut Vec<u8>) {
+    if !matches!(kind, Kind::Numeric { .. }) {
+        return out.put_slice(cell);
+    }
+    let text = cell::show(kind, cell);
+    let trimmed = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
+    cell::write_text(trimmed, out);
+}
+
+/// The version of each key's tombstone.
+pub async fn read(
+    session: &Session<'_>,
+    write: &TableWrite,
+    keys: &[KeyDigest],
+) -> Result<Vec<Option<Version>>, ApplyError> {
+    let table = write.table.name.plain();
+    let keys: Vec<&[u8]> = keys.iter().map(|key| &key[..]).collect();
+    let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&table, Type::TEXT), (&keys, Type::BYTEA_ARRAY)];
+    let rows = session.client.query_typed(include_str!("tombstone/read.sql"), &parameters).await?;
+    let mut found = vec![None; keys.len()];
+    for row in rows {
+        let version = Version::parse(row.get(1)).ok_or_else(|| UnreadableVersion::of(&table))?;
+        found[row.get::<_, i64>(0) as usize - 1] = Some(version);
+    }
+    Ok(found)
+}
+
+/// Remembers deletes.
+pub async fn bury(session: &Session<'_>, write: &TableWrite, dead: &[(KeyDigest, Version)]) -> Result<(), ApplyError> {
+    if dead.is_empty() {
+        return Ok(());
+    }
+    let table = write.table.name.plain();
+    let (keys, versions): (Vec<&[u8]>, Vec<String>) =
+        dead.iter().map(|(key, version)| (&key[..], version.to_string())).unzip();
+    let parameters: [(&(dyn ToSql + Sync), Type); 3] =
+        [(&table, Type::TEXT), (&keys, Type::BYTEA_ARRAY), (&versions, Type::TEXT_ARRAY)];
+    session.client.execute_typed(include_str!("tombstone/bury.sql"), &parameters).await?;
+    Ok(())
+}
+
+/// Makes the table, if it is not there; how many statements that took.
+pub async fn make(client: &Client, limits: Limits) -> Result<usize, ApplyError> {
+    ddl::begin(client, limits.lock, limits.statement).await?;
+    ddl::serialise(client, "tombstones").await?;
+    let there = client.query_typed("SELECT FROM pg_class WHERE oid = to_regclass('millstream.tombstone')", &[]).await?;
+    if there.is_empty() {
+        client.batch_execute(include_str!("tombstone/create.sql")).await?;
+    }
+    client.batch_execute("COMMIT").await?;
+    Ok(usize::from(there.is_empty()))
+}
