@@ -18,6 +18,9 @@ use crate::partition::Bounds;
 use crate::spec::TableSpec;
 use crate::timestamp::Timestamp;
 
+/// What the comment of a table that the writer has made begins with.
+pub const ORIGIN: &str = "Millstream: ";
+
 /// The cache. A table that is known to be absent is known, too.
 #[derive(Default, Debug)]
 pub struct Catalog {
@@ -58,6 +61,8 @@ pub struct Table {
     pub oid: u32,
     /// The numbers of its row type, and of the type of arrays of rows.
     pub row_type: (u32, u32),
+    /// What fills it, as its comment says, where the writer has made it.
+    pub origin: Option<String>,
     /// Whether the writer may alter it.
     pub owned: bool,
     /// The columns, without dropped ones.
@@ -111,6 +116,7 @@ impl Table {
             name: spec.name.clone(),
             oid: 0,
             row_type: (0, 0),
+            origin: None,
             owned: true,
             columns: Vec::new(),
             partitioned_by: spec.partition.map(|partition| spec.columns[partition.column].name.clone()),

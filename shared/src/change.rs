@@ -16,8 +16,12 @@ use crate::timestamp::Timestamp;
 pub enum Value<'a> {
     /// An explicit null: the column is carried, and empty.
     Null,
+    /// A null that the source tells from absence: the column is empty, and the overflow says that it is a null.
+    NullAttribute,
     /// True or false.
     Bool(bool),
+    /// The value that the source had before, and has not told again: the column keeps what it has.
+    Unchanged,
     /// A number as its text: no digit is lost on the way.
     Number(&'a str),
     /// A string.
@@ -38,7 +42,7 @@ pub enum Value<'a> {
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Version {
     /// [`Version::LOADED`] for rows of a full load, which lose against all that a stream has said; [`Version::STREAMED`]
-    /// and above for a stream. At most 99.
+    /// and above for a stream.
     pub era: u8,
     /// Microseconds since 1970, or the source's own whole number.
     pub order: i128,
@@ -71,9 +75,9 @@ impl std::fmt::Display for Version {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let digits = self.order.unsigned_abs().to_string();
         if self.order < 0 {
-            write!(f, "{:02}.-{:02}.{}.{:016x}", self.era, 99 - digits.len(), complement(&digits), self.digest)
+            write!(f, "{:03}.-{:02}.{}.{:016x}", self.era, 99 - digits.len(), complement(&digits), self.digest)
         } else {
-            write!(f, "{:02}.{:02}.{digits}.{:016x}", self.era, digits.len(), self.digest)
+            write!(f, "{:03}.{:02}.{digits}.{:016x}", self.era, digits.len(), self.digest)
         }
     }
 }
@@ -114,6 +118,8 @@ pub struct Changes<'a> {
     pub list: Vec<Change>,
     /// All values, record after record.
     pub values: Vec<(Field, Value<'a>)>,
+    /// Records that concern the stream and no row.
+    pub control: Vec<usize>,
 }
 
 #[cfg(test)]
@@ -123,7 +129,7 @@ mod tests {
     #[test]
     fn versions_order_by_era_moment_and_content_as_texts_too_and_go_round() {
         let mut versions = Vec::new();
-        for era in [0, 1, 12] {
+        for era in [0, 1, 12, 101] {
             for order in
                 [i128::MIN + 1, -1_770_593_460_123_456, -100, -99, -5, 0, 7, 10, 1_770_593_460_123_456, i128::MAX]
             {

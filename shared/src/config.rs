@@ -32,8 +32,8 @@ pub struct Config {
 pub struct Source {
     /// What the configuration calls it.
     pub name: String,
-    /// The stream's name or ARN.
-    pub stream: String,
+    /// The names or ARNs of its streams; `*` stands for every one.
+    pub streams: Vec<String>,
     /// The format of its records.
     pub format: Format,
     /// The PostgreSQL schema that it fills.
@@ -46,14 +46,32 @@ pub struct Source {
     pub private: Vec<(String, Privacy)>,
     /// The defaults of its tables.
     pub shape: Shape,
+    /// Of a source of tables: those that are replicated, as it calls them; empty takes all.
+    pub only: Vec<String>,
+    /// Of a source of tables: those that are not.
+    pub exclude: Vec<String>,
+    /// Of a source of tables: what becomes of a row that is deleted there.
+    pub deletes: DeletedRows,
     /// The tables that the configuration declares.
     pub tables: Vec<Table>,
+}
+
+/// What becomes of a row that its source has deleted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DeletedRows {
+    /// It is deleted.
+    Gone,
+    /// It stays, and `_deleted_at` says since when.
+    Marked,
 }
 
 impl Source {
     /// Whether records with this `eventSourceARN` are the source's.
     pub fn reads(&self, arn: &str) -> bool {
-        self.stream == arn || arn.rsplit_once(":stream/").is_some_and(|(_, name)| name == self.stream)
+        let kinesis = arn.rsplit_once(":stream/").map(|(_, name)| name);
+        let dynamodb = arn.split_once(":table/").map(|(_, rest)| rest.split('/').next().unwrap_or(rest));
+        let names = [Some("*"), Some(arn), kinesis, dynamodb];
+        self.streams.iter().any(|stream| names.contains(&Some(&**stream)))
     }
 }
 
@@ -64,6 +82,22 @@ pub enum Format {
     Segment,
     /// Any JSON object.
     Json,
+    /// Changes of DynamoDB tables: from their streams, through Kinesis, from exports and scans.
+    Dynamodb,
+    /// Changes of relational tables, by AWS DMS.
+    Dms,
+    /// Changes of relational tables, by Debezium.
+    Debezium,
+}
+
+impl Format {
+    /// Whether the source is a set of tables, and each of them becomes one here.
+    pub fn replicates(self) -> bool {
+        match self {
+            Self::Segment | Self::Json => false,
+            Self::Dynamodb | Self::Dms | Self::Debezium => true,
+        }
+    }
 }
 
 /// How undeclared fields are treated.
@@ -75,6 +109,8 @@ pub struct Shape {
     pub nested: Nested,
     /// The type of a new column for arrays.
     pub arrays: Arrays,
+    /// New columns for text are `varchar` of this many characters; `None` is `text`.
+    pub text_characters_max: Option<usize>,
     /// With this many columns a table grows no more.
     pub columns_max: usize,
 }
@@ -93,6 +129,8 @@ pub struct Partition {
 pub struct Table {
     /// Its name in the source's schema.
     pub name: Identifier,
+    /// What its source calls it, where the source is a set of tables.
+    pub from: Option<String>,
     /// The events that it takes (Segment); empty takes all.
     pub events: Vec<String>,
     /// The documents that it takes: a path and the text that stands there.
@@ -119,8 +157,8 @@ pub enum Kind {
     Entity {
         /// The key's columns, or paths.
         key: Vec<String>,
-        /// The path that the changes of a key are ordered by: a time or a whole number.
-        version: String,
+        /// The path that the changes of a key are ordered by: a time or a whole number; none where the format knows.
+        version: Option<String>,
         /// How changes of one key come together.
         merge: Merge,
     },
@@ -164,6 +202,12 @@ impl Config {
             table::check(raw, &mut checked, &mut mistakes);
         }
         mistakes.or(Self { sources: checked })
+    }
+
+    /// What a function without a configuration does: every table of every stream, into one schema named after the format.
+    pub fn of_format(name: &str, format: Format) -> Self {
+        let mut mistakes = Mistakes::new("", "");
+        Self { sources: vec![source::of_format(name, format, &mut mistakes)] }
     }
 
     /// The source that reads the stream.

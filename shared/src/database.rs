@@ -111,6 +111,18 @@ impl Database {
         Ok(Connection(Some(object)))
     }
 
+    /// The open connection, or a new one.
+    ///
+    /// # Errors
+    /// As [`Database::connection`].
+    pub async fn connected<'c>(&self, open: &'c mut Option<Connection>) -> Result<&'c Connection, DatabaseError> {
+        let connection = match open.take() {
+            Some(connection) => connection,
+            None => self.connection().await?,
+        };
+        Ok(open.insert(connection))
+    }
+
     async fn log_in(&self, anew: bool) -> Result<(), CredentialsError> {
         if let Some(config) = self.credentials.login(anew).await? {
             *self.login.lock().unwrap_or_else(PoisonError::into_inner) = config;

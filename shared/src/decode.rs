@@ -6,7 +6,9 @@
 
 mod declared;
 mod document;
+mod dynamodb;
 mod json;
+mod replica;
 mod scan;
 mod segment;
 
@@ -20,6 +22,7 @@ use crate::record::{Batch, Record};
 use crate::rejection::{Reason, Rejection};
 use crate::spec::{Nested, TableId, Tables};
 use crate::timestamp::Timestamp;
+use replica::Page;
 
 /// Paths of hostile documents must not fill the memory: past this many, the decoder starts anew with the next batch.
 const FIELDS_MAX: usize = 100_000;
@@ -39,6 +42,7 @@ pub struct Decoder {
 enum Format {
     Segment(Box<segment::Segment>),
     Json(json::Json),
+    Dynamodb(Box<dynamodb::Dynamodb>),
 }
 
 /// A table that takes a document, and where its version is found.
@@ -62,9 +66,12 @@ impl Decoder {
                 Format::Segment(Box::new(segment::Segment::new(&source, &mut fields, &mut tables)))
             }
             config::Format::Json => Format::Json(json::Json::new(&source, &mut fields, &mut tables)),
+            config::Format::Dynamodb | config::Format::Dms | config::Format::Debezium => {
+                Format::Dynamodb(Box::new(dynamodb::Dynamodb::new(&source)))
+            }
         };
-        // After the format has said how its fields are named.
-        for (path, privacy) in &source.private {
+        // After the format has said how its fields are named. Those of replicated tables are marked when a table is met.
+        for (path, privacy) in source.private.iter().filter(|_| !source.format.replicates()) {
             let field = fields.at(path);
             fields.set_privacy(field, *privacy);
         }
@@ -104,12 +111,17 @@ impl Decoder {
             return Err(Rejection::of(fault.clone().into()));
         }
         let json = str::from_utf8(bytes).map_err(|e| malformed(format!("not UTF-8 from byte {}", e.valid_up_to())))?;
+        self.fields.set_hashed(record.redacted);
         let start = changes.values.len();
         let targets = match &mut self.format {
             Format::Segment(segment) => {
                 segment.document(record, json, &mut self.fields, &mut self.tables, &mut changes.values)?
             }
             Format::Json(tables) => tables.document(record, json, &mut self.fields, &mut changes.values)?,
+            Format::Dynamodb(dynamodb) => {
+                let mut page = Page { fields: &mut self.fields, tables: &mut self.tables, changes };
+                return dynamodb.document(index, record, json, &mut page);
+            }
         };
         let values = start..changes.values.len();
         let mut digest = None;
@@ -144,7 +156,8 @@ impl Decoder {
             Some(Value::Time(moment)) => Some(i128::from(moment.0)),
             Some(Value::Text(text)) => Timestamp::parse(text).map(|moment| i128::from(moment.0)),
             Some(Value::Number(text)) => Decimal::parse(text).and_then(|number| number.to_integer()),
-            Some(Value::Null | Value::Bool(_) | Value::Json(_) | Value::Bytes(_) | Value::List(_)) | None => None,
+            Some(Value::Null | Value::NullAttribute | Value::Unchanged | Value::Bool(_)) | None => None,
+            Some(Value::Json(_) | Value::Bytes(_) | Value::List(_)) => None,
         };
         order.map(|order| Version { era: Version::STREAMED, order, digest }).ok_or_else(|| {
             let path = self.fields.path(field).to_owned();
@@ -156,12 +169,17 @@ impl Decoder {
     }
 
     /// A document without its private fields, as a dead letter may hold it; `None` where they cannot be told apart.
-    pub fn redacted(&mut self, bytes: &[u8]) -> Option<Vec<u8>> {
-        if self.source.private.is_empty() {
+    pub fn redacted(&mut self, record: &Record, bytes: &[u8]) -> Option<Vec<u8>> {
+        if self.source.private.is_empty() || record.redacted {
             return Some(bytes.to_vec());
         }
+        self.fields.set_hashed(false);
         let json = str::from_utf8(bytes).ok()?;
-        document::redact(&mut self.fields, Field::ROOT, json).ok().map(String::into_bytes)
+        let redacted = match &mut self.format {
+            Format::Segment(_) | Format::Json(_) => document::redact(&mut self.fields, Field::ROOT, json),
+            Format::Dynamodb(dynamodb) => dynamodb.redact(record, json, &mut self.fields, &mut self.tables),
+        };
+        redacted.ok().map(String::into_bytes)
     }
 }
 

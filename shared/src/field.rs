@@ -30,6 +30,7 @@ pub struct Fields {
     naming: Naming,
     nodes: Vec<Node>,
     capture_all: bool,
+    hashed: bool,
 }
 
 #[derive(Debug)]
@@ -48,12 +49,14 @@ struct Node {
     captured: bool,
     synthetic: bool,
     container: bool,
+    /// Whether paths and names begin anew within it: it is a table, and its members are the table's columns.
+    table: bool,
 }
 
 impl Fields {
     /// An empty set; `naming` makes the column names.
     pub fn new(naming: Naming) -> Self {
-        let mut fields = Self { naming, nodes: Vec::new(), capture_all: false };
+        let mut fields = Self { naming, nodes: Vec::new(), capture_all: false, hashed: false };
         fields.push(Field::ROOT, "", "".into(), "".into());
         fields.set_container(Field::ROOT);
         fields
@@ -75,6 +78,7 @@ impl Fields {
             captured: false,
             synthetic: false,
             container: false,
+            table: false,
         });
         field
     }
@@ -113,7 +117,7 @@ impl Fields {
     fn add(&mut self, parent: Field, key: &str) -> Field {
         let above = self.node(parent);
         let step = key.replace('\\', "\\\\").replace('.', "\\.");
-        let path = if parent == Field::ROOT { step } else { format!("{}.{step}", above.path) };
+        let path = if parent == Field::ROOT || above.table { step } else { format!("{}.{step}", above.path) };
         let name = self.naming.normalise(key);
         let column = match (above.column.is_empty(), name.is_empty()) {
             (true, _) => name,
@@ -137,9 +141,27 @@ impl Fields {
         self.node(field).synthetic
     }
 
+    /// A source's table, whose columns are its members.
+    pub fn table(&mut self, name: &str) -> Field {
+        let field = self.child(Field::ROOT, name);
+        let node = &mut self.nodes[field.0 as usize];
+        (node.table, node.container, node.column) = (true, true, "".into());
+        field
+    }
+
+    /// The members of an object that have been met.
+    pub fn members(&self, field: Field) -> impl Iterator<Item = Field> {
+        self.node(field).children.values().copied()
+    }
+
     /// The field at a configured path: steps parted by `.`, a literal dot written `\.`.
     pub fn at(&mut self, path: &str) -> Field {
-        steps(path).iter().fold(Field::ROOT, |field, step| self.child(field, step))
+        self.below(Field::ROOT, path)
+    }
+
+    /// The field at a configured path within another.
+    pub fn below(&mut self, field: Field, path: &str) -> Field {
+        steps(path).iter().fold(field, |field, step| self.child(field, step))
     }
 
     /// The last step of the path, as the source writes it.
@@ -193,7 +215,12 @@ impl Fields {
 
     /// What is to be done with the field before anything is stored.
     pub fn privacy(&self, field: Field) -> Option<Privacy> {
-        self.node(field).privacy
+        self.node(field).privacy.filter(|privacy| !(self.hashed && *privacy == Privacy::Sha256))
+    }
+
+    /// Says whether the document that comes next has been through here before: its private fields are hashes already.
+    pub fn set_hashed(&mut self, hashed: bool) {
+        self.hashed = hashed;
     }
 
     /// Asks decoders for the object at `field` as a whole, beside its members.

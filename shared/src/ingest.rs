@@ -11,9 +11,9 @@ use crate::database::{Connection, Database, DatabaseError};
 use crate::dead_letter::{DeadLetterError, DeadLetters};
 use crate::decode::Decoder;
 use crate::names::TableName;
-use crate::plan::{Plan, PlanError, plan};
+use crate::plan::{Plan, PlanError, plan, settle};
 use crate::record::{Batch, Envelope, unpack};
-use crate::rejection::Rejection;
+use crate::rejection::{Reason, Rejection};
 use crate::report::{Ledger, Outcome, Report, Times, Unaccounted};
 use crate::timestamp::Timestamp;
 
@@ -22,6 +22,10 @@ const ROUNDS_MAX: u32 = 12;
 
 /// A writer waits this long for a lock: longer than DDL does, shorter than the time-out of most functions.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// What tells a table's key (a control record, another function) may be on its way in another shard for this long; after
+/// that the table's records are dead letters.
+const KEY_PATIENCE: Duration = Duration::from_secs(120);
 
 /// Everything that ingests batches of records.
 pub struct Ingest {
@@ -53,6 +57,12 @@ pub enum IngestError {
     /// An event with records of several streams, which Lambda never sends.
     #[error("the event holds records of more than one stream")]
     SeveralStreams,
+    /// A DynamoDB stream that does not carry the items.
+    #[error(transparent)]
+    ViewType(Rejection),
+    /// Records whose table is not known yet; it may be as soon as another shard's records are read.
+    #[error(transparent)]
+    NotKnownYet(Rejection),
     /// No connection.
     #[error(transparent)]
     Database(#[from] DatabaseError),
@@ -84,10 +94,11 @@ impl IngestError {
     pub fn needs_a_person(&self) -> bool {
         match self {
             Self::UnknownStream(_) | Self::SeveralStreams | Self::Plan(_) | Self::Unsettled(_) => true,
-            Self::Unanswerable(_) | Self::Unaccounted(_) => true,
+            Self::Unanswerable(_) | Self::Unaccounted(_) | Self::ViewType(_) => true,
             Self::Apply(error) => error.needs_a_person(),
             Self::Catalog(CatalogError::DefaultPartition(_)) => true,
             Self::Catalog(CatalogError::Database(_)) | Self::Database(_) | Self::DeadLetter(_) => false,
+            Self::NotKnownYet(_) => false,
         }
     }
 }
@@ -118,12 +129,24 @@ impl Ingest {
         let Some(index) = self.source_of(&batch)? else { return Ok(empty_report(&batch)) };
         let decoder = &mut self.decoders[index];
         decoder.trim();
-        let (changes, rejected) = decoder.decode(&batch);
+        let (mut changes, rejected) = decoder.decode(&batch);
         times.decode = started.elapsed();
+        if let Some((_, rejection)) =
+            rejected.iter().find(|(_, rejection)| matches!(rejection.reason, Reason::ViewType(_)))
+        {
+            return Err(IngestError::ViewType(rejection.clone()));
+        }
         let written = self.writer.write(decoder, &changes, time_left, &mut times).await?;
+        let control = std::mem::take(&mut changes.control);
         drop(changes);
+        let young = |record: usize| Report::age(Some(batch.records[record].arrival), now()) < KEY_PATIENCE;
+        let unkeyed =
+            |(record, rejection): &&(usize, Rejection)| matches!(rejection.reason, Reason::NoKey(_)) && young(*record);
+        if let Some((_, rejection)) = written.plan.rejected.iter().find(unkeyed) {
+            return Err(IngestError::NotKnownYet(rejection.clone()));
+        }
         let source = &self.config.sources[index].name;
-        self.reporter.report(source, decoder, &batch, rejected, written, times).await
+        self.reporter.report(source, decoder, &batch, (rejected, control), written, times).await
     }
 
     /// The source that reads the batch's stream; `None` where there is no record.
@@ -149,22 +172,21 @@ impl Writer {
     /// Plans and applies, until the plan and the database agree.
     async fn write(
         &mut self,
-        decoder: &Decoder,
+        decoder: &mut Decoder,
         changes: &Changes<'_>,
         time_left: Duration,
         times: &mut Times,
     ) -> Result<Written, IngestError> {
         let limits = Limits { statement: time_left, lock: LOCK_TIMEOUT.min(time_left) };
-        let names = tables_of(decoder, changes);
         let mut connection = None;
         let mut reconnected = false;
         let mut ddl = 0;
         let mut cause = String::new();
         for _ in 0..ROUNDS_MAX {
             let applying = Instant::now();
-            if !names.is_empty() {
-                let client = self.connected(&mut connection).await?;
-                read_catalog(client, &mut self.catalog, &names, limits).await?;
+            if !changes.list.is_empty() {
+                let client = self.database.connected(&mut connection).await?;
+                read_catalog(client, &mut self.catalog, decoder, changes, limits).await?;
             }
             times.apply += applying.elapsed();
             let planning = Instant::now();
@@ -204,14 +226,6 @@ impl Writer {
         }
         Err(IngestError::Unsettled(cause))
     }
-
-    async fn connected<'c>(&self, connection: &'c mut Option<Connection>) -> Result<&'c Connection, IngestError> {
-        let open = match connection.take() {
-            Some(open) => open,
-            None => self.database.connection().await?,
-        };
-        Ok(connection.insert(open))
-    }
 }
 
 impl Reporter {
@@ -221,12 +235,13 @@ impl Reporter {
         source: &str,
         decoder: &mut Decoder,
         batch: &Batch,
-        rejected: Vec<(usize, Rejection)>,
+        (rejected, control): (Vec<(usize, Rejection)>, Vec<usize>),
         written: Written,
         mut times: Times,
     ) -> Result<Report, IngestError> {
         let Written { plan, applied, ddl } = written;
         let mut ledger = Ledger::new(batch.records.len());
+        control.into_iter().for_each(|record| ledger.tell(record, Outcome::Control));
         applied.fates.iter().for_each(|(record, fate)| ledger.tell(*record, (*fate).into()));
         plan.repeated.iter().for_each(|record| ledger.tell(*record, Outcome::Duplicate));
         plan.expired.iter().for_each(|record| ledger.tell(*record, Outcome::Expired));
@@ -281,7 +296,7 @@ impl Reporter {
                 error = %rejection,
                 "dead letter"
             );
-            self.dead_letters.draft(source, record, original, decoder.redacted(original), rejection)
+            self.dead_letters.draft(source, record, original, decoder.redacted(record, original), rejection)
         });
         Ok(self.dead_letters.store(drafts.collect()).await?)
     }
@@ -294,19 +309,25 @@ fn tables_of(decoder: &Decoder, changes: &Changes<'_>) -> Vec<TableName> {
     tables.into_iter().map(|table| decoder.tables.get(table).name.clone()).collect()
 }
 
+/// Makes sure that the database has been asked for the changes' tables.
 async fn read_catalog(
     client: &Connection,
     catalog: &mut Catalog,
-    names: &[TableName],
+    decoder: &mut Decoder,
+    changes: &Changes<'_>,
     limits: Limits,
 ) -> Result<(), IngestError> {
-    if names.iter().all(|name| catalog.knows(name)) {
-        return Ok(());
+    loop {
+        settle(&mut decoder.tables, &decoder.fields, catalog);
+        // A table may be called something else now, because of what is there.
+        let names = tables_of(decoder, changes);
+        if names.iter().all(|name| catalog.knows(name)) {
+            return Ok(());
+        }
+        apply::begin(client, limits.lock, limits.statement).await?;
+        catalog::load(client, catalog, &names).await?;
+        client.batch_execute("COMMIT").await.map_err(CatalogError::from)?;
     }
-    apply::begin(client, limits.lock, limits.statement).await?;
-    catalog::load(client, catalog, names).await?;
-    client.batch_execute("COMMIT").await.map_err(CatalogError::from)?;
-    Ok(())
 }
 
 /// Without a queue Lambda is told the lowest refused sequence number, and delivers everything from there again.

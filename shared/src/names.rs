@@ -96,6 +96,10 @@ pub enum Naming {
     Segment,
     /// RudderStack's warehouses: acronyms are split, a leading digit or a reserved word gets `_` in front.
     Rudder,
+    /// `HTTPServer` → `http_server`, `order2Items` → `order2_items`.
+    Snake,
+    /// As the source writes it.
+    Exact,
 }
 
 impl Naming {
@@ -103,6 +107,8 @@ impl Naming {
     pub fn normalise(self, original: &str) -> String {
         match self {
             Self::Segment => join_words(original, segment_word_len),
+            Self::Snake => join_words(original, snake_word_len),
+            Self::Exact => original.to_owned(),
             Self::Rudder => {
                 let name = join_words(original, rudder_word_len);
                 let needs_mark = name.starts_with(|c: char| c.is_ascii_digit()) || RESERVED.contains(&name.as_str());
@@ -133,6 +139,15 @@ fn join_words(original: &str, word_len: fn(&[u8]) -> usize) -> String {
 fn segment_word_len(run: &[u8]) -> usize {
     let capitals = run.iter().take_while(|c| c.is_ascii_uppercase() || c.is_ascii_digit()).count();
     capitals + run[capitals..].iter().take_while(|c| c.is_ascii_lowercase() || c.is_ascii_digit()).count()
+}
+
+/// A word of snake case: an acronym up to the capital that begins the next word, or a capitalised word; digits stay with it.
+fn snake_word_len(run: &[u8]) -> usize {
+    let digits = run.iter().take_while(|c| c.is_ascii_digit()).count();
+    let capitals = run[digits..].iter().take_while(|c| c.is_ascii_uppercase()).count();
+    let lower = run[digits + capitals..].iter().take_while(|c| c.is_ascii_lowercase()).count();
+    let letters = if capitals > 1 && lower > 0 { capitals - 1 } else { capitals + lower };
+    digits + letters + run[digits + letters..].iter().take_while(|c| c.is_ascii_digit()).count()
 }
 
 /// RudderStack's word: an acronym up to the capital that begins the next word, a capitalised word, or a number.
@@ -260,6 +275,20 @@ mod tests {
             ("事件", ""),
         ] {
             assert_eq!(Naming::Segment.normalise(original), name, "{original}");
+        }
+    }
+
+    #[test]
+    fn snake_case_parts_words_and_keeps_digits_with_them() {
+        for (original, name) in [
+            ("customerID", "customer_id"),
+            ("HTTPServer", "http_server"),
+            ("order2Items", "order2_items"),
+            ("2FA Enabled", "2fa_enabled"),
+            ("Shop-Orders.v2", "shop_orders_v2"),
+            ("order", "order"),
+        ] {
+            assert_eq!(Naming::Snake.normalise(original), name, "{original}");
         }
     }
 

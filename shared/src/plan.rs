@@ -8,17 +8,19 @@ pub mod cell;
 mod lack;
 pub mod merge;
 mod rows;
+mod settle;
 mod show;
 mod survey;
 
 pub use lack::{NewColumn, NewPartition, TableLack};
 pub use rows::{Member, Row, TableWrite};
+pub use settle::settle;
 pub use survey::new_partition;
 
 use crate::catalog::Catalog;
 use crate::change::Changes;
 use crate::field::Fields;
-use crate::rejection::Rejection;
+use crate::rejection::{Reason, Rejection};
 use crate::spec::{Deletes, TableId, Tables};
 use crate::timestamp::Timestamp;
 
@@ -71,7 +73,15 @@ pub fn plan(
     let mut plan = Plan::default();
     let mut surveys = Vec::new();
     for (table, list) in by_table(changes, tables) {
-        let mut survey = survey::Survey::new(tables.get(table), fields, catalog);
+        let spec = tables.get(table);
+        if spec.key.is_empty() {
+            let unkeyed = |&change: &usize| {
+                (changes.list[change].record, Rejection::by(spec.name.plain(), Reason::NoKey(spec.origin.clone())))
+            };
+            plan.rejected.extend(list.iter().map(unkeyed));
+            continue;
+        }
+        let mut survey = survey::Survey::new(spec, fields, catalog);
         let rows = survey.changes(changes, &list, now, &mut plan);
         plan.lacks.extend(survey.lack());
         surveys.push((survey, rows));

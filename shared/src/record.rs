@@ -6,16 +6,16 @@
 
 mod compression;
 mod documents;
+mod element;
 mod envelope;
-mod kinesis;
 mod kpl;
 
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
+pub use element::unpack;
 pub use envelope::Envelope;
-pub use kinesis::unpack;
 
 use crate::timestamp::Timestamp;
 
@@ -69,6 +69,8 @@ pub struct Record {
     pub partition_key: Arc<str>,
     /// The document's bytes, in [`Batch::bytes`].
     pub payload: Range<usize>,
+    /// Whether it comes from where this system has put it, its private fields dropped and hashed already.
+    pub redacted: bool,
     /// Why it could not be unpacked; the payload then holds what there was.
     pub fault: Option<Fault>,
 }
@@ -95,7 +97,7 @@ impl Batch {
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Fault {
     /// The element of `Records` is not what Kinesis sends.
-    #[error("the event's element is no Kinesis record: {0}")]
+    #[error("the event's element is no record of Kinesis or DynamoDB: {0}")]
     Envelope(String),
     /// `data` is not base64.
     #[error("the record's data is not base64")]

@@ -41,6 +41,19 @@ pub enum Reason {
     /// No table of the configuration takes the document.
     #[error("no table takes the document: no `when` of the source's tables is true of it")]
     Unrouted,
+    /// The configuration leaves the table out.
+    #[error("the configuration leaves the source's table `{0}` out; see `only` and `exclude`")]
+    Excluded(String),
+    /// The source does not tell the key, and neither does anybody else.
+    #[error(
+        "the key of the source's table `{0}` is not known: neither the record nor a table that is there tells it; say it with `key` in the table's section"
+    )]
+    NoKey(String),
+    /// The stream does not carry what a table is made of.
+    #[error(
+        "the stream's records are {0}, which do not hold the item: make the stream with NEW_IMAGE or NEW_AND_OLD_IMAGES"
+    )]
+    ViewType(String),
     /// A part of the key, the version or a required column is absent or null.
     #[error("`{path}` is missing, which {role} needs")]
     Missing {
@@ -88,6 +101,9 @@ impl Reason {
             Self::Unreadable(_) => "unreadable",
             Self::Malformed(_) => "malformed",
             Self::Unrouted => "unrouted",
+            Self::Excluded(_) => "excluded",
+            Self::NoKey(_) => "no_key",
+            Self::ViewType(_) => "view_type",
             Self::Missing { .. } => "missing",
             Self::DoesNotFit { .. } => "does_not_fit",
             Self::UnknownField { .. } => "unknown_field",

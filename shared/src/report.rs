@@ -10,6 +10,8 @@ use crate::timestamp::Timestamp;
 /// What became of one record. Where several tables took it, the gravest outcome counts: the order is that of gravity.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Outcome {
+    /// It concerns the stream and no row: a control record.
+    Control,
     /// Newer changes already said otherwise in all that it says.
     Superseded,
     /// It was there already.
@@ -49,6 +51,8 @@ pub struct Counts {
     pub dead_lettered: u64,
     /// See [`Outcome::Retry`].
     pub retry: u64,
+    /// See [`Outcome::Control`].
+    pub control: u64,
 }
 
 impl Counts {
@@ -60,13 +64,14 @@ impl Counts {
             Outcome::Expired => &mut self.expired,
             Outcome::DeadLettered => &mut self.dead_lettered,
             Outcome::Retry => &mut self.retry,
+            Outcome::Control => &mut self.control,
         } += 1;
     }
 
     /// All records. A new outcome does not compile until it is told here.
     pub fn total(&self) -> u64 {
-        let Self { applied, duplicate, superseded, expired, dead_lettered, retry } = *self;
-        applied + duplicate + superseded + expired + dead_lettered + retry
+        let Self { applied, duplicate, superseded, expired, dead_lettered, retry, control } = *self;
+        applied + duplicate + superseded + expired + dead_lettered + retry + control
     }
 }
 
@@ -149,13 +154,16 @@ impl Report {
 impl fmt::Display for Report {
     /// The account, without times: what golden files hold.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Counts { applied, duplicate, superseded, expired, dead_lettered, retry } = self.counts;
+        let Counts { applied, duplicate, superseded, expired, dead_lettered, retry, control } = self.counts;
         write!(
             f,
             "{} records: {applied} applied, {duplicate} duplicate, {superseded} superseded, ",
             self.counts.total()
         )?;
         write!(f, "{expired} expired, {dead_lettered} dead-lettered, {retry} to retry")?;
+        if control > 0 {
+            write!(f, ", {control} control")?;
+        }
         writeln!(f, "; {} empty; {} rows, {} DDL statements", self.empty, self.rows, self.ddl)?;
         self.reasons.iter().try_for_each(|(reason, count)| writeln!(f, "  {reason}: {count}"))
     }

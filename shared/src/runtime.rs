@@ -33,6 +33,8 @@ pub struct App {
     environment: Environment,
     aws: Aws,
     ingest: Option<Ingest>,
+    /// What is done where no configuration is at hand.
+    without_config: Option<Config>,
 }
 
 /// An invocation, beside its event.
@@ -78,9 +80,26 @@ where
         + Sync
         + 'static,
 {
+    serve_or(None, handle).await
+}
+
+/// The same, for a function that has something to do where no file says what.
+///
+/// # Errors
+/// As [`serve`].
+pub async fn serve_or<E, R, H>(without_config: Option<Config>, handle: H) -> Result<(), lambda_runtime::Error>
+where
+    E: DeserializeOwned + Send + 'static,
+    R: Serialize + Send + 'static,
+    H: for<'a> Fn(&'a mut App, E, Invocation) -> Pin<Box<dyn Future<Output = Result<R, Failure>> + Send + 'a>>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+{
     let environment = Environment::read()?;
     telemetry::start(&environment.function, environment.log_level);
-    let mut app = App::new(environment);
+    let mut app = App::new(environment, without_config);
     app.check_early();
     let app = Arc::new(Mutex::new(app));
     let service = service_fn(move |event: LambdaEvent<E>| {
@@ -107,8 +126,8 @@ impl Invocation {
 
 impl App {
     /// An app in its environment; nothing is reached for yet.
-    pub fn new(environment: Environment) -> Self {
-        Self { environment, aws: Aws::default(), ingest: None }
+    pub fn new(environment: Environment, without_config: Option<Config>) -> Self {
+        Self { environment, aws: Aws::default(), ingest: None, without_config }
     }
 
     /// A configuration beside the binary is read at once, so that its mistakes stand in the log of the deployment.
@@ -125,6 +144,9 @@ impl App {
 
     async fn config(&self) -> Result<Config, Failure> {
         let address = &self.environment.config;
+        if let Some(config) = self.without_config.clone().filter(|_| !self.environment.config_named()) {
+            return Ok(config);
+        }
         let text = if archive::is_address(address) {
             archive::read_text(&self.aws, address).await?
         } else {

@@ -40,6 +40,8 @@ pub struct TableSpec {
     pub rule: Rule,
     /// What becomes of a row whose source is deleted.
     pub deletes: Deletes,
+    /// What a column takes that a change does not carry.
+    pub absent: Absent,
     /// How the table is partitioned, if it is.
     pub partition: Option<PartitionSpec>,
     /// What becomes of undeclared fields.
@@ -48,6 +50,12 @@ pub struct TableSpec {
     pub nested: Nested,
     /// The type that a new column gets for arrays.
     pub arrays: Arrays,
+    /// Whether it replicates a table of its source, whose name and key are the source's.
+    pub replicated: bool,
+    /// How values and the types that the writer chose go together.
+    pub typing: Typing,
+    /// New columns for text are `varchar` of this many characters; `None` is `text`.
+    pub text_characters_max: Option<usize>,
     /// With this many columns the table grows no more; PostgreSQL's own limit is 1,600.
     pub columns_max: usize,
 }
@@ -112,6 +120,8 @@ pub enum MisfitRule {
     Reject,
     /// The value goes to the overflow column, and the column stays empty.
     Overflow,
+    /// The same, and no value of another kind than the column's is ever converted.
+    Exact,
 }
 
 /// What a second change of a key does.
@@ -128,9 +138,29 @@ pub enum Rule {
 pub enum Deletes {
     /// The source deletes nothing.
     Never,
-    /// It is deleted, and its key is remembered, so that an older change cannot bring it back. Changes are whole rows, but
-    /// for columns that a source leaves out on purpose.
+    /// It is deleted, and its key is remembered, so that an older change cannot bring it back.
     Hard,
+    /// It stays, and [`DELETED_AT`] says since when.
+    Soft,
+}
+
+/// What a column takes that a change does not carry.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Absent {
+    /// It keeps its value: a change tells a part of the row.
+    Keeps,
+    /// NULL: a change tells the whole row.
+    Null,
+}
+
+impl Absent {
+    /// What a declared table means, by its rule.
+    pub fn of(rule: Rule) -> Self {
+        match rule {
+            Rule::Append | Rule::Merge(Merge::Row) => Self::Null,
+            Rule::Merge(Merge::Column) => Self::Keeps,
+        }
+    }
 }
 
 /// How changes of one key come together.
@@ -160,6 +190,15 @@ pub enum Nested {
     Flatten,
     /// An object is one `jsonb` column.
     Jsonb,
+}
+
+/// Which values a column takes whose type the writer itself has chosen. A type of the owner's takes whatever it can hold.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Typing {
+    /// All that its type can hold: `"12"` is a number where numbers are kept.
+    Converting,
+    /// Those of the type's own kind; others go to the overflow, so that nothing is lost of how the source told them.
+    Exact,
 }
 
 /// The type of a new column for arrays.
@@ -222,6 +261,13 @@ impl Tables {
         self.by_name.insert(spec.name.clone(), id);
         self.specs.push(spec);
         id
+    }
+
+    /// Puts another word about a table in the place of an earlier one.
+    pub fn replace(&mut self, id: TableId, spec: TableSpec) {
+        let before = std::mem::replace(&mut self.specs[id.0 as usize], spec);
+        self.by_name.remove(&before.name);
+        self.by_name.insert(self.get(id).name.clone(), id);
     }
 
     /// What the table should be.

@@ -47,7 +47,7 @@ pub fn start(function: &str, level: LevelFilter) {
 
 /// One INFO line and one line of metrics for an invocation.
 pub fn report(report: &Report, request: &str) {
-    let Counts { applied, duplicate, superseded, expired, dead_lettered, retry } = report.counts;
+    let Counts { applied, duplicate, superseded, expired, dead_lettered, retry, control } = report.counts;
     let times = &report.times;
     tracing::info!(
         request,
@@ -59,6 +59,7 @@ pub fn report(report: &Report, request: &str) {
         expired,
         dead_lettered,
         retry,
+        control,
         empty = report.empty,
         rows = report.rows,
         ddl = report.ddl,

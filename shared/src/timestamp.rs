@@ -44,6 +44,17 @@ impl Timestamp {
         seconds.checked_mul(MICROS_PER_SECOND)?.checked_add(micros).map(Self).filter(|moment| *moment <= MAX)
     }
 
+    /// From a number of seconds, milliseconds or microseconds since 1970: which of them its size tells. DynamoDB writes
+    /// seconds in its streams, and milliseconds or microseconds through Kinesis.
+    pub fn parse_epoch(text: &str) -> Option<Self> {
+        let whole: i64 = text.split('.').next()?.parse().ok()?;
+        match whole {
+            100_000_000_000_000.. => Some(Self(whole)).filter(|moment| *moment <= MAX),
+            100_000_000_000.. => whole.checked_mul(1_000).map(Self),
+            _ => Self::parse_epoch_seconds(text),
+        }
+    }
+
     /// Microseconds since 2000-01-01, PostgreSQL's binary form.
     pub fn to_postgres(self) -> i64 {
         self.0 - POSTGRES_EPOCH_DAYS * MICROS_PER_DAY

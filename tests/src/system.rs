@@ -62,6 +62,8 @@ pub struct Reported {
     pub expired: u64,
     /// On the queue.
     pub dead_lettered: u64,
+    /// About the stream, not about a row.
+    pub control: u64,
     /// Rows inserted and updated.
     pub rows: u64,
 }
@@ -69,8 +71,8 @@ pub struct Reported {
 impl Reported {
     /// All records spoken of.
     pub fn records(&self) -> u64 {
-        let Self { applied, duplicate, superseded, expired, dead_lettered, rows: _ } = *self;
-        applied + duplicate + superseded + expired + dead_lettered
+        let Self { applied, duplicate, superseded, expired, dead_lettered, control, rows: _ } = *self;
+        applied + duplicate + superseded + expired + dead_lettered + control
     }
 }
 
@@ -204,6 +206,7 @@ pub fn reported(log: &str) -> Reported {
         sum.superseded += one.superseded;
         sum.expired += one.expired;
         sum.dead_lettered += one.dead_lettered;
+        sum.control += one.control;
         sum.rows += one.rows;
     }
     sum

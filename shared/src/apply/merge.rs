@@ -23,7 +23,7 @@ const SETS_MAX: usize = 8;
 /// Merges the rows.
 pub async fn merge(session: &Session<'_>, write: &TableWrite, rows: &[Row], rule: Merge) -> Result<Written, Refused> {
     let keys = match write.deletes {
-        Deletes::Never => Vec::new(),
+        Deletes::Never | Deletes::Soft => Vec::new(),
         Deletes::Hard => tombstone::digests(write, rows),
     };
     let merging = Merging { session, write, rows, rule, keys };

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Row};
 
-use super::{Catalog, Column, Kind, Partition, Table};
+use super::{Catalog, Column, Kind, ORIGIN, Partition, Table};
 use crate::names::{Identifier, TableName};
 use crate::partition::Bounds;
 use crate::timestamp::Timestamp;
@@ -79,6 +79,7 @@ fn table(oid: u32, row: &Row) -> Table {
         oid,
         row_type: (row.get("row_type"), row.get("row_array")),
         owned: row.get("owned"),
+        origin: row.get::<_, Option<&str>>("origin").and_then(|text| text.strip_prefix(ORIGIN)).map(str::to_owned),
         columns: Vec::new(),
         partitioned_otherwise: strategy.is_some() && by.is_none(),
         partitioned_by: by,

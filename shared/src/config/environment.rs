@@ -107,6 +107,13 @@ impl Environment {
     }
 }
 
+impl Environment {
+    /// Whether there is a configuration: the variable names one, or a file is where it is looked for.
+    pub fn config_named(&self) -> bool {
+        self.config != beside_the_binary() || std::path::Path::new(&self.config).exists()
+    }
+}
+
 fn beside_the_binary() -> String {
     let folder = std::env::current_exe().ok().and_then(|path| path.parent().map(PathBuf::from)).unwrap_or_default();
     folder.join("millstream.toml").to_string_lossy().into_owned()

@@ -94,6 +94,14 @@ impl<'a> Section<'a> {
         self.read(mistakes, key, "a list of texts", read).unwrap_or_default()
     }
 
+    /// Takes a text or a list of texts that must be there.
+    pub fn text_or_texts(&self, mistakes: &mut Mistakes, key: &'static str, meaning: &str) -> Vec<String> {
+        if self.table.get(key).is_some_and(|value| value.get_ref().is_array()) {
+            return self.texts(mistakes, key);
+        }
+        self.required(mistakes, key, meaning).map(str::to_owned).into_iter().collect()
+    }
+
     /// Takes a whole number in a range.
     pub fn integer(&self, mistakes: &mut Mistakes, key: &'static str, range: Range<u32>) -> Option<u32> {
         let wanted = format!("a whole number from {} to {}", range.start, range.end - 1);

@@ -1,7 +1,7 @@
 //! `[source.NAME]`: a stream and the defaults of its tables.
 
 use super::section::Section;
-use super::{Format, Mistakes, Partition, Shape, Source};
+use super::{DeletedRows, Format, Mistakes, Partition, Shape, Source};
 use crate::field::Privacy;
 use crate::names::{Identifier, Naming};
 use crate::partition::Every;
@@ -18,21 +18,65 @@ const AHEAD_DEFAULT: u32 = 3;
 /// A source with mistakes is a source all the same: its tables are checked against it.
 pub(super) fn check(raw: Section<'_>, mistakes: &mut Mistakes) -> Source {
     let name = raw.name().to_owned();
-    let stream = raw.required(mistakes, "stream", "the name or ARN of the Kinesis stream");
-    let formats = [("segment", Format::Segment), ("json", Format::Json)];
+    let streams = raw.text_or_texts(mistakes, "stream", "the name or ARN of the stream, or a list of them");
+    let formats = [
+        ("segment", Format::Segment),
+        ("json", Format::Json),
+        ("dynamodb", Format::Dynamodb),
+        ("dms", Format::Dms),
+        ("debezium", Format::Debezium),
+    ];
     let format = raw.one_of(mistakes, "format", &formats).unwrap_or(Format::Segment);
     let schema = raw.identifier(mistakes, "schema").unwrap_or_else(|| Identifier::fitting(&name, &name));
-    let namings = [("segment", Naming::Segment), ("rudder", Naming::Rudder)];
-    let naming = raw.one_of(mistakes, "naming", &namings).unwrap_or(Naming::Segment);
+    let namings = [
+        ("segment", Naming::Segment),
+        ("rudder", Naming::Rudder),
+        ("snake_case", Naming::Snake),
+        ("exact", Naming::Exact),
+    ];
+    let naming = raw.one_of(mistakes, "naming", &namings).unwrap_or_else(|| default_naming(format));
     let partition = match raw.section(mistakes, "partition") {
         Some(section) => partition(section, mistakes),
         None => default_partition(format),
     };
     let private = private(&raw, mistakes);
     let shape = shape(&raw, None, mistakes);
+    let only = raw.texts(mistakes, "only");
+    let exclude = raw.texts(mistakes, "exclude");
+    let deletes = raw.one_of(mistakes, "deletes", &[("hard", DeletedRows::Gone), ("soft", DeletedRows::Marked)]);
+    if !format.replicates() {
+        let given = [(!only.is_empty(), "only"), (!exclude.is_empty(), "exclude"), (deletes.is_some(), "deletes")];
+        for (_, key) in given.iter().filter(|(there, _)| *there) {
+            raw.mistake(mistakes, key, "only a source of tables has it: dynamodb, dms or debezium");
+        }
+    }
     raw.finish(mistakes);
-    let stream = stream.unwrap_or_default().to_owned();
-    Source { name, stream, format, schema, naming, partition, private, shape, tables: Vec::new() }
+    let deletes = deletes.unwrap_or(DeletedRows::Gone);
+    let tables = Vec::new();
+    Source { name, streams, format, schema, naming, partition, private, shape, only, exclude, deletes, tables }
+}
+
+/// A source of every stream, with nothing but defaults.
+pub(super) fn of_format(name: &str, format: Format, mistakes: &mut Mistakes) -> Source {
+    let empty = toml::Spanned::new(0..0, toml::de::DeTable::new());
+    Source {
+        name: name.to_owned(),
+        streams: vec!["*".to_owned()],
+        format,
+        schema: Identifier::fitting(name, name),
+        naming: default_naming(format),
+        partition: default_partition(format),
+        private: Vec::new(),
+        shape: shape(&Section::root(&empty), None, mistakes),
+        only: Vec::new(),
+        exclude: Vec::new(),
+        deletes: DeletedRows::Gone,
+        tables: Vec::new(),
+    }
+}
+
+fn default_naming(format: Format) -> Naming {
+    if format.replicates() { Naming::Snake } else { Naming::Segment }
 }
 
 /// Segment's events are partitioned by the day of their arrival at Segment, unless the configuration says otherwise.
@@ -59,17 +103,23 @@ pub(super) fn shape(raw: &Section<'_>, above: Option<Shape>, mistakes: &mut Mist
     let evolution = raw.one_of(mistakes, "schema_mode", &modes);
     let nested = raw.one_of(mistakes, "nested", &[("flatten", Nested::Flatten), ("jsonb", Nested::Jsonb)]);
     let arrays = raw.one_of(mistakes, "arrays", &[("text", Arrays::Text), ("jsonb", Arrays::Jsonb)]);
+    let text = raw.read(mistakes, "text", "\"text\" or \"varchar(n)\"", |value| match value.as_str()? {
+        "text" => Some(None),
+        other => Some(Some(other.strip_prefix("varchar(")?.strip_suffix(')')?.parse().ok().filter(|n| *n > 0)?)),
+    });
     let columns_max = raw.integer(mistakes, "max_columns", 1..1_601).map(|count| count as usize);
     let above = above.unwrap_or(Shape {
         evolution: Evolution::Evolve,
         nested: Nested::Flatten,
         arrays: Arrays::Text,
+        text_characters_max: None,
         columns_max: COLUMNS_MAX_DEFAULT as usize,
     });
     Shape {
         evolution: evolution.unwrap_or(above.evolution),
         nested: nested.unwrap_or(above.nested),
         arrays: arrays.unwrap_or(above.arrays),
+        text_characters_max: text.unwrap_or(above.text_characters_max),
         columns_max: columns_max.unwrap_or(above.columns_max),
     }
 }

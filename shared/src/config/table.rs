@@ -19,9 +19,11 @@ pub(super) fn check(raw: Section<'_>, sources: &mut [Source], mistakes: &mut Mis
     if name.is_none() {
         raw.mistake(mistakes, "", "the table's name must be 1 to 63 bytes");
     }
+    let from = raw.text(mistakes, "from").map(str::to_owned);
     let events = raw.texts(mistakes, "events");
     let when = when(&raw, mistakes);
-    let kind = kind(&raw, mistakes);
+    let replicated = found.as_ref().is_some_and(|source| source.format.replicates());
+    let kind = kind(&raw, replicated, mistakes);
     let columns = columns(&raw, mistakes);
     let own_partition = raw.section(mistakes, "partition").and_then(|section| partition(section, mistakes));
     let shape = shape(&raw, found.as_ref().map(|source| source.shape), mistakes);
@@ -35,23 +37,26 @@ pub(super) fn check(raw: Section<'_>, sources: &mut [Source], mistakes: &mut Mis
         raw.mistake(mistakes, "partition.by", message);
     }
     if let Some(source) = &found {
-        check_against_source(&raw, source, &events, mistakes);
+        check_against_source(&raw, source, &events, from.is_some(), mistakes);
     }
     raw.finish(mistakes);
     if let (Some(source), Some(name), Some(kind)) = (found, name, kind) {
-        source.tables.push(Table { name, events, when, kind, columns, partition: own_partition, shape });
+        source.tables.push(Table { name, from, events, when, kind, columns, partition: own_partition, shape });
     }
 }
 
-fn check_against_source(raw: &Section<'_>, source: &Source, events: &[String], mistakes: &mut Mistakes) {
+fn check_against_source(raw: &Section<'_>, source: &Source, events: &[String], from: bool, mistakes: &mut Mistakes) {
+    if from && !source.format.replicates() {
+        raw.mistake(mistakes, "from", "only a table of a dynamodb, dms or debezium source has it");
+    }
     match source.format {
         Format::Segment if events.is_empty() => {
             raw.mistake(mistakes, "events", "missing: the names of the track events that the table takes");
         }
-        Format::Json if !events.is_empty() => {
+        Format::Json | Format::Dynamodb | Format::Dms | Format::Debezium if !events.is_empty() => {
             raw.mistake(mistakes, "events", "only a Segment source has events; use `when` to choose documents");
         }
-        Format::Segment | Format::Json => {}
+        Format::Segment | Format::Json | Format::Dynamodb | Format::Dms | Format::Debezium => {}
     }
 }
 
@@ -64,11 +69,20 @@ fn when(raw: &Section<'_>, mistakes: &mut Mistakes) -> Option<(String, String)> 
     Some((path?.to_owned(), is?.to_owned()))
 }
 
-fn kind(raw: &Section<'_>, mistakes: &mut Mistakes) -> Option<Kind> {
+/// A replicated table's key and versions are its source's to say; the configuration may say the key where the source does not.
+fn kind(raw: &Section<'_>, replicated: bool, mistakes: &mut Mistakes) -> Option<Kind> {
     let id = raw.text(mistakes, "id").map(str::to_owned);
     let key = raw.texts(mistakes, "key");
     let version = raw.text(mistakes, "version").map(str::to_owned);
     let merge = raw.one_of(mistakes, "merge", &[("column", Merge::Column), ("row", Merge::Row)]);
+    if replicated {
+        for (there, name) in [(id.is_some(), "id"), (version.is_some(), "version"), (merge.is_some(), "merge")] {
+            if there {
+                raw.mistake(mistakes, name, "a replicated table takes it from its source");
+            }
+        }
+        return Some(Kind::Entity { key, version: None, merge: Merge::Row });
+    }
     if key.is_empty() {
         for (there, name) in [(version.is_some(), "version"), (merge.is_some(), "merge")] {
             if there {
@@ -83,7 +97,7 @@ fn kind(raw: &Section<'_>, mistakes: &mut Mistakes) -> Option<Kind> {
     if version.is_none() {
         raw.mistake(mistakes, "version", "missing: the path that the changes of a key are ordered by");
     }
-    Some(Kind::Entity { key, version: version?, merge: merge.unwrap_or(Merge::Row) })
+    Some(Kind::Entity { key, version: Some(version?), merge: merge.unwrap_or(Merge::Row) })
 }
 
 fn columns(raw: &Section<'_>, mistakes: &mut Mistakes) -> Vec<Column> {

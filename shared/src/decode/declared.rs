@@ -3,7 +3,7 @@
 use crate::config::{Column, Kind, Partition, Table};
 use crate::field::{Field, Fields};
 use crate::names::{Identifier, TableName};
-use crate::spec::{ColumnSpec, Deletes, MisfitRule, PartitionSpec, Rule, TableSpec};
+use crate::spec::{Absent, ColumnSpec, Deletes, MisfitRule, PartitionSpec, Rule, TableSpec, Typing};
 
 /// The field that holds a record's place in its stream; a document with a key of this name is refused.
 pub const PLACE: &str = "(place)";
@@ -77,8 +77,8 @@ pub fn table(
         Kind::Event { id: None } => (vec![event_id(&mut declaration)], Rule::Append, None, default_partition),
         Kind::Entity { key, version, merge } => {
             let key = key.iter().map(|name| declaration.required(name, "text")).collect();
-            let version = declaration.fields.at(version);
-            (key, Rule::Merge(*merge), Some(version), None)
+            let version = version.as_ref().map(|version| declaration.fields.at(version));
+            (key, Rule::Merge(*merge), version, None)
         }
     };
     let partition = declaration.partition(table.partition.as_ref().or(default_partition));
@@ -92,6 +92,10 @@ pub fn table(
         key,
         rule,
         deletes: Deletes::Never,
+        absent: Absent::of(rule),
+        replicated: false,
+        typing: Typing::Converting,
+        text_characters_max: shape.text_characters_max,
         partition,
         evolution: shape.evolution,
         nested: shape.nested,

@@ -88,11 +88,15 @@ fn whole<'a>(fields: &mut Fields, field: Field, json: &'a str) -> Result<Cow<'a,
 
 /// The hash that stands for a private value: of the text itself, or of any other value's JSON.
 fn hashed(scanner: &mut Scanner<'_>) -> Result<String, Rejection> {
-    let digest = match scanner.peek() {
-        Some(b'"') => Sha256::digest(scanner.text()?.as_bytes()),
-        _ => Sha256::digest(scanner.skip()?.as_bytes()),
-    };
-    Ok(hex(&digest))
+    Ok(match scanner.peek() {
+        Some(b'"') => hash(scanner.text()?.as_bytes()),
+        _ => hash(scanner.skip()?.as_bytes()),
+    })
+}
+
+/// The SHA-256 that stands for a private value.
+pub fn hash(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
 }
 
 /// The JSON at `field` again, without its private fields. An array's elements are treated as if each stood at `field`.

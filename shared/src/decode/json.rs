@@ -75,7 +75,7 @@ impl Route {
                 Value::Text(found) => found == text,
                 Value::Number(found) => found == text,
                 Value::Null | Value::Bool(_) | Value::Json(_) | Value::Time(_) => false,
-                Value::Bytes(_) | Value::List(_) => false,
+                Value::NullAttribute | Value::Unchanged | Value::Bytes(_) | Value::List(_) => false,
             })
         })
     }
@@ -84,6 +84,7 @@ impl Route {
 fn default_table(source: &Source) -> Table {
     Table {
         name: Identifier::fitting(&source.name, &source.name),
+        from: None,
         events: Vec::new(),
         when: None,
         kind: Kind::Event { id: None },

@@ -26,7 +26,7 @@ use crate::field::{Field, Fields};
 use crate::names::{Identifier, TableName};
 use crate::record::Record;
 use crate::rejection::Rejection;
-use crate::spec::{ColumnSpec, Deletes, Merge, Rule, TableSpec, Tables};
+use crate::spec::{Absent, ColumnSpec, Deletes, Merge, Rule, TableSpec, Tables, Typing};
 use crate::timestamp::Timestamp;
 
 /// Parts of a call that Segment's warehouses do not store.
@@ -387,6 +387,10 @@ impl Specs<'_> {
             key: vec![0],
             rule,
             deletes: Deletes::Never,
+            absent: Absent::of(rule),
+            replicated: false,
+            typing: Typing::Converting,
+            text_characters_max: shape.text_characters_max,
             partition: None,
             evolution: shape.evolution,
             nested: shape.nested,

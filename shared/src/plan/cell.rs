@@ -24,7 +24,7 @@ const JSONB_VERSION: u8 = 1;
 
 /// Appends the cell of a value; on a misfit, `out` is as it was.
 pub fn write(kind: Kind, value: &Value<'_>, out: &mut Vec<u8>) -> Result<(), Misfit> {
-    if *value == Value::Null {
+    if matches!(value, Value::Null | Value::NullAttribute) {
         out.extend_from_slice(&NULL);
         return Ok(());
     }
@@ -79,6 +79,21 @@ fn content(kind: Kind, value: &Value<'_>, out: &mut Vec<u8>) -> Result<(), Misfi
     Ok(())
 }
 
+/// Whether the value is of the column's own kind, and not only convertible to it.
+pub fn is_of_kind(kind: Kind, value: &Value<'_>) -> bool {
+    match (kind, value) {
+        (_, Value::Null | Value::NullAttribute | Value::Unchanged) => true,
+        (Kind::Text { .. } | Kind::Enum | Kind::Other, Value::Text(_)) => true,
+        (Kind::Int2 | Kind::Int4 | Kind::Int8 | Kind::Numeric { .. }, Value::Number(_)) => true,
+        (Kind::Float4 | Kind::Float8, Value::Number(_)) => true,
+        (Kind::Bool, Value::Bool(_)) | (Kind::Bytea, Value::Bytes(_)) => true,
+        (Kind::Timestamp { .. }, Value::Time(_)) => true,
+        (Kind::Json | Kind::Jsonb, Value::Json(_)) => true,
+        (Kind::Array(element), Value::List(values)) => values.iter().all(|value| is_of_kind(element.kind(), value)),
+        (_, _) => false,
+    }
+}
+
 /// Text takes every value: a number or JSON as it was written, true and false as words.
 fn text(value: &Value<'_>, characters_max: Option<usize>, out: &mut Vec<u8>) -> Result<(), Misfit> {
     let text: Cow<'_, str> = match value {
@@ -88,7 +103,7 @@ fn text(value: &Value<'_>, characters_max: Option<usize>, out: &mut Vec<u8>) -> 
         Value::Time(moment) => Cow::Owned(moment.to_string()),
         Value::Bytes(bytes) => Cow::Owned(BASE64.encode(bytes)),
         Value::List(_) => as_json(value)?,
-        Value::Null => return Err(Misfit::Kind),
+        Value::Null | Value::NullAttribute | Value::Unchanged => return Err(Misfit::Kind),
     };
     if memchr::memchr(0, text.as_bytes()).is_some() {
         return Err(Misfit::Nul);
@@ -106,7 +121,7 @@ fn boolean(value: &Value<'_>) -> Result<bool, Misfit> {
         Value::Text(text) if text == "true" => Ok(true),
         Value::Text(text) if text == "false" => Ok(false),
         Value::Text(_) | Value::Null | Value::Number(_) | Value::Json(_) | Value::Time(_) => Err(Misfit::Kind),
-        Value::Bytes(_) | Value::List(_) => Err(Misfit::Kind),
+        Value::NullAttribute | Value::Unchanged | Value::Bytes(_) | Value::List(_) => Err(Misfit::Kind),
     }
 }
 
@@ -115,6 +130,7 @@ fn bytes<'a>(value: &'a Value<'_>) -> Result<&'a [u8], Misfit> {
     match value {
         Value::Bytes(bytes) => Ok(bytes),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::Text(_) => Err(Misfit::Kind),
+        Value::NullAttribute | Value::Unchanged => Err(Misfit::Kind),
         Value::Json(_) | Value::Time(_) | Value::List(_) => Err(Misfit::Kind),
     }
 }
@@ -142,9 +158,8 @@ fn array_literal(value: &Value<'_>) -> Result<Option<String>, Misfit> {
             Value::Bytes(bytes) => format!("\\x{}", crate::names::hex(bytes)),
             Value::Text(text) => text.to_string(),
             Value::Number(text) => (*text).to_owned(),
-            Value::Null | Value::Bool(_) | Value::Json(_) | Value::Time(_) | Value::List(_) => {
-                return Err(Misfit::Kind);
-            }
+            Value::Null | Value::NullAttribute | Value::Unchanged | Value::Bool(_) => return Err(Misfit::Kind),
+            Value::Json(_) | Value::Time(_) | Value::List(_) => return Err(Misfit::Kind),
         };
         Ok(format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"")))
     };
@@ -157,7 +172,7 @@ fn number<'a>(value: &'a Value<'_>) -> Result<Decimal<'a>, Misfit> {
         Value::Number(text) => text,
         Value::Text(text) => &**text,
         Value::Null | Value::Bool(_) | Value::Json(_) | Value::Time(_) => return Err(Misfit::Kind),
-        Value::Bytes(_) | Value::List(_) => return Err(Misfit::Kind),
+        Value::NullAttribute | Value::Unchanged | Value::Bytes(_) | Value::List(_) => return Err(Misfit::Kind),
     };
     Decimal::parse(text).ok_or(Misfit::Kind)
 }
@@ -172,7 +187,7 @@ pub fn moment(value: &Value<'_>) -> Result<Timestamp, Misfit> {
         Value::Time(moment) => Ok(*moment),
         Value::Text(text) => Timestamp::parse(text).ok_or(Misfit::Range),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::Json(_) => Err(Misfit::Kind),
-        Value::Bytes(_) | Value::List(_) => Err(Misfit::Kind),
+        Value::NullAttribute | Value::Unchanged | Value::Bytes(_) | Value::List(_) => Err(Misfit::Kind),
     }
 }
 
@@ -180,7 +195,7 @@ fn date(value: &Value<'_>) -> Result<i32, Misfit> {
     match value {
         Value::Text(text) => parse_date(text).ok_or(Misfit::Range),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::Json(_) | Value::Time(_) => Err(Misfit::Kind),
-        Value::Bytes(_) | Value::List(_) => Err(Misfit::Kind),
+        Value::NullAttribute | Value::Unchanged | Value::Bytes(_) | Value::List(_) => Err(Misfit::Kind),
     }
 }
 
@@ -197,7 +212,7 @@ fn uuid(value: &Value<'_>) -> Result<u128, Misfit> {
 pub fn as_json<'a>(value: &'a Value<'_>) -> Result<Cow<'a, str>, Misfit> {
     let quoted = |text: &str| serde_json::Value::from(text).to_string();
     let json = match value {
-        Value::Null => Cow::Borrowed("null"),
+        Value::Null | Value::NullAttribute | Value::Unchanged => Cow::Borrowed("null"),
         Value::Bool(flag) => Cow::Borrowed(if *flag { "true" } else { "false" }),
         Value::Number(text) => Cow::Borrowed(*text),
         Value::Json(text) => Cow::Borrowed(&**text),

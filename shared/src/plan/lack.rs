@@ -71,6 +71,9 @@ impl TableLack {
     }
 }
 
+/// The fallback: any value can be told as a text.
+pub const TEXT: &str = "text";
+
 /// The type that the values of a new column have in common.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Inferred {
@@ -90,7 +93,7 @@ impl Inferred {
     /// The type of one value; `None` for a null, which says nothing.
     pub fn of(value: &Value<'_>) -> Option<Self> {
         match value {
-            Value::Null => None,
+            Value::Null | Value::NullAttribute | Value::Unchanged => None,
             Value::Bool(_) => Some(Self::Boolean),
             Value::Number(_) => Some(Self::Numeric),
             Value::Text(_) => Some(Self::Text),
@@ -114,7 +117,7 @@ impl Inferred {
     /// The type in SQL. Numbers are `numeric`: any other type would sooner or later refuse one.
     pub fn sql_type(self, arrays: Arrays) -> &'static str {
         match (self, arrays) {
-            (Self::Text, _) | (Self::Array, Arrays::Text) => "text",
+            (Self::Text, _) | (Self::Array, Arrays::Text) => TEXT,
             (Self::Numeric, _) => "numeric",
             (Self::Boolean, _) => "boolean",
             (Self::Moment, _) => "timestamptz",

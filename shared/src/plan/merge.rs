@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 
 use super::rows::{Member, Row, TableWrite};
 use crate::change::{Operation, Version};
-use crate::spec::{Deletes, Merge, OVERFLOW, Rule};
+use crate::spec::{Absent, Deletes, Merge, OVERFLOW, Rule};
 
 /// Parts the overflow column's name from the field's within `_versions`: the overflow is merged field by field.
 const OVERFLOW_PREFIX: &str = "_overflow/";
@@ -222,7 +222,7 @@ fn decide_columns<'s>(
     let absent = stored.row == StoredRow::Absent;
     let survives = members.last().is_some_and(|member| member.version > floor)
         || (write.deletes == Deletes::Hard && versions.iter().any(|(column, _)| column == name(0)))
-        || (write.deletes == Deletes::Never && !absent);
+        || (write.deletes != Deletes::Hard && !absent);
     let mut fates: Vec<Fate> = fates.into_iter().map(|fate| fate.unwrap_or(Fate::Duplicate)).collect();
     // A change that carries nothing but the key makes the row, or says nothing new.
     if absent
@@ -251,9 +251,9 @@ fn decide_columns<'s>(
     Decision { action, columns, overflow, versions, tombstone, members: fates }
 }
 
-/// Whether the overflow is merged field by field. Where rows are deleted, changes are whole rows, and so is the overflow.
+/// Whether the overflow is merged field by field. Where changes tell whole rows, they tell the whole overflow, too.
 pub fn by_field(write: &TableWrite) -> bool {
-    write.rule == Rule::Merge(Merge::Column) && write.deletes == Deletes::Never
+    write.rule == Rule::Merge(Merge::Column) && write.absent == Absent::Keeps
 }
 
 /// The version of each column, and of each field of the overflow. Rows are narrow enough to look through.

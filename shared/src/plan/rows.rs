@@ -9,7 +9,7 @@ use crate::catalog::{Column, Table};
 use crate::change::{Change, Changes, Operation, Value, Version};
 use crate::field::Field;
 use crate::rejection::{Misfit, Reason};
-use crate::spec::{Deletes, Merge, MisfitRule, OVERFLOW, Rule};
+use crate::spec::{Absent, Deletes, Merge, MisfitRule, OVERFLOW, Rule};
 
 /// What is written to one table.
 #[derive(Debug)]
@@ -20,6 +20,8 @@ pub struct TableWrite {
     pub rule: Rule,
     /// What becomes of a row whose source is deleted.
     pub deletes: Deletes,
+    /// What a column takes that a change does not carry.
+    pub absent: Absent,
     /// The columns written, as places in `table.columns`. The key's come first.
     pub columns: Vec<usize>,
     /// How many columns make the key.
@@ -133,7 +135,7 @@ impl<'s, 'v> Encoder<'s, 'v> {
             Slot::Column(position, _) => Some(*position),
             Slot::Unresolved | Slot::Skip | Slot::Lacking(_) | Slot::Overflow | Slot::Unknown => None,
         });
-        let whole_row = spec.rule == Rule::Merge(Merge::Row) || spec.deletes == Deletes::Hard;
+        let whole_row = spec.rule != Rule::Append && spec.absent == Absent::Null;
         let of_the_source = (0..table.columns.len()).filter(|&position| {
             let column = &table.columns[position];
             let declared = spec.columns.iter().any(|c| c.name == column.name && c.field.is_some());
@@ -152,7 +154,7 @@ impl<'s, 'v> Encoder<'s, 'v> {
             survey,
             overflow: table.position(OVERFLOW).and_then(|position| places[position]),
             places,
-            keeps_absent: spec.rule == Rule::Merge(Merge::Column),
+            keeps_absent: spec.rule == Rule::Merge(Merge::Column) && spec.absent == Absent::Keeps,
             lacks_overflow: false,
             values: vec![None; columns.len()],
             overflowing: Vec::new(),
@@ -160,6 +162,7 @@ impl<'s, 'v> Encoder<'s, 'v> {
                 table: table.clone(),
                 rule: spec.rule,
                 deletes: spec.deletes,
+                absent: spec.absent,
                 columns,
                 key,
                 rows: Vec::new(),
@@ -195,10 +198,16 @@ impl<'s, 'v> Encoder<'s, 'v> {
                         self.values[place] = Some((*field, value, rule));
                     }
                 }
-                Slot::Overflow if *value != Value::Null && self.survey.takes(*field, value) => {
+                // That a value is a null, and not absent, is told even where no column was ever needed.
+                Slot::Lacking(_) if *value == Value::NullAttribute => self.overflowing.push((*field, value)),
+                Slot::Overflow
+                    if !matches!(value, Value::Null | Value::Unchanged) && self.survey.takes(*field, value) =>
+                {
                     self.overflowing.push((*field, value));
                 }
-                Slot::Unknown if *value != Value::Null && self.survey.takes(*field, value) => {
+                Slot::Unknown
+                    if !matches!(value, Value::Null | Value::Unchanged) && self.survey.takes(*field, value) =>
+                {
                     return Err(Reason::UnknownField { path: self.survey.fields.path(*field).to_owned() });
                 }
                 Slot::Unresolved | Slot::Skip | Slot::Lacking(_) | Slot::Overflow | Slot::Unknown => {}
@@ -216,6 +225,7 @@ impl<'s, 'v> Encoder<'s, 'v> {
                 _ if Some(place) == overflow => {
                     overflow_bound = Some((self.write.bounds.len(), self.write.cells.len()))
                 }
+                Some((_, Value::Unchanged, _)) => {}
                 Some((field, value, rule)) => self.cell(place, field, value, rule)?,
                 None if place < self.write.key => return Err(self.missing(place)),
                 None if self.keeps_absent => {}
@@ -231,14 +241,18 @@ impl<'s, 'v> Encoder<'s, 'v> {
         Ok(())
     }
 
-    /// Of a delete only the key counts; the other cells are absent, or NULL where a row is written whole.
+    /// Of a delete only the key counts, and where deleted rows stay, when it was; what else the row holds is kept, or NULL
+    /// where rows are only ever written whole.
     fn encode_key(&mut self) -> Result<(), Reason> {
         for place in 0..self.values.len() {
             self.write.bounds.push(self.write.cells.len() as u32);
             match self.values[place] {
                 Some((field, value, rule)) if place < self.write.key => self.cell(place, field, value, rule)?,
                 None if place < self.write.key => return Err(self.missing(place)),
-                Some(_) | None if self.keeps_absent => {}
+                Some((field, value, rule)) if self.write.deletes == Deletes::Soft => {
+                    self.cell(place, field, value, rule)?
+                }
+                Some(_) | None if self.write.rule == Rule::Merge(Merge::Column) => {}
                 Some(_) | None => self.write.cells.extend_from_slice(&cell::NULL),
             }
         }
@@ -248,12 +262,17 @@ impl<'s, 'v> Encoder<'s, 'v> {
 
     fn cell(&mut self, place: usize, field: Field, value: &'v Value<'v>, rule: MisfitRule) -> Result<(), Reason> {
         let column = &self.write.table.columns[self.write.columns[place]];
-        if *value == Value::Null && self.refuses_null(place) {
+        if matches!(value, Value::Null | Value::NullAttribute) && self.refuses_null(place) {
             return Err(self.missing(place));
         }
-        match cell::write(column.kind, value, &mut self.write.cells) {
+        if *value == Value::NullAttribute {
+            self.overflowing.push((field, value));
+        }
+        let exact = rule != MisfitRule::Exact || cell::is_of_kind(column.kind, value);
+        let written = if exact { cell::write(column.kind, value, &mut self.write.cells) } else { Err(Misfit::Kind) };
+        match written {
             Ok(()) => Ok(()),
-            Err(misfit) if rule == MisfitRule::Overflow && misfit != Misfit::Nul => {
+            Err(misfit) if rule != MisfitRule::Reject && misfit != Misfit::Nul => {
                 self.overflowing.push((field, value));
                 if !self.keeps_absent {
                     self.write.cells.extend_from_slice(&cell::NULL);
@@ -293,7 +312,7 @@ impl<'s, 'v> Encoder<'s, 'v> {
     fn insert_overflow(&mut self, bound: usize, at: usize) -> Result<(), Reason> {
         let mut overflow = Vec::new();
         if self.overflowing.is_empty() {
-            if self.keeps_absent && self.write.deletes == Deletes::Never {
+            if self.keeps_absent {
                 return Ok(());
             }
             overflow.extend_from_slice(&cell::NULL);
@@ -345,6 +364,8 @@ fn fold(mut write: TableWrite, encoded: &[(usize, &Change)], plan: &mut Plan) ->
     let mut previous: Option<(usize, usize)> = None;
     for (partition, _, index) in order {
         let Change { record, operation, .. } = *encoded[index].1;
+        // A delete that leaves the row is a change like any other.
+        let operation = if write.deletes == Deletes::Hard { operation } else { Operation::Put };
         let member = Member { record, operation, version: version(index), encoded: index };
         let same = previous.is_some_and(|(p, i)| p == partition && write.key(i) == write.key(index));
         previous = Some((partition, index));

@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::cell::show;
 use super::{Plan, TableLack, TableWrite};
+use crate::catalog::ORIGIN;
 use crate::names::literal;
 
 impl fmt::Display for Plan {
@@ -48,7 +49,7 @@ impl TableLack {
                     self.definitions().join(", "),
                     self.partitioning()
                 ));
-                statements.push(format!("COMMENT ON TABLE {table} IS {}", literal(&format!("Millstream: {origin}"))));
+                statements.push(format!("COMMENT ON TABLE {table} IS {}", literal(&format!("{ORIGIN}{origin}"))));
             }
             None if self.columns.is_empty() => {}
             None => {

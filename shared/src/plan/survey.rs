@@ -11,7 +11,9 @@ use crate::field::{Field, Fields};
 use crate::names::Identifier;
 use crate::partition::Bounds;
 use crate::rejection::{Reason, Rejection};
-use crate::spec::{ColumnSpec, Evolution, MisfitRule, Nested, OVERFLOW, PartitionSpec, TableSpec, VERSION, VERSIONS};
+use crate::spec::{
+    ColumnSpec, Evolution, MisfitRule, Nested, OVERFLOW, PartitionSpec, TableSpec, Typing, VERSION, VERSIONS,
+};
 use crate::timestamp::Timestamp;
 
 /// A table has at most this many partitions: `ALTER TABLE` locks each of them, and PostgreSQL's lock table holds 6,400
@@ -196,10 +198,13 @@ impl<'p> Survey<'p> {
             return self.existing_slot(position);
         }
         let name = Identifier::fitting(self.fields.column(field), path);
-        if self.spec.columns.iter().any(|column| column.name == name) {
+        let declared = self.spec.columns.iter().any(|column| column.name == name);
+        if declared && self.spec.typing == Typing::Converting {
             return Slot::Overflow;
         }
-        if [OVERFLOW, VERSION, VERSIONS].contains(&name.as_str()) || self.lacking.iter().any(|l| l.column.name == name)
+        if declared
+            || [OVERFLOW, VERSION, VERSIONS].contains(&name.as_str())
+            || self.lacking.iter().any(|l| l.column.name == name)
         {
             return self.slot_named(Identifier::distinct(self.fields.column(field), path), path);
         }
@@ -242,7 +247,7 @@ impl<'p> Survey<'p> {
     fn existing_slot(&self, position: usize) -> Slot {
         let column = &self.table.columns[position];
         let inferred = match column.kind {
-            Kind::Text { characters_max } => characters_max.is_none(),
+            Kind::Text { characters_max } => characters_max == self.spec.text_characters_max,
             Kind::Numeric { modifier } => modifier.is_none(),
             Kind::Timestamp { zoned, digits } => zoned && digits == 6,
             Kind::Bool | Kind::Jsonb | Kind::Bytea | Kind::Array(_) => true,
@@ -252,7 +257,12 @@ impl<'p> Survey<'p> {
         if column.generated {
             return Slot::Overflow;
         }
-        Slot::Column(position, if inferred { MisfitRule::Overflow } else { MisfitRule::Reject })
+        let rule = match (inferred, self.spec.typing) {
+            (true, Typing::Converting) => MisfitRule::Overflow,
+            (true, Typing::Exact) => MisfitRule::Exact,
+            (false, _) => MisfitRule::Reject,
+        };
+        Slot::Column(position, rule)
     }
 
     /// The row's partition; `None` for a row that has expired.
@@ -320,7 +330,10 @@ impl<'p> Survey<'p> {
     /// What the table lacks for the changes surveyed.
     pub fn lack(&self) -> Option<TableLack> {
         let typed = |lacking: &Lacking| {
-            let inferred = lacking.inferred.map(|inferred| inferred.sql_type(self.spec.arrays).to_owned());
+            let inferred = lacking.inferred.map(|inferred| match (inferred, self.spec.text_characters_max) {
+                (Inferred::Text, Some(limit)) => format!("varchar({limit})"),
+                (inferred, _) => inferred.sql_type(self.spec.arrays).to_owned(),
+            });
             let sql_type = Some(lacking.column.sql_type.clone()).filter(|sql_type| !sql_type.is_empty()).or(inferred);
             NewColumn { sql_type: sql_type.unwrap_or_else(|| "text".to_owned()), ..lacking.column.clone() }
         };

@@ -1,4 +1,5 @@
-//! Kinesis records: base64 off, aggregates apart, decompressed, documents parted.
+//! The elements of an event. Of Kinesis: base64 off, aggregates apart, decompressed, documents parted. Of a DynamoDB stream:
+//! as they are.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -11,16 +12,28 @@ use serde_json::value::RawValue;
 use super::{Batch, Envelope, Fault, Place, Record, SequenceNumber, compression, documents, kpl};
 use crate::timestamp::Timestamp;
 
-/// An element of `Records` as Lambda writes it; Pipes writes the inner members beside the outer ones.
+/// An element of `Records` as Lambda writes it; Pipes writes the inner members of Kinesis beside the outer ones.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Element<'a> {
     #[serde(borrow)]
     kinesis: Option<Inner<'a>>,
-    #[serde(borrow, rename = "eventID")]
+    #[serde(borrow)]
+    dynamodb: Option<Change<'a>>,
+    #[serde(borrow, default, rename = "eventID")]
     event_id: Cow<'a, str>,
-    #[serde(borrow, rename = "eventSourceARN")]
+    #[serde(borrow, default, rename = "eventSourceARN")]
     event_source_arn: Cow<'a, str>,
+}
+
+/// What is needed of a change to know its place; the decoder reads the rest.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Change<'a> {
+    #[serde(borrow, default)]
+    sequence_number: Cow<'a, str>,
+    #[serde(borrow, default)]
+    approximate_creation_date_time: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -59,7 +72,12 @@ struct Unpacker {
 impl Unpacker {
     fn element(&mut self, raw: &RawValue) {
         match read_element(raw) {
-            Ok((element, inner)) => self.record(&element, &inner),
+            Ok(Read::Kinesis(element, inner)) => self.record(&element, &inner),
+            Ok(Read::Dynamodb(element, change)) => {
+                let place = self.place(&element.event_source_arn, "", &change.sequence_number);
+                let made = change.approximate_creation_date_time.and_then(|made| Timestamp::parse_epoch(made.get()));
+                self.push(place, made.unwrap_or(Timestamp(0)), "".into(), raw.get().as_bytes(), None);
+            }
             Err(fault) => {
                 let place = self.place("", "", "");
                 let nowhen = Timestamp(0);
@@ -119,7 +137,14 @@ impl Unpacker {
         for document in documents::split(&self.batch.bytes[start..]) {
             let place = Place { sub_sequence: *next, ..place.clone() };
             let payload = start + document.start..start + document.end;
-            self.batch.records.push(Record { place, arrival, partition_key: key.clone(), payload, fault: None });
+            self.batch.records.push(Record {
+                place,
+                arrival,
+                partition_key: key.clone(),
+                payload,
+                redacted: false,
+                fault: None,
+            });
             *next += 1;
         }
     }
@@ -128,13 +153,27 @@ impl Unpacker {
         let place = Place { sub_sequence: *next, ..place.clone() };
         *next += 1;
         let payload = start..self.batch.bytes.len();
-        self.batch.records.push(Record { place, arrival, partition_key: key.clone(), payload, fault: Some(fault) });
+        self.batch.records.push(Record {
+            place,
+            arrival,
+            partition_key: key.clone(),
+            payload,
+            redacted: false,
+            fault: Some(fault),
+        });
     }
 
     fn push(&mut self, place: Place, arrival: Timestamp, partition_key: Arc<str>, bytes: &[u8], fault: Option<Fault>) {
         let start = self.batch.bytes.len();
         self.batch.bytes.extend_from_slice(bytes);
-        self.batch.records.push(Record { place, arrival, partition_key, payload: start..start + bytes.len(), fault });
+        self.batch.records.push(Record {
+            place,
+            arrival,
+            partition_key,
+            payload: start..start + bytes.len(),
+            redacted: false,
+            fault,
+        });
     }
 
     fn place(&mut self, stream: &str, shard: &str, sequence: &str) -> Place {
@@ -148,14 +187,27 @@ impl Unpacker {
     }
 }
 
-fn read_element(raw: &RawValue) -> Result<(Element<'_>, Inner<'_>), Fault> {
+enum Read<'a> {
+    Kinesis(Element<'a>, Inner<'a>),
+    Dynamodb(Element<'a>, Change<'a>),
+}
+
+fn read_element(raw: &RawValue) -> Result<Read<'_>, Fault> {
     let fault = |error: serde_json::Error| Fault::Envelope(error.to_string());
     let mut element: Element<'_> = serde_json::from_str(raw.get()).map_err(fault)?;
+    if let Some(change) = element.dynamodb.take() {
+        return Ok(Read::Dynamodb(element, change));
+    }
+    for (member, name) in [(&element.event_id, "eventID"), (&element.event_source_arn, "eventSourceARN")] {
+        if member.is_empty() {
+            return Err(Fault::Envelope(format!("`{name}` is missing")));
+        }
+    }
     let inner = match element.kinesis.take() {
         Some(inner) => inner,
         None => serde_json::from_str(raw.get()).map_err(fault)?,
     };
-    Ok((element, inner))
+    Ok(Read::Kinesis(element, inner))
 }
 
 /// An enhanced fan-out consumer's ARN begins with its stream's: `…:stream/NAME/consumer/NAME:CREATED`.

@@ -1,0 +1,28 @@
+//! DynamoDB Streams → replicated tables. `handle` says what one batch does.
+
+use aws_lambda_events::event::streams::{DynamoDbBatchItemFailure, DynamoDbEventResponse};
+use millstream::config::{Config, Format};
+use millstream::record::Envelope;
+use millstream::runtime::{App, Failure, Invocation, serve_or};
+use millstream::telemetry;
+
+/// Brings the batch into the replica. Success is answered once everything is durable; without a dead-letter queue the
+/// answer names the first record that was refused.
+async fn handle(app: &mut App, event: Envelope, invocation: Invocation) -> Result<DynamoDbEventResponse, Failure> {
+    let report = app.ingest().await?.batch(&event, invocation.time_left).await?;
+    telemetry::report(&report, &invocation.request);
+    let mut answer = DynamoDbEventResponse::default();
+    if let Some(sequence) = report.retry_from {
+        let mut failure = DynamoDbBatchItemFailure::default();
+        failure.item_identifier = Some(sequence);
+        answer.batch_item_failures.push(failure);
+    }
+    Ok(answer)
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), lambda_runtime::Error> {
+    // Without a configuration every table whose stream arrives is replicated into the schema `dynamodb`.
+    let config = Config::of_format("dynamodb", Format::Dynamodb);
+    serve_or(Some(config), |app, event, invocation| Box::pin(handle(app, event, invocation))).await
+}

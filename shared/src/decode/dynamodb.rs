@@ -1,0 +1,496 @@
+//! Changes of DynamoDB tables: records of their streams, the same through Kinesis, and lines of exports to S3.
+//!
+//! An attribute becomes a value of its own type: <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/HowItWorks.NamingRulesDataTypes.html>.
+//! Within lists and maps, which become JSON, numbers stay digits and bytes stay base64.
+
+use std::borrow::Cow;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::document::hash;
+use super::malformed;
+use super::replica::{KeyColumn, Page, Replica};
+use super::scan::Scanner;
+use crate::change::{Value, Version};
+use crate::config::Source;
+use crate::decimal::Decimal;
+use crate::field::{Field, Fields, Privacy};
+use crate::record::Record;
+use crate::rejection::{Reason, Rejection};
+use crate::spec::{Merge, Tables};
+use crate::timestamp::Timestamp;
+
+/// Digits of a sequence number that an order holds; of longer ones the first digits count as eras.
+const ORDER_DIGITS: usize = 38;
+
+/// The tables of a DynamoDB source.
+#[derive(Debug)]
+pub struct Dynamodb {
+    replica: Replica,
+}
+
+/// A record, its images still untouched.
+#[derive(Default)]
+struct Parts<'a> {
+    event: Option<Cow<'a, str>>,
+    event_id: Option<Cow<'a, str>>,
+    table: Option<Cow<'a, str>>,
+    keys: Option<&'a str>,
+    new: Option<&'a str>,
+    /// The whole item: a line of a full export, or a scanned item.
+    item: Option<&'a str>,
+    sequence: Option<Cow<'a, str>>,
+    view: Option<Cow<'a, str>>,
+    created: Option<&'a str>,
+    written: Option<&'a str>,
+}
+
+impl Dynamodb {
+    /// The tables of a source.
+    pub fn new(source: &Source) -> Self {
+        Self { replica: Replica::new(source, "DynamoDB table", Merge::Row) }
+    }
+
+    /// Appends the change that a record tells.
+    pub fn document<'a>(
+        &mut self,
+        index: usize,
+        record: &Record,
+        json: &'a str,
+        page: &mut Page<'_, 'a>,
+    ) -> Result<(), Rejection> {
+        let parts = Parts::read(json)?;
+        let name = parts.table_name(record)?;
+        let deleted = parts.is_delete()?;
+        // A table's key is known from the keys of any record; a whole item does not tell it.
+        let key_types = parts.keys.map(key_types).transpose()?.unwrap_or_default();
+        let key: Vec<KeyColumn<'_>> =
+            key_types.iter().map(|(name, sql_type)| KeyColumn { name, sql_type: Some(sql_type) }).collect();
+        let known = self.replica.table(&name, &key, page.fields, page.tables)?;
+        let version = parts.version(record, json)?;
+        let start = page.changes.values.len();
+        let image = if deleted { parts.keys } else { parts.new.or(parts.item) };
+        let image = image.ok_or_else(|| malformed("it holds neither Keys nor an image"))?;
+        attributes(image, known.node, page.fields, &mut page.changes.values)?;
+        if deleted {
+            let at = parts.moment().unwrap_or(record.arrival);
+            self.replica.delete(known, index, version, at, start, page);
+        } else {
+            self.replica.put(known, index, version, start, page);
+        }
+        Ok(())
+    }
+
+    /// The record again, without its private attributes.
+    pub fn redact(
+        &mut self,
+        record: &Record,
+        json: &str,
+        fields: &mut Fields,
+        tables: &mut Tables,
+    ) -> Result<String, Rejection> {
+        let name = Parts::read(json)?.table_name(record)?;
+        let node = self.replica.table(&name, &[], fields, tables)?.node;
+        let mut out = String::with_capacity(json.len());
+        let mut scanner = Scanner::new(json);
+        redact_members(&mut scanner, &mut out, &mut |key, scanner, out| match key {
+            "dynamodb" => {
+                redact_members(scanner, out, &mut |key, scanner, out| redact_image(key, node, fields, scanner, out))
+            }
+            _ => redact_image(key, node, fields, scanner, out),
+        })?;
+        scanner.end()?;
+        Ok(out)
+    }
+}
+
+impl<'a> Parts<'a> {
+    fn read(json: &'a str) -> Result<Self, Rejection> {
+        let mut parts = Self::default();
+        let mut scanner = Scanner::new(json);
+        each(&mut scanner, |key, scanner| match key {
+            "eventName" => text(scanner, &mut parts.event),
+            "eventID" => text(scanner, &mut parts.event_id),
+            "tableName" => text(scanner, &mut parts.table),
+            "Item" => raw(scanner, &mut parts.item),
+            "Keys" => raw(scanner, &mut parts.keys),
+            "NewImage" => raw(scanner, &mut parts.new),
+            "Metadata" => each(scanner, |key, scanner| match key {
+                "WriteTimestampMicros" => each(scanner, |_type, scanner| raw(scanner, &mut parts.written)),
+                _ => skip(scanner),
+            }),
+            "dynamodb" => each(scanner, |key, scanner| match key {
+                "ApproximateCreationDateTime" => raw(scanner, &mut parts.created),
+                "Keys" => raw(scanner, &mut parts.keys),
+                "NewImage" => raw(scanner, &mut parts.new),
+                "SequenceNumber" => text(scanner, &mut parts.sequence),
+                "StreamViewType" => text(scanner, &mut parts.view),
+                _ => skip(scanner),
+            }),
+            _ => skip(scanner),
+        })?;
+        scanner.end()?;
+        // A null, or an object without a member, is as good as none.
+        let there = |image: &&str| image.starts_with('{') && image[1..].trim_ascii_start() != "}";
+        parts.keys = parts.keys.filter(there);
+        parts.new = parts.new.filter(there);
+        Ok(parts)
+    }
+
+    /// The record's own word, or the stream's ARN: `…:table/NAME/stream/…`.
+    fn table_name(&self, record: &Record) -> Result<String, Rejection> {
+        if let Some(name) = &self.table {
+            return Ok(name.to_string());
+        }
+        let of_stream = record.place.stream.split_once(":table/").and_then(|(_, rest)| rest.split('/').next());
+        of_stream.map(str::to_owned).ok_or_else(|| malformed("neither `tableName` nor the stream's ARN names a table"))
+    }
+
+    fn is_delete(&self) -> Result<bool, Rejection> {
+        match self.event.as_deref() {
+            Some("REMOVE") => Ok(true),
+            Some("INSERT" | "MODIFY") if self.new.is_some() => Ok(false),
+            Some("INSERT" | "MODIFY") => match self.view.as_deref() {
+                Some(view @ ("KEYS_ONLY" | "OLD_IMAGE")) => Err(Rejection::of(Reason::ViewType(view.to_owned()))),
+                Some(_) | None => Err(malformed("NewImage is missing")),
+            },
+            Some(other) => Err(malformed(format!("eventName is {:?}", other.chars().take(20).collect::<String>()))),
+            // A line of an export: a whole item, or what became of a key within a span of time.
+            None if self.item.is_some() => Ok(false),
+            None if self.written.is_some() => Ok(self.new.is_none()),
+            None => Err(malformed("eventName is missing")),
+        }
+    }
+
+    /// When the change was made, where the record tells it.
+    fn moment(&self) -> Option<Timestamp> {
+        Timestamp::parse_epoch(self.created?)
+    }
+
+    /// Streams are ordered by their sequence numbers; changes through Kinesis, which have none, by when they were made;
+    /// what was loaded is older than both.
+    fn version(&self, record: &Record, json: &str) -> Result<Version, Rejection> {
+        if let Some(sequence) = &self.sequence {
+            return sequence_version(sequence)
+                .ok_or_else(|| malformed("SequenceNumber is no number of up to 40 digits"));
+        }
+        if let Some(written) = self.written {
+            let micros =
+                written.trim_matches('"').parse().map_err(|_no| malformed("WriteTimestampMicros is no number"))?;
+            return Ok(Version { era: Version::LOADED, order: micros, digest: xxh3_64(json.trim_ascii().as_bytes()) });
+        }
+        if self.item.is_some() {
+            let order = i128::from(record.arrival.0);
+            return Ok(Version { era: Version::LOADED, order, digest: xxh3_64(json.trim_ascii().as_bytes()) });
+        }
+        let made =
+            self.moment().ok_or_else(|| malformed("it has neither SequenceNumber nor ApproximateCreationDateTime"))?;
+        let identity = self.event_id.as_deref().unwrap_or(json.trim_ascii());
+        Ok(Version { era: Version::STREAMED, order: i128::from(made.0), digest: xxh3_64(identity.as_bytes()) })
+    }
+}
+
+/// The version of a change with a sequence number: 21 to 40 digits
+/// (<https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_streams_StreamRecord.html>).
+fn sequence_version(sequence: &str) -> Option<Version> {
+    let digits = sequence.trim_start_matches('0');
+    let (above, order) = digits.split_at(digits.len().saturating_sub(ORDER_DIGITS));
+    let all_digits = sequence.bytes().all(|byte| byte.is_ascii_digit()) && !sequence.is_empty();
+    let above: u8 = if above.is_empty() { 0 } else { above.parse().ok()? };
+    let order = if order.is_empty() { 0 } else { order.parse().ok()? };
+    all_digits.then(|| Some(Version { era: Version::STREAMED.checked_add(above)?, order, digest: 0 }))?
+}
+
+/// The key's attributes and the types of their columns, by name: which of them is the hash key nobody tells.
+fn key_types(keys: &str) -> Result<Vec<(String, &'static str)>, Rejection> {
+    let mut types = Vec::new();
+    each(&mut Scanner::new(keys), |name, scanner| {
+        let name = name.to_owned();
+        each(scanner, |descriptor, scanner| {
+            let sql_type = match descriptor {
+                "S" => "text",
+                "N" => "numeric",
+                "B" => "bytea",
+                _ => return Err(malformed(format!("the key attribute {name:?} is neither S, N nor B"))),
+            };
+            types.push((name.clone(), sql_type));
+            skip(scanner)
+        })
+    })?;
+    types.sort();
+    Ok(types)
+}
+
+/// Appends an image's attributes.
+fn attributes<'a>(
+    image: &'a str,
+    node: Field,
+    fields: &mut Fields,
+    values: &mut Vec<(Field, Value<'a>)>,
+) -> Result<(), Rejection> {
+    let mut scanner = Scanner::new(image);
+    scanner.enter_object()?;
+    let mut before = None;
+    while let Some(key) = scanner.key(before.is_none())? {
+        let field = fields.child_after(node, before, &key);
+        before = Some(field);
+        match fields.privacy(field) {
+            Some(Privacy::Drop) => drop(scanner.skip()?),
+            Some(Privacy::Sha256) => values.push((field, Value::Text(Cow::Owned(hashed(&mut scanner)?)))),
+            None => values.push((field, attribute(&mut scanner, field, fields)?)),
+        }
+    }
+    Ok(())
+}
+
+/// `{"S":"x"}` and its like.
+fn attribute<'a>(scanner: &mut Scanner<'a>, field: Field, fields: &mut Fields) -> Result<Value<'a>, Rejection> {
+    let mut value = None;
+    each(scanner, |descriptor, scanner| {
+        if value.is_some() {
+            return Err(malformed("an attribute has more than one type"));
+        }
+        value = Some(match descriptor {
+            "S" => Value::Text(scanner.text()?),
+            "N" => Value::Number(number(scanner)?),
+            "B" => Value::Bytes(Cow::Owned(bytes(scanner)?)),
+            "BOOL" => Some(scanner.scalar()?)
+                .filter(|value| matches!(value, Value::Bool(_)))
+                .ok_or_else(|| malformed("BOOL is neither true nor false"))?,
+            "NULL" => {
+                scanner.skip()?;
+                Value::NullAttribute
+            }
+            "SS" => set(scanner, |scanner| Ok(Value::Text(scanner.text()?)))?,
+            "NS" => set(scanner, |scanner| Ok(Value::Number(number(scanner)?)))?,
+            "BS" => set(scanner, |scanner| Ok(Value::Bytes(Cow::Owned(bytes(scanner)?))))?,
+            "L" | "M" => {
+                let mut json = String::new();
+                write_typed(descriptor, scanner, field, fields, &mut json)?;
+                Value::Json(Cow::Owned(json))
+            }
+            other => return Err(unknown(other)),
+        });
+        Ok(())
+    })?;
+    value.ok_or_else(|| malformed("an attribute has no type"))
+}
+
+fn unknown(descriptor: &str) -> Rejection {
+    malformed(format!("unknown attribute type {:?}", descriptor.chars().take(20).collect::<String>()))
+}
+
+/// A number as its text: 38 digits and exponents from -130 to 125 stay as they are.
+fn number<'a>(scanner: &mut Scanner<'a>) -> Result<&'a str, Rejection> {
+    match scanner.text()? {
+        Cow::Borrowed(text) if Decimal::parse(text).is_some() => Ok(text),
+        Cow::Borrowed(_) | Cow::Owned(_) => Err(malformed("N is no number")),
+    }
+}
+
+fn bytes(scanner: &mut Scanner<'_>) -> Result<Vec<u8>, Rejection> {
+    STANDARD.decode(&*scanner.text()?).map_err(|_not_base64| malformed("B is not base64"))
+}
+
+/// The elements of a set have no order; here they get one, so that equal sets are equal arrays.
+fn set<'a>(
+    scanner: &mut Scanner<'a>,
+    mut element: impl FnMut(&mut Scanner<'a>) -> Result<Value<'a>, Rejection>,
+) -> Result<Value<'a>, Rejection> {
+    let mut elements = Vec::new();
+    scanner.each_element(|scanner| {
+        elements.push(element(scanner)?);
+        Ok::<(), Rejection>(())
+    })?;
+    elements.sort_by(|a, b| match (a, b) {
+        (Value::Text(a), Value::Text(b)) => a.cmp(b),
+        (Value::Number(a), Value::Number(b)) => a.cmp(b),
+        (Value::Bytes(a), Value::Bytes(b)) => a.cmp(b),
+        (_, _) => std::cmp::Ordering::Equal,
+    });
+    Ok(Value::List(elements))
+}
+
+/// An attribute as plain JSON, without what is private in it.
+fn write_json(scanner: &mut Scanner<'_>, field: Field, fields: &mut Fields, out: &mut String) -> Result<(), Rejection> {
+    each(scanner, |descriptor, scanner| write_typed(descriptor, scanner, field, fields, out))
+}
+
+fn write_typed(
+    descriptor: &str,
+    scanner: &mut Scanner<'_>,
+    field: Field,
+    fields: &mut Fields,
+    out: &mut String,
+) -> Result<(), Rejection> {
+    match descriptor {
+        "S" | "B" | "BOOL" | "SS" | "BS" => copy(scanner, out),
+        "N" => push(out, number(scanner)?),
+        "NULL" => {
+            scanner.skip()?;
+            push(out, "null")
+        }
+        "NS" => write_elements(scanner, out, |scanner, out| push(out, number(scanner)?)),
+        "L" => write_elements(scanner, out, |scanner, out| write_json(scanner, field, fields, out)),
+        "M" => {
+            let mut comma = '{';
+            each(scanner, |key, scanner| {
+                let child = fields.child(field, key);
+                if fields.privacy(child) == Some(Privacy::Drop) {
+                    return skip(scanner);
+                }
+                out.push(std::mem::replace(&mut comma, ','));
+                out.push_str(&serde_json::Value::from(key).to_string());
+                out.push(':');
+                if fields.privacy(child) == Some(Privacy::Sha256) {
+                    return push(out, &format!("\"{}\"", hashed(scanner)?));
+                }
+                write_json(scanner, child, fields, out)
+            })?;
+            push(out, if comma == '{' { "{}" } else { "}" })
+        }
+        other => Err(unknown(other)),
+    }
+}
+
+fn write_elements<'a>(
+    scanner: &mut Scanner<'a>,
+    out: &mut String,
+    mut element: impl FnMut(&mut Scanner<'a>, &mut String) -> Result<(), Rejection>,
+) -> Result<(), Rejection> {
+    let mut comma = '[';
+    scanner.each_element(|scanner| {
+        out.push(std::mem::replace(&mut comma, ','));
+        element(scanner, out)
+    })?;
+    push(out, if comma == '[' { "[]" } else { "]" })
+}
+
+/// The hash of an attribute: of a text itself, of a number's digits, of anything else's JSON.
+fn hashed(scanner: &mut Scanner<'_>) -> Result<String, Rejection> {
+    let mut found = String::new();
+    each(scanner, |descriptor, scanner| {
+        found = match descriptor {
+            "S" | "N" => hash(scanner.text()?.as_bytes()),
+            _ => hash(scanner.skip()?.as_bytes()),
+        };
+        Ok(())
+    })?;
+    Ok(found)
+}
+
+/// A member of a record, if it is an image without its private attributes, otherwise as it is.
+fn redact_image(
+    key: &str,
+    node: Field,
+    fields: &mut Fields,
+    scanner: &mut Scanner<'_>,
+    out: &mut String,
+) -> Result<(), Rejection> {
+    match key {
+        "Keys" | "NewImage" | "OldImage" | "Item" if scanner.peek() == Some(b'{') => {
+            redact_attributes(scanner, node, fields, out)
+        }
+        _ => copy(scanner, out),
+    }
+}
+
+fn redact_attributes(
+    scanner: &mut Scanner<'_>,
+    above: Field,
+    fields: &mut Fields,
+    out: &mut String,
+) -> Result<(), Rejection> {
+    let mut comma = '{';
+    each(scanner, |key, scanner| {
+        let field = fields.child(above, key);
+        if fields.privacy(field) == Some(Privacy::Drop) {
+            return skip(scanner);
+        }
+        out.push(std::mem::replace(&mut comma, ','));
+        out.push_str(&serde_json::Value::from(key).to_string());
+        out.push(':');
+        match fields.privacy(field) {
+            Some(Privacy::Sha256) => push(out, &format!("{{\"S\":\"{}\"}}", hashed(scanner)?)),
+            _ => redact_attribute(scanner, field, fields, out),
+        }
+    })?;
+    push(out, if comma == '{' { "{}" } else { "}" })
+}
+
+fn redact_attribute(
+    scanner: &mut Scanner<'_>,
+    field: Field,
+    fields: &mut Fields,
+    out: &mut String,
+) -> Result<(), Rejection> {
+    if !fields.private_within(field) {
+        return copy(scanner, out);
+    }
+    redact_members(scanner, out, &mut |descriptor, scanner, out| match descriptor {
+        "M" => redact_attributes(scanner, field, fields, out),
+        "L" => write_elements(scanner, out, |scanner, out| redact_attribute(scanner, field, fields, out)),
+        _ => copy(scanner, out),
+    })
+}
+
+/// Writes an object again, its members by `member`.
+fn redact_members<'a>(
+    scanner: &mut Scanner<'a>,
+    out: &mut String,
+    member: &mut dyn FnMut(&str, &mut Scanner<'a>, &mut String) -> Result<(), Rejection>,
+) -> Result<(), Rejection> {
+    let mut comma = '{';
+    each(scanner, |key, scanner| {
+        out.push(std::mem::replace(&mut comma, ','));
+        out.push_str(&serde_json::Value::from(key).to_string());
+        out.push(':');
+        member(key, scanner, out)
+    })?;
+    push(out, if comma == '{' { "{}" } else { "}" })
+}
+
+/// Gives each member of the object that comes next to `member`, which has to read it.
+fn each<'a>(
+    scanner: &mut Scanner<'a>,
+    mut member: impl FnMut(&str, &mut Scanner<'a>) -> Result<(), Rejection>,
+) -> Result<(), Rejection> {
+    scanner.enter_object()?;
+    let mut first = true;
+    while let Some(key) = scanner.key(first)? {
+        member(&key, scanner)?;
+        first = false;
+    }
+    Ok(())
+}
+
+/// A value as it is written.
+fn raw<'a>(scanner: &mut Scanner<'a>, into: &mut Option<&'a str>) -> Result<(), Rejection> {
+    *into = Some(scanner.skip()?);
+    Ok(())
+}
+
+fn copy(scanner: &mut Scanner<'_>, out: &mut String) -> Result<(), Rejection> {
+    push(out, scanner.skip()?)
+}
+
+fn push(out: &mut String, text: &str) -> Result<(), Rejection> {
+    out.push_str(text);
+    Ok(())
+}
+
+fn skip(scanner: &mut Scanner<'_>) -> Result<(), Rejection> {
+    scanner.skip()?;
+    Ok(())
+}
+
+/// A text, or nothing where a null stands.
+fn text<'a>(scanner: &mut Scanner<'a>, into: &mut Option<Cow<'a, str>>) -> Result<(), Rejection> {
+    match scanner.peek() {
+        Some(b'"') => *into = Some(scanner.text()?),
+        _ => drop(scanner.skip()?),
+    }
+    Ok(())
+}

@@ -1,0 +1,220 @@
+//! Tables that are replicated: what the formats of change records have in common.
+//!
+//! A source is a set of tables; each becomes a table here, its name and its columns' names normalised, its key the source's.
+//! A change tells the whole row, and its version is the source's own order.
+
+use std::collections::HashMap;
+
+use crate::change::{Change, Changes, Operation, Value, Version};
+use crate::config::{self, DeletedRows, Source};
+use crate::field::{Field, Fields};
+use crate::names::{Identifier, TableName};
+use crate::rejection::{Reason, Rejection};
+use crate::spec::{
+    Absent, Arrays, ColumnSpec, DELETED_AT, Deletes, Merge, MisfitRule, Nested, Rule, TableId, TableSpec, Tables,
+    Typing,
+};
+use crate::timestamp::Timestamp;
+
+/// The field of [`DELETED_AT`].
+const DELETED: &str = "(deleted at)";
+
+/// Where a decoder of changes puts what it reads.
+pub struct Page<'p, 'a> {
+    /// The paths met so far.
+    pub fields: &'p mut Fields,
+    /// The tables met so far.
+    pub tables: &'p mut Tables,
+    /// The batch's changes.
+    pub changes: &'p mut Changes<'a>,
+}
+
+/// The tables of a source.
+#[derive(Debug)]
+pub struct Replica {
+    source: Source,
+    /// What its records call a table: `DynamoDB table`.
+    what: &'static str,
+    merge: Merge,
+    known: HashMap<String, Known>,
+}
+
+/// A table that has been met.
+#[derive(Clone, Copy, Debug)]
+pub struct Known {
+    /// What its columns are members of.
+    pub node: Field,
+    table: TableId,
+}
+
+/// A column of a table's key.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct KeyColumn<'k> {
+    /// What the source calls it.
+    pub name: &'k str,
+    /// The type that it gets where the table is made; `None` is inferred from its first value.
+    pub sql_type: Option<&'static str>,
+}
+
+impl Replica {
+    /// The tables of a source whose changes may leave columns out that have not changed (`merge` by column) or never do.
+    pub fn new(source: &Source, what: &'static str, merge: Merge) -> Self {
+        Self { source: source.clone(), what, merge, known: HashMap::new() }
+    }
+
+    /// The table that the source calls `name`. An empty key is one that the source does not tell: then the table's own is
+    /// taken, or the configuration's.
+    pub fn table(
+        &mut self,
+        name: &str,
+        key: &[KeyColumn<'_>],
+        fields: &mut Fields,
+        tables: &mut Tables,
+    ) -> Result<Known, Rejection> {
+        if let Some(known) = self.known.get(name) {
+            if !key.is_empty() && tables.get(known.table).key.is_empty() {
+                let spec = self.spec(name, known.node, key, fields);
+                tables.replace(known.table, spec);
+            }
+            return Ok(*known);
+        }
+        let listed = |list: &[String]| list.iter().any(|listed| listed == name);
+        if (!self.source.only.is_empty() && !listed(&self.source.only)) || listed(&self.source.exclude) {
+            return Err(Rejection::of(Reason::Excluded(name.to_owned())));
+        }
+        let node = fields.table(name);
+        self.guard(name, node, fields);
+        let table = tables.add(self.spec(name, node, key, fields));
+        let known = Known { node, table };
+        self.known.insert(name.to_owned(), known);
+        Ok(known)
+    }
+
+    /// Marks the table's private columns: `table.column`, or `*.column` for those of every table.
+    fn guard(&self, name: &str, node: Field, fields: &mut Fields) {
+        for (path, privacy) in &self.source.private {
+            let steps = crate::field::steps(path);
+            let Some((table, column)) = steps.split_first() else { continue };
+            if table == "*" || table == name {
+                let field = column.iter().fold(node, |field, step| fields.child(field, step));
+                fields.set_privacy(field, *privacy);
+            }
+        }
+    }
+
+    fn spec(&self, name: &str, node: Field, key: &[KeyColumn<'_>], fields: &mut Fields) -> TableSpec {
+        let called = |table: &&config::Table| table.from.as_deref().unwrap_or(table.name.as_str()) == name;
+        let declared = self.source.tables.iter().find(called);
+        let table = declared.map(|table| table.name.clone());
+        let base =
+            name.rsplit_once('.').map_or(name, |(_, table)| if self.what == "DynamoDB table" { name } else { table });
+        let table = table.unwrap_or_else(|| Identifier::fitting(&self.source.naming.normalise(base), name));
+        let mut columns = declared.map(|table| declared_columns(table, node, fields)).unwrap_or_default();
+        let soft = self.source.deletes == DeletedRows::Marked;
+        if soft {
+            let field = fields.synthetic(DELETED);
+            columns.push(ColumnSpec::of(Identifier::fitting(DELETED_AT, DELETED_AT), field).typed("timestamptz"));
+        }
+        let key = key_columns(declared, key)
+            .into_iter()
+            .map(|column| key_place(&column, node, &mut columns, fields))
+            .collect();
+        let shape = declared.map_or(self.source.shape, |table| table.shape);
+        TableSpec {
+            name: TableName { schema: self.source.schema.clone(), table },
+            origin: format!("{} {name}", self.what),
+            columns,
+            scope: vec![node],
+            key,
+            rule: Rule::Merge(if soft { Merge::Column } else { self.merge }),
+            deletes: if soft { Deletes::Soft } else { Deletes::Hard },
+            absent: Absent::Null,
+            replicated: true,
+            typing: Typing::Exact,
+            text_characters_max: shape.text_characters_max,
+            partition: None,
+            evolution: shape.evolution,
+            nested: Nested::Jsonb,
+            arrays: Arrays::Jsonb,
+            columns_max: shape.columns_max,
+        }
+    }
+
+    /// Adds a change that tells the row whose values were pushed from `start` on.
+    pub fn put(&self, known: Known, record: usize, version: Version, start: usize, page: &mut Page<'_, '_>) {
+        if self.source.deletes == DeletedRows::Marked {
+            page.changes.values.push((page.fields.synthetic(DELETED), Value::Null));
+        }
+        self.push(known, record, Operation::Put, version, start, page);
+    }
+
+    /// Adds a change that deletes the row whose key was pushed from `start` on.
+    pub fn delete(
+        &self,
+        known: Known,
+        record: usize,
+        version: Version,
+        at: Timestamp,
+        start: usize,
+        page: &mut Page<'_, '_>,
+    ) {
+        if self.source.deletes == DeletedRows::Marked {
+            page.changes.values.push((page.fields.synthetic(DELETED), Value::Time(at)));
+        }
+        self.push(known, record, Operation::Delete, version, start, page);
+    }
+
+    fn push(
+        &self,
+        known: Known,
+        record: usize,
+        operation: Operation,
+        version: Version,
+        start: usize,
+        page: &mut Page<'_, '_>,
+    ) {
+        let values = start..page.changes.values.len();
+        page.changes.list.push(Change { record, table: known.table, operation, version: Some(version), values });
+    }
+}
+
+/// The key as the source tells it, or as the configuration does.
+fn key_columns<'k>(declared: Option<&'k config::Table>, told: &[KeyColumn<'k>]) -> Vec<KeyColumn<'k>> {
+    match declared.map(|table| &table.kind) {
+        Some(config::Kind::Entity { key, .. }) if !key.is_empty() => {
+            let known = |name: &str| told.iter().find(|column| column.name == name).and_then(|column| column.sql_type);
+            key.iter().map(|name| KeyColumn { name, sql_type: known(name) }).collect()
+        }
+        _ => told.to_vec(),
+    }
+}
+
+/// The place of a key's column among the columns, to which it is added if it is not declared.
+fn key_place(key: &KeyColumn<'_>, node: Field, columns: &mut Vec<ColumnSpec>, fields: &mut Fields) -> usize {
+    let field = fields.child(node, key.name);
+    let place = columns.iter().position(|column| column.field == Some(field)).unwrap_or_else(|| {
+        let name = Identifier::fitting(fields.column(field), key.name);
+        let taken = columns.iter().any(|column| column.name == name);
+        let name = if taken { Identifier::distinct(fields.column(field), key.name) } else { name };
+        columns.push(ColumnSpec::of(name, field));
+        columns.len() - 1
+    });
+    let column = &mut columns[place];
+    column.required = true;
+    column.misfit = MisfitRule::Reject;
+    column.sql_type = column.sql_type.take().or(key.sql_type.map(str::to_owned));
+    place
+}
+
+fn declared_columns(table: &config::Table, node: Field, fields: &mut Fields) -> Vec<ColumnSpec> {
+    let column = |column: &config::Column| ColumnSpec {
+        name: column.name.clone(),
+        field: Some(fields.below(node, &column.path)),
+        sql_type: column.sql_type.clone(),
+        required: column.required,
+        check: column.check.clone(),
+        default: None,
+        misfit: MisfitRule::Reject,
+    };
+    table.columns.iter().map(column).collect()
+}

@@ -1,0 +1,57 @@
+//! What a replicated table's records do not tell, settled by what the database has: the key, and a name of its own.
+
+use crate::catalog::{Catalog, Table};
+use crate::field::{Field, Fields};
+use crate::names::{Identifier, TableName};
+use crate::spec::{ColumnSpec, TableId, TableSpec, Tables};
+
+/// Settles what is open about the tables. Changed ones have to be looked up in the database again.
+pub fn settle(tables: &mut Tables, fields: &Fields, catalog: &Catalog) {
+    for id in (0..tables.count() as u32).map(TableId) {
+        let spec = tables.get(id);
+        let Some(table) = catalog.table(&spec.name).filter(|_| spec.replicated) else { continue };
+        let settled = match &table.origin {
+            // Two tables of the source have names that are one after normalising. The second keeps a name of its own, which
+            // is made from the source's and therefore always the same.
+            Some(origin) if *origin != spec.origin => Some(renamed(spec)),
+            Some(_) | None => keyed(spec, table, fields),
+        };
+        if let Some(spec) = settled {
+            tables.replace(id, spec);
+        }
+    }
+}
+
+fn renamed(spec: &TableSpec) -> TableSpec {
+    let table = Identifier::distinct(spec.name.table.as_str(), &spec.origin);
+    TableSpec { name: TableName { schema: spec.name.schema.clone(), table }, ..spec.clone() }
+}
+
+/// The specification with the table's own key, where the source has told none.
+fn keyed(spec: &TableSpec, table: &Table, fields: &Fields) -> Option<TableSpec> {
+    let names = table.unique.first().filter(|_| spec.key.is_empty())?;
+    let mut keyed = spec.clone();
+    for name in names {
+        let place = match keyed.columns.iter().position(|column| column.name == *name) {
+            Some(place) => place,
+            None => {
+                keyed.columns.push(ColumnSpec::of(name.clone(), field_of(name, spec, table, fields)?));
+                keyed.columns.len() - 1
+            }
+        };
+        let column = &mut keyed.columns[place];
+        *column = column.clone().required();
+        keyed.key.push(place);
+    }
+    Some(keyed)
+}
+
+/// The field that fills a column: the one that its comment names, or whose name is the column's.
+fn field_of(name: &Identifier, spec: &TableSpec, table: &Table, fields: &Fields) -> Option<Field> {
+    let original = table.columns.iter().find(|column| column.name == *name)?.original.as_deref();
+    let fills = |field: &Field| match original {
+        Some(original) => fields.path(*field) == original,
+        None => fields.column(*field) == name.as_str(),
+    };
+    spec.scope.iter().flat_map(|&scope| fields.members(scope)).find(fills)
+}
