@@ -56,9 +56,10 @@ async fn a_configuration_may_lie_on_s3() {
     let body = ByteStream::from_static(b"[source.s]\nstream = \"s\"\n");
     client.put_object().bucket("configuration").key("a/millstream.toml").body(body).send().await.unwrap();
     let aws = Aws::local(local.endpoint(), REGION).await;
-    let text = millstream::archive::read_text(&aws, "s3://configuration/a/millstream.toml").await.unwrap();
+    let archive = millstream::archive::Archive::new(aws, None);
+    let text = archive.read_text("s3://configuration/a/millstream.toml").await.unwrap();
     assert!(text.starts_with("[source.s]"));
-    let missing = millstream::archive::read_text(&aws, "s3://configuration/none").await.unwrap_err();
+    let missing = archive.read_text("s3://configuration/none").await.unwrap_err();
     assert!(missing.to_string().starts_with("reading s3://configuration/none: "), "{missing}");
-    assert!(millstream::archive::read_text(&aws, "s3://nowhere").await.is_err());
+    assert!(archive.read_text("s3://nowhere").await.is_err());
 }

@@ -52,6 +52,8 @@ pub struct Source {
     pub exclude: Vec<String>,
     /// Of a source of tables: what becomes of a row that is deleted there.
     pub deletes: DeletedRows,
+    /// Whether its records are kept on S3, to be applied again.
+    pub backup: bool,
     /// The tables that the configuration declares.
     pub tables: Vec<Table>,
 }

@@ -4,7 +4,6 @@
 //! Private fields are gone from the payload; where they cannot be told apart, the payload is withheld and the letter holds
 //! its place in the stream, its length and its digest.
 
-use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_sqs::types::SendMessageBatchRequestEntry;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -12,6 +11,7 @@ use futures_util::StreamExt;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::archive::{Archive, ObjectError};
 use crate::aws::Aws;
 use crate::names::hex;
 use crate::record::Record;
@@ -111,7 +111,7 @@ pub struct Draft {
 pub struct DeadLetters {
     aws: Aws,
     queue: Option<String>,
-    bucket: Option<String>,
+    archive: Archive,
     function: String,
 }
 
@@ -127,13 +127,8 @@ pub enum DeadLetterError {
         reason: String,
     },
     /// S3 refused a payload.
-    #[error("storing a dead letter's payload at {address}: {reason}")]
-    Bucket {
-        /// Where it should have gone.
-        address: String,
-        /// What the SDK says.
-        reason: String,
-    },
+    #[error("a dead letter's payload")]
+    Bucket(#[from] ObjectError),
     /// The payload is too large for a message, and no bucket is set.
     #[error("a dead letter's payload of {0} bytes is too large for SQS: set ARCHIVE_BUCKET")]
     NoBucket(usize),
@@ -142,7 +137,13 @@ pub enum DeadLetterError {
 impl DeadLetters {
     /// Letters to the queue; large payloads to the bucket.
     pub fn new(aws: Aws, queue: Option<String>, bucket: Option<String>, function: String) -> Self {
-        Self { aws, queue, bucket, function }
+        let archive = Archive::new(aws.clone(), bucket);
+        Self { aws, queue, archive, function }
+    }
+
+    /// Where what is too large for a letter goes.
+    pub fn archive(&self) -> &Archive {
+        &self.archive
     }
 
     /// Whether there is a queue at all.
@@ -178,20 +179,15 @@ impl DeadLetters {
     }
 
     async fn store_payload(&self, letter: &DeadLetter, payload: Vec<u8>) -> Result<String, DeadLetterError> {
-        let bucket = self.bucket.as_deref().ok_or(DeadLetterError::NoBucket(payload.len()))?;
+        if !self.archive.has_bucket() {
+            return Err(DeadLetterError::NoBucket(payload.len()));
+        }
         let place = &letter.place;
         let key = format!(
             "dead-letters/{}/{}/{}-{}",
             letter.source, place.shard, place.sequence_number, place.sub_sequence_number
         );
-        let address = format!("s3://{bucket}/{key}");
-        let client = aws_sdk_s3::Client::new(self.aws.config().await);
-        let put = client.put_object().bucket(bucket).key(key).body(ByteStream::from(payload)).send().await;
-        put.map_err(|error| {
-            let reason = aws_sdk_s3::error::DisplayErrorContext(&error).to_string();
-            DeadLetterError::Bucket { address: address.clone(), reason }
-        })?;
-        Ok(address)
+        Ok(self.archive.put(&key, payload).await?)
     }
 
     /// The draft for a refused record. `payload` is without private fields, or `None` where they cannot be told apart.

@@ -168,6 +168,14 @@ impl Decoder {
         })
     }
 
+    /// Tells the key of a source's table where its records do not.
+    pub fn learn_key(&mut self, table: &str, key: &[(String, Option<&'static str>)]) -> Result<(), Rejection> {
+        match &mut self.format {
+            Format::Dynamodb(dynamodb) => dynamodb.learn_key(table, key, &mut self.fields, &mut self.tables),
+            Format::Segment(_) | Format::Json(_) => Ok(()),
+        }
+    }
+
     /// A document without its private fields, as a dead letter may hold it; `None` where they cannot be told apart.
     pub fn redacted(&mut self, record: &Record, bytes: &[u8]) -> Option<Vec<u8>> {
         if self.source.private.is_empty() || record.redacted {

@@ -4,7 +4,9 @@
 
 use std::collections::HashMap;
 
-use crate::names::Naming;
+use sha2::{Digest, Sha256};
+
+use crate::names::{Naming, hex};
 
 /// A path in the documents of a source, as a small number. [`Fields`] knows what it stands for.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -215,12 +217,21 @@ impl Fields {
 
     /// What is to be done with the field before anything is stored.
     pub fn privacy(&self, field: Field) -> Option<Privacy> {
-        self.node(field).privacy.filter(|privacy| !(self.hashed && *privacy == Privacy::Sha256))
+        self.node(field).privacy
     }
 
-    /// Says whether the document that comes next has been through here before: its private fields are hashes already.
+    /// Says whether the document that comes next has been through here before: private fields may be hashes already.
     pub fn set_hashed(&mut self, hashed: bool) {
         self.hashed = hashed;
+    }
+
+    /// The SHA-256 that stands for a private value; a hash that was made before stays what it is.
+    pub fn hash(&self, value: &str) -> String {
+        let digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+        if self.hashed && value.len() == 64 && value.bytes().all(digit) {
+            return value.to_owned();
+        }
+        hex(&Sha256::digest(value.as_bytes()))
     }
 
     /// Asks decoders for the object at `field` as a whole, beside its members.

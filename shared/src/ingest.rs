@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::apply::{self, Applied, ApplyError, Experience, Limits};
+use crate::archive::{Archive, ObjectError};
+use crate::backup;
 use crate::catalog::{self, Catalog, CatalogError};
 use crate::change::Changes;
 use crate::config::Config;
@@ -33,7 +35,15 @@ pub struct Ingest {
     /// One for each source of the configuration.
     decoders: Vec<Decoder>,
     writer: Writer,
+    archive: Archive,
     reporter: Reporter,
+}
+
+/// Whether a batch is kept on S3.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Backup {
+    Keep,
+    None,
 }
 
 /// Brings changes into the database: plans and applies until both agree.
@@ -60,6 +70,9 @@ pub enum IngestError {
     /// A DynamoDB stream that does not carry the items.
     #[error(transparent)]
     ViewType(Rejection),
+    /// A table that cannot be filled.
+    #[error(transparent)]
+    Table(Rejection),
     /// Records whose table is not known yet; it may be as soon as another shard's records are read.
     #[error(transparent)]
     NotKnownYet(Rejection),
@@ -78,6 +91,9 @@ pub enum IngestError {
     /// The tables kept changing.
     #[error("the batch was planned {ROUNDS_MAX} times, and the database had changed each time{0}")]
     Unsettled(String),
+    /// The backup could not be stored.
+    #[error("storing the backup")]
+    Backup(#[from] ObjectError),
     /// Dead letters could not be stored.
     #[error(transparent)]
     DeadLetter(#[from] DeadLetterError),
@@ -94,11 +110,11 @@ impl IngestError {
     pub fn needs_a_person(&self) -> bool {
         match self {
             Self::UnknownStream(_) | Self::SeveralStreams | Self::Plan(_) | Self::Unsettled(_) => true,
-            Self::Unanswerable(_) | Self::Unaccounted(_) | Self::ViewType(_) => true,
+            Self::Unanswerable(_) | Self::Unaccounted(_) | Self::ViewType(_) | Self::Table(_) => true,
             Self::Apply(error) => error.needs_a_person(),
             Self::Catalog(CatalogError::DefaultPartition(_)) => true,
             Self::Catalog(CatalogError::Database(_)) | Self::Database(_) | Self::DeadLetter(_) => false,
-            Self::NotKnownYet(_) => false,
+            Self::NotKnownYet(_) | Self::Backup(_) => false,
         }
     }
 }
@@ -115,7 +131,8 @@ impl Ingest {
     pub fn new(config: Config, database: Database, dead_letters: DeadLetters) -> Self {
         let decoders = config.sources.iter().cloned().map(Decoder::new).collect();
         let writer = Writer { database, catalog: Catalog::default(), experience: Experience::default() };
-        Self { config, decoders, writer, reporter: Reporter { dead_letters } }
+        let archive = dead_letters.archive().clone();
+        Self { config, decoders, writer, archive, reporter: Reporter { dead_letters } }
     }
 
     /// Brings one batch into the database. `time_left` is what the invocation still has.
@@ -123,20 +140,69 @@ impl Ingest {
     /// # Errors
     /// Whatever keeps the whole batch from being durable; bad records do not.
     pub async fn batch(&mut self, envelope: &Envelope, time_left: Duration) -> Result<Report, IngestError> {
-        let mut times = Times::default();
         let started = Instant::now();
         let batch = unpack(envelope);
         let Some(index) = self.source_of(&batch)? else { return Ok(empty_report(&batch)) };
+        let backup = if self.config.sources[index].backup { Backup::Keep } else { Backup::None };
+        // Boxed: with the SDK's futures within, the future is deeper than the compiler likes.
+        Box::pin(self.records(index, &batch, backup, started, time_left)).await
+    }
+
+    /// Brings records of a source into the database that come from elsewhere than its stream: they are kept already.
+    ///
+    /// # Errors
+    /// As [`Ingest::batch`].
+    pub async fn again(&mut self, source: usize, batch: &Batch, time_left: Duration) -> Result<Report, IngestError> {
+        Box::pin(self.records(source, batch, Backup::None, Instant::now(), time_left)).await
+    }
+
+    /// The number of the source that the configuration calls so.
+    pub fn source_called(&self, name: &str) -> Option<usize> {
+        self.config.sources.iter().position(|source| source.name == name)
+    }
+
+    /// Tells the key of a source's table, and the types of its columns, where its records do not.
+    ///
+    /// # Errors
+    /// A table that the configuration leaves out.
+    pub fn learn_key(
+        &mut self,
+        source: usize,
+        table: &str,
+        key: &[(String, Option<&'static str>)],
+    ) -> Result<(), IngestError> {
+        self.decoders[source].learn_key(table, key).map_err(IngestError::Table)
+    }
+
+    async fn records(
+        &mut self,
+        index: usize,
+        batch: &Batch,
+        backup: Backup,
+        started: Instant,
+        time_left: Duration,
+    ) -> Result<Report, IngestError> {
+        let mut times = Times::default();
         let decoder = &mut self.decoders[index];
         decoder.trim();
-        let (mut changes, rejected) = decoder.decode(&batch);
+        let (mut changes, rejected) = decoder.decode(batch);
         times.decode = started.elapsed();
         if let Some((_, rejection)) =
             rejected.iter().find(|(_, rejection)| matches!(rejection.reason, Reason::ViewType(_)))
         {
             return Err(IngestError::ViewType(rejection.clone()));
         }
-        let written = self.writer.write(decoder, &changes, time_left, &mut times).await?;
+        let source = &self.config.sources[index].name;
+        let objects = match backup {
+            Backup::Keep if self.archive.has_bucket() => backup::objects(source, decoder, batch, &changes),
+            Backup::Keep | Backup::None => Vec::new(),
+        };
+        // Side by side: both are only told when both are done.
+        let storing = self.archive.put_all(objects);
+        let writing = self.writer.write(decoder, &changes, time_left, &mut times);
+        let (stored, written) = futures_util::future::join(storing, writing).await;
+        let written = written?;
+        stored?;
         let control = std::mem::take(&mut changes.control);
         drop(changes);
         let young = |record: usize| Report::age(Some(batch.records[record].arrival), now()) < KEY_PATIENCE;
@@ -145,8 +211,7 @@ impl Ingest {
         if let Some((_, rejection)) = written.plan.rejected.iter().find(unkeyed) {
             return Err(IngestError::NotKnownYet(rejection.clone()));
         }
-        let source = &self.config.sources[index].name;
-        self.reporter.report(source, decoder, &batch, (rejected, control), written, times).await
+        self.reporter.report(source, decoder, batch, (rejected, control), written, times).await
     }
 
     /// The source that reads the batch's stream; `None` where there is no record.

@@ -6,6 +6,8 @@
 pub mod apply;
 pub mod archive;
 pub mod aws;
+pub mod backfill;
+pub mod backup;
 pub mod catalog;
 pub mod change;
 pub mod config;
@@ -13,6 +15,7 @@ pub mod database;
 pub mod dead_letter;
 pub mod decimal;
 pub mod decode;
+pub mod dynamodb;
 pub mod field;
 pub mod ingest;
 pub mod maintain;

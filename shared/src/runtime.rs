@@ -6,18 +6,20 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use lambda_runtime::{Context, Diagnostic, LambdaEvent, service_fn};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::Mutex;
 
-use crate::archive::{self, ObjectError};
+use crate::archive::{self, Archive, ObjectError};
 use crate::aws::Aws;
+use crate::backfill::{self, Backfill, BackfillError, Progress, Task};
 use crate::config::{Config, Environment, EnvironmentError, Mistakes};
 use crate::database::{Database, DatabaseError};
 use crate::dead_letter::DeadLetters;
+use crate::dynamodb::SourceTables;
 use crate::ingest::{Ingest, IngestError};
 use crate::maintain::MaintainError;
 use crate::telemetry;
@@ -142,13 +144,21 @@ impl App {
         }
     }
 
+    /// An app in the process's environment, for a program on a terminal.
+    ///
+    /// # Errors
+    /// What the environment lacks.
+    pub fn from_environment() -> Result<Self, Failure> {
+        Ok(Self::new(Environment::read()?, None))
+    }
+
     async fn config(&self) -> Result<Config, Failure> {
         let address = &self.environment.config;
         if let Some(config) = self.without_config.clone().filter(|_| !self.environment.config_named()) {
             return Ok(config);
         }
         let text = if archive::is_address(address) {
-            archive::read_text(&self.aws, address).await?
+            Archive::new(self.aws.clone(), None).read_text(address).await?
         } else {
             std::fs::read_to_string(address).map_err(|error| Failure::unreadable(address, &error))?
         };
@@ -166,6 +176,24 @@ impl App {
     /// What is wrong with the configuration.
     pub async fn system(&self) -> Result<(Config, Database), Failure> {
         Ok((self.config().await?, self.database()?))
+    }
+
+    /// Works on a task until it is done or the time is up; the task as it is then.
+    ///
+    /// # Errors
+    /// Whatever keeps the piece from being done.
+    pub async fn backfill(
+        &mut self,
+        task: Task,
+        until: Instant,
+        watch: &(dyn Fn(&Progress) + Send + Sync),
+    ) -> Result<Task, Failure> {
+        let archive = Archive::new(self.aws.clone(), self.environment.archive_bucket.clone());
+        let tables = SourceTables::new(self.aws.clone());
+        let ingest = self.ingest().await?;
+        let progress = backfill::work(&mut Backfill { ingest, archive, tables, until, watch }, &task).await?;
+        telemetry::progress(&task.source, &progress);
+        Ok(Task { progress, ..task })
     }
 
     /// What ingests batches; made when it is first asked for.
@@ -254,6 +282,12 @@ impl From<DatabaseError> for Failure {
 impl From<IngestError> for Failure {
     fn from(error: IngestError) -> Self {
         Self { kind: "Millstream.Ingest", message: chain(&error), needs_a_person: error.needs_a_person() }
+    }
+}
+
+impl From<BackfillError> for Failure {
+    fn from(error: BackfillError) -> Self {
+        Self { kind: "Millstream.Backfill", message: chain(&error), needs_a_person: error.needs_a_person() }
     }
 }
 

@@ -7,10 +7,11 @@ use std::io::Write;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use metrics::{Unit, counter, describe_counter, describe_histogram, histogram};
+use metrics::{Unit, counter, describe_counter, describe_histogram, gauge, histogram};
 use metrics_cloudwatch_embedded::{Builder, Collector};
 use tracing::level_filters::LevelFilter;
 
+use crate::backfill::Progress;
 use crate::report::{Counts, Report};
 
 static COLLECTOR: OnceLock<&'static Collector> = OnceLock::new();
@@ -91,6 +92,16 @@ pub fn report(report: &Report, request: &str) {
         histogram!(name).record(milliseconds(value));
     }
     flush(request);
+}
+
+/// One INFO line about a piece of a backfill, and its progress as metrics.
+pub fn progress(source: &str, progress: &Progress) {
+    let Progress { done, records, rows, dead_lettered, bytes, total, started: _, cursor: _ } = progress;
+    tracing::info!(source, done, records, rows, dead_lettered, bytes, total, "backfill");
+    gauge!("backfill_records").set(*records as f64);
+    gauge!("backfill_left").set(total.unwrap_or(*records).saturating_sub(*records) as f64);
+    gauge!("backfill_bytes").set(*bytes as f64);
+    flush(source);
 }
 
 /// Writes the metrics in one piece, so that no log line comes between.

@@ -43,6 +43,7 @@ pub(super) fn check(raw: Section<'_>, mistakes: &mut Mistakes) -> Source {
     let shape = shape(&raw, None, mistakes);
     let only = raw.texts(mistakes, "only");
     let exclude = raw.texts(mistakes, "exclude");
+    let backup = raw.boolean(mistakes, "backup").unwrap_or(format.replicates());
     let deletes = raw.one_of(mistakes, "deletes", &[("hard", DeletedRows::Gone), ("soft", DeletedRows::Marked)]);
     if !format.replicates() {
         let given = [(!only.is_empty(), "only"), (!exclude.is_empty(), "exclude"), (deletes.is_some(), "deletes")];
@@ -53,7 +54,7 @@ pub(super) fn check(raw: Section<'_>, mistakes: &mut Mistakes) -> Source {
     raw.finish(mistakes);
     let deletes = deletes.unwrap_or(DeletedRows::Gone);
     let tables = Vec::new();
-    Source { name, streams, format, schema, naming, partition, private, shape, only, exclude, deletes, tables }
+    Source { name, streams, format, schema, naming, partition, private, shape, only, exclude, deletes, backup, tables }
 }
 
 /// A source of every stream, with nothing but defaults.
@@ -71,6 +72,7 @@ pub(super) fn of_format(name: &str, format: Format, mistakes: &mut Mistakes) -> 
         only: Vec::new(),
         exclude: Vec::new(),
         deletes: DeletedRows::Gone,
+        backup: format.replicates(),
         tables: Vec::new(),
     }
 }

@@ -2,13 +2,10 @@
 
 use std::borrow::Cow;
 
-use sha2::{Digest, Sha256};
-
 use super::malformed;
 use super::scan::{ScanError, Scanner};
 use crate::change::Value;
 use crate::field::{Field, Fields, Privacy};
-use crate::names::hex;
 use crate::rejection::Rejection;
 
 impl From<ScanError> for Rejection {
@@ -58,7 +55,7 @@ pub fn flatten<'a>(
             return Ok(());
         }
         Some(Privacy::Sha256) => {
-            let hash = hashed(scanner)?;
+            let hash = hashed(fields, scanner)?;
             values.push((field, Value::Text(Cow::Owned(hash))));
             return Ok(());
         }
@@ -87,16 +84,11 @@ fn whole<'a>(fields: &mut Fields, field: Field, json: &'a str) -> Result<Cow<'a,
 }
 
 /// The hash that stands for a private value: of the text itself, or of any other value's JSON.
-fn hashed(scanner: &mut Scanner<'_>) -> Result<String, Rejection> {
+fn hashed(fields: &Fields, scanner: &mut Scanner<'_>) -> Result<String, Rejection> {
     Ok(match scanner.peek() {
-        Some(b'"') => hash(scanner.text()?.as_bytes()),
-        _ => hash(scanner.skip()?.as_bytes()),
+        Some(b'"') => fields.hash(&scanner.text()?),
+        _ => fields.hash(scanner.skip()?),
     })
-}
-
-/// The SHA-256 that stands for a private value.
-pub fn hash(bytes: &[u8]) -> String {
-    hex(&Sha256::digest(bytes))
 }
 
 /// The JSON at `field` again, without its private fields. An array's elements are treated as if each stood at `field`.
@@ -126,7 +118,7 @@ fn redact_value(
                 out.push_str(&serde_json::Value::from(fields.key(child)).to_string());
                 out.push(':');
                 if fields.privacy(child) == Some(Privacy::Sha256) {
-                    out.push_str(&format!("\"{}\"", hashed(scanner)?));
+                    out.push_str(&format!("\"{}\"", hashed(fields, scanner)?));
                     return Ok(());
                 }
                 redact_value(fields, child, scanner, out)

@@ -9,7 +9,6 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::document::hash;
 use super::malformed;
 use super::replica::{KeyColumn, Page, Replica};
 use super::scan::Scanner;
@@ -80,6 +79,20 @@ impl Dynamodb {
         } else {
             self.replica.put(known, index, version, start, page);
         }
+        Ok(())
+    }
+
+    /// Takes a table's key from elsewhere: a whole item does not tell it.
+    pub fn learn_key(
+        &mut self,
+        table: &str,
+        key: &[(String, Option<&'static str>)],
+        fields: &mut Fields,
+        tables: &mut Tables,
+    ) -> Result<(), Rejection> {
+        let key: Vec<KeyColumn<'_>> =
+            key.iter().map(|(name, sql_type)| KeyColumn { name, sql_type: *sql_type }).collect();
+        self.replica.table(table, &key, fields, tables)?;
         Ok(())
     }
 
@@ -238,7 +251,7 @@ fn attributes<'a>(
         before = Some(field);
         match fields.privacy(field) {
             Some(Privacy::Drop) => drop(scanner.skip()?),
-            Some(Privacy::Sha256) => values.push((field, Value::Text(Cow::Owned(hashed(&mut scanner)?)))),
+            Some(Privacy::Sha256) => values.push((field, Value::Text(Cow::Owned(hashed(fields, &mut scanner)?)))),
             None => values.push((field, attribute(&mut scanner, field, fields)?)),
         }
     }
@@ -345,7 +358,7 @@ fn write_typed(
                 out.push_str(&serde_json::Value::from(key).to_string());
                 out.push(':');
                 if fields.privacy(child) == Some(Privacy::Sha256) {
-                    return push(out, &format!("\"{}\"", hashed(scanner)?));
+                    return push(out, &format!("\"{}\"", hashed(fields, scanner)?));
                 }
                 write_json(scanner, child, fields, out)
             })?;
@@ -369,12 +382,12 @@ fn write_elements<'a>(
 }
 
 /// The hash of an attribute: of a text itself, of a number's digits, of anything else's JSON.
-fn hashed(scanner: &mut Scanner<'_>) -> Result<String, Rejection> {
+fn hashed(fields: &Fields, scanner: &mut Scanner<'_>) -> Result<String, Rejection> {
     let mut found = String::new();
     each(scanner, |descriptor, scanner| {
         found = match descriptor {
-            "S" | "N" => hash(scanner.text()?.as_bytes()),
-            _ => hash(scanner.skip()?.as_bytes()),
+            "S" | "N" => fields.hash(&scanner.text()?),
+            _ => fields.hash(scanner.skip()?),
         };
         Ok(())
     })?;
@@ -413,7 +426,7 @@ fn redact_attributes(
         out.push_str(&serde_json::Value::from(key).to_string());
         out.push(':');
         match fields.privacy(field) {
-            Some(Privacy::Sha256) => push(out, &format!("{{\"S\":\"{}\"}}", hashed(scanner)?)),
+            Some(Privacy::Sha256) => push(out, &format!("{{\"S\":\"{}\"}}", hashed(fields, scanner)?)),
             _ => redact_attribute(scanner, field, fields, out),
         }
     })?;

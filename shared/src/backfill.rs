@@ -1,0 +1,245 @@
+//! Filling tables from what is kept elsewhere: the backup, an export of DynamoDB to S3, a scan.
+//!
+//! The stream goes on meanwhile: what is loaded loses against all that it has said, and a backup's records say again what they
+//! said before. A task works for as long as it is given, and tells where the next one goes on; whatever is done twice ends
+//! as if done once. No more is in memory than one batch, whatever the size of the source.
+
+mod export;
+mod reapply;
+mod scan;
+
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use crate::archive::{Archive, ObjectError};
+use crate::backup::NoRecord;
+use crate::dynamodb::{SourceTables, TableError};
+use crate::ingest::{Ingest, IngestError, now};
+use crate::record::Batch;
+use crate::timestamp::Timestamp;
+
+/// A batch is written when it holds so many records, or so many bytes: what an invocation by a stream holds at most.
+const BATCH_RECORDS: usize = 4_000;
+const BATCH_BYTES: usize = 4 * 1024 * 1024;
+
+/// What is to be done, and how far it is.
+#[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
+pub struct Task {
+    /// The configuration's name of the source whose tables are filled.
+    pub source: String,
+    /// What with.
+    #[serde(flatten)]
+    pub work: Work,
+    /// Where an earlier piece of the work has ended.
+    #[serde(default)]
+    pub progress: Progress,
+}
+
+/// What a task fills tables with.
+#[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
+#[serde(rename_all = "snake_case")]
+pub enum Work {
+    /// What the backup holds of a time.
+    Reapply {
+        /// The first moment of arrival, as RFC 3339.
+        from: String,
+        /// The moment behind the last, as RFC 3339.
+        to: String,
+        /// Only this table, as it is called in PostgreSQL.
+        #[serde(default)]
+        table: Option<String>,
+    },
+    /// An export of a DynamoDB table to S3, full or incremental.
+    Export {
+        /// The address of its `manifest-summary.json`.
+        manifest: String,
+        /// Only this data file, by its key: one piece of a parallel load.
+        #[serde(default)]
+        file: Option<String>,
+        /// The attributes of the table's key, where the table itself is not there to be asked.
+        #[serde(default)]
+        key: Vec<String>,
+    },
+    /// A scan of a DynamoDB table, for small tables.
+    Scan {
+        /// The table.
+        table: String,
+        /// Which part of it, from 0.
+        #[serde(default)]
+        segment: u32,
+        /// In how many parts it is scanned at the same time.
+        #[serde(default = "one")]
+        segments: u32,
+    },
+}
+
+fn one() -> u32 {
+    1
+}
+
+/// How far a task is. The numbers are sums over all its pieces.
+#[derive(Clone, Default, PartialEq, Serialize, Deserialize, Debug)]
+#[serde(default)]
+pub struct Progress {
+    /// Nothing is left.
+    pub done: bool,
+    /// Records read.
+    pub records: u64,
+    /// Rows inserted and updated.
+    pub rows: u64,
+    /// Records that were refused, and are on the queue.
+    pub dead_lettered: u64,
+    /// Bytes read, as they lie in the source.
+    pub bytes: u64,
+    /// Records in all, where the source tells.
+    pub total: Option<u64>,
+    /// When the work began: rows of a scan are as old as that.
+    pub started: Option<String>,
+    /// Where to go on.
+    pub cursor: Option<Cursor>,
+}
+
+/// A place in a source.
+#[derive(Clone, Default, PartialEq, Serialize, Deserialize, Debug)]
+#[serde(default)]
+pub struct Cursor {
+    /// The last object that is done, or the one that is being read.
+    pub object: String,
+    /// Lines of it that are done.
+    pub line: u64,
+    /// Where a scan goes on: a key as DynamoDB writes it.
+    pub key: Option<String>,
+}
+
+/// Why a piece of the work failed. What was written before stays; the piece may be done again.
+#[derive(Debug, thiserror::Error)]
+pub enum BackfillError {
+    /// The configuration knows no such source.
+    #[error("no source of the configuration is called `{0}`")]
+    UnknownSource(String),
+    /// Not a moment.
+    #[error("`{0}` is no moment such as 2026-02-08T00:00:00Z")]
+    Moment(String),
+    /// Not the manifest of an export.
+    #[error("{address} is no manifest of an export: {reason}")]
+    Manifest {
+        /// The object.
+        address: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A damaged object of the backup.
+    #[error("{address}, line {line}")]
+    Line {
+        /// The object.
+        address: String,
+        /// The line, from 1.
+        line: u64,
+        /// What is wrong.
+        #[source]
+        source: NoRecord,
+    },
+    /// S3.
+    #[error(transparent)]
+    Object(#[from] ObjectError),
+    /// DynamoDB.
+    #[error(transparent)]
+    Table(#[from] TableError),
+    /// Writing.
+    #[error(transparent)]
+    Ingest(#[from] IngestError),
+}
+
+impl BackfillError {
+    /// Whether a person must act before it can go on.
+    pub fn needs_a_person(&self) -> bool {
+        match self {
+            Self::UnknownSource(_) | Self::Moment(_) | Self::Manifest { .. } | Self::Line { .. } => true,
+            Self::Ingest(error) => error.needs_a_person(),
+            Self::Object(_) | Self::Table(_) => false,
+        }
+    }
+}
+
+/// What a piece of the work has at hand.
+pub struct Backfill<'b> {
+    /// What writes.
+    pub ingest: &'b mut Ingest,
+    /// Where exports and the backup are.
+    pub archive: Archive,
+    /// Where tables are scanned.
+    pub tables: SourceTables,
+    /// The end of the time for this piece.
+    pub until: Instant,
+    /// Is told after each batch how far the work is.
+    pub watch: &'b (dyn Fn(&Progress) + Send + Sync),
+}
+
+/// Works on the task until it is done or the time is up. The same task, with the progress that is returned, goes on.
+///
+/// # Errors
+/// Whatever keeps the piece from being done; bad records do not.
+pub async fn work(backfill: &mut Backfill<'_>, task: &Task) -> Result<Progress, BackfillError> {
+    let source = backfill.ingest.source_called(&task.source);
+    let source = source.ok_or_else(|| BackfillError::UnknownSource(task.source.clone()))?;
+    let mut progress = task.progress.clone();
+    progress.started.get_or_insert_with(|| now().to_string());
+    let mut piece = Piece { backfill, source, progress, batch: Batch::default() };
+    match &task.work {
+        Work::Reapply { from, to, table } => {
+            let (from, to) = (moment(from)?, moment(to)?);
+            reapply::work(&mut piece, &task.source, (from, to), table.as_deref()).await?;
+        }
+        Work::Export { manifest, file, key } => export::work(&mut piece, manifest, file.as_deref(), key).await?,
+        Work::Scan { table, segment, segments } => scan::work(&mut piece, table, *segment, *segments).await?,
+    }
+    Ok(piece.progress)
+}
+
+fn moment(text: &str) -> Result<Timestamp, BackfillError> {
+    Timestamp::parse(text).ok_or_else(|| BackfillError::Moment(text.to_owned()))
+}
+
+/// A piece of the work: a batch that is being filled, and how far everything before it is.
+struct Piece<'p, 'b> {
+    backfill: &'p mut Backfill<'b>,
+    source: usize,
+    progress: Progress,
+    batch: Batch,
+}
+
+impl Piece<'_, '_> {
+    fn is_full(&self) -> bool {
+        self.batch.records.len() >= BATCH_RECORDS || self.batch.bytes.len() >= BATCH_BYTES
+    }
+
+    fn time_is_up(&self) -> bool {
+        self.time_left().is_zero()
+    }
+
+    fn time_left(&self) -> Duration {
+        self.backfill.until.saturating_duration_since(Instant::now())
+    }
+
+    /// Writes the batch; once it is in the database, the work goes on from the cursor.
+    async fn write(&mut self, cursor: Cursor) -> Result<(), BackfillError> {
+        let batch = std::mem::take(&mut self.batch);
+        if !batch.records.is_empty() {
+            // A batch that has begun is brought to its end: the piece's time has a margin for it.
+            let time_left = self.time_left().max(Duration::from_secs(30));
+            let report = self.backfill.ingest.again(self.source, &batch, time_left).await?;
+            self.progress.records += report.counts.total();
+            self.progress.rows += report.rows;
+            self.progress.dead_lettered += report.counts.dead_lettered + report.counts.retry;
+        }
+        self.progress.cursor = Some(cursor);
+        (self.backfill.watch)(&self.progress);
+        Ok(())
+    }
+
+    fn finish(&mut self) {
+        self.progress.done = true;
+        (self.backfill.watch)(&self.progress);
+    }
+}

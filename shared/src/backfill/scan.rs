@@ -1,0 +1,32 @@
+//! A scan of a DynamoDB table, one of its segments.
+
+use super::{BackfillError, Piece, moment};
+
+/// Loads the segment's items. They are as old as the scan's beginning: an item that changes meanwhile is in the stream.
+pub async fn work(piece: &mut Piece<'_, '_>, table: &str, segment: u32, segments: u32) -> Result<(), BackfillError> {
+    piece.learn_key(table, &[]).await?;
+    let started = moment(piece.progress.started.as_deref().unwrap_or_default())?;
+    let arn = format!("scan:table/{table}");
+    let shard = format!("segment {segment} of {segments}");
+    let mut cursor = piece.progress.cursor.clone().unwrap_or_default();
+    loop {
+        let page = piece.backfill.tables.scan(table, segment, segments, cursor.key.as_deref()).await?;
+        for item in &page.items {
+            cursor.line += 1;
+            piece.progress.bytes += item.len() as u64;
+            let line = format!("{{\"Item\":{item}}}");
+            piece.push(&arn, &shard, cursor.line, started, line.as_bytes());
+        }
+        cursor.key = page.next;
+        let last = cursor.key.is_none();
+        if piece.is_full() || last || piece.time_is_up() {
+            piece.write(cursor.clone()).await?;
+        }
+        if last {
+            piece.finish();
+        }
+        if last || piece.time_is_up() {
+            return Ok(());
+        }
+    }
+}

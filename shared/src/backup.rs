@@ -1,0 +1,158 @@
+//! The incremental backup: what each batch said, kept on S3 in the order of arrival, to be applied again at any time.
+//!
+//! A batch becomes one object for each table and hour: `backup/SOURCE/TABLE/yyyy-MM-dd/HH/SHARD-FIRST-LAST.ndjson.gz`, lines of
+//! gzipped JSON. A batch that is delivered again overwrites its own objects. Records are kept as they came, without their
+//! private fields, so that they go through today's configuration when they are applied again.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::sync::Arc;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::archive::NewObject;
+use crate::change::Changes;
+use crate::decode::Decoder;
+use crate::record::{Batch, Place, Record, SequenceNumber};
+use crate::timestamp::Timestamp;
+
+/// The folder of records that concern no table.
+const CONTROL: &str = "_control";
+
+/// A record, as a line.
+#[derive(Serialize, Deserialize)]
+struct Line<'a> {
+    #[serde(borrow)]
+    stream: std::borrow::Cow<'a, str>,
+    #[serde(borrow)]
+    shard: std::borrow::Cow<'a, str>,
+    #[serde(borrow)]
+    sequence_number: std::borrow::Cow<'a, str>,
+    sub_sequence_number: u32,
+    arrival: String,
+    #[serde(borrow)]
+    partition_key: std::borrow::Cow<'a, str>,
+    #[serde(borrow)]
+    record: &'a RawValue,
+}
+
+/// The beginning of the keys of a source's backup.
+pub fn prefix(source: &str) -> String {
+    format!("backup/{}/", folder(source))
+}
+
+/// The beginning of the keys of one table's backup.
+pub fn table_prefix(source: &str, table: &str) -> String {
+    format!("{}{}/", prefix(source), folder(table))
+}
+
+/// The part of a key that stands for the hour of a moment: `yyyy-MM-dd/HH`.
+pub fn hour(moment: Timestamp) -> String {
+    let text = moment.to_string();
+    format!("{}/{}", &text[..10], &text[11..13])
+}
+
+/// The objects of a batch. Records that could not be decoded are dead letters, and no part of it.
+pub fn objects(source: &str, decoder: &mut Decoder, batch: &Batch, changes: &Changes<'_>) -> Vec<NewObject> {
+    let of_changes = changes.list.iter().map(|change| (change.record, Some(change.table)));
+    let mut tables: BTreeMap<usize, _> = changes.control.iter().map(|&record| (record, None)).collect();
+    // Of a record for several tables one is enough: it is decoded anew when it is applied again.
+    tables.extend(of_changes.rev());
+    let mut groups: BTreeMap<String, Group> = BTreeMap::new();
+    for (index, table) in tables {
+        let record = &batch.records[index];
+        let Some(payload) = decoder.redacted(record, batch.payload(record)) else { continue };
+        let table = table.map_or(CONTROL.to_owned(), |table| decoder.tables.get(table).name.table.as_str().to_owned());
+        let key = format!("{}{}/", table_prefix(source, &table), hour(record.arrival));
+        groups.entry(key).or_default().push(record, payload);
+    }
+    groups.into_iter().map(|(folder, group)| group.object(&folder)).collect()
+}
+
+/// A name as a folder.
+fn folder(name: &str) -> String {
+    name.replace('/', "_")
+}
+
+/// The records of one object.
+struct Group {
+    lines: GzEncoder<Vec<u8>>,
+    shard: Arc<str>,
+    first: Option<String>,
+    last: String,
+}
+
+impl Default for Group {
+    fn default() -> Self {
+        let lines = GzEncoder::new(Vec::new(), Compression::fast());
+        Self { lines, shard: "".into(), first: None, last: String::new() }
+    }
+}
+
+impl Group {
+    fn push(&mut self, record: &Record, payload: Vec<u8>) {
+        let place = &record.place;
+        // A line's end can stand between the tokens of JSON only, where a space is as good.
+        let payload: Vec<u8> =
+            payload.into_iter().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { byte }).collect();
+        let text = String::from_utf8(payload).unwrap_or_default();
+        let Ok(document) = serde_json::from_str::<&RawValue>(&text) else { return };
+        let line = Line {
+            stream: (&*place.stream).into(),
+            shard: (&*place.shard).into(),
+            sequence_number: (&*place.sequence.0).into(),
+            sub_sequence_number: place.sub_sequence,
+            arrival: record.arrival.to_string(),
+            partition_key: (&*record.partition_key).into(),
+            record: document,
+        };
+        // Memory takes all that is written to it.
+        serde_json::to_writer(&mut self.lines, &line).unwrap_or_default();
+        self.lines.write_all(b"\n").unwrap_or_default();
+        self.shard = place.shard.clone();
+        self.last = format!("{}.{}", place.sequence.0, place.sub_sequence);
+        self.first.get_or_insert_with(|| self.last.clone());
+    }
+
+    fn object(self, folder: &str) -> NewObject {
+        let shard = if self.shard.is_empty() { "stream" } else { &self.shard };
+        let key = format!("{folder}{shard}-{}-{}.ndjson.gz", self.first.unwrap_or_default(), self.last);
+        NewObject { key, body: self.lines.finish().unwrap_or_default() }
+    }
+}
+
+/// A line that is no record: the object is not a backup's, or was damaged.
+#[derive(Debug, thiserror::Error)]
+#[error("the line is no record of a backup: {0}")]
+pub struct NoRecord(#[from] serde_json::Error);
+
+/// Puts the record of a line behind those of a batch, if it arrived within the time.
+///
+/// # Errors
+/// What is wrong with the line.
+pub fn push_line(line: &[u8], from: Timestamp, to: Timestamp, batch: &mut Batch) -> Result<(), NoRecord> {
+    let line: Line<'_> = serde_json::from_slice(line)?;
+    let arrival = Timestamp::parse(&line.arrival).unwrap_or(Timestamp(0));
+    if arrival < from || arrival >= to {
+        return Ok(());
+    }
+    let start = batch.bytes.len();
+    batch.bytes.extend_from_slice(line.record.get().as_bytes());
+    batch.records.push(Record {
+        place: Place {
+            stream: line.stream.into(),
+            shard: line.shard.into(),
+            sequence: SequenceNumber(line.sequence_number.into()),
+            sub_sequence: line.sub_sequence_number,
+        },
+        arrival,
+        partition_key: line.partition_key.into(),
+        payload: start..batch.bytes.len(),
+        redacted: true,
+        fault: None,
+    });
+    Ok(())
+}

@@ -1,0 +1,165 @@
+//! DynamoDB tables as a source that can be asked: their keys, their items.
+
+use std::collections::HashMap;
+
+use aws_sdk_dynamodb::error::DisplayErrorContext;
+use aws_sdk_dynamodb::types::{AttributeValue, KeysAndAttributes};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+use crate::aws::Aws;
+
+/// DynamoDB returns at most this many items for one request by key:
+/// <https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_BatchGetItem.html>.
+pub const KEYS_MAX: usize = 100;
+
+/// Items as the SDK has them, by attribute.
+type Item = HashMap<String, AttributeValue>;
+
+/// DynamoDB could not be asked.
+#[derive(Debug, thiserror::Error)]
+#[error("DynamoDB table {table}: {reason}")]
+pub struct TableError {
+    table: String,
+    reason: String,
+}
+
+/// The tables of an account.
+#[derive(Clone, Debug)]
+pub struct SourceTables(Aws);
+
+/// Some items of a scan.
+#[derive(Debug)]
+pub struct Page {
+    /// The items, each as the JSON of DynamoDB: `{"id":{"S":"a"}}`.
+    pub items: Vec<String>,
+    /// Where the scan goes on; `None` behind the last item.
+    pub next: Option<String>,
+}
+
+impl SourceTables {
+    /// The tables that the process's role may read.
+    pub fn new(aws: Aws) -> Self {
+        Self(aws)
+    }
+
+    /// The attributes of a table's key, the hash key first, and the types that their columns get. Empty for a table that is
+    /// not there any more.
+    ///
+    /// # Errors
+    /// Another refusal.
+    pub async fn key(&self, table: &str) -> Result<Vec<(String, Option<&'static str>)>, TableError> {
+        let described = match self.client().await.describe_table().table_name(table).send().await {
+            Ok(described) => described,
+            Err(error) if error.as_service_error().is_some_and(|error| error.is_resource_not_found_exception()) => {
+                return Ok(Vec::new());
+            }
+            Err(error) => return Err(fault(table, DisplayErrorContext(&error))),
+        };
+        let description = described.table();
+        let definitions = description.map(|table| table.attribute_definitions()).unwrap_or_default();
+        let sql_type = |name: &str| {
+            let definition = definitions.iter().find(|definition| definition.attribute_name() == name)?;
+            match definition.attribute_type().as_str() {
+                "N" => Some("numeric"),
+                "B" => Some("bytea"),
+                _ => Some("text"),
+            }
+        };
+        let schema = description.map(|table| table.key_schema()).unwrap_or_default();
+        Ok(schema.iter().map(|part| (part.attribute_name().to_owned(), sql_type(part.attribute_name()))).collect())
+    }
+
+    /// Items of a segment of a scan, from where an earlier page has ended.
+    ///
+    /// # Errors
+    /// DynamoDB's refusal, or a place that is none.
+    pub async fn scan(&self, table: &str, segment: u32, segments: u32, from: Option<&str>) -> Result<Page, TableError> {
+        let parts = [segment, segments].map(|part| i32::try_from(part).unwrap_or(i32::MAX));
+        let scan = self.client().await.scan().table_name(table).segment(parts[0]).total_segments(parts[1]);
+        let start = from.map(|from| key_of(from).ok_or_else(|| fault(table, "the place to go on from is no key")));
+        let answer = scan.set_exclusive_start_key(start.transpose()?).consistent_read(true).send().await;
+        let answer = answer.map_err(|error| fault(table, DisplayErrorContext(&error)))?;
+        Ok(Page {
+            items: answer.items().iter().map(show_item).collect(),
+            next: answer.last_evaluated_key().map(show_item),
+        })
+    }
+
+    /// The items of up to [`KEYS_MAX`] keys, as they are now; those that are not there are left out.
+    ///
+    /// # Errors
+    /// DynamoDB's refusal.
+    pub async fn items(&self, table: &str, keys: &[String]) -> Result<Vec<String>, TableError> {
+        let mut wanted: Vec<Item> = keys.iter().filter_map(|key| key_of(key)).collect();
+        let mut items = Vec::new();
+        while !wanted.is_empty() {
+            let request = KeysAndAttributes::builder().set_keys(Some(wanted)).consistent_read(true).build();
+            let request = request.map_err(|error| fault(table, error))?;
+            let answer = self.client().await.batch_get_item().request_items(table, request).send().await;
+            let answer = answer.map_err(|error| fault(table, DisplayErrorContext(&error)))?;
+            let found = answer.responses().and_then(|tables| tables.get(table));
+            items.extend(found.into_iter().flatten().map(show_item));
+            let left = answer.unprocessed_keys().and_then(|tables| tables.get(table));
+            wanted = left.map(|left| left.keys().to_vec()).unwrap_or_default();
+        }
+        Ok(items)
+    }
+
+    async fn client(&self) -> aws_sdk_dynamodb::Client {
+        aws_sdk_dynamodb::Client::new(self.0.config().await)
+    }
+}
+
+fn fault(table: &str, reason: impl std::fmt::Display) -> TableError {
+    TableError { table: table.to_owned(), reason: reason.to_string() }
+}
+
+/// An item in the JSON of DynamoDB, its attributes sorted.
+fn show_item(item: &Item) -> String {
+    let mut names: Vec<&String> = item.keys().collect();
+    names.sort();
+    let member = |name: &&String| format!("{}:{}", quoted(name), show(&item[*name]));
+    format!("{{{}}}", names.iter().map(member).collect::<Vec<_>>().join(","))
+}
+
+#[expect(clippy::wildcard_enum_match_arm, reason = "the SDK may learn further types")]
+fn show(value: &AttributeValue) -> String {
+    let base64 = |bytes: &aws_sdk_dynamodb::primitives::Blob| quoted(&STANDARD.encode(bytes.as_ref()));
+    let list = |elements: Vec<String>| format!("[{}]", elements.join(","));
+    let (descriptor, json) = match value {
+        AttributeValue::S(text) => ("S", quoted(text)),
+        AttributeValue::N(number) => ("N", quoted(number)),
+        AttributeValue::B(bytes) => ("B", base64(bytes)),
+        AttributeValue::Bool(flag) => ("BOOL", flag.to_string()),
+        AttributeValue::Null(_) => ("NULL", "true".to_owned()),
+        AttributeValue::L(values) => ("L", list(values.iter().map(show).collect())),
+        AttributeValue::M(item) => ("M", show_item(item)),
+        AttributeValue::Ss(texts) => ("SS", list(texts.iter().map(|text| quoted(text)).collect())),
+        AttributeValue::Ns(numbers) => ("NS", list(numbers.iter().map(|number| quoted(number)).collect())),
+        AttributeValue::Bs(blobs) => ("BS", list(blobs.iter().map(base64).collect())),
+        // A type of the future is refused as an unknown one when it is decoded.
+        _ => ("?", "null".to_owned()),
+    };
+    format!("{{\"{descriptor}\":{json}}}")
+}
+
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+/// A key from the JSON of DynamoDB: texts, numbers and bytes.
+fn key_of(json: &str) -> Option<Item> {
+    let attributes: HashMap<String, HashMap<String, String>> = serde_json::from_str(json).ok()?;
+    let value = |(name, typed): (String, HashMap<String, String>)| {
+        let (descriptor, text) = typed.into_iter().next()?;
+        let value = match &*descriptor {
+            "S" => AttributeValue::S(text),
+            "N" => AttributeValue::N(text),
+            "B" => AttributeValue::B(STANDARD.decode(text).ok()?.into()),
+            _ => return None,
+        };
+        Some((name, value))
+    };
+    attributes.into_iter().map(value).collect()
+}
