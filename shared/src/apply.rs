@@ -8,6 +8,7 @@
 //! - No value is written by an outdated picture of a column: the picture is compared under a lock first ([`Session`]).
 
 mod append;
+mod compare;
 mod copy;
 mod ddl;
 mod isolate;
@@ -23,6 +24,7 @@ use std::time::Duration;
 
 use tokio_postgres::Client;
 
+pub use compare::{Differing, compare, keys};
 pub use ddl::{begin, make_up};
 pub use tombstone::make as make_tombstones;
 

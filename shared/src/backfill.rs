@@ -7,6 +7,9 @@
 mod export;
 mod reapply;
 mod scan;
+mod verify;
+
+pub use verify::{Difference, Differences};
 
 use std::time::{Duration, Instant};
 
@@ -72,6 +75,11 @@ pub enum Work {
         #[serde(default = "one")]
         segments: u32,
     },
+    /// Nothing: a DynamoDB table is compared with its replica.
+    Verify {
+        /// The table.
+        table: String,
+    },
 }
 
 fn one() -> u32 {
@@ -94,6 +102,9 @@ pub struct Progress {
     pub bytes: u64,
     /// Records in all, where the source tells.
     pub total: Option<u64>,
+    /// What a comparison has found.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub differences: Option<Differences>,
     /// When the work began: rows of a scan are as old as that.
     pub started: Option<String>,
     /// Where to go on.
@@ -193,6 +204,7 @@ pub async fn work(backfill: &mut Backfill<'_>, task: &Task) -> Result<Progress, 
         }
         Work::Export { manifest, file, key } => export::work(&mut piece, manifest, file.as_deref(), key).await?,
         Work::Scan { table, segment, segments } => scan::work(&mut piece, table, *segment, *segments).await?,
+        Work::Verify { table } => verify::work(&mut piece, table).await?,
     }
     Ok(piece.progress)
 }

@@ -20,7 +20,7 @@ use crate::decimal::Decimal;
 use crate::field::{Field, Fields};
 use crate::record::{Batch, Record};
 use crate::rejection::{Reason, Rejection};
-use crate::spec::{Nested, TableId, Tables};
+use crate::spec::{Nested, TableId, TableSpec, Tables};
 use crate::timestamp::Timestamp;
 use replica::Page;
 
@@ -174,6 +174,16 @@ impl Decoder {
             Format::Dynamodb(dynamodb) => dynamodb.learn_key(table, key, &mut self.fields, &mut self.tables),
             Format::Segment(_) | Format::Json(_) => Ok(()),
         }
+    }
+
+    /// What the table should be that the source calls `name`.
+    pub fn replicated(&mut self, name: &str) -> Option<&TableSpec> {
+        self.learn_key(name, &[]).ok()?;
+        let table = match &self.format {
+            Format::Dynamodb(dynamodb) => dynamodb.table(name)?,
+            Format::Segment(_) | Format::Json(_) => return None,
+        };
+        Some(self.tables.get(table))
     }
 
     /// A document without its private fields, as a dead letter may hold it; `None` where they cannot be told apart.

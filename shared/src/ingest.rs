@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::apply::{self, Applied, ApplyError, Experience, Limits};
+use crate::apply::{self, Applied, ApplyError, Differing, Experience, Limits};
 use crate::archive::{Archive, ObjectError};
 use crate::backup;
 use crate::catalog::{self, Catalog, CatalogError};
@@ -13,7 +13,7 @@ use crate::database::{Connection, Database, DatabaseError};
 use crate::dead_letter::{DeadLetterError, DeadLetters};
 use crate::decode::Decoder;
 use crate::names::TableName;
-use crate::plan::{Plan, PlanError, plan, settle};
+use crate::plan::{Plan, PlanError, TableWrite, plan, settle};
 use crate::record::{Batch, Envelope, unpack};
 use crate::rejection::{Reason, Rejection};
 use crate::report::{Ledger, Outcome, Report, Times, Unaccounted};
@@ -174,6 +174,42 @@ impl Ingest {
         self.decoders[source].learn_key(table, key).map_err(IngestError::Table)
     }
 
+    /// Compares records of a source with the rows that are there; what differs. Writes nothing.
+    ///
+    /// # Errors
+    /// As [`Ingest::batch`].
+    pub async fn compare(
+        &mut self,
+        source: usize,
+        batch: &Batch,
+        time_left: Duration,
+    ) -> Result<Vec<Differing>, IngestError> {
+        let decoder = &mut self.decoders[source];
+        let (changes, rejected) = decoder.decode(batch);
+        let mut differing = Box::pin(self.writer.compare(decoder, &changes, time_left)).await?;
+        differing.extend(rejected.into_iter().map(refused));
+        Ok(differing)
+    }
+
+    /// The keys of a replicated table behind one of them, in their order; see [`apply::keys`].
+    ///
+    /// # Errors
+    /// As [`Ingest::batch`].
+    pub async fn keys(
+        &mut self,
+        source: usize,
+        table: &str,
+        behind: Option<&[String]>,
+        limit: i64,
+    ) -> Result<Vec<Vec<String>>, IngestError> {
+        let Some(spec) = self.decoders[source].replicated(table) else { return Ok(Vec::new()) };
+        let Some(table) = self.writer.catalog.table(&spec.name).cloned() else { return Ok(Vec::new()) };
+        let connection = self.writer.database.connection().await?;
+        let keys = apply::keys(&connection, &TableWrite::of_keys(table, spec), behind, limit).await?;
+        connection.release();
+        Ok(keys)
+    }
+
     async fn records(
         &mut self,
         index: usize,
@@ -234,6 +270,31 @@ impl Ingest {
 }
 
 impl Writer {
+    /// Plans, and compares the plan with what is there. What the database lacks is missing.
+    async fn compare(
+        &mut self,
+        decoder: &mut Decoder,
+        changes: &Changes<'_>,
+        time_left: Duration,
+    ) -> Result<Vec<Differing>, IngestError> {
+        let limits = Limits { statement: time_left, lock: LOCK_TIMEOUT.min(time_left) };
+        let mut connection = None;
+        let client = self.database.connected(&mut connection).await?;
+        read_catalog(client, &mut self.catalog, decoder, changes, limits).await?;
+        let plan = plan(changes, &decoder.fields, &decoder.tables, &self.catalog, now())?;
+        let mut differing = Vec::new();
+        for lack in &plan.lacks {
+            let columns = lack.columns.iter().map(|column| column.name.as_str().to_owned()).collect();
+            differing.push(Differing { key: "(every row)".to_owned(), columns: Some(columns) });
+        }
+        differing.extend(plan.rejected.into_iter().map(refused));
+        for write in &plan.writes {
+            differing.extend(apply::compare(client, write, limits).await?);
+        }
+        connection.into_iter().for_each(Connection::release);
+        Ok(differing)
+    }
+
     /// Plans and applies, until the plan and the database agree.
     async fn write(
         &mut self,
@@ -393,6 +454,11 @@ async fn read_catalog(
         catalog::load(client, catalog, &names).await?;
         client.batch_execute("COMMIT").await.map_err(CatalogError::from)?;
     }
+}
+
+/// An item that no row can be: it is a dead letter.
+fn refused((record, rejection): (usize, Rejection)) -> Differing {
+    Differing { key: format!("item {record} of its page"), columns: Some(vec![rejection.to_string()]) }
 }
 
 /// Without a queue Lambda is told the lowest refused sequence number, and delivers everything from there again.

@@ -96,8 +96,8 @@ pub fn report(report: &Report, request: &str) {
 
 /// One INFO line about a piece of a backfill, and its progress as metrics.
 pub fn progress(source: &str, progress: &Progress) {
-    let Progress { done, records, rows, dead_lettered, bytes, total, started: _, cursor: _ } = progress;
-    tracing::info!(source, done, records, rows, dead_lettered, bytes, total, "backfill");
+    let Progress { done, records, rows, dead_lettered, bytes, total, differences, started: _, cursor: _ } = progress;
+    tracing::info!(source, done, records, rows, dead_lettered, bytes, total, differences = ?differences, "backfill");
     gauge!("backfill_records").set(*records as f64);
     gauge!("backfill_left").set(total.unwrap_or(*records).saturating_sub(*records) as f64);
     gauge!("backfill_bytes").set(*bytes as f64);

@@ -8,8 +8,9 @@ use bytes::{BufMut, BytesMut};
 use tokio_postgres::types::{IsNull, ToSql, Type};
 
 use crate::catalog::{Column, Kind};
-use crate::names::TableName;
+use crate::names::{TableName, literal};
 use crate::plan::{TableWrite, cell};
+use crate::spec::DELETED_AT;
 
 /// An array parameter in binary form, its elements already encoded.
 #[derive(Debug)]
@@ -294,5 +295,57 @@ pub fn delete(write: &TableWrite) -> String {
         placeholders(1, write.key),
         aliases(write.key),
         key_condition(write, aliased),
+    )
+}
+
+/// The rows of `source` that the table does not have, or has otherwise: the key, whether the row is missing, and the columns.
+pub fn compare(write: &TableWrite, source: &Source) -> String {
+    // `json` has no equality of its own.
+    let comparable =
+        |value: String, column: &Column| if column.kind == Kind::Json { format!("{value}::text") } else { value };
+    let differs: Vec<(String, String)> = columns(write)
+        .skip(write.key)
+        .map(|column| {
+            let (ours, theirs) = (format!("t.{}", column.name), source.value(column));
+            let differs = format!("{} IS DISTINCT FROM {}", comparable(ours, column), comparable(theirs, column));
+            (format!("CASE WHEN {differs} THEN {} END", literal(column.name.as_str())), differs)
+        })
+        .collect();
+    let key: Vec<String> =
+        columns(write).take(write.key).map(|column| format!("{}::text", source.value(column))).collect();
+    let first = columns(write).next().map(|column| column.name.to_string()).unwrap_or_default();
+    let names = differs.iter().map(|(name, _)| &**name).collect::<Vec<_>>().join(", ");
+    let any: String = differs.iter().map(|(_, differs)| format!(" OR {differs}")).collect();
+    format!(
+        "SELECT concat_ws(', ', {}), t.{first} IS NULL, array_remove(ARRAY[{names}]::text[], NULL) FROM {} \
+         LEFT JOIN {} t ON {} WHERE t.{first} IS NULL{any}",
+        key.join(", "),
+        source.from,
+        write.table.name,
+        key_condition(write, |_, column| source.value(column)),
+    )
+}
+
+/// Keys as texts, in their order, up to a limit; behind the one that the parameters tell.
+pub fn keys(write: &TableWrite, behind: bool, limit: i64) -> String {
+    let names: Vec<String> = columns(write).take(write.key).map(|column| column.name.to_string()).collect();
+    let shown = columns(write).take(write.key).map(|column| {
+        let name = &column.name;
+        let bytes = format!("translate(encode({name}, 'base64'), E'\\n', '')");
+        if column.kind == Kind::Bytea { bytes } else { format!("{name}::text") }
+    });
+    let told = columns(write).take(write.key).zip(1..).map(|(column, number)| {
+        let bytes = format!("decode(${number}, 'base64')");
+        if column.kind == Kind::Bytea { bytes } else { format!("${number}::{}", column.sql_type) }
+    });
+    let marked = write.table.position(DELETED_AT).map(|_| format!("\"{DELETED_AT}\" IS NULL"));
+    let after = behind.then(|| format!("({}) > ({})", names.join(", "), told.collect::<Vec<_>>().join(", ")));
+    let conditions: Vec<String> = marked.into_iter().chain(after).collect();
+    let filter = if conditions.is_empty() { String::new() } else { format!("WHERE {}", conditions.join(" AND ")) };
+    format!(
+        "SELECT {} FROM {} {filter} ORDER BY {} LIMIT {limit}",
+        shown.collect::<Vec<_>>().join(", "),
+        write.table.name,
+        names.join(", "),
     )
 }

@@ -18,7 +18,7 @@ use crate::decimal::Decimal;
 use crate::field::{Field, Fields, Privacy};
 use crate::record::Record;
 use crate::rejection::{Reason, Rejection};
-use crate::spec::{Merge, Tables};
+use crate::spec::{Merge, TableId, Tables};
 use crate::timestamp::Timestamp;
 
 /// Digits of a sequence number that an order holds; of longer ones the first digits count as eras.
@@ -94,6 +94,11 @@ impl Dynamodb {
             key.iter().map(|(name, sql_type)| KeyColumn { name, sql_type: *sql_type }).collect();
         self.replica.table(table, &key, fields, tables)?;
         Ok(())
+    }
+
+    /// The table that the source calls `name`, if it has been met.
+    pub fn table(&self, name: &str) -> Option<TableId> {
+        self.replica.known(name)
     }
 
     /// The record again, without its private attributes.

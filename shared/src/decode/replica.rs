@@ -90,6 +90,11 @@ impl Replica {
         Ok(known)
     }
 
+    /// The table that the source calls `name`, if it has been met.
+    pub fn known(&self, name: &str) -> Option<TableId> {
+        self.known.get(name).map(|known| known.table)
+    }
+
     /// Marks the table's private columns: `table.column`, or `*.column` for those of every table.
     fn guard(&self, name: &str, node: Field, fields: &mut Fields) {
         for (path, privacy) in &self.source.private {

@@ -9,7 +9,7 @@ use crate::catalog::{Column, Table};
 use crate::change::{Change, Changes, Operation, Value, Version};
 use crate::field::Field;
 use crate::rejection::{Misfit, Reason};
-use crate::spec::{Absent, Deletes, Merge, MisfitRule, OVERFLOW, Rule};
+use crate::spec::{Absent, Deletes, Merge, MisfitRule, OVERFLOW, Rule, TableSpec};
 
 /// What is written to one table.
 #[derive(Debug)]
@@ -71,6 +71,27 @@ impl TableWrite {
     /// A row's newest change.
     pub fn newest(&self, row: &Row) -> &Member {
         &self.members[row.members.end - 1]
+    }
+
+    /// No rows, of a table whose keys are asked for.
+    pub fn of_keys(table: Arc<Table>, spec: &TableSpec) -> Self {
+        let columns: Vec<usize> = spec.key_columns().filter_map(|c| table.position(c.name.as_str())).collect();
+        Self { key: columns.len(), columns, ..Self::empty(table, spec) }
+    }
+
+    fn empty(table: Arc<Table>, spec: &TableSpec) -> Self {
+        Self {
+            table,
+            rule: spec.rule,
+            deletes: spec.deletes,
+            absent: spec.absent,
+            columns: Vec::new(),
+            key: 0,
+            rows: Vec::new(),
+            members: Vec::new(),
+            cells: Vec::new(),
+            bounds: Vec::new(),
+        }
     }
 
     /// Whether no other writer may be at work on the table: rows are deleted, and a row that holds a key's place until the
@@ -158,18 +179,7 @@ impl<'s, 'v> Encoder<'s, 'v> {
             lacks_overflow: false,
             values: vec![None; columns.len()],
             overflowing: Vec::new(),
-            write: TableWrite {
-                table: table.clone(),
-                rule: spec.rule,
-                deletes: spec.deletes,
-                absent: spec.absent,
-                columns,
-                key,
-                rows: Vec::new(),
-                members: Vec::new(),
-                cells: Vec::new(),
-                bounds: Vec::new(),
-            },
+            write: TableWrite { columns, key, ..TableWrite::empty(table.clone(), spec) },
         }
     }
 

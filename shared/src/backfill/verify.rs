@@ -1,0 +1,179 @@
+//! A source's table compared with its replica: every item, by key and column, and then every row that no item stands for.
+//!
+//! While the source changes, what is on its way differs: items that differ are asked for again before they are told.
+
+use std::collections::HashMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{BackfillError, Cursor, Piece, moment};
+use crate::apply::Differing;
+use crate::dynamodb::KEYS_MAX;
+use crate::record::Batch;
+use crate::timestamp::Timestamp;
+
+/// So many differences are told one by one; the others are only counted.
+const TOLD_MAX: usize = 100;
+
+/// What differs between a table and its replica.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize, Debug)]
+#[serde(default)]
+pub struct Differences {
+    /// Items of the source that have no row.
+    pub missing: u64,
+    /// Rows that no item stands for.
+    pub extra: u64,
+    /// Rows with another value than their item.
+    pub differing: u64,
+    /// The first of them, by key.
+    pub examples: Vec<Difference>,
+}
+
+/// One row.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
+pub struct Difference {
+    /// Its key, as text.
+    pub key: String,
+    /// What is wrong: `missing`, `extra`, or the columns that differ.
+    pub what: String,
+}
+
+impl Differences {
+    fn tell(&mut self, key: String, what: String) {
+        match &*what {
+            "missing" => self.missing += 1,
+            "extra" => self.extra += 1,
+            _ => self.differing += 1,
+        }
+        if self.examples.len() < TOLD_MAX {
+            self.examples.push(Difference { key, what });
+        }
+    }
+}
+
+/// The place behind the last item: rows are looked through from here on.
+const ROWS: &str = "rows";
+
+/// Compares the table of a source with its replica.
+pub async fn work(piece: &mut Piece<'_, '_>, table: &str) -> Result<(), BackfillError> {
+    let key = piece.backfill.tables.key(table).await?;
+    piece.backfill.ingest.learn_key(piece.source, table, &key)?;
+    let started = moment(piece.progress.started.as_deref().unwrap_or_default())?;
+    let mut cursor = piece.progress.cursor.clone().unwrap_or_default();
+    while cursor.object != ROWS {
+        let page = piece.backfill.tables.scan(table, 0, 1, cursor.key.as_deref()).await?;
+        items(piece, table, &page.items, started).await?;
+        cursor.line += page.items.len() as u64;
+        cursor.key = page.next;
+        if cursor.key.is_none() {
+            cursor.object = ROWS.to_owned();
+        }
+        piece.tell(&cursor, cursor.line);
+        if piece.time_is_up() {
+            return Ok(());
+        }
+    }
+    loop {
+        let behind: Option<Vec<String>> = cursor.key.as_deref().and_then(|key| serde_json::from_str(key).ok());
+        let keys = piece.backfill.ingest.keys(piece.source, table, behind.as_deref(), KEYS_MAX as i64).await?;
+        extras(piece, table, &key, &keys).await?;
+        let Some(last) = keys.last() else { break };
+        cursor.key = serde_json::to_string(last).ok();
+        piece.tell(&cursor, cursor.line);
+        if piece.time_is_up() {
+            return Ok(());
+        }
+    }
+    piece.finish();
+    Ok(())
+}
+
+/// Compares items, and those that differ once more.
+async fn items(
+    piece: &mut Piece<'_, '_>,
+    table: &str,
+    items: &[String],
+    started: Timestamp,
+) -> Result<(), BackfillError> {
+    if compare(piece, table, items, started).await?.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<String> = piece.backfill.tables.key(table).await?.into_iter().map(|(name, _)| name).collect();
+    let mut now = Vec::new();
+    let keys: Vec<String> = items.iter().filter_map(|item| key_of(item, &names)).collect();
+    for keys in keys.chunks(KEYS_MAX) {
+        now.extend(piece.backfill.tables.items(table, keys).await?);
+    }
+    for Differing { key, columns } in compare(piece, table, &now, started).await? {
+        let what = columns.map_or("missing".to_owned(), |columns| columns.join(", "));
+        piece.progress.differences.get_or_insert_default().tell(key, what);
+    }
+    Ok(())
+}
+
+async fn compare(
+    piece: &mut Piece<'_, '_>,
+    table: &str,
+    items: &[String],
+    started: Timestamp,
+) -> Result<Vec<Differing>, BackfillError> {
+    for (number, item) in (1..).zip(items) {
+        piece.push(
+            &format!("scan:table/{table}"),
+            "verify",
+            number,
+            started,
+            format!("{{\"Item\":{item}}}").as_bytes(),
+        );
+    }
+    let batch: Batch = std::mem::take(&mut piece.batch);
+    Ok(piece.backfill.ingest.compare(piece.source, &batch, piece.time_left()).await?)
+}
+
+/// The key of an item, both as the JSON of DynamoDB.
+fn key_of(item: &str, names: &[String]) -> Option<String> {
+    let attributes: HashMap<&str, &serde_json::value::RawValue> = serde_json::from_str(item).ok()?;
+    let member =
+        |name: &String| Some(format!("{}:{}", serde_json::Value::from(&**name), attributes.get(&**name)?.get()));
+    Some(format!("{{{}}}", names.iter().map(member).collect::<Option<Vec<_>>>()?.join(",")))
+}
+
+/// Tells the rows whose items are not there.
+async fn extras(
+    piece: &mut Piece<'_, '_>,
+    table: &str,
+    key: &[(String, Option<&'static str>)],
+    rows: &[Vec<String>],
+) -> Result<(), BackfillError> {
+    let descriptor = |sql_type: Option<&str>| match sql_type {
+        Some("numeric") => "N",
+        Some("bytea") => "B",
+        _ => "S",
+    };
+    let json = |row: &Vec<String>| {
+        let member = |((name, sql_type), value): (&(String, Option<&'static str>), &String)| {
+            let quoted = |text: &str| serde_json::Value::from(text).to_string();
+            format!("{}:{{\"{}\":{}}}", quoted(name), descriptor(*sql_type), quoted(value))
+        };
+        format!("{{{}}}", key.iter().zip(row).map(member).collect::<Vec<_>>().join(","))
+    };
+    let wanted: Vec<String> = rows.iter().map(json).collect();
+    let found = piece.backfill.tables.items(table, &wanted).await?;
+    if found.len() == rows.len() {
+        return Ok(());
+    }
+    let names: Vec<String> = key.iter().map(|(name, _)| name.clone()).collect();
+    let there: Vec<String> = found.iter().filter_map(|item| key_of(item, &names)).collect();
+    for (row, _) in rows.iter().zip(&wanted).filter(|(_, key)| !there.contains(key)) {
+        piece.progress.differences.get_or_insert_default().tell(row.join(", "), "extra".to_owned());
+    }
+    Ok(())
+}
+
+impl Piece<'_, '_> {
+    fn tell(&mut self, cursor: &Cursor, records: u64) {
+        self.progress.records = records;
+        self.progress.cursor = Some(cursor.clone());
+        (self.backfill.watch)(&self.progress);
+    }
+}
