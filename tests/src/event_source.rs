@@ -14,18 +14,31 @@ use serde::Deserialize;
 use tokio::sync::mpsc;
 
 use crate::function::{Function, FunctionError};
-use crate::kinesis::{ShardRecord, event};
+use crate::kinesis::{ShardRecord, element};
 use crate::local_aws::LocalAws;
 
 /// An invocation's payload is at most this large: <https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html>.
 const PAYLOAD_BYTES_MAX: usize = 6 * 1024 * 1024;
-/// Lambda writes some 600 bytes about a record beside its data.
-const ELEMENT_BYTES: usize = 600;
 /// GetRecords gives this many at most.
 const GET_RECORDS_MAX: i32 = 10_000;
 /// The pause after a failed invocation, doubled each time up to the maximum.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(2);
+
+/// A record as it stands in an event.
+#[derive(Clone, Debug)]
+pub struct Element {
+    /// Its place in the shard, by which `batchItemFailures` names it.
+    pub sequence: String,
+    /// Its JSON.
+    pub json: String,
+}
+
+/// The event of one batch.
+pub fn event_of(elements: &[Element]) -> Vec<u8> {
+    let elements: Vec<&str> = elements.iter().map(|element| &*element.json).collect();
+    format!("{{\"Records\":[{}]}}", elements.join(",")).into_bytes()
+}
 
 /// How a stream is read.
 #[derive(Clone, Debug)]
@@ -66,6 +79,16 @@ impl Progress {
         self.finish.store(true, Ordering::SeqCst);
     }
 
+    /// Whether a shard without further records is done.
+    pub fn is_finishing(&self) -> bool {
+        self.finish.load(Ordering::SeqCst)
+    }
+
+    /// Tells of records read.
+    pub fn add(&self, records: usize) {
+        self.read.fetch_add(records as u64, Ordering::SeqCst);
+    }
+
     /// Records read from the stream so far.
     pub fn read(&self) -> u64 {
         self.read.load(Ordering::SeqCst)
@@ -88,11 +111,12 @@ pub async fn poll(
     let from = client.get_shard_iterator().stream_name(&mapping.stream).shard_id(shard);
     let mut iterator = from.shard_iterator_type(ShardIteratorType::TrimHorizon).send().await?.shard_iterator;
     while let Some(position) = iterator {
-        let finishing = progress.finish.load(Ordering::SeqCst);
+        let finishing = progress.is_finishing();
         let page = client.get_records().shard_iterator(position).limit(GET_RECORDS_MAX).send().await?;
         iterator = page.next_shard_iterator;
-        let records: Vec<ShardRecord> = page.records.into_iter().map(shard_record).collect();
-        progress.read.fetch_add(records.len() as u64, Ordering::SeqCst);
+        let records = page.records.into_iter().map(shard_record);
+        let records: Vec<Element> = records.map(|record| element(&mapping.stream, shard, &record)).collect();
+        progress.add(records.len());
         if records.is_empty() {
             if finishing {
                 return Ok(());
@@ -118,7 +142,7 @@ fn shard_record(record: aws_sdk_kinesis::types::Record) -> ShardRecord {
 pub async fn deliver(
     mapping: &Mapping,
     shard: &str,
-    records: &[ShardRecord],
+    records: &[Element],
     function: &mut Function,
     seen: &mpsc::UnboundedSender<Invoked>,
 ) {
@@ -129,7 +153,7 @@ pub async fn deliver(
     while !rest.is_empty() {
         let batch = &rest[..batch_length(rest, limit)];
         let since = Instant::now();
-        let answer = function.invoke(event(&mapping.stream, shard, batch)).await;
+        let answer = function.invoke(event_of(batch)).await;
         let (done, error) = match answer {
             Ok(answer) => (checkpoint(batch, &answer), None),
             Err(error) => (0, Some(error)),
@@ -150,10 +174,10 @@ pub async fn deliver(
 }
 
 /// How many records fit one invocation.
-fn batch_length(records: &[ShardRecord], limit: usize) -> usize {
+fn batch_length(records: &[Element], limit: usize) -> usize {
     let mut bytes = 0;
     let fitting = records.iter().take(limit).take_while(|record| {
-        bytes += record.data.len().div_ceil(3) * 4 + ELEMENT_BYTES;
+        bytes += record.json.len() + 1;
         bytes <= PAYLOAD_BYTES_MAX
     });
     fitting.count().max(1)
@@ -173,7 +197,7 @@ struct Failed {
 
 /// How many records the answer moves the checkpoint past. No list, or an empty one, is success; an identifier that is empty
 /// or not of the batch is a failure of the whole batch.
-fn checkpoint(batch: &[ShardRecord], answer: &[u8]) -> usize {
+fn checkpoint(batch: &[Element], answer: &[u8]) -> usize {
     let failures = match serde_json::from_slice::<Option<PartialFailure>>(answer) {
         Ok(answer) => answer.and_then(|answer| answer.batch_item_failures).unwrap_or_default(),
         Err(_) => Vec::new(),

@@ -6,6 +6,7 @@ use aws_sdk_kinesis::types::PutRecordsRequestEntry;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
+use crate::event_source::{Element, event_of};
 use crate::local_aws::{ACCOUNT, LocalAws, REGION};
 
 /// Kinesis takes this many records in one request.
@@ -39,25 +40,23 @@ pub fn arn(stream: &str) -> String {
 
 /// The event of one batch, byte for byte in Lambda's form.
 pub fn event(stream: &str, shard: &str, records: &[ShardRecord]) -> Vec<u8> {
-    let arn = arn(stream);
-    let mut event = Vec::with_capacity(records.iter().map(|record| record.data.len() * 4 / 3 + 600).sum());
-    event.extend_from_slice(b"{\"Records\":[");
-    for (index, record) in records.iter().enumerate() {
-        let comma = if index > 0 { "," } else { "" };
-        let ShardRecord { sequence, arrival, partition_key, data } = record;
-        let key = serde_json::Value::from(partition_key.as_str());
-        let element = format!(
-            "{comma}{{\"kinesis\":{{\"kinesisSchemaVersion\":\"1.0\",\"partitionKey\":{key},\"sequenceNumber\":\"{sequence}\",\
-             \"data\":\"{}\",\"approximateArrivalTimestamp\":{arrival}}},\"eventSource\":\"aws:kinesis\",\"eventVersion\":\"1.0\",\
-             \"eventID\":\"{shard}:{sequence}\",\"eventName\":\"aws:kinesis:record\",\
-             \"invokeIdentityArn\":\"arn:aws:iam::{ACCOUNT}:role/millstream\",\"awsRegion\":\"{REGION}\",\
-             \"eventSourceARN\":\"{arn}\"}}",
-            STANDARD.encode(data)
-        );
-        event.extend_from_slice(element.as_bytes());
-    }
-    event.extend_from_slice(b"]}");
-    event
+    let elements: Vec<Element> = records.iter().map(|record| element(stream, shard, record)).collect();
+    event_of(&elements)
+}
+
+/// A record as it stands in an event.
+pub fn element(stream: &str, shard: &str, record: &ShardRecord) -> Element {
+    let ShardRecord { sequence, arrival, partition_key, data } = record;
+    let (key, arn) = (serde_json::Value::from(partition_key.as_str()), arn(stream));
+    let json = format!(
+        "{{\"kinesis\":{{\"kinesisSchemaVersion\":\"1.0\",\"partitionKey\":{key},\"sequenceNumber\":\"{sequence}\",\
+         \"data\":\"{}\",\"approximateArrivalTimestamp\":{arrival}}},\"eventSource\":\"aws:kinesis\",\"eventVersion\":\"1.0\",\
+         \"eventID\":\"{shard}:{sequence}\",\"eventName\":\"aws:kinesis:record\",\
+         \"invokeIdentityArn\":\"arn:aws:iam::{ACCOUNT}:role/millstream\",\"awsRegion\":\"{REGION}\",\
+         \"eventSourceARN\":\"{arn}\"}}",
+        STANDARD.encode(data)
+    );
+    Element { sequence: sequence.clone(), json }
 }
 
 /// Makes a stream and waits until it is there.

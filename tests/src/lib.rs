@@ -2,6 +2,7 @@
 //! as Lambda's does. Tests, the demo and the bench stand on it.
 
 pub mod bench;
+pub mod dynamodb;
 pub mod event_source;
 pub mod function;
 pub mod kinesis;
@@ -10,6 +11,8 @@ pub mod postgresql;
 pub mod process;
 pub mod proxy;
 pub mod random;
+pub mod replica;
+pub mod shop;
 pub mod sportsbook;
 pub mod system;
 

@@ -1,0 +1,93 @@
+//! The replica on real parts: tables change, functions follow, and after a loss everything comes back.
+
+use millstream_tests::dynamodb::export;
+use millstream_tests::event_source::Progress;
+use millstream_tests::process::workspace;
+use millstream_tests::replica::{BUCKET, Replica};
+use millstream_tests::shop::{Shop, TABLES};
+use serde_json::json;
+
+use crate::support::{client, database, rows};
+
+/// A difference between a table and its replica, for people; nothing where there is none.
+async fn differences(replica: &Replica) -> String {
+    let mut told = String::new();
+    for (table, _) in TABLES {
+        let verified = replica.backfill(&json!({"source": "shop", "verify": {"table": table}})).await.unwrap();
+        if let Some(found) = verified.progress.differences {
+            told.push_str(&format!("{table}: {found:?}\n"));
+        }
+    }
+    told
+}
+
+#[tokio::test]
+async fn a_lost_replica_comes_back_from_an_export_and_the_backup() {
+    let url = database().await;
+    let replica = Replica::start(&workspace().join("events/replica"), url.clone()).await.unwrap();
+    let mut shop = Shop::new(7, 30);
+    let progress = Progress::default();
+    let changing = async {
+        for _ in 0..300 {
+            replica.change(shop.change()).await.unwrap();
+        }
+        let mut exports = Vec::new();
+        for (table, _) in TABLES {
+            exports.push(export(&replica.aws, table, BUCKET, 3).await.unwrap());
+        }
+        for _ in 0..300 {
+            replica.change(shop.change()).await.unwrap();
+        }
+        progress.finish();
+        exports
+    };
+    let (reported, exports) = tokio::join!(replica.consume(&progress), changing);
+    let reported = reported.unwrap();
+    assert_eq!((reported.dead_lettered, reported.duplicate), (0, 0), "{reported:?}");
+    assert_eq!(differences(&replica).await, "");
+
+    let client = client(&url).await;
+    let hashed = "SELECT bool_and(length(email) = 64) AS hashed FROM shop.customers";
+    assert_eq!(rows(&client, hashed).await, [r#"{"hashed":true}"#]);
+    let before =
+        rows(&client, "SELECT to_jsonb(c) - '_overflow' AS row FROM shop.customers c ORDER BY customer_id").await;
+    client.batch_execute("DROP SCHEMA shop CASCADE; DROP SCHEMA millstream CASCADE").await.unwrap();
+    for manifest in &exports {
+        let task = replica.backfill(&json!({"source": "shop", "export": {"manifest": manifest}})).await.unwrap();
+        assert_eq!((task.progress.dead_lettered, Some(task.progress.records)), (0, task.progress.total));
+    }
+    let all = json!({"source": "shop", "reapply": {"from": "2000-01-01T00:00:00Z", "to": "2100-01-01T00:00:00Z"}});
+    for _ in 0..2 {
+        let task = replica.backfill(&all).await.unwrap();
+        assert!(task.progress.done && task.progress.dead_lettered == 0 && task.progress.records == reported.records());
+    }
+    assert_eq!(differences(&replica).await, "");
+    let after =
+        rows(&client, "SELECT to_jsonb(c) - '_overflow' AS row FROM shop.customers c ORDER BY customer_id").await;
+    assert_eq!(before.len(), after.len());
+}
+
+#[tokio::test]
+async fn verify_names_what_differs() {
+    let url = database().await;
+    let replica = Replica::start(&workspace().join("events/replica"), url.clone()).await.unwrap();
+    let mut shop = Shop::new(3, 20);
+    for _ in 0..120 {
+        replica.change(shop.change()).await.unwrap();
+    }
+    for (table, _) in TABLES {
+        let scan = json!({"source": "shop", "scan": {"table": table, "segment": 0, "segments": 1}});
+        assert!(replica.backfill(&scan).await.unwrap().progress.done);
+    }
+    assert_eq!(differences(&replica).await, "");
+    let client = client(&url).await;
+    let change = "UPDATE shop.stock SET quantity = quantity + 1 WHERE sku = (SELECT min(sku) FROM shop.stock);\
+                  DELETE FROM shop.stock WHERE sku = (SELECT max(sku) FROM shop.stock);\
+                  INSERT INTO shop.stock (sku) VALUES ('nobody''s')";
+    client.batch_execute(change).await.unwrap();
+    let verified = replica.backfill(&json!({"source": "shop", "verify": {"table": "Stock"}})).await.unwrap();
+    let found = verified.progress.differences.unwrap();
+    assert_eq!((found.missing, found.differing, found.extra), (1, 1, 1), "{found:?}");
+    let told: Vec<&str> = found.examples.iter().map(|example| &*example.what).collect();
+    assert_eq!(told.iter().filter(|what| ["missing", "quantity", "extra"].contains(what)).count(), 3, "{found:?}");
+}

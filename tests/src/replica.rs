@@ -1,0 +1,123 @@
+//! The reporting replica on one machine: tables and their streams, the functions behind them, a bucket, a queue.
+
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use millstream::backfill::Task;
+use tokio::process::Command;
+use tokio::sync::mpsc;
+
+use crate::dynamodb::{self, delete_item, put_item};
+use crate::event_source::{Mapping, Progress, poll};
+use crate::function::{Function, Settings, binary};
+use crate::kinesis::create_stream;
+use crate::local_aws::LocalAws;
+use crate::shop::{Change, TABLES};
+use crate::system::{Outcome, Reported, reported};
+
+/// The bucket of backups and exports.
+pub const BUCKET: &str = "archive";
+/// The stream of the relational source.
+pub const BANK: &str = "bank";
+
+/// The replica and its sources.
+pub struct Replica {
+    /// The local AWS.
+    pub aws: LocalAws,
+    /// The database's URL.
+    pub url: String,
+    /// The dead-letter queue's URL.
+    pub queue: String,
+    environment: Vec<(String, String)>,
+    /// The streams of the shop's tables.
+    streams: Vec<String>,
+}
+
+impl Replica {
+    /// Makes the tables, the stream, the bucket and the queue. `folder` is the system's under `events/`.
+    ///
+    /// # Errors
+    /// Whatever keeps a part from starting.
+    pub async fn start(folder: &Path, url: String) -> Outcome<Self> {
+        let aws = LocalAws::start().await?;
+        create_stream(&aws, BANK, 1).await?;
+        aws_sdk_s3::Client::new(aws.config()).create_bucket().bucket(BUCKET).send().await?;
+        let queue = aws.queue("dead-letters").await?;
+        let mut streams = Vec::new();
+        for (table, key) in TABLES {
+            streams.push(dynamodb::create_table(&aws, table, key).await?);
+        }
+        let mut environment = aws.environment();
+        environment.extend([
+            ("DATABASE_URL".to_owned(), url.clone()),
+            ("DEAD_LETTER_QUEUE_URL".to_owned(), queue.clone()),
+            ("ARCHIVE_BUCKET".to_owned(), BUCKET.to_owned()),
+            ("MILLSTREAM_CONFIG".to_owned(), folder.join("millstream.toml").to_string_lossy().into_owned()),
+        ]);
+        Ok(Self { aws, url, queue, environment, streams })
+    }
+
+    /// Makes a change in the shop.
+    ///
+    /// # Errors
+    /// The API's.
+    pub async fn change(&self, change: Change) -> Outcome<()> {
+        match change {
+            Change::Put(table, item) => put_item(&self.aws, table, &item).await,
+            Change::Delete(table, key) => delete_item(&self.aws, table, &key).await,
+        }
+    }
+
+    /// Consumes all streams until it is told to finish and nothing is left; what the functions reported.
+    ///
+    /// # Errors
+    /// Whatever a part ends with.
+    pub async fn consume(&self, progress: &Progress) -> Outcome<Reported> {
+        let tables =
+            futures_util::future::try_join_all(self.streams.iter().map(|stream| self.consume_table(stream, progress)));
+        let (mut logs, bank) = futures_util::future::try_join(tables, self.consume_bank(progress)).await?;
+        logs.push(bank);
+        Ok(reported(&logs.concat()))
+    }
+
+    async fn consume_table(&self, stream: &str, progress: &Progress) -> Outcome<String> {
+        let mut function = self.function("dynamodb-sync").await?;
+        let (seen, _told) = mpsc::unbounded_channel();
+        dynamodb::poll(&self.aws, stream, 1_000, &mut function, progress, &seen).await?;
+        end(function)
+    }
+
+    async fn consume_bank(&self, progress: &Progress) -> Outcome<String> {
+        let mut function = self.function("kinesis-ingest").await?;
+        let (seen, _told) = mpsc::unbounded_channel();
+        let mapping = Mapping { stream: BANK.to_owned(), batch_size: 1_000, bisect: true };
+        poll(&self.aws, &mapping, "shardId-000000000000", &mut function, progress, &seen).await?;
+        end(function)
+    }
+
+    async fn function(&self, name: &str) -> Outcome<Function> {
+        let environment = self.environment.clone();
+        Ok(Function::start(Settings { binary: binary(name)?, environment, timeout: Duration::from_secs(60) }).await?)
+    }
+
+    /// Runs the `backfill` program on a terminal's terms; the task as it is when it is done.
+    ///
+    /// # Errors
+    /// What the program says.
+    pub async fn backfill(&self, task: &serde_json::Value) -> Outcome<Task> {
+        let mut command = Command::new(binary("backfill")?);
+        command.arg(task.to_string()).envs(self.environment.clone()).stdin(Stdio::null());
+        let output = command.output().await?;
+        if !output.status.success() {
+            return Err(String::from_utf8_lossy(&output.stderr).into_owned().into());
+        }
+        Ok(serde_json::from_slice(&output.stdout)?)
+    }
+}
+
+fn end(function: Function) -> Outcome<String> {
+    let log = function.log();
+    drop(function);
+    Ok(std::fs::read_to_string(log)?)
+}
