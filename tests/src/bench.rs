@@ -8,6 +8,7 @@ mod machine;
 mod merge;
 mod process;
 mod raw;
+mod replica;
 mod scale;
 
 use std::error::Error;
@@ -75,7 +76,7 @@ pub async fn run() -> Outcome<()> {
     let server = PostgreSql::start("bench", Durability::Full)?;
     say(&machine::describe());
     say("| what | figure | target |\n|---|---|---|");
-    for part in ["append", "sizes", "duplicates", "merge", "process", "scale"] {
+    for part in ["append", "sizes", "duplicates", "merge", "replica", "export", "process", "scale"] {
         if !wanted.is_empty() && !part.contains(&wanted) {
             continue;
         }
@@ -84,6 +85,8 @@ pub async fn run() -> Outcome<()> {
             "sizes" => append::sizes(&server).await?,
             "duplicates" => append::duplicates(&server).await?,
             "merge" => merge::measure(&server).await?,
+            "replica" => replica::measure(&server).await?,
+            "export" => replica::export(&server).await?,
             "process" => process::measure(&server).await?,
             _ => scale::measure(&server).await?,
         };

@@ -28,13 +28,13 @@ async fn rule(server: &PostgreSql, merge: &str, version: &str) -> Outcome<Line> 
     let (mut ours, mut others) = (Vec::new(), Vec::new());
     for turn in 1..=TURNS {
         let events = events(&documents(2 * turn - 1), BATCH);
-        settle(&client).await?;
+        settle(&client, "bench.item").await?;
         let since = Instant::now();
         run_events(&mut ingest, &events).await?;
         ours.push(since.elapsed());
         // The same rows again, as the database has them now, each one changed by the raw way once more.
         let exported = raw::export(&client, "bench", events.len()).await?;
-        settle(&client).await?;
+        settle(&client, "bench.item").await?;
         let merge = |table: &str, columns: &str| upsert(table, columns, version);
         others.push(raw::through_temporary(&client, &exported, merge).await?);
     }
@@ -43,8 +43,8 @@ async fn rule(server: &PostgreSql, merge: &str, version: &str) -> Outcome<Line> 
 }
 
 /// Both sides begin without dead rows, and pay alike for the first change of each page after a checkpoint.
-async fn settle(client: &tokio_postgres::Client) -> Outcome<()> {
-    client.batch_execute("VACUUM bench.item").await?;
+pub async fn settle(client: &tokio_postgres::Client, table: &str) -> Outcome<()> {
+    client.batch_execute(&format!("VACUUM {table}")).await?;
     Ok(client.batch_execute("CHECKPOINT").await?)
 }
 

@@ -46,7 +46,8 @@ pub async fn measure(server: &PostgreSql) -> Outcome<Vec<Line>> {
     ])
 }
 
-fn peak_megabytes(pid: u32) -> Outcome<f64> {
+/// The most memory that a process has held, in MB.
+pub fn peak_megabytes(pid: u32) -> Outcome<f64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find(|line| line.starts_with("VmHWM")).ok_or("no VmHWM")?;
     let kilobytes: f64 = line.split_whitespace().nth(1).ok_or("no figure")?.parse()?;
