@@ -11,5 +11,6 @@ mod maintain;
 mod owners;
 mod properties;
 mod records;
+mod replicas;
 mod support;
 mod writer;
