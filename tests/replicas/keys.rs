@@ -65,7 +65,7 @@ async fn a_delete_of_what_was_never_seen_is_remembered() {
         "\"eventName\"",
         r#""userIdentity":{"type":"Service","principalId":"dynamodb.amazonaws.com"},"eventName""#,
     );
-    let report = sent(&mut ingest, &[ttl.clone()]).await;
+    let report = sent(&mut ingest, std::slice::from_ref(&ttl)).await;
     assert_eq!(report.counts.applied, 1, "{report}");
     let late = sent(&mut ingest, &[put("T", 8, r#""id":{"S":"a"}"#, r#""v":{"N":"1"}"#)]).await;
     assert_eq!((late.counts.superseded, late.rows), (1, 0), "{late}");

@@ -33,8 +33,8 @@ async fn columns_of_the_owner_s_types_receive_what_fits() {
     let mut ingest = ingest(CONFIG, &url);
     for number in 1..3 {
         sent(&mut ingest, &[put("T", number, &key("a"), GOOD)]).await;
-        let found = rows(&owner, "SELECT i, b, at, u, d, mood, n, short, list, local, _overflow FROM shop.t").await;
-        let wanted = r#"{"i":7,"b":9007199254740993,"at":"2026-02-08T10:00:00.5+00:00","u":"a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11","d":"2026-02-08","mood":"ok","n":3,"short":"äöüßé","list":["a","b"],"local":"2026-02-08T10:00:00","_overflow":null}"#;
+        let found = rows(&owner, "SELECT i, b, at, u, d, mood, n, short, list, local FROM shop.t").await;
+        let wanted = r#"{"i":7,"b":9007199254740993,"at":"2026-02-08T10:00:00.5+00:00","u":"a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11","d":"2026-02-08","mood":"ok","n":3,"short":"äöüßé","list":["a","b"],"local":"2026-02-08T10:00:00"}"#;
         assert_eq!(found, [wanted]);
     }
 }
@@ -88,6 +88,7 @@ async fn what_does_not_fit_the_owner_s_types_is_refused_by_table_and_column() {
 
 #[tokio::test]
 async fn what_the_owner_asks_of_rows_does_not_keep_deletes_out() {
+    let mut wrong = Vec::new();
     for constraint in [
         "v numeric NOT NULL",
         "v numeric NOT NULL DEFAULT 0",
@@ -113,10 +114,16 @@ async fn what_the_owner_asks_of_rows_does_not_keep_deletes_out() {
         ];
         for batch in batches {
             let report = sent(&mut ingest, &batch).await;
-            assert_eq!(report.counts.retry, 0, "{constraint}: {report}");
+            if report.counts.retry > 0 {
+                wrong.push(format!("{constraint}: {report}"));
+            }
         }
-        assert_eq!(rows(&owner, "SELECT id FROM shop.t").await, [r#"{"id":"c"}"#], "{constraint}");
+        let found = rows(&owner, "SELECT id FROM shop.t").await;
+        if found != [r#"{"id":"c"}"#] {
+            wrong.push(format!("{constraint}: {found:?}"));
+        }
     }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use millstream_tests::random::Random;
 
-use super::{CONFIG, put, remove, sent};
+use super::{CONFIG, put, remove, send, sent};
 use crate::support::{client, database, ingest, rows};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -62,7 +62,8 @@ async fn writers_with_the_same_keys_in_other_orders_do_not_deadlock() {
                 tokio::spawn(async move {
                     let mut ingest = ingest(&config, &url);
                     for batch in changes.chunks(50).take(10) {
-                        let report = sent(&mut ingest, batch).await;
+                        let report = send(&mut ingest, batch).await;
+                        let report = report.unwrap_or_else(|error| panic!("{config}{owned}: {error}"));
                         assert_eq!(report.counts.retry, 0, "{report}");
                     }
                 })
