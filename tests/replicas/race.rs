@@ -61,7 +61,7 @@ async fn writers_with_the_same_keys_in_other_orders_do_not_deadlock() {
                 Random::new(writer).shuffle(&mut changes);
                 tokio::spawn(async move {
                     let mut ingest = ingest(&config, &url);
-                    for batch in changes.chunks(50).take(10) {
+                    for batch in changes.chunks(50).take(6) {
                         let report = send(&mut ingest, batch).await;
                         let report = report.unwrap_or_else(|error| panic!("{config}{owned}: {error}"));
                         assert_eq!(report.counts.retry, 0, "{report}");
