@@ -443,6 +443,13 @@ async fn read_catalog(
     changes: &Changes<'_>,
     limits: Limits,
 ) -> Result<(), IngestError> {
+    // Of a table that only others can make, to be absent once is not to be absent for ever.
+    for id in changes.list.iter().map(|change| change.table) {
+        let spec = decoder.tables.get(id);
+        if spec.replicated && spec.key.is_empty() && catalog.table(&spec.name).is_none() {
+            catalog.forget(&spec.name);
+        }
+    }
     loop {
         settle(&mut decoder.tables, &decoder.fields, catalog);
         // A table may be called something else now, because of what is there.

@@ -16,6 +16,9 @@ pub const OVERFLOW: &str = "_overflow";
 pub const VERSION: &str = "_version";
 /// The version of each column of a row that is merged by column.
 pub const VERSIONS: &str = "_versions";
+/// Columns that no field of a source can have: the writer's own, and those that every table of PostgreSQL has
+/// (<https://www.postgresql.org/docs/current/ddl-system-columns.html>).
+pub const RESERVED: &[&str] = &[OVERFLOW, VERSION, VERSIONS, "tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"];
 /// When a row was deleted at its source, for tables that keep deleted rows.
 pub const DELETED_AT: &str = "_deleted_at";
 
@@ -254,7 +257,10 @@ pub struct Tables {
 impl Tables {
     /// The number of the table, which is added where its name is new.
     pub fn add(&mut self, spec: TableSpec) -> TableId {
-        if let Some(&id) = self.by_name.get(&spec.name) {
+        // Two tables of a source may have one name here, until it is known which of them has it.
+        if let Some(&id) = self.by_name.get(&spec.name)
+            && (!spec.replicated || self.get(id).origin == spec.origin)
+        {
             return id;
         }
         let id = TableId(u32::try_from(self.specs.len()).unwrap_or(u32::MAX));

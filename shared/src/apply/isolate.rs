@@ -13,6 +13,10 @@ use crate::plan::{Row, TableWrite};
 use crate::rejection::{Reason, Rejection};
 use crate::spec::{Merge, Rule};
 
+/// An attempt that met another writer in a deadlock gives its locks back and is made again, this often in a batch; each
+/// time PostgreSQL waits a second (`deadlock_timeout`) before it tells.
+const DEADLOCKS_MAX: u32 = 5;
+
 /// Writes one table's rows, all but those that PostgreSQL refuses.
 pub async fn write(
     session: &Session<'_>,
@@ -25,6 +29,7 @@ pub async fn write(
     // after each success, so that many bad rows do not make every good one travel again for each of them.
     let mut parts: Vec<Vec<Row>> = vec![write.rows.clone()];
     let mut size = write.rows.len();
+    let mut deadlocks = 0;
     let mut met = Hints { look_first: false, all_new: true };
     while let Some(mut rows) = parts.pop() {
         if rows.len() > size {
@@ -40,6 +45,11 @@ pub async fn write(
                 met.all_new &= written.all_new;
                 applied.rows += written.rows;
                 applied.fates.extend(written.fates);
+            }
+            Err(refused) if deadlocks < DEADLOCKS_MAX && is_deadlock(&refused.error) => {
+                session.give_up().await?;
+                deadlocks += 1;
+                parts.push(rows);
             }
             Err(refused) => {
                 let rejection = bad_row(refused.error)?;
@@ -62,6 +72,11 @@ async fn attempt(session: &Session<'_>, write: &TableWrite, rows: &[Row], hints:
         Rule::Merge(Merge::Row) => replace(session, write, rows, hints).await,
         Rule::Merge(Merge::Column) => merge(session, write, rows, Merge::Column).await,
     }
+}
+
+/// Known keys are locked before new ones are made, so that two writers may come to wait for each other.
+fn is_deadlock(error: &ApplyError) -> bool {
+    matches!(error, ApplyError::Database(error) if error.code().is_some_and(|code| code.code() == "40P01"))
 }
 
 /// The data error, if it is one; anything else concerns the whole batch.

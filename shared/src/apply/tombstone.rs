@@ -21,10 +21,13 @@ pub type KeyDigest = [u8; 16];
 /// The digests of the rows' keys, in the order of the rows.
 pub fn digests(write: &TableWrite, rows: &[Row]) -> Vec<KeyDigest> {
     let mut key = Vec::new();
+    // In the order of their names: another process may have learned the key in another order.
+    let mut places: Vec<usize> = (0..write.key).collect();
+    places.sort_by_key(|&place| &write.table.columns[write.columns[place]].name);
     rows.iter()
         .map(|row| {
             key.clear();
-            for place in 0..write.key {
+            for &place in &places {
                 let column = &write.table.columns[write.columns[place]];
                 normalised(column.kind, write.cell(write.newest(row), place), &mut key);
             }
@@ -33,9 +36,9 @@ pub fn digests(write: &TableWrite, rows: &[Row]) -> Vec<KeyDigest> {
         .collect()
 }
 
-/// A cell such that equal values have equal bytes: 1.0 and 1.00 are one number.
+/// A cell such that equal values have equal bytes: 1.0 and 1.00 are one number, in a column of whole numbers, too.
 fn normalised(kind: Kind, cell: &[u8], out: &mut Vec<u8>) {
-    if !matches!(kind, Kind::Numeric { .. }) {
+    if !matches!(kind, Kind::Numeric { .. } | Kind::Int2 | Kind::Int4 | Kind::Int8) {
         return out.put_slice(cell);
     }
     let text = cell::show(kind, cell);

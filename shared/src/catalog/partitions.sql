@@ -1,5 +1,5 @@
 -- The wanted tables themselves (without bounds) and their partitions by range, with their bounds in microseconds since
--- 1970 (null is without end) and the columns of each unique index without predicate or expression.
+-- 1970 (null is without end) and the columns of each unique index without predicate or expression, the primary key first.
 -- The session's TimeZone is UTC, so that bounds of type timestamp and date are read as they are meant.
 SELECT parent.oid AS parent, n.nspname, c.relname, c.oid = parent.oid AS itself,
        (extract(epoch FROM nullif(nullif(bound.lower, 'infinity'), '-infinity')) * 1000000)::bigint AS lower,
@@ -13,6 +13,7 @@ SELECT parent.oid AS parent, n.nspname, c.relname, c.oid = parent.oid AS itself,
            WHERE i.indrelid = c.oid AND i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL
              AND key.place <= i.indnkeyatts
            GROUP BY i.indexrelid
+           ORDER BY bool_or(i.indisprimary) DESC, i.indexrelid
        ) AS unique_columns
 FROM unnest($1::oid[]) AS parent (oid)
 CROSS JOIN LATERAL (

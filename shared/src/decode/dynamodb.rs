@@ -213,29 +213,32 @@ impl<'a> Parts<'a> {
 /// The version of a change with a sequence number: 21 to 40 digits
 /// (<https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_streams_StreamRecord.html>).
 fn sequence_version(sequence: &str) -> Option<Version> {
+    if sequence.is_empty() || !sequence.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
     let digits = sequence.trim_start_matches('0');
     let (above, order) = digits.split_at(digits.len().saturating_sub(ORDER_DIGITS));
-    let all_digits = sequence.bytes().all(|byte| byte.is_ascii_digit()) && !sequence.is_empty();
     let above: u8 = if above.is_empty() { 0 } else { above.parse().ok()? };
     let order = if order.is_empty() { 0 } else { order.parse().ok()? };
-    all_digits.then(|| Some(Version { era: Version::STREAMED.checked_add(above)?, order, digest: 0 }))?
+    Some(Version { era: Version::STREAMED.checked_add(above)?, order, digest: 0 })
 }
 
 /// The key's attributes and the types of their columns, by name: which of them is the hash key nobody tells.
 fn key_types(keys: &str) -> Result<Vec<(String, &'static str)>, Rejection> {
     let mut types = Vec::new();
     each(&mut Scanner::new(keys), |name, scanner| {
-        let name = name.to_owned();
-        each(scanner, |descriptor, scanner| {
-            let sql_type = match descriptor {
-                "S" => "text",
-                "N" => "numeric",
-                "B" => "bytea",
-                _ => return Err(malformed(format!("the key attribute {name:?} is neither S, N nor B"))),
-            };
-            types.push((name.clone(), sql_type));
-            skip(scanner)
-        })
+        check_name(name)?;
+        let sql_type = typed(scanner, |descriptor, scanner| {
+            skip(scanner)?;
+            match descriptor {
+                "S" => Ok("text"),
+                "N" => Ok("numeric"),
+                "B" => Ok("bytea"),
+                _ => Err(malformed(format!("the key attribute {name:?} is neither S, N nor B"))),
+            }
+        })?;
+        types.push((name.to_owned(), sql_type));
+        Ok(())
     })?;
     types.sort();
     Ok(types)
@@ -252,6 +255,7 @@ fn attributes<'a>(
     scanner.enter_object()?;
     let mut before = None;
     while let Some(key) = scanner.key(before.is_none())? {
+        check_name(&key)?;
         let field = fields.child_after(node, before, &key);
         before = Some(field);
         match fields.privacy(field) {
@@ -265,12 +269,8 @@ fn attributes<'a>(
 
 /// `{"S":"x"}` and its like.
 fn attribute<'a>(scanner: &mut Scanner<'a>, field: Field, fields: &mut Fields) -> Result<Value<'a>, Rejection> {
-    let mut value = None;
-    each(scanner, |descriptor, scanner| {
-        if value.is_some() {
-            return Err(malformed("an attribute has more than one type"));
-        }
-        value = Some(match descriptor {
+    typed(scanner, |descriptor, scanner| {
+        Ok(match descriptor {
             "S" => Value::Text(scanner.text()?),
             "N" => Value::Number(number(scanner)?),
             "B" => Value::Bytes(Cow::Owned(bytes(scanner)?)),
@@ -290,8 +290,28 @@ fn attribute<'a>(scanner: &mut Scanner<'a>, field: Field, fields: &mut Fields) -
                 Value::Json(Cow::Owned(json))
             }
             other => return Err(unknown(other)),
-        });
-        Ok(())
+        })
+    })
+}
+
+/// Names are kept as comments, which hold no U+0000 and are not empty; DynamoDB has no empty name either.
+fn check_name(name: &str) -> Result<(), Rejection> {
+    let kept = !name.is_empty() && !name.contains('\0');
+    kept.then_some(()).ok_or_else(|| malformed("an attribute's name is empty or holds the character U+0000"))
+}
+
+/// What an attribute holds, which has exactly one type.
+fn typed<'a, T>(
+    scanner: &mut Scanner<'a>,
+    mut read: impl FnMut(&str, &mut Scanner<'a>) -> Result<T, Rejection>,
+) -> Result<T, Rejection> {
+    let mut value = None;
+    each(scanner, |descriptor, scanner| match value {
+        Some(_) => Err(malformed("an attribute has more than one type")),
+        None => {
+            value = Some(read(descriptor, scanner)?);
+            Ok(())
+        }
     })?;
     value.ok_or_else(|| malformed("an attribute has no type"))
 }
@@ -333,7 +353,7 @@ fn set<'a>(
 
 /// An attribute as plain JSON, without what is private in it.
 fn write_json(scanner: &mut Scanner<'_>, field: Field, fields: &mut Fields, out: &mut String) -> Result<(), Rejection> {
-    each(scanner, |descriptor, scanner| write_typed(descriptor, scanner, field, fields, out))
+    typed(scanner, |descriptor, scanner| write_typed(descriptor, scanner, field, fields, out))
 }
 
 fn write_typed(

@@ -11,8 +11,8 @@ use crate::field::{Field, Fields};
 use crate::names::{Identifier, TableName};
 use crate::rejection::{Reason, Rejection};
 use crate::spec::{
-    Absent, Arrays, ColumnSpec, DELETED_AT, Deletes, Merge, MisfitRule, Nested, Rule, TableId, TableSpec, Tables,
-    Typing,
+    Absent, Arrays, ColumnSpec, DELETED_AT, Deletes, Merge, MisfitRule, Nested, RESERVED, Rule, TableId, TableSpec,
+    Tables, Typing,
 };
 use crate::timestamp::Timestamp;
 
@@ -199,7 +199,7 @@ fn key_place(key: &KeyColumn<'_>, node: Field, columns: &mut Vec<ColumnSpec>, fi
     let field = fields.child(node, key.name);
     let place = columns.iter().position(|column| column.field == Some(field)).unwrap_or_else(|| {
         let name = Identifier::fitting(fields.column(field), key.name);
-        let taken = columns.iter().any(|column| column.name == name);
+        let taken = RESERVED.contains(&name.as_str()) || columns.iter().any(|column| column.name == name);
         let name = if taken { Identifier::distinct(fields.column(field), key.name) } else { name };
         columns.push(ColumnSpec::of(name, field));
         columns.len() - 1

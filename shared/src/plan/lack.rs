@@ -61,6 +61,10 @@ impl TableLack {
     pub fn still(&self, table: Option<&Table>) -> Self {
         let mut lack = self.clone();
         let Some(table) = table else { return lack };
+        if self.create.is_some() && table.origin.is_some() && table.origin != self.create {
+            // Another table of the source has taken the name: what this one lacks is asked for anew, by another name.
+            return Self { create: None, columns: Vec::new(), claims: Vec::new(), partitions: Vec::new(), ..lack };
+        }
         lack.create = None;
         lack.partition_by = table.partitioned_by.clone();
         lack.columns.retain(|column| table.position(column.name.as_str()).is_none());

@@ -181,6 +181,7 @@ fn decide_columns<'s>(
     let mut fates: Vec<Option<Fate>> = vec![None; members.len()];
     let mut overflow: BTreeMap<String, &str> = BTreeMap::new();
     let mut wins = cleared;
+    let marks = write.deletes == Deletes::Soft && write.absent == Absent::Null;
     // From the newest change to the oldest, the first that carries a column offers it; older ones cannot win it any more.
     for (index, member) in members.iter().enumerate().rev() {
         if member.version <= floor {
@@ -195,13 +196,21 @@ fn decide_columns<'s>(
             });
             continue;
         }
-        if write.deletes == Deletes::Hard {
+        // Where rows are marked and not deleted, a change that carries every column tells the whole row.
+        let whole = marks && (write.key..write.columns.len()).all(|place| !write.cell(member, place).is_empty());
+        if write.deletes == Deletes::Hard || whole {
             // That the row is there is a word of its own: a change may carry nothing but the key.
             let fate = settle(&mut versions, name(0).into(), member.version);
             wins |= fate == Fate::Applied;
             fates[index] = Some(fate);
         }
+        let row = versions.iter().find(|(column, _)| marks && column == name(0)).map(|(_, version)| *version);
         for place in (write.key..write.columns.len()).filter(|&place| !write.cell(member, place).is_empty()) {
+            // The column was made after a newer change had told the whole row, without it.
+            if member.version < row && !versions.iter().any(|(column, _)| column == name(place)) {
+                fates[index] = fates[index].max(Some(Fate::Superseded));
+                continue;
+            }
             if by_field(write) && name(place) == OVERFLOW {
                 for (name, json) in overflow_fields(write.cell(member, place)) {
                     let fate = settle(&mut versions, name.clone().into(), member.version);

@@ -53,5 +53,7 @@ fn field_of(name: &Identifier, spec: &TableSpec, table: &Table, fields: &Fields)
         Some(original) => fields.path(*field) == original,
         None => fields.column(*field) == name.as_str(),
     };
-    spec.scope.iter().flat_map(|&scope| fields.members(scope)).find(fills)
+    let fields_of = |scope: &Field| fields.members(*scope).filter(fills);
+    // Of an owner's column without a comment, rather the field that is called exactly so.
+    spec.scope.iter().flat_map(fields_of).max_by_key(|field| fields.key(*field) == name.as_str())
 }

@@ -11,9 +11,7 @@ use crate::field::{Field, Fields};
 use crate::names::Identifier;
 use crate::partition::Bounds;
 use crate::rejection::{Reason, Rejection};
-use crate::spec::{
-    ColumnSpec, Evolution, MisfitRule, Nested, OVERFLOW, PartitionSpec, TableSpec, Typing, VERSION, VERSIONS,
-};
+use crate::spec::{ColumnSpec, Evolution, MisfitRule, Nested, OVERFLOW, PartitionSpec, RESERVED, TableSpec, Typing};
 use crate::timestamp::Timestamp;
 
 /// A table has at most this many partitions: `ALTER TABLE` locks each of them, and PostgreSQL's lock table holds 6,400
@@ -91,7 +89,10 @@ impl<'p> Survey<'p> {
         let absent = self.found.is_none();
         let spec = self.spec;
         for column in spec.columns.iter().filter(|column| absent && column.sql_type.is_some()) {
-            self.add_lacking(declared(column), None, true);
+            // What a key is called at the source is kept, too: a full load does not tell which attributes it is made of.
+            let field = column.field.filter(|&field| spec.replicated && !self.fields.is_synthetic(field));
+            let original = field.map(|field| self.fields.path(field).to_owned());
+            self.add_lacking(NewColumn { original, ..declared(column) }, None, true);
         }
         let version = self.spec.version_column().map(|name| (name, "text"));
         for (name, sql_type) in version.into_iter().chain(absent.then_some((OVERFLOW, "jsonb"))) {
@@ -202,10 +203,7 @@ impl<'p> Survey<'p> {
         if declared && self.spec.typing == Typing::Converting {
             return Slot::Overflow;
         }
-        if declared
-            || [OVERFLOW, VERSION, VERSIONS].contains(&name.as_str())
-            || self.lacking.iter().any(|l| l.column.name == name)
-        {
+        if declared || RESERVED.contains(&name.as_str()) || self.lacking.iter().any(|l| l.column.name == name) {
             return self.slot_named(Identifier::distinct(self.fields.column(field), path), path);
         }
         match self.table.columns.iter().find(|column| column.name == name) {
@@ -249,7 +247,8 @@ impl<'p> Survey<'p> {
         let inferred = match column.kind {
             Kind::Text { characters_max } => characters_max == self.spec.text_characters_max,
             Kind::Numeric { modifier } => modifier.is_none(),
-            Kind::Timestamp { zoned, digits } => zoned && digits == 6,
+            // Formats with types of their own make it only of moments, and a text that is one belongs there, too.
+            Kind::Timestamp { zoned, digits } => zoned && digits == 6 && self.spec.typing == Typing::Converting,
             Kind::Bool | Kind::Jsonb | Kind::Bytea | Kind::Array(_) => true,
             Kind::Int2 | Kind::Int4 | Kind::Int8 | Kind::Float4 | Kind::Float8 => false,
             Kind::Date | Kind::Uuid | Kind::Json | Kind::Enum | Kind::Other => false,
