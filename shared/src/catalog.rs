@@ -65,6 +65,8 @@ pub struct Table {
     pub origin: Option<String>,
     /// Whether the writer may alter it.
     pub owned: bool,
+    /// Whether it has a check that may refuse a row.
+    pub checked: bool,
     /// The columns, without dropped ones.
     pub columns: Vec<Column>,
     /// The column that it is partitioned by, if it is by the range of one.
@@ -94,6 +96,8 @@ pub struct Column {
     pub original: Option<String>,
     /// Whether a row must carry it.
     pub required: bool,
+    /// Whether it may refuse a NULL: it is NOT NULL, or of a domain.
+    pub guarded: bool,
     /// Whether the database computes it.
     pub generated: bool,
 }
@@ -118,6 +122,7 @@ impl Table {
             row_type: (0, 0),
             origin: None,
             owned: true,
+            checked: false,
             columns: Vec::new(),
             partitioned_by: spec.partition.map(|partition| spec.columns[partition.column].name.clone()),
             partitioned_otherwise: false,
@@ -127,14 +132,16 @@ impl Table {
         }
     }
 
-    /// Makes columns that hold arrays be written as text and cast, where rows cannot be sent whole.
+    /// Has arrays written as text and cast where they cannot be sent as they are: in rows that are not sent whole, and in keys.
     fn cast_arrays(&mut self) {
         let unknown = self.columns.iter().any(|column| column.kind == Kind::Other);
         let unique = &self.unique;
         let keyed = |column: &Column| unique.iter().any(|key| key.contains(&column.name));
-        for column in self.columns.iter_mut().filter(|column| matches!(column.kind, Kind::Array(_))) {
-            if unknown || keyed(column) {
-                column.kind = Kind::Other;
+        for column in &mut self.columns {
+            if let Kind::Array(element) = column.kind
+                && (unknown || keyed(column))
+            {
+                column.kind = Kind::ArrayText(element);
             }
         }
     }

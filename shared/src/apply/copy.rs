@@ -32,7 +32,7 @@ enum Form {
 impl<'w> Rows<'w> {
     /// No rows yet. `own` is the version column, whose value comes with each row.
     pub fn new(write: &'w TableWrite, own: Option<&'w str>) -> Self {
-        let needs_cast = statement::columns(write).any(|column| column.kind == Kind::Other);
+        let needs_cast = statement::columns(write).any(|column| column.kind.is_cast());
         let form = if needs_cast {
             let own = own.map(|_| Array::of(Kind::Text { characters_max: None }));
             Form::Insert { arrays: statement::columns(write).map(|column| Array::of(column.kind)).chain(own).collect() }

@@ -109,7 +109,7 @@ fn aliases(count: usize) -> String {
 /// An unfolded value as the column takes it: enums and types that the writer does not know come as text.
 fn cast(value: String, column: &Column) -> String {
     match column.kind {
-        Kind::Enum | Kind::Other => format!("{value}::{}", column.sql_type),
+        Kind::Enum | Kind::Other | Kind::ArrayText(_) => format!("{value}::{}", column.sql_type),
         Kind::Text { .. } | Kind::Bool | Kind::Int2 | Kind::Int4 | Kind::Int8 | Kind::Numeric { .. } => value,
         Kind::Bytea | Kind::Array(_) => value,
         Kind::Float4 | Kind::Float8 | Kind::Timestamp { .. } | Kind::Date | Kind::Uuid | Kind::Json | Kind::Jsonb => {

@@ -41,7 +41,7 @@ enum Origin {
 impl<'w> Tuples<'w> {
     /// No rows yet; `version` is the version column, `extra` the names and kinds of further columns.
     pub fn new(write: &'w TableWrite, version: &'w str, extra: Vec<(String, Kind)>) -> Self {
-        let form = if statement::columns(write).any(|column| column.kind == Kind::Other) {
+        let form = if statement::columns(write).any(|column| column.kind.is_cast()) {
             Form::Columns(statement::columns(write).map(|column| column.kind).chain([TEXT]).map(Array::of).collect())
         } else {
             let (row_type, array_type) = write.table.row_type;

@@ -4,6 +4,8 @@ SELECT n.nspname, c.relname, c.oid, c.reltype AS row_type, rt.typarray AS row_ar
        a.attname, a.atttypid, format_type(a.atttypid, a.atttypmod) AS sql_type,
        base.typname, base.typtype::text, base.builtin, base.typmod,
        a.attnotnull AND NOT a.atthasdef AND a.attidentity = '' AS required,
+       a.attnotnull OR base.of_domain AS guarded,
+       EXISTS (SELECT FROM pg_constraint k WHERE k.conrelid = c.oid AND k.contype = 'c') AS checked,
        a.attgenerated <> '' OR a.attidentity = 'a' AS generated,
        col_description(c.oid, a.attnum) AS original
 FROM unnest($1::text[], $2::text[]) AS wanted (schema_name, table_name)
@@ -23,7 +25,7 @@ CROSS JOIN LATERAL (
         FROM chain JOIN pg_type d ON d.oid = chain.oid JOIN pg_type t ON t.oid = d.typbasetype
         WHERE chain.typtype = 'd'
     )
-    SELECT t.typname, t.typtype, t.typnamespace = 'pg_catalog'::regnamespace AS builtin, chain.typmod
+    SELECT t.typname, t.typtype, t.typnamespace = 'pg_catalog'::regnamespace AS builtin, chain.typmod, t.oid <> a.atttypid AS of_domain
     FROM chain JOIN pg_type t ON t.oid = chain.oid WHERE chain.typtype <> 'd'
 ) base
 ORDER BY c.oid, a.attnum

@@ -46,6 +46,8 @@ pub enum Kind {
     Bytea,
     /// `text[]`, `numeric[]` or `bytea[]`.
     Array(Element),
+    /// The same, written as text and cast by PostgreSQL.
+    ArrayText(Element),
     /// An enum: written as the text of its label.
     Enum,
     /// Any other type: written as text and cast by PostgreSQL.
@@ -109,11 +111,16 @@ impl Kind {
         }
     }
 
+    /// Whether values are written as text, for PostgreSQL to cast.
+    pub fn is_cast(self) -> bool {
+        matches!(self, Self::Other | Self::ArrayText(_))
+    }
+
     /// The element type of an array parameter that carries such values.
     pub fn array(self) -> Type {
         match self {
             // An array within an array has no type of its own: the catalog's reader makes it one of text, to be cast.
-            Self::Text { .. } | Self::Enum | Self::Other | Self::Array(_) => Type::TEXT_ARRAY,
+            Self::Text { .. } | Self::Enum | Self::Other | Self::Array(_) | Self::ArrayText(_) => Type::TEXT_ARRAY,
             Self::Bytea => Type::BYTEA_ARRAY,
             Self::Bool => Type::BOOL_ARRAY,
             Self::Int2 => Type::INT2_ARRAY,

@@ -79,6 +79,7 @@ fn table(oid: u32, row: &Row) -> Table {
         oid,
         row_type: (row.get("row_type"), row.get("row_array")),
         owned: row.get("owned"),
+        checked: row.get("checked"),
         origin: row.get::<_, Option<&str>>("origin").and_then(|text| text.strip_prefix(ORIGIN)).map(str::to_owned),
         columns: Vec::new(),
         partitioned_otherwise: strategy.is_some() && by.is_none(),
@@ -97,6 +98,7 @@ fn column(row: &Row) -> Option<(u32, Column)> {
         sql_type: row.get("sql_type"),
         original: row.get("original"),
         required: row.get("required"),
+        guarded: row.get("guarded"),
         generated: row.get("generated"),
     };
     Some((row.get("oid"), column))

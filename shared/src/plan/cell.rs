@@ -47,10 +47,8 @@ fn content(kind: Kind, value: &Value<'_>, out: &mut Vec<u8>) -> Result<(), Misfi
     match kind {
         Kind::Text { characters_max } => text(value, characters_max, out)?,
         Kind::Enum => text(value, None, out)?,
-        Kind::Other => match array_literal(value)? {
-            Some(array) => text(&Value::Text(Cow::Owned(array)), None, out)?,
-            None => text(value, None, out)?,
-        },
+        Kind::Other => text(value, None, out)?,
+        Kind::ArrayText(_) => text(&Value::Text(Cow::Owned(array_literal(value)?)), None, out)?,
         Kind::Bytea => out.extend_from_slice(bytes(value)?),
         Kind::Array(element) => array(element, value, out)?,
         Kind::Bool => out.push(u8::from(boolean(value)?)),
@@ -89,7 +87,9 @@ pub fn is_of_kind(kind: Kind, value: &Value<'_>) -> bool {
         (Kind::Bool, Value::Bool(_)) | (Kind::Bytea, Value::Bytes(_)) => true,
         (Kind::Timestamp { .. }, Value::Time(_)) => true,
         (Kind::Json | Kind::Jsonb, Value::Json(_)) => true,
-        (Kind::Array(element), Value::List(values)) => values.iter().all(|value| is_of_kind(element.kind(), value)),
+        (Kind::Array(element) | Kind::ArrayText(element), Value::List(values)) => {
+            values.iter().all(|value| is_of_kind(element.kind(), value))
+        }
         (_, _) => false,
     }
 }
@@ -150,9 +150,9 @@ fn array(element: Element, value: &Value<'_>, out: &mut Vec<u8>) -> Result<(), M
     values.iter().try_for_each(|value| write(kind, value, out))
 }
 
-/// An array as PostgreSQL reads it from text, bytes in hexadecimal; `None` for any other value.
-fn array_literal(value: &Value<'_>) -> Result<Option<String>, Misfit> {
-    let Value::List(values) = value else { return Ok(None) };
+/// An array as PostgreSQL reads it from text, bytes in hexadecimal.
+fn array_literal(value: &Value<'_>) -> Result<String, Misfit> {
+    let Value::List(values) = value else { return Err(Misfit::Kind) };
     let element = |value: &Value<'_>| {
         let text = match value {
             Value::Bytes(bytes) => format!("\\x{}", crate::names::hex(bytes)),
@@ -164,7 +164,7 @@ fn array_literal(value: &Value<'_>) -> Result<Option<String>, Misfit> {
         Ok(format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"")))
     };
     let elements: Vec<String> = values.iter().map(element).collect::<Result<_, Misfit>>()?;
-    Ok(Some(format!("{{{}}}", elements.join(","))))
+    Ok(format!("{{{}}}", elements.join(",")))
 }
 
 fn number<'a>(value: &'a Value<'_>) -> Result<Decimal<'a>, Misfit> {
@@ -263,7 +263,9 @@ pub fn show(kind: Kind, cell: &[u8]) -> String {
     let wide = |bytes: &[u8]| bytes.iter().fold(0i64, |sum, &byte| (sum << 8) | i64::from(byte));
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     match kind {
-        Kind::Text { .. } | Kind::Enum | Kind::Other | Kind::Json => format!("{:?}", text(content)),
+        Kind::Text { .. } | Kind::Enum | Kind::Other | Kind::ArrayText(_) | Kind::Json => {
+            format!("{:?}", text(content))
+        }
         Kind::Jsonb => text(content.get(1..).unwrap_or_default()),
         Kind::Bool => (content == [1]).to_string(),
         Kind::Int2 => (wide(content) as i16).to_string(),

@@ -97,10 +97,11 @@ impl Inferred {
     /// The type of one value; `None` for a null, which says nothing.
     pub fn of(value: &Value<'_>) -> Option<Self> {
         match value {
-            Value::Null | Value::NullAttribute | Value::Unchanged => None,
+            Value::Null | Value::NullAttribute => None,
             Value::Bool(_) => Some(Self::Boolean),
             Value::Number(_) => Some(Self::Numeric),
-            Value::Text(_) => Some(Self::Text),
+            // What has not changed may not have arrived yet: the column is there to remember that.
+            Value::Text(_) | Value::Unchanged => Some(Self::Text),
             Value::Json(text) if text.starts_with('{') => Some(Self::Object),
             Value::Json(_) => Some(Self::Array),
             Value::Time(_) => Some(Self::Moment),

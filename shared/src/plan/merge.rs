@@ -166,22 +166,20 @@ fn decide_columns<'s>(
     mut versions: Versions<'s>,
     stored: &Stored,
 ) -> Decision {
-    let deletes = members.iter().filter(|member| member.operation == Operation::Delete);
+    let deletes = |member: &&Member| member.operation == Operation::Delete && write.deletes == Deletes::Hard;
+    let deletes = members.iter().filter(deletes);
     let newest_delete = deletes.filter_map(|member| member.version).max();
     let floor = stored.tombstone.max(newest_delete);
     let mut columns = vec![Take::Keep; write.columns.len()];
     let name = |place: usize| write.table.columns[write.columns[place]].name.as_str();
-    let known = versions.len();
-    versions.retain(|(_, version)| Some(*version) > floor);
-    let cleared = versions.len() < known;
+    let cleared = forget(&mut versions, name(0), floor);
+    let told = |place: usize| versions.iter().any(|(column, version)| column == name(place) && *version != UNTOLD);
     if cleared {
-        let kept = |place: usize| versions.iter().any(|(column, _)| column == name(place));
-        (write.key..write.columns.len()).filter(|&place| !kept(place)).for_each(|place| columns[place] = Take::Null);
+        (write.key..write.columns.len()).filter(|&place| !told(place)).for_each(|place| columns[place] = Take::Null);
     }
     let mut fates: Vec<Option<Fate>> = vec![None; members.len()];
     let mut overflow: BTreeMap<String, &str> = BTreeMap::new();
     let mut wins = cleared;
-    let marks = write.deletes == Deletes::Soft && write.absent == Absent::Null;
     // From the newest change to the oldest, the first that carries a column offers it; older ones cannot win it any more.
     for (index, member) in members.iter().enumerate().rev() {
         if member.version <= floor {
@@ -196,18 +194,23 @@ fn decide_columns<'s>(
             });
             continue;
         }
-        // Where rows are marked and not deleted, a change that carries every column tells the whole row.
-        let whole = marks && (write.key..write.columns.len()).all(|place| !write.cell(member, place).is_empty());
-        if write.deletes == Deletes::Hard || whole {
-            // That the row is there is a word of its own: a change may carry nothing but the key.
+        // Where a change tells the whole row, that it does is a word of its own, kept with the key's first column.
+        let whole = write.absent == Absent::Null && member.operation == Operation::Put;
+        if whole {
             let fate = settle(&mut versions, name(0).into(), member.version);
             wins |= fate == Fate::Applied;
             fates[index] = Some(fate);
+            let untold = (write.key..write.columns.len()).filter(|&place| write.cell(member, place).is_empty());
+            for place in untold {
+                if !knows(&versions, name(place)) {
+                    versions.push((name(place).into(), UNTOLD));
+                }
+            }
         }
-        let row = versions.iter().find(|(column, _)| marks && column == name(0)).map(|(_, version)| *version);
+        let row = versions.iter().find(|(column, _)| column == name(0)).map(|(_, version)| *version);
         for place in (write.key..write.columns.len()).filter(|&place| !write.cell(member, place).is_empty()) {
-            // The column was made after a newer change had told the whole row, without it.
-            if member.version < row && !versions.iter().any(|(column, _)| column == name(place)) {
+            // A column that was made after a newer change had told the whole row: it told a NULL.
+            if write.absent == Absent::Null && member.version < row && !knows(&versions, name(place)) {
                 fates[index] = fates[index].max(Some(Fate::Superseded));
                 continue;
             }
@@ -267,6 +270,25 @@ pub fn by_field(write: &TableWrite) -> bool {
 
 /// The version of each column, and of each field of the overflow. Rows are narrow enough to look through.
 type Versions<'s> = Vec<(Cow<'s, str>, Version)>;
+
+/// The version of a column that newer changes have left out because it had not changed: any change that tells it wins.
+const UNTOLD: Version = Version { era: 0, order: i128::MIN + 1, digest: 0 };
+
+/// Forgets what is not newer than a delete; whether there was anything. `key` stands for the row itself.
+fn forget(versions: &mut Versions<'_>, key: &str, floor: Option<Version>) -> bool {
+    let older = |version: &Version| Some(*version) <= floor && *version != UNTOLD;
+    let cleared = versions.iter().any(|(_, version)| older(version));
+    if versions.iter().any(|(column, version)| column == key && older(version)) {
+        versions.clear();
+    }
+    // The row was told anew after the delete, and this column left out: its value is still to come.
+    versions.iter_mut().filter(|(_, version)| older(version)).for_each(|(_, version)| *version = UNTOLD);
+    cleared
+}
+
+fn knows(versions: &Versions<'_>, name: &str) -> bool {
+    versions.iter().any(|(known, _)| known == name)
+}
 
 /// Offers a column's (or overflow field's) value of a version; tells what becomes of it, and remembers the winner.
 fn settle<'s>(versions: &mut Versions<'s>, name: Cow<'s, str>, version: Option<Version>) -> Fate {

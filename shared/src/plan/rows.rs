@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::survey::{Candidate, Slot, Survey};
 use super::{Plan, cell};
-use crate::catalog::{Column, Table};
+use crate::catalog::Table;
 use crate::change::{Change, Changes, Operation, Value, Version};
 use crate::field::Field;
 use crate::rejection::{Misfit, Reason};
@@ -95,11 +95,14 @@ impl TableWrite {
     }
 
     /// Whether no other writer may be at work on the table: rows are deleted, and a row that holds a key's place until the
-    /// delete is done cannot be made of the key alone.
+    /// delete is done might be refused, for it is made of the key alone.
     pub fn exclusive(&self) -> bool {
-        let needed =
-            |&(position, column): &(usize, &Column)| column.required && !self.columns[..self.key].contains(&position);
-        self.deletes == Deletes::Hard && self.table.columns.iter().enumerate().any(|column| needed(&column))
+        let key = &self.columns[..self.key];
+        let mut others = self.table.columns.iter().enumerate().filter(|(position, _)| !key.contains(position));
+        let guarded = self.table.checked || others.any(|(_, column)| column.guarded);
+        guarded
+            && self.deletes == Deletes::Hard
+            && self.members.iter().any(|member| member.operation == Operation::Delete)
     }
 
     /// The cells of a member's key, one after the other.
@@ -374,8 +377,6 @@ fn fold(mut write: TableWrite, encoded: &[(usize, &Change)], plan: &mut Plan) ->
     let mut previous: Option<(usize, usize)> = None;
     for (partition, _, index) in order {
         let Change { record, operation, .. } = *encoded[index].1;
-        // A delete that leaves the row is a change like any other.
-        let operation = if write.deletes == Deletes::Hard { operation } else { Operation::Put };
         let member = Member { record, operation, version: version(index), encoded: index };
         let same = previous.is_some_and(|(p, i)| p == partition && write.key(i) == write.key(index));
         previous = Some((partition, index));

@@ -249,7 +249,7 @@ impl<'p> Survey<'p> {
             Kind::Numeric { modifier } => modifier.is_none(),
             // Formats with types of their own make it only of moments, and a text that is one belongs there, too.
             Kind::Timestamp { zoned, digits } => zoned && digits == 6 && self.spec.typing == Typing::Converting,
-            Kind::Bool | Kind::Jsonb | Kind::Bytea | Kind::Array(_) => true,
+            Kind::Bool | Kind::Jsonb | Kind::Bytea | Kind::Array(_) | Kind::ArrayText(_) => true,
             Kind::Int2 | Kind::Int4 | Kind::Int8 | Kind::Float4 | Kind::Float8 => false,
             Kind::Date | Kind::Uuid | Kind::Json | Kind::Enum | Kind::Other => false,
         };
