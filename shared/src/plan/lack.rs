@@ -81,6 +81,7 @@ pub enum Inferred {
     Numeric,
     Boolean,
     Moment,
+    Day,
     Array,
     Object,
     Bytes,
@@ -100,6 +101,7 @@ impl Inferred {
             Value::Json(text) if text.starts_with('{') => Some(Self::Object),
             Value::Json(_) => Some(Self::Array),
             Value::Time(_) => Some(Self::Moment),
+            Value::Date(_) => Some(Self::Day),
             Value::Bytes(_) => Some(Self::Bytes),
             Value::List(values) => match values.first().and_then(Self::of) {
                 Some(Self::Numeric) => Some(Self::Numbers),
@@ -121,6 +123,7 @@ impl Inferred {
             (Self::Numeric, _) => "numeric",
             (Self::Boolean, _) => "boolean",
             (Self::Moment, _) => "timestamptz",
+            (Self::Day, _) => "date",
             (Self::Object, _) | (Self::Array, Arrays::Jsonb) => "jsonb",
             (Self::Bytes, _) => "bytea",
             (Self::Texts, _) => "text[]",
