@@ -11,6 +11,7 @@ mod maintain;
 mod owners;
 mod properties;
 mod records;
+mod relational;
 mod replicas;
 mod restore;
 mod support;

@@ -23,13 +23,15 @@ pub enum Value<'a> {
     /// The value that the source had before, and has not told again: the column keeps what it has.
     Unchanged,
     /// A number as its text: no digit is lost on the way.
-    Number(&'a str),
+    Number(Cow<'a, str>),
     /// A string.
     Text(Cow<'a, str>),
     /// An array or object as its JSON text.
     Json(Cow<'a, str>),
     /// A moment that the decoder has already read.
     Time(Timestamp),
+    /// A day that the decoder has already read, in days since 1970-01-01.
+    Date(i32),
     /// Bytes.
     Bytes(Cow<'a, [u8]>),
     /// Texts, numbers or bytes, all of one kind.

@@ -7,6 +7,9 @@
 const INTEGER_DIGITS_MAX: i64 = 131_072;
 const FRACTION_DIGITS_MAX: i64 = 16_383;
 
+/// Bytes of a binary number: some 10,000 digits. Reading takes the square of the length, and no source keeps longer ones.
+const UNSCALED_BYTES_MAX: usize = 4_096;
+
 /// A number: sign, significant digits without zeros at either end, and the place of the point.
 #[derive(Debug, PartialEq)]
 pub struct Decimal<'a> {
@@ -141,6 +144,49 @@ fn parse_exponent(text: &[u8]) -> Option<i64> {
     Some(sign * significant.fold(0, |sum, digit| sum * 10 + i64::from(digit - b'0')))
 }
 
+/// The decimal text of a big-endian two's complement number whose last `scale` digits stand behind the point; `None` for
+/// more digits than `numeric` holds, and for a negative scale.
+pub fn from_twos_complement(bytes: &[u8], scale: i64) -> Option<String> {
+    let scale = usize::try_from(scale).ok().filter(|_| (0..=FRACTION_DIGITS_MAX).contains(&scale))?;
+    if bytes.len() > UNSCALED_BYTES_MAX {
+        return None;
+    }
+    let negative = bytes.first().is_some_and(|byte| byte & 0x80 != 0);
+    let mut magnitude: Vec<u8> = bytes.iter().map(|byte| if negative { !byte } else { *byte }).collect();
+    if negative {
+        // The complement is one less than the magnitude; 0x80 alone cannot overflow, for its complement is 0x7f.
+        for byte in magnitude.iter_mut().rev() {
+            *byte = byte.wrapping_add(1);
+            if *byte != 0 {
+                break;
+            }
+        }
+    }
+    let digits = decimal_digits(&magnitude);
+    let digits = format!("{digits:0>width$}", width = scale + 1);
+    let (whole, fraction) = digits.split_at(digits.len() - scale);
+    let point = if scale > 0 { "." } else { "" };
+    Some(format!("{}{whole}{point}{fraction}", if negative { "-" } else { "" }))
+}
+
+/// The decimal digits of a big-endian number, in groups of nine.
+fn decimal_digits(bytes: &[u8]) -> String {
+    const GROUP: u64 = 1_000_000_000;
+    let mut groups: Vec<u64> = vec![0];
+    for byte in bytes {
+        let mut carry = u64::from(*byte);
+        for group in &mut groups {
+            let sum = *group * 256 + carry;
+            (*group, carry) = (sum % GROUP, sum / GROUP);
+        }
+        if carry > 0 {
+            groups.push(carry);
+        }
+    }
+    let (last, rest) = groups.split_last().map_or((0, &[][..]), |(last, rest)| (*last, rest));
+    rest.iter().rev().fold(last.to_string(), |digits, group| format!("{digits}{group:09}"))
+}
+
 /// Writes PostgreSQL's binary `numeric` as plain text, for plans that print themselves.
 pub fn show_numeric(bytes: &[u8]) -> Option<String> {
     let word = |at: usize| Some(i64::from(i16::from_be_bytes(bytes.get(at..at + 2)?.try_into().ok()?)));
@@ -205,6 +251,24 @@ mod tests {
         assert_eq!(integer("1.5e1"), Some(15));
         assert_eq!(integer("1.55e1"), None);
         assert_eq!(integer("1e999999999999999999"), None);
+    }
+
+    #[test]
+    fn binary_numbers_are_read_digit_for_digit() {
+        for (bytes, scale, text) in [
+            (&[][..], 0, Some("0")),
+            (&[0x7f], 2, Some("1.27")),
+            (&[0x80], 0, Some("-128")),
+            (&[0xff], 3, Some("-0.001")),
+            (&[0xff, 0x00], 1, Some("-25.6")),
+            (&[0x00, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff], 0, Some("18446744073709551615")),
+            (&[0x01, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00], 18, Some("18.446744073709551616")),
+            (&[1], -1, None),
+            (&[1], 16_384, None),
+            (&[1; 4_097], 0, None),
+        ] {
+            assert_eq!(from_twos_complement(bytes, scale).as_deref(), text, "{bytes:?} {scale}");
+        }
     }
 
     #[test]

@@ -4,10 +4,13 @@
 //! (paths and tables already met), never anything of a document. A further format is a module here and a variant of
 //! [`Format`].
 
+mod debezium;
 mod declared;
+mod dms;
 mod document;
 mod dynamodb;
 mod json;
+mod members;
 mod replica;
 mod scan;
 mod segment;
@@ -43,6 +46,8 @@ enum Format {
     Segment(Box<segment::Segment>),
     Json(json::Json),
     Dynamodb(Box<dynamodb::Dynamodb>),
+    Dms(Box<dms::Dms>),
+    Debezium(Box<debezium::Debezium>),
 }
 
 /// A table that takes a document, and where its version is found.
@@ -66,9 +71,9 @@ impl Decoder {
                 Format::Segment(Box::new(segment::Segment::new(&source, &mut fields, &mut tables)))
             }
             config::Format::Json => Format::Json(json::Json::new(&source, &mut fields, &mut tables)),
-            config::Format::Dynamodb | config::Format::Dms | config::Format::Debezium => {
-                Format::Dynamodb(Box::new(dynamodb::Dynamodb::new(&source)))
-            }
+            config::Format::Dynamodb => Format::Dynamodb(Box::new(dynamodb::Dynamodb::new(&source))),
+            config::Format::Dms => Format::Dms(Box::new(dms::Dms::new(&source))),
+            config::Format::Debezium => Format::Debezium(Box::new(debezium::Debezium::new(&source))),
         };
         // After the format has said how its fields are named. Those of replicated tables are marked when a table is met.
         for (path, privacy) in source.private.iter().filter(|_| !source.format.replicates()) {
@@ -89,6 +94,10 @@ impl Decoder {
     pub fn decode<'a>(&mut self, batch: &'a Batch) -> (Changes<'a>, Vec<(usize, Rejection)>) {
         let mut changes = Changes::default();
         let mut rejected = Vec::new();
+        if let Format::Dms(dms) = &mut self.format {
+            // What tells a table's key may come behind the data that needs it.
+            batch.records.iter().for_each(|record| dms.learn(batch.payload(record)));
+        }
         for (index, record) in batch.records.iter().enumerate() {
             let (changes_before, values_before) = (changes.list.len(), changes.values.len());
             if let Err(rejection) = self.record(index, record, batch.payload(record), &mut changes) {
@@ -121,6 +130,14 @@ impl Decoder {
             Format::Dynamodb(dynamodb) => {
                 let mut page = Page { fields: &mut self.fields, tables: &mut self.tables, changes };
                 return dynamodb.document(index, record, json, &mut page);
+            }
+            Format::Dms(dms) => {
+                let mut page = Page { fields: &mut self.fields, tables: &mut self.tables, changes };
+                return dms.document(index, record, json, &mut page);
+            }
+            Format::Debezium(debezium) => {
+                let mut page = Page { fields: &mut self.fields, tables: &mut self.tables, changes };
+                return debezium.document(index, record, json, &mut page);
             }
         };
         let values = start..changes.values.len();
@@ -157,7 +174,7 @@ impl Decoder {
             Some(Value::Text(text)) => Timestamp::parse(text).map(|moment| i128::from(moment.0)),
             Some(Value::Number(text)) => Decimal::parse(text).and_then(|number| number.to_integer()),
             Some(Value::Null | Value::NullAttribute | Value::Unchanged | Value::Bool(_)) | None => None,
-            Some(Value::Json(_) | Value::Bytes(_) | Value::List(_)) => None,
+            Some(Value::Date(_) | Value::Json(_) | Value::Bytes(_) | Value::List(_)) => None,
         };
         order.map(|order| Version { era: Version::STREAMED, order, digest }).ok_or_else(|| {
             let path = self.fields.path(field).to_owned();
@@ -172,6 +189,8 @@ impl Decoder {
     pub fn learn_key(&mut self, table: &str, key: &[(String, Option<&'static str>)]) -> Result<(), Rejection> {
         match &mut self.format {
             Format::Dynamodb(dynamodb) => dynamodb.learn_key(table, key, &mut self.fields, &mut self.tables),
+            Format::Dms(dms) => dms.learn_key(table, key, &mut self.fields, &mut self.tables),
+            Format::Debezium(debezium) => debezium.learn_key(table, key, &mut self.fields, &mut self.tables),
             Format::Segment(_) | Format::Json(_) => Ok(()),
         }
     }
@@ -181,6 +200,8 @@ impl Decoder {
         self.learn_key(name, &[]).ok()?;
         let table = match &self.format {
             Format::Dynamodb(dynamodb) => dynamodb.table(name)?,
+            Format::Dms(dms) => dms.table(name)?,
+            Format::Debezium(debezium) => debezium.table(name)?,
             Format::Segment(_) | Format::Json(_) => return None,
         };
         Some(self.tables.get(table))
@@ -196,6 +217,8 @@ impl Decoder {
         let redacted = match &mut self.format {
             Format::Segment(_) | Format::Json(_) => document::redact(&mut self.fields, Field::ROOT, json),
             Format::Dynamodb(dynamodb) => dynamodb.redact(record, json, &mut self.fields, &mut self.tables),
+            Format::Dms(dms) => dms.redact(json, &mut self.fields, &mut self.tables),
+            Format::Debezium(debezium) => debezium.redact(json, &mut self.fields, &mut self.tables),
         };
         redacted.ok().map(String::into_bytes)
     }
@@ -203,4 +226,79 @@ impl Decoder {
 
 fn malformed(message: impl Into<String>) -> Rejection {
     Rejection::of(Reason::Malformed(message.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::record::{Place, SequenceNumber};
+
+    fn batch(document: &[u8], redacted: bool) -> Batch {
+        let sequence = SequenceNumber("1".into());
+        let place = Place { stream: "s".into(), shard: "0".into(), sequence, sub_sequence: 0 };
+        let partition_key = r#"{"id":1}"#.into();
+        let payload = 0..document.len();
+        let record = Record { place, arrival: Timestamp(0), partition_key, payload, redacted, fault: None };
+        Batch { records: vec![record], bytes: document.to_vec(), empty: 0 }
+    }
+
+    fn values(decoder: &mut Decoder, batch: &Batch) -> Vec<String> {
+        let (changes, rejected) = decoder.decode(batch);
+        assert!(rejected.is_empty(), "{rejected:?}");
+        changes.values.iter().map(|(field, value)| format!("{} {value:?}", decoder.fields.path(*field))).collect()
+    }
+
+    /// What a dead letter holds has nothing private, and is decoded into the same values.
+    #[test]
+    fn replicas_dead_letters_hold_nothing_private_and_can_be_brought_back() {
+        let row = r#"{"id":1,"ssn":"private","email":"private@x","no_mail":null,"doc":"{\"ip\":\"private\",\"n\":1}"}"#;
+        let metadata = r#"{"timestamp":"2026-02-08T10:00:00Z","record-type":"data","operation":"update","schema-name":"public","table-name":"t","partition-key-value":"public.t.private"}"#;
+        let source = r#"{"schema":"public","table":"t","lsn":7,"query":"private"}"#;
+        let schema = r#"{"type":"struct","fields":[{"field":"op"},{"field":"after","fields":[{"type":"bytes","field":"email"}]}]}"#;
+        let flat = row.replace(
+            "{\"id\"",
+            r#"{"__op":"c","__source_query":"private","__table":"t","__schema":"public","__lsn":7,"id""#,
+        );
+        for (format, document) in [
+            ("dms", format!(r#"{{"data":{row},"before-image":{row},"metadata":{metadata}}}"#)),
+            ("dms", format!(r#"{{"data":{{"_doc":{row},"BI_ssn":"private"}},"old":{row},"metadata":{metadata}}}"#)),
+            ("debezium", format!(r#"{{"before":{row},"after":{row},"source":{source},"op":"u","message":"private"}}"#)),
+            ("debezium", format!(r#"{{"schema":{schema},"payload":{{"after":{row},"source":{source},"op":"c"}}}}"#)),
+            ("debezium", flat),
+        ] {
+            let config = format!(
+                "[source.s]\nstream = \"s\"\nformat = \"{format}\"\nprivate = [\"public.t.ssn\", \"*.doc.ip\", \
+                 {{ path = \"*.email\", as = \"sha256\" }}, {{ path = \"*.no_mail\", as = \"sha256\" }}]\n"
+            );
+            let mut decoder = Decoder::new(Config::parse("", &config).unwrap().sources.remove(0));
+            let original = batch(document.as_bytes(), false);
+            let before = values(&mut decoder, &original);
+            assert!(before.len() >= 4 && !before.join(" ").contains("private"), "{before:?}");
+            let redacted = decoder.redacted(&original.records[0], document.as_bytes()).unwrap();
+            let text = String::from_utf8(redacted.clone()).unwrap();
+            assert!(!text.contains("private"), "{text}");
+            assert_eq!(values(&mut decoder, &batch(&redacted, true)), before, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_key_is_known_from_a_control_record_behind_its_data() {
+        let metadata = |record_type: &str| {
+            format!(
+                r#""metadata":{{"timestamp":"2026-02-08T10:00:00Z","record-type":"{record_type}","operation":"load","schema-name":"s","table-name":"t"}}"#
+            )
+        };
+        let data = format!(r#"{{"data":{{"id":1}},{}}}"#, metadata("data"));
+        let control = format!(r#"{{"control":{{"table-def":{{"primary-key":["id"]}}}},{}}}"#, metadata("control"));
+        let mut both = batch(format!("{data}{control}").as_bytes(), false);
+        both.records.push(Record { payload: data.len()..data.len() + control.len(), ..both.records[0].clone() });
+        both.records[0].payload = 0..data.len();
+        let mut decoder =
+            Decoder::new(Config::parse("", "[source.s]\nstream = \"s\"\nformat = \"dms\"").unwrap().sources.remove(0));
+        let (changes, rejected) = decoder.decode(&both);
+        assert_eq!((changes.list.len(), &changes.control[..], rejected.len()), (1, &[1][..], 0));
+        let spec = decoder.tables.get(changes.list[0].table);
+        assert_eq!(spec.key_columns().map(|column| column.name.as_str()).collect::<Vec<_>>(), ["id"]);
+    }
 }

@@ -432,7 +432,11 @@ fn tables_of(decoder: &Decoder, changes: &Changes<'_>) -> Vec<TableName> {
     let mut tables: Vec<_> = changes.list.iter().map(|change| change.table).collect();
     tables.sort_unstable();
     tables.dedup();
-    tables.into_iter().map(|table| decoder.tables.get(table).name.clone()).collect()
+    let mut names: Vec<_> = tables.into_iter().map(|table| decoder.tables.get(table).name.clone()).collect();
+    // Until their names are settled, two tables may have one.
+    names.sort_unstable();
+    names.dedup();
+    names
 }
 
 /// Makes sure that the database has been asked for the changes' tables.

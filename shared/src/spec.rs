@@ -195,7 +195,8 @@ pub enum Nested {
     Jsonb,
 }
 
-/// Which values a column takes whose type the writer itself has chosen. A type of the owner's takes whatever it can hold.
+/// Which values a column takes whose type the writer itself has chosen. A type of the owner's takes whatever it can
+/// hold.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Typing {
     /// All that its type can hold: `"12"` is a number where numbers are kept.
@@ -255,12 +256,11 @@ pub struct Tables {
 }
 
 impl Tables {
-    /// The number of the table, which is added where its name is new.
+    /// The number of the table, which is added where its name is new. Two tables of a source that have one name here
+    /// are two all the same, until [`crate::plan::settle`] has found a name for the second.
     pub fn add(&mut self, spec: TableSpec) -> TableId {
-        // Two tables of a source may have one name here, until it is known which of them has it.
-        if let Some(&id) = self.by_name.get(&spec.name)
-            && (!spec.replicated || self.get(id).origin == spec.origin)
-        {
+        let same = |id: &&TableId| !spec.replicated || self.get(**id).origin == spec.origin;
+        if let Some(&id) = self.by_name.get(&spec.name).filter(same) {
             return id;
         }
         let id = TableId(u32::try_from(self.specs.len()).unwrap_or(u32::MAX));

@@ -108,6 +108,23 @@ pub fn parse_date(text: &str) -> Option<i32> {
     (rest.0.is_empty() && in_range).then(|| i32::try_from(days - POSTGRES_EPOCH_DAYS).ok()).flatten()
 }
 
+/// Days since 2000-01-01 of a day since 1970-01-01, within the range of [`parse_date`].
+pub fn date_to_postgres(days: i32) -> Option<i32> {
+    let in_range = (MIN..=MAX).contains(&Timestamp(i64::from(days).checked_mul(MICROS_PER_DAY)?));
+    in_range.then(|| i32::try_from(i64::from(days) - POSTGRES_EPOCH_DAYS).ok()).flatten()
+}
+
+/// A day since 1970-01-01 as [`parse_date`] reads it.
+pub fn show_date(days: i32) -> String {
+    let (year, month, day) = civil_from_days(i64::from(days));
+    let sign = match year {
+        0..=9999 => "",
+        ..0 => "-",
+        10_000.. => "+",
+    };
+    format!("{sign}{:04}-{month:02}-{day:02}", year.abs())
+}
+
 /// The day of a `date` in PostgreSQL's binary form, as a moment.
 pub fn date_from_postgres(days: i32) -> Timestamp {
     Timestamp::from_days(i64::from(days) + POSTGRES_EPOCH_DAYS)

@@ -78,13 +78,21 @@ pub fn flatten<'a>(
     Ok(())
 }
 
+/// A value as it is, an array or object in one piece.
+pub fn value<'a>(fields: &mut Fields, field: Field, json: &'a str) -> Result<Value<'a>, Rejection> {
+    match json.as_bytes().first() {
+        Some(b'{' | b'[') => Ok(Value::Json(whole(fields, field, json)?)),
+        _ => Ok(Scanner::new(json).scalar()?),
+    }
+}
+
 /// An array or object in one piece, without its private fields.
 fn whole<'a>(fields: &mut Fields, field: Field, json: &'a str) -> Result<Cow<'a, str>, Rejection> {
     Ok(if fields.private_within(field) { Cow::Owned(redact(fields, field, json)?) } else { Cow::Borrowed(json) })
 }
 
 /// The hash that stands for a private value: of the text itself, or of any other value's JSON.
-fn hashed(fields: &Fields, scanner: &mut Scanner<'_>) -> Result<String, Rejection> {
+pub fn hashed(fields: &Fields, scanner: &mut Scanner<'_>) -> Result<String, Rejection> {
     Ok(match scanner.peek() {
         Some(b'"') => fields.hash(&scanner.text()?),
         _ => fields.hash(scanner.skip()?),

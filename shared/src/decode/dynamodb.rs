@@ -10,6 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::malformed;
+use super::members::{copy, each, push, raw, rewrite, skip, text};
 use super::replica::{KeyColumn, Page, Replica};
 use super::scan::Scanner;
 use crate::change::{Value, Version};
@@ -90,10 +91,7 @@ impl Dynamodb {
         fields: &mut Fields,
         tables: &mut Tables,
     ) -> Result<(), Rejection> {
-        let key: Vec<KeyColumn<'_>> =
-            key.iter().map(|(name, sql_type)| KeyColumn { name, sql_type: *sql_type }).collect();
-        self.replica.table(table, &key, fields, tables)?;
-        Ok(())
+        self.replica.learn_key(table, key, fields, tables)
     }
 
     /// The table that the source calls `name`, if it has been met.
@@ -113,10 +111,8 @@ impl Dynamodb {
         let node = self.replica.table(&name, &[], fields, tables)?.node;
         let mut out = String::with_capacity(json.len());
         let mut scanner = Scanner::new(json);
-        redact_members(&mut scanner, &mut out, &mut |key, scanner, out| match key {
-            "dynamodb" => {
-                redact_members(scanner, out, &mut |key, scanner, out| redact_image(key, node, fields, scanner, out))
-            }
+        rewrite(&mut scanner, &mut out, &mut |key, scanner, out| match key {
+            "dynamodb" => rewrite(scanner, out, &mut |key, scanner, out| redact_image(key, node, fields, scanner, out)),
             _ => redact_image(key, node, fields, scanner, out),
         })?;
         scanner.end()?;
@@ -272,7 +268,7 @@ fn attribute<'a>(scanner: &mut Scanner<'a>, field: Field, fields: &mut Fields) -
     typed(scanner, |descriptor, scanner| {
         Ok(match descriptor {
             "S" => Value::Text(scanner.text()?),
-            "N" => Value::Number(number(scanner)?),
+            "N" => Value::Number(Cow::Borrowed(number(scanner)?)),
             "B" => Value::Bytes(Cow::Owned(bytes(scanner)?)),
             "BOOL" => Some(scanner.scalar()?)
                 .filter(|value| matches!(value, Value::Bool(_)))
@@ -282,7 +278,7 @@ fn attribute<'a>(scanner: &mut Scanner<'a>, field: Field, fields: &mut Fields) -
                 Value::NullAttribute
             }
             "SS" => set(scanner, |scanner| Ok(Value::Text(scanner.text()?)))?,
-            "NS" => set(scanner, |scanner| Ok(Value::Number(number(scanner)?)))?,
+            "NS" => set(scanner, |scanner| Ok(Value::Number(Cow::Borrowed(number(scanner)?))))?,
             "BS" => set(scanner, |scanner| Ok(Value::Bytes(Cow::Owned(bytes(scanner)?))))?,
             "L" | "M" => {
                 let mut json = String::new();
@@ -467,68 +463,9 @@ fn redact_attribute(
     if !fields.private_within(field) {
         return copy(scanner, out);
     }
-    redact_members(scanner, out, &mut |descriptor, scanner, out| match descriptor {
+    rewrite(scanner, out, &mut |descriptor, scanner, out| match descriptor {
         "M" => redact_attributes(scanner, field, fields, out),
         "L" => write_elements(scanner, out, |scanner, out| redact_attribute(scanner, field, fields, out)),
         _ => copy(scanner, out),
     })
-}
-
-/// Writes an object again, its members by `member`.
-fn redact_members<'a>(
-    scanner: &mut Scanner<'a>,
-    out: &mut String,
-    member: &mut dyn FnMut(&str, &mut Scanner<'a>, &mut String) -> Result<(), Rejection>,
-) -> Result<(), Rejection> {
-    let mut comma = '{';
-    each(scanner, |key, scanner| {
-        out.push(std::mem::replace(&mut comma, ','));
-        out.push_str(&serde_json::Value::from(key).to_string());
-        out.push(':');
-        member(key, scanner, out)
-    })?;
-    push(out, if comma == '{' { "{}" } else { "}" })
-}
-
-/// Gives each member of the object that comes next to `member`, which has to read it.
-fn each<'a>(
-    scanner: &mut Scanner<'a>,
-    mut member: impl FnMut(&str, &mut Scanner<'a>) -> Result<(), Rejection>,
-) -> Result<(), Rejection> {
-    scanner.enter_object()?;
-    let mut first = true;
-    while let Some(key) = scanner.key(first)? {
-        member(&key, scanner)?;
-        first = false;
-    }
-    Ok(())
-}
-
-/// A value as it is written.
-fn raw<'a>(scanner: &mut Scanner<'a>, into: &mut Option<&'a str>) -> Result<(), Rejection> {
-    *into = Some(scanner.skip()?);
-    Ok(())
-}
-
-fn copy(scanner: &mut Scanner<'_>, out: &mut String) -> Result<(), Rejection> {
-    push(out, scanner.skip()?)
-}
-
-fn push(out: &mut String, text: &str) -> Result<(), Rejection> {
-    out.push_str(text);
-    Ok(())
-}
-
-fn skip(scanner: &mut Scanner<'_>) -> Result<(), Rejection> {
-    scanner.skip()?;
-    Ok(())
-}
-
-/// A text, or nothing where a null stands.
-fn text<'a>(scanner: &mut Scanner<'a>, into: &mut Option<Cow<'a, str>>) -> Result<(), Rejection> {
-    match scanner.peek() {
-        Some(b'"') => *into = Some(scanner.text()?),
-        _ => drop(scanner.skip()?),
-    }
-    Ok(())
 }

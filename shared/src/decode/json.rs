@@ -72,9 +72,8 @@ impl Route {
     fn takes(&self, document: &[(Field, Value<'_>)]) -> bool {
         self.when.as_ref().is_none_or(|(field, text)| {
             document.iter().rev().find(|(at, _)| at == field).is_some_and(|(_, value)| match value {
-                Value::Text(found) => found == text,
-                Value::Number(found) => found == text,
-                Value::Null | Value::Bool(_) | Value::Json(_) | Value::Time(_) => false,
+                Value::Text(found) | Value::Number(found) => found == text,
+                Value::Null | Value::Bool(_) | Value::Json(_) | Value::Time(_) | Value::Date(_) => false,
                 Value::NullAttribute | Value::Unchanged | Value::Bytes(_) | Value::List(_) => false,
             })
         })

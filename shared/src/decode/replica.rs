@@ -3,11 +3,14 @@
 //! A source is a set of tables; each becomes a table here, its name and its columns' names normalised, its key the source's.
 //! A change tells the whole row, and its version is the source's own order.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
+use super::document::{hashed, redact, value};
+use super::scan::Scanner;
 use crate::change::{Change, Changes, Operation, Value, Version};
 use crate::config::{self, DeletedRows, Source};
-use crate::field::{Field, Fields};
+use crate::field::{Field, Fields, Privacy};
 use crate::names::{Identifier, TableName};
 use crate::rejection::{Reason, Rejection};
 use crate::spec::{
@@ -44,7 +47,8 @@ pub struct Replica {
 pub struct Known {
     /// What its columns are members of.
     pub node: Field,
-    table: TableId,
+    /// The table here.
+    pub table: TableId,
 }
 
 /// A column of a table's key.
@@ -90,17 +94,30 @@ impl Replica {
         Ok(known)
     }
 
+    /// Takes a table's key from elsewhere than its records.
+    pub fn learn_key(
+        &mut self,
+        table: &str,
+        key: &[(String, Option<&'static str>)],
+        fields: &mut Fields,
+        tables: &mut Tables,
+    ) -> Result<(), Rejection> {
+        let key: Vec<KeyColumn<'_>> =
+            key.iter().map(|(name, sql_type)| KeyColumn { name, sql_type: *sql_type }).collect();
+        self.table(table, &key, fields, tables).map(drop)
+    }
+
     /// The table that the source calls `name`, if it has been met.
     pub fn known(&self, name: &str) -> Option<TableId> {
         self.known.get(name).map(|known| known.table)
     }
 
-    /// Marks the table's private columns: `table.column`, or `*.column` for those of every table.
+    /// Marks the table's private columns: `table.column`, or `*.column` for those of every table. The dots of a table's
+    /// name need no backslash.
     fn guard(&self, name: &str, node: Field, fields: &mut Fields) {
         for (path, privacy) in &self.source.private {
             let steps = crate::field::steps(path);
-            let Some((table, column)) = steps.split_first() else { continue };
-            if table == "*" || table == name {
+            if let Some(column) = column_of(&steps, name) {
                 let field = column.iter().fold(node, |field, step| fields.child(field, step));
                 fields.set_privacy(field, *privacy);
             }
@@ -183,6 +200,69 @@ impl Replica {
     }
 }
 
+/// The steps of a private path within the table; `None` where it belongs to another table.
+fn column_of<'s>(steps: &'s [String], table: &str) -> Option<&'s [String]> {
+    let is_table = |end: &usize| (*end == 1 && steps[0] == "*") || steps[..*end].join(".") == table;
+    (1..steps.len()).find(is_table).map(|end| &steps[end..])
+}
+
+/// What is stored of a column's value, which `read` reads: nothing of a dropped one, the hash of a hashed one. What
+/// `says_nothing` (a null) is no value, and is not hashed.
+pub fn guarded<'a>(
+    fields: &mut Fields,
+    field: Field,
+    json: &'a str,
+    says_nothing: fn(&str) -> bool,
+    read: impl FnOnce(&mut Fields) -> Result<Value<'a>, Rejection>,
+) -> Result<Option<Value<'a>>, Rejection> {
+    match fields.privacy(field) {
+        Some(Privacy::Drop) => Ok(None),
+        Some(Privacy::Sha256) if !says_nothing(json) => {
+            Ok(Some(Value::Text(Cow::Owned(hashed(fields, &mut Scanner::new(json))?))))
+        }
+        Some(Privacy::Sha256) | None => read(fields).map(Some),
+    }
+}
+
+/// A value as it is. Databases keep JSON that DMS and Debezium tell as a text: private members are taken out of that, too.
+pub fn plain<'a>(fields: &mut Fields, field: Field, json: &'a str) -> Result<Value<'a>, Rejection> {
+    if json.starts_with('"') && fields.private_within(field) {
+        let text = Scanner::new(json).text()?;
+        return Ok(Value::Text(redacted_text(fields, field, text)));
+    }
+    value(fields, field, json)
+}
+
+/// A text that holds JSON, without what is private in it; any other text as it is.
+fn redacted_text<'a>(fields: &mut Fields, field: Field, text: Cow<'a, str>) -> Cow<'a, str> {
+    redact(fields, field, &text).map_or(text, Cow::Owned)
+}
+
+/// Writes the member `key` of an image again, without what is private in it: the counterpart of [`guarded`].
+pub fn redact_column(
+    (key, field): (&str, Field),
+    scanner: &mut Scanner<'_>,
+    fields: &mut Fields,
+    says_nothing: fn(&str) -> bool,
+    (comma, out): (&mut char, &mut String),
+) -> Result<(), Rejection> {
+    let json = scanner.skip()?;
+    let written = match fields.privacy(field) {
+        Some(Privacy::Drop) => return Ok(()),
+        Some(Privacy::Sha256) if !says_nothing(json) => format!("\"{}\"", hashed(fields, &mut Scanner::new(json))?),
+        Some(Privacy::Sha256) | None if json.starts_with('"') && fields.private_within(field) => {
+            let text = Scanner::new(json).text()?;
+            serde_json::Value::from(redacted_text(fields, field, text)).to_string()
+        }
+        Some(Privacy::Sha256) | None => redact(fields, field, json)?,
+    };
+    out.push(std::mem::replace(comma, ','));
+    out.push_str(&serde_json::Value::from(key).to_string());
+    out.push(':');
+    out.push_str(&written);
+    Ok(())
+}
+
 /// The key as the source tells it, or as the configuration does.
 fn key_columns<'k>(declared: Option<&'k config::Table>, told: &[KeyColumn<'k>]) -> Vec<KeyColumn<'k>> {
     match declared.map(|table| &table.kind) {
@@ -204,10 +284,11 @@ fn key_place(key: &KeyColumn<'_>, node: Field, columns: &mut Vec<ColumnSpec>, fi
         columns.push(ColumnSpec::of(name, field));
         columns.len() - 1
     });
+    let hash = (fields.privacy(field) == Some(Privacy::Sha256)).then_some("text");
     let column = &mut columns[place];
     column.required = true;
     column.misfit = MisfitRule::Reject;
-    column.sql_type = column.sql_type.take().or(key.sql_type.map(str::to_owned));
+    column.sql_type = column.sql_type.take().or(hash.or(key.sql_type).map(str::to_owned));
     place
 }
 
@@ -222,4 +303,24 @@ fn declared_columns(table: &config::Table, node: Field, fields: &mut Fields) -> 
         misfit: MisfitRule::Reject,
     };
     table.columns.iter().map(column).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn private_paths_find_tables_with_dots_in_their_names() {
+        let column = |path: &str| {
+            let steps = crate::field::steps(path);
+            column_of(&steps, "public.customers").map(|column| column.join("/"))
+        };
+        for path in ["public.customers.email", r"public\.customers.email", "*.email"] {
+            assert_eq!(column(path).as_deref(), Some("email"), "{path}");
+        }
+        assert_eq!(column("public.customers.address.street").as_deref(), Some("address/street"));
+        for path in ["public.customers", "customers.email", "public.orders.email", "*"] {
+            assert_eq!(column(path), None, "{path}");
+        }
+    }
 }

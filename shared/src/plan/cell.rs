@@ -14,7 +14,7 @@ use crate::catalog::{Element, Kind};
 use crate::change::Value;
 use crate::decimal::{Decimal, show_numeric};
 use crate::rejection::Misfit;
-use crate::timestamp::{Timestamp, date_from_postgres, parse_date};
+use crate::timestamp::{Timestamp, date_from_postgres, date_to_postgres, parse_date, show_date};
 
 /// The cell of a NULL.
 pub const NULL: [u8; 4] = (-1i32).to_be_bytes();
@@ -85,7 +85,7 @@ pub fn is_of_kind(kind: Kind, value: &Value<'_>) -> bool {
         (Kind::Int2 | Kind::Int4 | Kind::Int8 | Kind::Numeric { .. }, Value::Number(_)) => true,
         (Kind::Float4 | Kind::Float8, Value::Number(_)) => true,
         (Kind::Bool, Value::Bool(_)) | (Kind::Bytea, Value::Bytes(_)) => true,
-        (Kind::Timestamp { .. }, Value::Time(_)) => true,
+        (Kind::Timestamp { .. }, Value::Time(_)) | (Kind::Date, Value::Date(_)) => true,
         (Kind::Json | Kind::Jsonb, Value::Json(_)) => true,
         (Kind::Array(element) | Kind::ArrayText(element), Value::List(values)) => {
             values.iter().all(|value| is_of_kind(element.kind(), value))
@@ -99,6 +99,7 @@ fn text(value: &Value<'_>, characters_max: Option<usize>, out: &mut Vec<u8>) -> 
     let text: Cow<'_, str> = match value {
         Value::Text(text) | Value::Json(text) => Cow::Borrowed(text),
         Value::Number(text) => Cow::Borrowed(text),
+        Value::Date(days) => Cow::Owned(show_date(*days)),
         Value::Bool(flag) => Cow::Borrowed(if *flag { "true" } else { "false" }),
         Value::Time(moment) => Cow::Owned(moment.to_string()),
         Value::Bytes(bytes) => Cow::Owned(BASE64.encode(bytes)),
@@ -121,7 +122,9 @@ fn boolean(value: &Value<'_>) -> Result<bool, Misfit> {
         Value::Text(text) if text == "true" => Ok(true),
         Value::Text(text) if text == "false" => Ok(false),
         Value::Text(_) | Value::Null | Value::Number(_) | Value::Json(_) | Value::Time(_) => Err(Misfit::Kind),
-        Value::NullAttribute | Value::Unchanged | Value::Bytes(_) | Value::List(_) => Err(Misfit::Kind),
+        Value::NullAttribute | Value::Unchanged | Value::Date(_) | Value::Bytes(_) | Value::List(_) => {
+            Err(Misfit::Kind)
+        }
     }
 }
 
@@ -131,7 +134,7 @@ fn bytes<'a>(value: &'a Value<'_>) -> Result<&'a [u8], Misfit> {
         Value::Bytes(bytes) => Ok(bytes),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::Text(_) => Err(Misfit::Kind),
         Value::NullAttribute | Value::Unchanged => Err(Misfit::Kind),
-        Value::Json(_) | Value::Time(_) | Value::List(_) => Err(Misfit::Kind),
+        Value::Json(_) | Value::Time(_) | Value::Date(_) | Value::List(_) => Err(Misfit::Kind),
     }
 }
 
@@ -157,9 +160,9 @@ fn array_literal(value: &Value<'_>) -> Result<String, Misfit> {
         let text = match value {
             Value::Bytes(bytes) => format!("\\x{}", crate::names::hex(bytes)),
             Value::Text(text) => text.to_string(),
-            Value::Number(text) => (*text).to_owned(),
+            Value::Number(text) => text.to_string(),
             Value::Null | Value::NullAttribute | Value::Unchanged | Value::Bool(_) => return Err(Misfit::Kind),
-            Value::Json(_) | Value::Time(_) | Value::List(_) => return Err(Misfit::Kind),
+            Value::Json(_) | Value::Time(_) | Value::Date(_) | Value::List(_) => return Err(Misfit::Kind),
         };
         Ok(format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"")))
     };
@@ -169,10 +172,11 @@ fn array_literal(value: &Value<'_>) -> Result<String, Misfit> {
 
 fn number<'a>(value: &'a Value<'_>) -> Result<Decimal<'a>, Misfit> {
     let text = match value {
-        Value::Number(text) => text,
-        Value::Text(text) => &**text,
+        Value::Number(text) | Value::Text(text) => text,
         Value::Null | Value::Bool(_) | Value::Json(_) | Value::Time(_) => return Err(Misfit::Kind),
-        Value::NullAttribute | Value::Unchanged | Value::Bytes(_) | Value::List(_) => return Err(Misfit::Kind),
+        Value::NullAttribute | Value::Unchanged | Value::Date(_) | Value::Bytes(_) | Value::List(_) => {
+            return Err(Misfit::Kind);
+        }
     };
     Decimal::parse(text).ok_or(Misfit::Kind)
 }
@@ -187,12 +191,15 @@ pub fn moment(value: &Value<'_>) -> Result<Timestamp, Misfit> {
         Value::Time(moment) => Ok(*moment),
         Value::Text(text) => Timestamp::parse(text).ok_or(Misfit::Range),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::Json(_) => Err(Misfit::Kind),
-        Value::NullAttribute | Value::Unchanged | Value::Bytes(_) | Value::List(_) => Err(Misfit::Kind),
+        Value::NullAttribute | Value::Unchanged | Value::Date(_) | Value::Bytes(_) | Value::List(_) => {
+            Err(Misfit::Kind)
+        }
     }
 }
 
 fn date(value: &Value<'_>) -> Result<i32, Misfit> {
     match value {
+        Value::Date(days) => date_to_postgres(*days).ok_or(Misfit::Range),
         Value::Text(text) => parse_date(text).ok_or(Misfit::Range),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::Json(_) | Value::Time(_) => Err(Misfit::Kind),
         Value::NullAttribute | Value::Unchanged | Value::Bytes(_) | Value::List(_) => Err(Misfit::Kind),
@@ -214,10 +221,11 @@ pub fn as_json<'a>(value: &'a Value<'_>) -> Result<Cow<'a, str>, Misfit> {
     let json = match value {
         Value::Null | Value::NullAttribute | Value::Unchanged => Cow::Borrowed("null"),
         Value::Bool(flag) => Cow::Borrowed(if *flag { "true" } else { "false" }),
-        Value::Number(text) => Cow::Borrowed(*text),
+        Value::Number(text) => Cow::Borrowed(&**text),
         Value::Json(text) => Cow::Borrowed(&**text),
         Value::Text(text) => Cow::Owned(quoted(text)),
         Value::Time(moment) => Cow::Owned(quoted(&moment.to_string())),
+        Value::Date(days) => Cow::Owned(quoted(&show_date(*days))),
         Value::Bytes(bytes) => Cow::Owned(quoted(&BASE64.encode(bytes))),
         Value::List(values) => {
             let elements: Vec<_> = values.iter().map(as_json).collect::<Result<_, Misfit>>()?;
@@ -292,8 +300,8 @@ mod tests {
     #[test]
     fn values_are_converted_to_the_type_that_the_column_has() {
         assert_eq!(cell(Kind::Int8, Value::Text("42".into())).unwrap(), "42");
-        assert_eq!(cell(Kind::Int2, Value::Number("-7.0")).unwrap(), "-7");
-        assert_eq!(cell(Kind::Text { characters_max: None }, Value::Number("1.50")).unwrap(), "\"1.50\"");
+        assert_eq!(cell(Kind::Int2, Value::Number("-7.0".into())).unwrap(), "-7");
+        assert_eq!(cell(Kind::Text { characters_max: None }, Value::Number("1.50".into())).unwrap(), "\"1.50\"");
         assert_eq!(cell(Kind::Bool, Value::Text("true".into())).unwrap(), "true");
         assert_eq!(cell(Kind::Date, Value::Text("2026-02-08".into())).unwrap(), "2026-02-08");
         let uuid = "A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11";
@@ -304,14 +312,14 @@ mod tests {
     fn what_would_be_altered_does_not_fit() {
         let timestamp = Kind::Timestamp { zoned: true, digits: 3 };
         for (kind, value, misfit) in [
-            (Kind::Int2, Value::Number("32768"), Misfit::Range),
-            (Kind::Int8, Value::Number("1.5"), Misfit::Range),
+            (Kind::Int2, Value::Number("32768".into()), Misfit::Range),
+            (Kind::Int8, Value::Number("1.5".into()), Misfit::Range),
             (Kind::Text { characters_max: Some(2) }, Value::Text("äöü".into()), Misfit::Length),
             (Kind::Text { characters_max: None }, Value::Text("a\0".into()), Misfit::Nul),
             (Kind::Jsonb, Value::Json(r#"["\u0000"]"#.into()), Misfit::Nul),
-            (Kind::Float8, Value::Number("0.1234567890123456789"), Misfit::Range),
+            (Kind::Float8, Value::Number("0.1234567890123456789".into()), Misfit::Range),
             (timestamp, Value::Text("2026-02-08T00:00:00.0001Z".into()), Misfit::Range),
-            (timestamp, Value::Number("1770593460"), Misfit::Kind),
+            (timestamp, Value::Number("1770593460".into()), Misfit::Kind),
             (Kind::Date, Value::Text("2026-02-08T10:00:00Z".into()), Misfit::Range),
             (Kind::Numeric { modifier: None }, Value::Text("NaN".into()), Misfit::Kind),
         ] {

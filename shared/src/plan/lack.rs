@@ -85,6 +85,7 @@ pub enum Inferred {
     Numeric,
     Boolean,
     Moment,
+    Day,
     Array,
     Object,
     Bytes,
@@ -97,14 +98,14 @@ impl Inferred {
     /// The type of one value; `None` for a null, which says nothing.
     pub fn of(value: &Value<'_>) -> Option<Self> {
         match value {
-            Value::Null | Value::NullAttribute => None,
+            Value::Null | Value::NullAttribute | Value::Unchanged => None,
             Value::Bool(_) => Some(Self::Boolean),
             Value::Number(_) => Some(Self::Numeric),
-            // What has not changed may not have arrived yet: the column is there to remember that.
-            Value::Text(_) | Value::Unchanged => Some(Self::Text),
+            Value::Text(_) => Some(Self::Text),
             Value::Json(text) if text.starts_with('{') => Some(Self::Object),
             Value::Json(_) => Some(Self::Array),
             Value::Time(_) => Some(Self::Moment),
+            Value::Date(_) => Some(Self::Day),
             Value::Bytes(_) => Some(Self::Bytes),
             Value::List(values) => match values.first().and_then(Self::of) {
                 Some(Self::Numeric) => Some(Self::Numbers),
@@ -126,6 +127,7 @@ impl Inferred {
             (Self::Numeric, _) => "numeric",
             (Self::Boolean, _) => "boolean",
             (Self::Moment, _) => "timestamptz",
+            (Self::Day, _) => "date",
             (Self::Object, _) | (Self::Array, Arrays::Jsonb) => "jsonb",
             (Self::Bytes, _) => "bytea",
             (Self::Texts, _) => "text[]",

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use serde_json::value::RawValue;
 
 use super::rows::{Member, Row, TableWrite};
+use crate::catalog::Column;
 use crate::change::{Operation, Version};
 use crate::spec::{Absent, Deletes, Merge, OVERFLOW, Rule};
 
@@ -171,7 +172,8 @@ fn decide_columns<'s>(
     let newest_delete = deletes.filter_map(|member| member.version).max();
     let floor = stored.tombstone.max(newest_delete);
     let mut columns = vec![Take::Keep; write.columns.len()];
-    let name = |place: usize| write.table.columns[write.columns[place]].name.as_str();
+    let column = |place: usize| &write.table.columns[write.columns[place]];
+    let name = |place: usize| column(place).name.as_str();
     let cleared = forget(&mut versions, name(0), floor);
     let told = |place: usize| versions.iter().any(|(column, version)| column == name(place) && *version != UNTOLD);
     if cleared {
@@ -202,15 +204,20 @@ fn decide_columns<'s>(
             fates[index] = Some(fate);
             let untold = (write.key..write.columns.len()).filter(|&place| write.cell(member, place).is_empty());
             for place in untold {
-                if !knows(&versions, name(place)) {
+                if !knows(&versions, column(place)) {
                     versions.push((name(place).into(), UNTOLD));
+                }
+            }
+            for path in write.untold(member).iter().map(|path| format!("{UNTOLD_PREFIX}{path}")) {
+                if !versions.iter().any(|(known, _)| *known == path) {
+                    versions.push((path.into(), UNTOLD));
                 }
             }
         }
         let row = versions.iter().find(|(column, _)| column == name(0)).map(|(_, version)| *version);
         for place in (write.key..write.columns.len()).filter(|&place| !write.cell(member, place).is_empty()) {
             // A column that was made after a newer change had told the whole row: it told a NULL.
-            if write.absent == Absent::Null && member.version < row && !knows(&versions, name(place)) {
+            if write.absent == Absent::Null && member.version < row && !knows(&versions, column(place)) {
                 fates[index] = fates[index].max(Some(Fate::Superseded));
                 continue;
             }
@@ -286,8 +293,14 @@ fn forget(versions: &mut Versions<'_>, key: &str, floor: Option<Version>) -> boo
     cleared
 }
 
-fn knows(versions: &Versions<'_>, name: &str) -> bool {
-    versions.iter().any(|(known, _)| known == name)
+/// Parts the path of a field that had no column when it was left out from the names of columns.
+const UNTOLD_PREFIX: &str = "_untold/";
+
+/// Whether a version is known of the column, or that it was left out before it was made.
+fn knows(versions: &Versions<'_>, column: &Column) -> bool {
+    let untold =
+        |known: &str| known.strip_prefix(UNTOLD_PREFIX).is_some_and(|path| Some(path) == column.original.as_deref());
+    versions.iter().any(|(known, _)| *known == column.name.as_str() || untold(known))
 }
 
 /// Offers a column's (or overflow field's) value of a version; tells what becomes of it, and remembers the winner.

@@ -1,5 +1,6 @@
 //! One table's rows, in the form in which they are written: encoded, sorted by partition and key, one row a key.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -30,6 +31,8 @@ pub struct TableWrite {
     pub rows: Vec<Row>,
     /// The changes behind the rows.
     pub members: Vec<Member>,
+    /// Of changes, the fields that had not changed and have no column yet, by their paths.
+    untold: BTreeMap<usize, Vec<String>>,
     cells: Vec<u8>,
     /// For each member, where each of its cells begins, and where the last one ends.
     bounds: Vec<u32>,
@@ -89,9 +92,15 @@ impl TableWrite {
             key: 0,
             rows: Vec::new(),
             members: Vec::new(),
+            untold: BTreeMap::new(),
             cells: Vec::new(),
             bounds: Vec::new(),
         }
+    }
+
+    /// The paths of a member's fields that had not changed and have no column yet.
+    pub fn untold(&self, member: &Member) -> &[String] {
+        self.untold.get(&member.encoded).map_or(&[], Vec::as_slice)
     }
 
     /// Whether no other writer may be at work on the table: rows are deleted, and a row that holds a key's place until the
@@ -145,6 +154,8 @@ struct Encoder<'s, 'v> {
     /// Whether a column that a change does not carry keeps what it has.
     keeps_absent: bool,
     lacks_overflow: bool,
+    /// How many changes are encoded.
+    encoded: usize,
     /// One change's values, by the place of their column; kept to be used again.
     values: Vec<Option<(Field, &'v Value<'v>, MisfitRule)>>,
     overflowing: Vec<(Field, &'v Value<'v>)>,
@@ -180,6 +191,7 @@ impl<'s, 'v> Encoder<'s, 'v> {
             places,
             keeps_absent: spec.rule == Rule::Merge(Merge::Column) && spec.absent == Absent::Keeps,
             lacks_overflow: false,
+            encoded: 0,
             values: vec![None; columns.len()],
             overflowing: Vec::new(),
             write: TableWrite { columns, key, ..TableWrite::empty(table.clone(), spec) },
@@ -196,6 +208,9 @@ impl<'s, 'v> Encoder<'s, 'v> {
         if outcome.is_err() {
             self.write.cells.truncate(cells);
             self.write.bounds.truncate(bounds);
+            self.write.untold.remove(&self.encoded);
+        } else {
+            self.encoded += 1;
         }
         outcome
     }
@@ -213,6 +228,10 @@ impl<'s, 'v> Encoder<'s, 'v> {
                 }
                 // That a value is a null, and not absent, is told even where no column was ever needed.
                 Slot::Lacking(_) if *value == Value::NullAttribute => self.overflowing.push((*field, value)),
+                Slot::Lacking(_) if *value == Value::Unchanged => {
+                    let path = self.survey.fields.path(*field).to_owned();
+                    self.write.untold.entry(self.encoded).or_default().push(path);
+                }
                 Slot::Overflow
                     if !matches!(value, Value::Null | Value::Unchanged) && self.survey.takes(*field, value) =>
                 {

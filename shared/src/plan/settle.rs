@@ -9,17 +9,27 @@ use crate::spec::{ColumnSpec, TableId, TableSpec, Tables};
 pub fn settle(tables: &mut Tables, fields: &Fields, catalog: &Catalog) {
     for id in (0..tables.count() as u32).map(TableId) {
         let spec = tables.get(id);
-        let Some(table) = catalog.table(&spec.name).filter(|_| spec.replicated) else { continue };
-        let settled = match &table.origin {
+        if !spec.replicated || !catalog.knows(&spec.name) {
+            continue;
+        }
+        let table = catalog.table(&spec.name);
+        let settled = match (table, table.and_then(|table| table.origin.as_ref())) {
             // Two tables of the source have names that are one after normalising. The second keeps a name of its own, which
             // is made from the source's and therefore always the same.
-            Some(origin) if *origin != spec.origin => Some(renamed(spec)),
-            Some(_) | None => keyed(spec, table, fields),
+            (_, Some(origin)) if *origin != spec.origin => Some(renamed(spec)),
+            (None, _) if is_second(id, spec, tables) => Some(renamed(spec)),
+            (Some(table), _) => keyed(spec, table, fields),
+            (None, _) => None,
         };
         if let Some(spec) = settled {
             tables.replace(id, spec);
         }
     }
+}
+
+/// Whether a table that was met earlier has the name, which is nobody's yet in the database.
+fn is_second(id: TableId, spec: &TableSpec, tables: &Tables) -> bool {
+    (0..id.0).map(|earlier| tables.get(TableId(earlier))).any(|earlier| earlier.name == spec.name)
 }
 
 fn renamed(spec: &TableSpec) -> TableSpec {

@@ -1,0 +1,261 @@
+//! Changes of relational tables, by Debezium:
+//! <https://debezium.io/documentation/reference/stable/connectors/postgresql.html>.
+//!
+//! Envelopes with and without their schema, and rows that `ExtractNewRecordState` has flattened, where they still tell
+//! the table and the order (`add.fields=op,table,schema,lsn`). The key stands in the record's partition key, as
+//! Debezium Server's Kinesis sink writes it. A value that Debezium does not have (a large one that has not changed)
+//! keeps what is stored; where the row is new, as after a change of its key, there is nothing to keep, and only REPLICA
+//! IDENTITY FULL helps.
+
+mod event;
+mod types;
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::malformed;
+use super::members::{copy, each, push, rewrite, skip};
+use super::replica::{KeyColumn, Known, Page, Replica, guarded, redact_column};
+use super::scan::Scanner;
+use crate::change::Value;
+use crate::config::Source;
+use crate::field::{Field, Fields};
+use crate::record::Record;
+use crate::rejection::Rejection;
+use crate::spec::{Merge, TableId, Tables};
+use event::{Event, Operation, is_metadata, payload};
+use types::{Semantic, Types};
+
+/// What stands where Debezium does not have the value (`unavailable.value.placeholder`, by default): as a text, as
+/// bytes, as the only element of an array, as the only entry of a map.
+const UNAVAILABLE: [&str; 4] = [
+    r#""__debezium_unavailable_value""#,
+    r#""X19kZWJleml1bV91bmF2YWlsYWJsZV92YWx1ZQ==""#,
+    r#"["__debezium_unavailable_value"]"#,
+    r#"{"__debezium_unavailable_value":"__debezium_unavailable_value"}"#,
+];
+
+/// Schemas are a few a table; of more than this many, those met so far are forgotten.
+const SCHEMAS_MAX: usize = 10_000;
+
+/// The tables of a Debezium connector.
+#[derive(Debug)]
+pub struct Debezium {
+    replica: Replica,
+    /// The types of schemas that have been met, by the hash of their text: it is often longer than the row.
+    types: HashMap<u64, Arc<Types>>,
+}
+
+impl Debezium {
+    /// The tables of a source.
+    pub fn new(source: &Source) -> Self {
+        Self { replica: Replica::new(source, "Debezium table", Merge::Column), types: HashMap::new() }
+    }
+
+    /// Appends the change that a record tells.
+    pub fn document<'a>(
+        &mut self,
+        index: usize,
+        record: &Record,
+        json: &'a str,
+        page: &mut Page<'_, 'a>,
+    ) -> Result<(), Rejection> {
+        let Some(event) = Event::read(json)? else {
+            page.changes.control.push(index);
+            return Ok(());
+        };
+        let types = self.types(event.schema)?;
+        let key = key(&record.partition_key, &types);
+        let key: Vec<KeyColumn<'_>> =
+            key.iter().map(|(name, sql_type)| KeyColumn { name, sql_type: *sql_type }).collect();
+        let known = self.replica.table(&event.table_name()?, &key, page.fields, page.tables)?;
+        let version = event.version(xxh3_64(json.trim_ascii().as_bytes()))?;
+        let start = page.changes.values.len();
+        columns(&event, &types, known, page)?;
+        match event.operation {
+            Operation::Read | Operation::Write => self.replica.put(known, index, version, start, page),
+            Operation::Delete => {
+                let at = event.moment().unwrap_or(record.arrival);
+                self.replica.delete(known, index, version, at, start, page);
+            }
+        }
+        Ok(())
+    }
+
+    fn types(&mut self, schema: Option<&str>) -> Result<Arc<Types>, Rejection> {
+        let Some(schema) = schema else { return Ok(Arc::default()) };
+        let hash = xxh3_64(schema.as_bytes());
+        if let Some(types) = self.types.get(&hash) {
+            return Ok(types.clone());
+        }
+        if self.types.len() >= SCHEMAS_MAX {
+            self.types.clear();
+        }
+        let types = Arc::new(Types::read(schema)?);
+        self.types.insert(hash, types.clone());
+        Ok(types)
+    }
+
+    /// Takes a table's key from elsewhere than its records.
+    pub fn learn_key(
+        &mut self,
+        table: &str,
+        key: &[(String, Option<&'static str>)],
+        fields: &mut Fields,
+        tables: &mut Tables,
+    ) -> Result<(), Rejection> {
+        self.replica.learn_key(table, key, fields, tables)
+    }
+
+    /// The table that the source calls `name`, if it has been met.
+    pub fn table(&self, name: &str) -> Option<TableId> {
+        self.replica.known(name)
+    }
+
+    /// The record again, without its private columns; what may hold values beside the images (the statement, a message)
+    /// is left out.
+    pub fn redact(&mut self, json: &str, fields: &mut Fields, tables: &mut Tables) -> Result<String, Rejection> {
+        let event = Event::read(json)?.ok_or_else(|| malformed("it tells no row"))?;
+        let node = self.replica.table(&event.table_name()?, &[], fields, tables)?.node;
+        let mut scanner = Scanner::new(json);
+        let mut out = String::with_capacity(json.len());
+        if payload(json)?.schema_and_payload {
+            rewrite(&mut scanner, &mut out, &mut |key, scanner, out| match key {
+                "payload" => redact_payload(&event, scanner, node, fields, out),
+                _ => copy(scanner, out),
+            })?;
+        } else {
+            redact_payload(&event, &mut scanner, node, fields, &mut out)?;
+        }
+        scanner.end()?;
+        Ok(out)
+    }
+}
+
+/// The key's columns by the record's partition key, `{"id":1}` with or without a schema around it; none where it is
+/// something else, as that of a table without a key.
+fn key(partition_key: &str, types: &Types) -> Vec<(String, Option<&'static str>)> {
+    let Ok(payload) = payload(partition_key) else { return Vec::new() };
+    let own = payload.schema.and_then(|schema| Types::read(schema).ok()).unwrap_or_default();
+    let mut key = Vec::new();
+    let read = each(&mut Scanner::new(payload.json), |name, scanner| {
+        key.push((name.to_owned(), types.sql_type(name).or(own.sql_type(name))));
+        skip(scanner)
+    });
+    if read.is_ok() { key } else { Vec::new() }
+}
+
+/// Appends the columns of the event's row.
+fn columns<'a>(event: &Event<'a>, types: &Types, known: Known, page: &mut Page<'_, 'a>) -> Result<(), Rejection> {
+    let mut scanner = Scanner::new(event.row);
+    scanner.enter_object()?;
+    let (mut first, mut before) = (true, None);
+    while let Some(name) = scanner.key(first)? {
+        first = false;
+        let json = scanner.skip()?;
+        if event.flattened && is_metadata(&name) {
+            continue;
+        }
+        let field = page.fields.child_after(known.node, before, &name);
+        before = Some(field);
+        let semantic = types.of(&name);
+        let stored =
+            guarded(page.fields, field, json, says_nothing, |fields| column(fields, field, &name, json, semantic))?;
+        page.changes.values.extend(stored.map(|value| (field, value)));
+    }
+    Ok(())
+}
+
+fn column<'a>(
+    fields: &mut Fields,
+    field: Field,
+    name: &Cow<'a, str>,
+    json: &'a str,
+    semantic: &Semantic,
+) -> Result<Value<'a>, Rejection> {
+    if is_unavailable(json) {
+        return Ok(Value::Unchanged);
+    }
+    semantic.value(fields, field, json)?.ok_or_else(|| malformed(format!("the column {name:?} is no {semantic}")))
+}
+
+fn is_unavailable(json: &str) -> bool {
+    UNAVAILABLE.contains(&json)
+}
+
+fn says_nothing(json: &str) -> bool {
+    json == "null" || is_unavailable(json)
+}
+
+fn redact_payload(
+    event: &Event<'_>,
+    scanner: &mut Scanner<'_>,
+    node: Field,
+    fields: &mut Fields,
+    out: &mut String,
+) -> Result<(), Rejection> {
+    if event.flattened {
+        return redact_columns(scanner, event.flattened, node, fields, out);
+    }
+    rewrite(scanner, out, &mut |key, scanner, out| match key {
+        "before" | "after" if scanner.peek() == Some(b'{') => {
+            redact_columns(scanner, event.flattened, node, fields, out)
+        }
+        "source" => rewrite(scanner, out, &mut |key, scanner, out| match key {
+            "query" => left_out(scanner, out),
+            _ => copy(scanner, out),
+        }),
+        "op" | "ts_ms" | "ts_us" | "ts_ns" | "transaction" => copy(scanner, out),
+        _ => left_out(scanner, out),
+    })
+}
+
+fn left_out(scanner: &mut Scanner<'_>, out: &mut String) -> Result<(), Rejection> {
+    skip(scanner)?;
+    push(out, "null")
+}
+
+fn redact_columns(
+    scanner: &mut Scanner<'_>,
+    flattened: bool,
+    node: Field,
+    fields: &mut Fields,
+    out: &mut String,
+) -> Result<(), Rejection> {
+    let mut comma = '{';
+    each(scanner, |key, scanner| {
+        if flattened && matches!(key, "__query" | "__source_query") {
+            return skip(scanner);
+        }
+        let field = fields.child(node, key);
+        redact_column((key, field), scanner, fields, says_nothing, (&mut comma, &mut *out))
+    })?;
+    push(out, if comma == '{' { "{}" } else { "}" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_partition_key_tells_the_key_with_and_without_a_schema() {
+        let types = Types::default();
+        let told = |partition_key| key(partition_key, &types);
+        assert_eq!(told(r#"{"a":1,"b":"x"}"#), [("a".to_owned(), None), ("b".to_owned(), None)]);
+        let schema = r#"{"schema":{"type":"struct","fields":[{"type":"int64","field":"id"}]},"payload":{"id":1}}"#;
+        assert_eq!(told(schema), [("id".to_owned(), Some("bigint"))]);
+        for other in ["default", "", "7", r#"{"id":1"#, r#"{"schema":null,"payload":null}"#] {
+            assert_eq!(told(other), [], "{other}");
+        }
+    }
+
+    #[test]
+    fn what_debezium_does_not_have_is_known_in_every_form() {
+        let bytes = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, "__debezium_unavailable_value");
+        assert!(is_unavailable(&format!("{bytes:?}")) && is_unavailable("[\"__debezium_unavailable_value\"]"));
+        assert!(!is_unavailable("\"x\"") && !is_unavailable("null"));
+    }
+}

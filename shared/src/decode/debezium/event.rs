@@ -1,0 +1,439 @@
+//! A Debezium event, its row still untouched: which table it concerns, what became of the row, and when.
+
+use std::borrow::Cow;
+
+use super::super::malformed;
+use super::super::members::{each, raw, skip, text};
+use super::super::scan::Scanner;
+use crate::change::Version;
+use crate::rejection::Rejection;
+use crate::timestamp::Timestamp;
+
+/// Members of `source` that a flattened row may tell by their bare names.
+const OF_THE_SOURCE: [&str; 21] = [
+    "change_lsn",
+    "commit_lsn",
+    "commit_scn",
+    "connector",
+    "db",
+    "event_serial_no",
+    "file",
+    "gtid",
+    "lsn",
+    "name",
+    "pos",
+    "query",
+    "row",
+    "schema",
+    "scn",
+    "sequence",
+    "snapshot",
+    "table",
+    "txId",
+    "version",
+    "xmin",
+];
+
+/// The members of a heartbeat.
+const HEARTBEAT: [&str; 3] = ["ts_ms", "ts_us", "ts_ns"];
+
+/// What becomes of a row.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Operation {
+    /// It was there when a snapshot came by.
+    Read,
+    /// It was inserted or updated.
+    Write,
+    /// It was deleted.
+    Delete,
+}
+
+/// An event that tells a row.
+pub struct Event<'a> {
+    /// The schema, where there is one.
+    pub schema: Option<&'a str>,
+    /// What becomes of the row.
+    pub operation: Operation,
+    /// The row, or of a deleted one what is known of it.
+    pub row: &'a str,
+    /// Whether the row's columns and what is told of it stand side by side.
+    pub flattened: bool,
+    source: Origin<'a>,
+}
+
+/// A document without its wrapping.
+pub struct Payload<'a> {
+    /// The schema, where there is one.
+    pub schema: Option<&'a str>,
+    /// The payload.
+    pub json: &'a str,
+    /// Whether the document is `{"schema": …, "payload": …}`.
+    pub schema_and_payload: bool,
+}
+
+/// Where and when a change was made: `source`.
+#[derive(Default)]
+struct Origin<'a> {
+    schema: Option<Cow<'a, str>>,
+    db: Option<Cow<'a, str>>,
+    table: Option<Cow<'a, str>>,
+    lsn: Option<&'a str>,
+    file: Option<Cow<'a, str>>,
+    pos: Option<&'a str>,
+    row: Option<&'a str>,
+    change_lsn: Option<Cow<'a, str>>,
+    event_serial_no: Option<&'a str>,
+    ts_ms: Option<&'a str>,
+    ts_us: Option<&'a str>,
+    ts_ns: Option<&'a str>,
+}
+
+/// The members of a payload that matter.
+#[derive(Default)]
+struct Parts<'a> {
+    before: Option<&'a str>,
+    after: Option<&'a str>,
+    source: Option<&'a str>,
+    op: Option<Cow<'a, str>>,
+    flat_op: Option<Cow<'a, str>>,
+    flat_deleted: Option<&'a str>,
+    flat: Origin<'a>,
+    /// When Debezium had the event in hand: of the flattened row's times the last resort.
+    processed: Origin<'a>,
+    has_flat: bool,
+    only_times: bool,
+    ddl: bool,
+    boundary: bool,
+}
+
+/// Takes the schema from around the payload, where there is one.
+pub fn payload(json: &str) -> Result<Payload<'_>, Rejection> {
+    let (mut schema, mut payload, mut others) = (None, None, false);
+    let mut scanner = Scanner::new(json);
+    each(&mut scanner, |key, scanner| match key {
+        "schema" => raw(scanner, &mut schema),
+        "payload" => raw(scanner, &mut payload),
+        _ => {
+            others = true;
+            skip(scanner)
+        }
+    })?;
+    scanner.end()?;
+    Ok(match payload {
+        Some(payload) if schema.is_some() && !others => {
+            Payload { schema: schema.filter(|schema| *schema != "null"), json: payload, schema_and_payload: true }
+        }
+        Some(_) | None => Payload { schema: None, json, schema_and_payload: false },
+    })
+}
+
+/// Whether a member of a flattened row tells something of the row, and is no column of it: what `add.fields` can name.
+pub fn is_metadata(name: &str) -> bool {
+    let of_the_event = ["deleted", "op", "ts_ms", "ts_us", "ts_ns"];
+    name.strip_prefix("__").is_some_and(|name| {
+        of_the_event.contains(&name)
+            || OF_THE_SOURCE.contains(&name)
+            || name.starts_with("source_")
+            || name.starts_with("transaction")
+    })
+}
+
+impl<'a> Event<'a> {
+    /// Reads an event; `None` where it tells no row: a tombstone, a truncation, a message, a heartbeat, a change of the
+    /// schema, the begin or the end of a transaction.
+    pub fn read(json: &'a str) -> Result<Option<Self>, Rejection> {
+        if json.trim_ascii() == "null" {
+            return Ok(None);
+        }
+        let Payload { schema, json, .. } = payload(json)?;
+        if json == "null" {
+            return Ok(None);
+        }
+        let parts = Parts::read(json)?;
+        match (&parts.op, parts.source) {
+            (Some(op), Some(source)) => {
+                let operation = match &**op {
+                    "c" | "u" => Operation::Write,
+                    "r" => Operation::Read,
+                    "d" => Operation::Delete,
+                    "t" | "m" => return Ok(None),
+                    other => return Err(unknown("op", other)),
+                };
+                let row = match operation {
+                    Operation::Read | Operation::Write => parts.after.ok_or_else(|| malformed("`after` is missing")),
+                    Operation::Delete => parts.before.ok_or_else(|| {
+                        malformed("`before` is missing: the table needs a primary key or REPLICA IDENTITY FULL")
+                    }),
+                }?;
+                let source = Origin::read(source)?;
+                Ok(Some(Self { schema, operation, row, flattened: false, source }))
+            }
+            (None, _) if parts.has_flat => {
+                let operation = parts.flat_operation()?;
+                Ok(Some(Self { schema, operation, row: json, flattened: true, source: parts.flat }))
+            }
+            (None, _) if parts.only_times || parts.boundary || (parts.ddl && parts.source.is_some()) => Ok(None),
+            (None, _) => Err(malformed("it has neither `op` nor, flattened, `__op` or `__deleted`")),
+            (Some(_), None) => Err(malformed("`source` is missing")),
+        }
+    }
+
+    /// `schema.table`; MySQL, which has no schemas, tells the database.
+    pub fn table_name(&self) -> Result<String, Rejection> {
+        let there = |name: &&str| !name.is_empty();
+        let table = self.source.table.as_deref().filter(there).ok_or_else(|| match self.flattened {
+            false => malformed("`source.table` is missing"),
+            true => malformed("`__table` is missing from the flattened row: set add.fields to op,table,schema,lsn"),
+        })?;
+        let schema = self.source.schema.as_deref().filter(there).or(self.source.db.as_deref().filter(there));
+        Ok(schema.map_or_else(|| table.to_owned(), |schema| format!("{schema}.{table}")))
+    }
+
+    /// When the change was made, as far as it is told in microseconds.
+    pub fn moment(&self) -> Option<Timestamp> {
+        let micros = self.source.nanos()?.div_euclid(1_000);
+        i64::try_from(micros).ok().map(Timestamp)
+    }
+
+    /// The place in the source's log; in PostgreSQL every change of a row has one of its own, a delete and an insert of
+    /// one key in one transaction, too. What a snapshot read at some place is older than the change at that place.
+    /// Where there is no such place, changes are ordered by their time, and a snapshot is older than all.
+    pub fn version(&self, digest: u64) -> Result<Version, Rejection> {
+        let is_read = self.operation == Operation::Read;
+        let place = self.source.place()?;
+        if let Some(place) = place
+            && (!is_read || self.source.lsn.is_some())
+        {
+            return Ok(Version { era: Version::STREAMED, order: place << 2 | i128::from(!is_read), digest });
+        }
+        let order = place.or_else(|| self.source.nanos()).ok_or_else(|| match self.flattened {
+            false => malformed("`source` tells no order: neither `lsn` nor `pos`, `change_lsn` or `ts_ms`"),
+            true => malformed("the flattened row tells no order: set add.fields to op,table,schema,lsn"),
+        })?;
+        let era = if is_read { Version::LOADED } else { Version::STREAMED };
+        Ok(Version { era, order: order << 2 | i128::from(!is_read), digest })
+    }
+}
+
+impl<'a> Parts<'a> {
+    fn read(json: &'a str) -> Result<Self, Rejection> {
+        let mut parts = Self { only_times: true, ..Self::default() };
+        let (mut status, mut count) = (None, false);
+        each(&mut Scanner::new(json), |key, scanner| {
+            parts.only_times &= HEARTBEAT.contains(&key);
+            match key {
+                "before" => raw(scanner, &mut parts.before),
+                "after" => raw(scanner, &mut parts.after),
+                "source" => raw(scanner, &mut parts.source),
+                "op" => text(scanner, &mut parts.op),
+                "status" => text(scanner, &mut status),
+                "__op" => text(scanner, &mut parts.flat_op),
+                "__deleted" => raw(scanner, &mut parts.flat_deleted),
+                _ => {
+                    count |= key == "event_count";
+                    parts.ddl |= key == "tableChanges";
+                    let (of_source, of_event) = (key.strip_prefix("__source_"), key.strip_prefix("__"));
+                    match (of_source.or(of_event), of_event.is_some_and(|name| HEARTBEAT.contains(&name))) {
+                        (Some(name), false) => parts.flat.member(name, scanner),
+                        (Some(name), true) => parts.processed.member(name, scanner),
+                        (None, _) => skip(scanner),
+                    }
+                }
+            }
+        })?;
+        let object = |json: &&str| json.starts_with('{');
+        // A flattened row may have columns of any name, `op` and `source` among them.
+        parts.has_flat = parts.flat_op.is_some() || parts.flat_deleted.is_some();
+        parts.source = parts.source.filter(object);
+        parts.op = parts.op.filter(|_| !parts.has_flat);
+        parts.before = parts.before.filter(object);
+        parts.after = parts.after.filter(object);
+        if parts.flat.nanos().is_none() {
+            let Origin { ts_ms, ts_us, ts_ns, .. } = parts.processed;
+            (parts.flat.ts_ms, parts.flat.ts_us, parts.flat.ts_ns) = (ts_ms, ts_us, ts_ns);
+        }
+        parts.boundary = count && matches!(status.as_deref(), Some("BEGIN" | "END"));
+        parts.only_times &= json.trim_ascii_end().len() > 2;
+        Ok(parts)
+    }
+
+    fn flat_operation(&self) -> Result<Operation, Rejection> {
+        if self.flat_deleted.is_some_and(|deleted| deleted.trim_matches('"') == "true") {
+            return Ok(Operation::Delete);
+        }
+        match self.flat_op.as_deref() {
+            None | Some("c" | "u") => Ok(Operation::Write),
+            Some("r") => Ok(Operation::Read),
+            Some("d") => Ok(Operation::Delete),
+            Some(other) => Err(unknown("__op", other)),
+        }
+    }
+}
+
+impl<'a> Origin<'a> {
+    fn read(json: &'a str) -> Result<Self, Rejection> {
+        let mut origin = Self::default();
+        each(&mut Scanner::new(json), |key, scanner| origin.member(key, scanner))?;
+        Ok(origin)
+    }
+
+    fn member(&mut self, key: &str, scanner: &mut Scanner<'a>) -> Result<(), Rejection> {
+        match key {
+            "schema" => text(scanner, &mut self.schema),
+            "db" => text(scanner, &mut self.db),
+            "table" => text(scanner, &mut self.table),
+            "file" => text(scanner, &mut self.file),
+            "change_lsn" => text(scanner, &mut self.change_lsn),
+            "lsn" => number(scanner, &mut self.lsn),
+            "pos" => number(scanner, &mut self.pos),
+            "row" => number(scanner, &mut self.row),
+            "event_serial_no" => number(scanner, &mut self.event_serial_no),
+            "ts_ms" => number(scanner, &mut self.ts_ms),
+            "ts_us" => number(scanner, &mut self.ts_us),
+            "ts_ns" => number(scanner, &mut self.ts_ns),
+            _ => skip(scanner),
+        }
+    }
+
+    /// The place in the log of PostgreSQL, SQL Server or MySQL, as one number.
+    fn place(&self) -> Result<Option<i128>, Rejection> {
+        let place = match (self.lsn, &self.change_lsn, &self.file) {
+            (Some(lsn), _, _) => lsn.parse().ok().map(|lsn: u64| i128::from(lsn)),
+            (None, Some(change), _) => self.sql_server_place(change),
+            (None, None, Some(file)) => self.mysql_place(file),
+            (None, None, None) => return Ok(None),
+        };
+        place.map(Some).ok_or_else(|| malformed("the place in the source's log cannot be read"))
+    }
+
+    /// `00000027:00000758:0005`, three numbers in hexadecimal that ascend along the log, and an event's place behind
+    /// it. A row is locked until its change is committed, so that this is the order of its changes, too.
+    fn sql_server_place(&self, change: &str) -> Option<i128> {
+        let mut parts = change.split(':');
+        let mut part = |digits: usize| {
+            let part = parts.next().filter(|part| part.len() == digits)?;
+            u32::from_str_radix(part, 16).ok().map(i128::from)
+        };
+        let (file, block, slot) = (part(8)?, part(8)?, part(4)?);
+        let serial: u32 = self.event_serial_no.map_or(Some(0), |serial| serial.parse().ok())?;
+        Some((file << 48 | block << 16 | slot) << 32 | i128::from(serial)).filter(|_| parts.next().is_none())
+    }
+
+    /// The number that the log file's name ends in, the place in the file, and the row's place in its event.
+    fn mysql_place(&self, file: &str) -> Option<i128> {
+        let number: u32 = file.rsplit('.').next()?.parse().ok().filter(|number| *number < 1 << 28)?;
+        let pos: u64 = self.pos?.parse().ok()?;
+        let row: u32 = self.row.map_or(Some(0), |row| row.parse().ok())?;
+        Some((i128::from(number) << 64 | i128::from(pos)) << 32 | i128::from(row))
+    }
+
+    /// The time of the change in nanoseconds, as finely as it is told.
+    fn nanos(&self) -> Option<i128> {
+        let scaled = |told: Option<&str>, unit: i128| told?.parse::<i64>().ok().map(|told| i128::from(told) * unit);
+        scaled(self.ts_ns, 1).or_else(|| scaled(self.ts_us, 1_000)).or_else(|| scaled(self.ts_ms, 1_000_000))
+    }
+}
+
+/// A number, which may be written as a text; nothing where a null stands.
+fn number<'a>(scanner: &mut Scanner<'a>, into: &mut Option<&'a str>) -> Result<(), Rejection> {
+    *into = Some(scanner.skip()?.trim_matches('"')).filter(|told| *told != "null");
+    Ok(())
+}
+
+fn unknown(what: &str, told: &str) -> Rejection {
+    malformed(format!("`{what}` is {:?}", told.chars().take(20).collect::<String>()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn version(op: &str, source: &str) -> Result<Version, Rejection> {
+        let json =
+            format!(r#"{{"before":{{"id":1}},"after":{{"id":1}},"source":{{"table":"t",{source}}},"op":"{op}"}}"#);
+        Event::read(&json)?.ok_or_else(|| malformed("no row"))?.version(0)
+    }
+
+    #[test]
+    fn versions_order_as_the_sources_log() {
+        for (older, newer) in [
+            (("r", r#""lsn":24023128"#), ("c", r#""lsn":24023128"#)),
+            (("c", r#""lsn":24023128"#), ("r", r#""lsn":24023129,"snapshot":"incremental""#)),
+            (("u", r#""lsn":99"#), ("d", r#""lsn":"18446744073709551615""#)),
+            (("r", r#""file":"b.000009","pos":9"#), ("c", r#""file":"b.000001","pos":1"#)),
+            (("c", r#""file":"b.000009","pos":99"#), ("u", r#""file":"b.000010","pos":4"#)),
+            (("c", r#""file":"b.000009","pos":99,"row":0"#), ("u", r#""file":"b.000009","pos":99,"row":1"#)),
+            (
+                ("c", r#""change_lsn":"00000027:00000758:0005","event_serial_no":1"#),
+                ("u", r#""change_lsn":"00000027:00000758:0005","event_serial_no":2"#),
+            ),
+            (("c", r#""change_lsn":"00000027:ffffffff:ffff""#), ("u", r#""change_lsn":"00000028:00000000:0000""#)),
+            (("c", r#""ts_ms":1770593460000"#), ("u", r#""ts_ms":1770593460000,"ts_us":1770593460000001"#)),
+            (("r", r#""ts_ms":1770593460001"#), ("c", r#""ts_ms":1770593460000"#)),
+        ] {
+            let (older, newer) = (version(older.0, older.1).unwrap(), version(newer.0, newer.1).unwrap());
+            assert!(older < newer, "{older:?} {newer:?}");
+        }
+    }
+
+    #[test]
+    fn places_that_cannot_be_read_are_refused() {
+        for source in [
+            r#""lsn":-1"#,
+            r#""lsn":{}"#,
+            r#""file":"b","pos":1"#,
+            r#""file":"b.1""#,
+            r#""change_lsn":"0:1:2""#,
+            r#""change_lsn":"00000027:00000758:0005:1""#,
+            r#""txId":5"#,
+        ] {
+            assert!(version("u", source).is_err(), "{source}");
+        }
+    }
+
+    #[test]
+    fn events_without_a_row_are_told_from_what_is_no_event() {
+        for json in [
+            "null",
+            r#"{"schema":null,"payload":null}"#,
+            r#"{"op":"t","source":{}}"#,
+            r#"{"op":"m","source":{},"message":{}}"#,
+            r#"{"ts_ms":1}"#,
+            r#"{"status":"BEGIN","id":"5","event_count":null,"ts_ms":1}"#,
+            r#"{"source":{},"ddl":"CREATE TABLE t ()","tableChanges":[]}"#,
+        ] {
+            assert!(matches!(Event::read(json), Ok(None)), "{json}");
+        }
+        for json in [
+            "{}",
+            "[]",
+            "7",
+            r#"{"id":1}"#,
+            r#"{"op":"x","source":{}}"#,
+            r#"{"op":"c","source":{}}"#,
+            r#"{"op":"c","source":{},"after":[1]}"#,
+            r#"{"op":"d","source":{},"before":null}"#,
+            r#"{"op":"c","after":{"id":1}}"#,
+            r#"{"op":5,"source":{},"after":{"id":1}}"#,
+            r#"{"id":1,"__op":"x"}"#,
+        ] {
+            assert!(Event::read(json).is_err(), "{json}");
+        }
+    }
+
+    #[test]
+    fn flattened_rows_tell_table_and_order_or_are_refused() {
+        let event = |json| Event::read(json).unwrap().unwrap();
+        assert!(
+            is_metadata("__source_ts_ms") && is_metadata("__lsn") && !is_metadata("__column") && !is_metadata("op")
+        );
+        let told = event(r#"{"id":1,"op":"x","__op":"u","__table":"t","__schema":"s","__lsn":7,"__deleted":"false"}"#);
+        assert_eq!((told.table_name().unwrap().as_str(), told.operation), ("s.t", Operation::Write));
+        assert_eq!(told.version(0).unwrap().order, 7 << 2 | 1);
+        assert_eq!(event(r#"{"id":1,"__deleted":"true","__source_ts_ms":5}"#).operation, Operation::Delete);
+        let times = event(r#"{"id":1,"__op":"c","__ts_us":9000,"__source_ts_ms":5,"__ts_ms":9}"#);
+        assert_eq!(times.moment(), Some(Timestamp(5_000)));
+        assert!(event(r#"{"id":1,"__op":"c"}"#).table_name().is_err());
+        assert!(event(r#"{"id":1,"__op":"c","__table":"t"}"#).version(0).is_err());
+    }
+}

@@ -1,0 +1,336 @@
+//! What the values of Debezium's columns mean, by the schema beside them:
+//! <https://debezium.io/documentation/reference/stable/connectors/postgresql.html#postgresql-data-types>.
+//!
+//! A date becomes a `date`, a date with a time a `timestamptz` (one without a zone is taken as UTC), a time of day a
+//! text. Without a schema a value is what its JSON is.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+use super::super::members::{each, raw, skip, text};
+use super::super::replica::plain;
+use super::super::scan::Scanner;
+use crate::change::Value;
+use crate::decimal::{Decimal, from_twos_complement};
+use crate::field::{Field, Fields};
+use crate::rejection::Rejection;
+use crate::timestamp::{Timestamp, date_to_postgres};
+
+const NANOS_PER_DAY: i64 = 86_400 * 1_000_000_000;
+
+/// What the values of a column mean.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Semantic {
+    /// What their JSON is; and the type of a key's column.
+    Plain(Option<&'static str>),
+    /// Base64 of a binary number, with the scale that the schema tells.
+    Decimal {
+        /// Digits behind the point; `None` where the schema tells none.
+        scale: Option<i64>,
+    },
+    /// `{"scale": …, "value": …}`
+    VariableDecimal,
+    /// Days since 1970.
+    Date,
+    /// A moment, in units of so many nanoseconds since 1970.
+    Moment {
+        /// The unit.
+        nanos: i64,
+    },
+    /// A moment in ISO 8601.
+    Zoned,
+    /// A time of day, in units of so many nanoseconds.
+    Time {
+        /// The unit.
+        nanos: i64,
+    },
+    /// JSON in a text.
+    Json,
+    /// Base64.
+    Bytes,
+}
+
+/// For the message about a value that is none.
+impl fmt::Display for Semantic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Plain(_) => "value",
+            Self::Decimal { .. } | Self::VariableDecimal => "decimal number with a scale from 0 to 16383",
+            Self::Date => "date that PostgreSQL can hold",
+            Self::Moment { .. } | Self::Zoned => "time in whole microseconds that PostgreSQL can hold",
+            Self::Time { .. } => "time of day",
+            Self::Json => "JSON",
+            Self::Bytes => "base64",
+        })
+    }
+}
+
+/// The meanings of a table's columns.
+#[derive(Default, Debug)]
+pub struct Types(Vec<(String, Semantic)>);
+
+/// A field of a schema.
+#[derive(Default)]
+struct Declared<'a> {
+    kind: Option<Cow<'a, str>>,
+    name: Option<Cow<'a, str>>,
+    field: Option<Cow<'a, str>>,
+    scale: Option<Cow<'a, str>>,
+    fields: Option<&'a str>,
+}
+
+impl Types {
+    /// Reads the schema of an envelope, or of a row.
+    pub fn read(schema: &str) -> Result<Self, Rejection> {
+        let Some(fields) = Declared::read(&mut Scanner::new(schema))?.fields else { return Ok(Self::default()) };
+        let declared = declared(fields)?;
+        let of_images = |field: &&Declared<'_>| matches!(field.field.as_deref(), Some("before" | "after"));
+        let enveloped = declared.iter().any(|field| field.field.as_deref() == Some("op"));
+        let row = declared.iter().filter(of_images).find_map(|field| field.fields).filter(|_| enveloped);
+        let declared = row.map_or(Ok(declared), self::declared)?;
+        let typed = |field: &Declared<'_>| Some((field.field.as_deref()?.to_owned(), field.semantic()));
+        Ok(Self(declared.iter().filter_map(typed).collect()))
+    }
+
+    /// What the values of a column mean.
+    pub fn of(&self, column: &str) -> &Semantic {
+        self.0.iter().find(|(name, _)| name == column).map_or(&Semantic::Plain(None), |(_, semantic)| semantic)
+    }
+
+    /// The type of a column that is part of a key.
+    pub fn sql_type(&self, column: &str) -> Option<&'static str> {
+        match self.of(column) {
+            Semantic::Plain(sql_type) => *sql_type,
+            Semantic::Decimal { .. } | Semantic::VariableDecimal => Some("numeric"),
+            Semantic::Date => Some("date"),
+            Semantic::Moment { .. } | Semantic::Zoned => Some("timestamptz"),
+            Semantic::Time { .. } => Some("text"),
+            Semantic::Json => Some("jsonb"),
+            Semantic::Bytes => Some("bytea"),
+        }
+    }
+}
+
+fn declared(fields: &str) -> Result<Vec<Declared<'_>>, Rejection> {
+    let mut declared = Vec::new();
+    Scanner::new(fields).each_element(|scanner| {
+        declared.push(Declared::read(scanner)?);
+        Ok::<(), Rejection>(())
+    })?;
+    Ok(declared)
+}
+
+impl<'a> Declared<'a> {
+    fn read(scanner: &mut Scanner<'a>) -> Result<Self, Rejection> {
+        let mut declared = Self::default();
+        each(scanner, |key, scanner| match key {
+            "type" => text(scanner, &mut declared.kind),
+            "name" => text(scanner, &mut declared.name),
+            "field" => text(scanner, &mut declared.field),
+            "fields" => raw(scanner, &mut declared.fields),
+            "parameters" if scanner.peek() == Some(b'{') => each(scanner, |key, scanner| match key {
+                "scale" => text(scanner, &mut declared.scale),
+                _ => skip(scanner),
+            }),
+            _ => skip(scanner),
+        })?;
+        Ok(declared)
+    }
+
+    fn semantic(&self) -> Semantic {
+        match self.name.as_deref() {
+            Some("org.apache.kafka.connect.data.Decimal") => {
+                Semantic::Decimal { scale: self.scale.as_deref().and_then(|scale| scale.parse().ok()) }
+            }
+            Some("io.debezium.data.VariableScaleDecimal") => Semantic::VariableDecimal,
+            Some("io.debezium.time.Date" | "org.apache.kafka.connect.data.Date") => Semantic::Date,
+            Some("io.debezium.time.Timestamp" | "org.apache.kafka.connect.data.Timestamp") => {
+                Semantic::Moment { nanos: 1_000_000 }
+            }
+            Some("io.debezium.time.MicroTimestamp") => Semantic::Moment { nanos: 1_000 },
+            Some("io.debezium.time.NanoTimestamp") => Semantic::Moment { nanos: 1 },
+            Some("io.debezium.time.ZonedTimestamp") => Semantic::Zoned,
+            Some("io.debezium.time.Time" | "org.apache.kafka.connect.data.Time") => Semantic::Time { nanos: 1_000_000 },
+            Some("io.debezium.time.MicroTime") => Semantic::Time { nanos: 1_000 },
+            Some("io.debezium.time.NanoTime") => Semantic::Time { nanos: 1 },
+            Some("io.debezium.data.Json") => Semantic::Json,
+            // Uuid, Enum, ZonedTime, Xml and the like are texts, and a type that is not known is what its JSON is.
+            Some(_) | None => self.plain(),
+        }
+    }
+
+    fn plain(&self) -> Semantic {
+        match self.kind.as_deref() {
+            Some("bytes") => Semantic::Bytes,
+            Some("int8" | "int16") => Semantic::Plain(Some("smallint")),
+            Some("int32") => Semantic::Plain(Some("integer")),
+            Some("int64") => Semantic::Plain(Some("bigint")),
+            Some("float" | "float32" | "double" | "float64") => Semantic::Plain(Some("numeric")),
+            Some("boolean") => Semantic::Plain(Some("boolean")),
+            Some("string") => Semantic::Plain(Some("text")),
+            Some(_) | None => Semantic::Plain(None),
+        }
+    }
+}
+
+impl Semantic {
+    /// The value of a column; `None` where it does not mean what it should.
+    pub fn value<'a>(&self, fields: &mut Fields, field: Field, json: &'a str) -> Result<Option<Value<'a>>, Rejection> {
+        Ok(match (self, plain(fields, field, json)?) {
+            (_, Value::Null) => Some(Value::Null),
+            (Self::Plain(_), plain) => Some(plain),
+            // A converter may be told to write numbers (`decimal.format=NUMERIC`).
+            (Self::Decimal { .. } | Self::VariableDecimal, Value::Number(number)) => Some(Value::Number(number)),
+            // What may be no number (NaN) is a text, and so is what a private number's hash became.
+            (Self::Decimal { scale }, Value::Text(text)) => scale.and_then(|scale| decimal(&text, scale)),
+            (Self::VariableDecimal, Value::Json(json)) => variable_decimal(&json)?,
+            (Self::Date, Value::Number(days)) => integer(&days)
+                .and_then(|days| i32::try_from(days).ok())
+                .filter(|days| date_to_postgres(*days).is_some())
+                .map(Value::Date),
+            (Self::Moment { nanos }, Value::Number(units)) => moment(&units, *nanos).map(Value::Time),
+            (Self::Zoned, Value::Text(text)) => Timestamp::parse(&text).map(Value::Time),
+            (Self::Time { nanos }, Value::Number(units)) => {
+                integer(&units).and_then(|units| time(units, *nanos)).map(|time| Value::Text(Cow::Owned(time)))
+            }
+            (Self::Json, Value::Text(text)) => is_json(&text).then_some(Value::Json(text)),
+            (Self::Bytes, Value::Text(text)) => {
+                STANDARD.decode(&*text).ok().map(|bytes| Value::Bytes(Cow::Owned(bytes)))
+            }
+            (
+                Self::Decimal { .. }
+                | Self::VariableDecimal
+                | Self::Date
+                | Self::Moment { .. }
+                | Self::Zoned
+                | Self::Time { .. }
+                | Self::Json
+                | Self::Bytes,
+                _,
+            ) => None,
+        })
+    }
+}
+
+fn integer(text: &str) -> Option<i64> {
+    Decimal::parse(text)?.to_integer().and_then(|whole| i64::try_from(whole).ok())
+}
+
+fn decimal(text: &str, scale: i64) -> Option<Value<'static>> {
+    from_twos_complement(&STANDARD.decode(text).ok()?, scale).map(|number| Value::Number(Cow::Owned(number)))
+}
+
+fn variable_decimal(json: &str) -> Result<Option<Value<'static>>, Rejection> {
+    if !json.starts_with('{') {
+        return Ok(None);
+    }
+    let (mut scale, mut unscaled) = (None, None);
+    each(&mut Scanner::new(json), |key, scanner| match key {
+        "scale" => raw(scanner, &mut scale),
+        "value" => text(scanner, &mut unscaled),
+        _ => skip(scanner),
+    })?;
+    Ok(scale.and_then(integer).zip(unscaled).and_then(|(scale, unscaled)| decimal(&unscaled, scale)))
+}
+
+/// A moment within PostgreSQL's range, where it is one of whole microseconds.
+fn moment(units: &str, nanos: i64) -> Option<Timestamp> {
+    let nanos = i128::from(integer(units)?) * i128::from(nanos);
+    let micros = (nanos % 1_000 == 0).then(|| i64::try_from(nanos / 1_000).ok())?.map(Timestamp)?;
+    // The range's ends are where moving by nothing moves.
+    Some(micros).filter(|moment| moment.saturating_add(0) == *moment)
+}
+
+/// `10:00:00.000001`, with as many digits behind the point as are needed; PostgreSQL's day ends at 24:00:00.
+fn time(units: i64, nanos: i64) -> Option<String> {
+    let nanos = units.checked_mul(nanos).filter(|nanos| (0..=NANOS_PER_DAY).contains(nanos))?;
+    let (seconds, fraction) = (nanos / 1_000_000_000, nanos % 1_000_000_000);
+    let clock = format!("{:02}:{:02}:{:02}", seconds / 3_600, seconds / 60 % 60, seconds % 60);
+    let fraction = format!("{fraction:09}");
+    let digits = fraction.trim_end_matches('0');
+    Some(if digits.is_empty() { clock } else { format!("{clock}.{digits}") })
+}
+
+fn is_json(text: &str) -> bool {
+    let mut scanner = Scanner::new(text);
+    scanner.skip().is_ok() && scanner.end().is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::names::Naming;
+
+    fn read(field: &str, json: &str) -> String {
+        let schema = format!(
+            r#"{{"type":"struct","fields":[{{"field":"before","type":"struct","fields":[{{"field":"x",{field}}}]}},{{"field":"op","type":"string"}}]}}"#
+        );
+        let types = Types::read(&schema).unwrap();
+        let mut fields = Fields::new(Naming::Snake);
+        let value = types.of("x").value(&mut fields, Field::ROOT, json).unwrap();
+        value.map_or_else(|| "refused".to_owned(), |value| format!("{value:?}"))
+    }
+
+    #[test]
+    fn values_are_what_the_schema_says() {
+        let decimal = r#""type":"bytes","name":"org.apache.kafka.connect.data.Decimal","parameters":{"scale":"2"}"#;
+        for (field, json, value) in [
+            (decimal, r#""AOfY""#, r#"Number("593.52")"#),
+            (decimal, r#""/w==""#, r#"Number("-0.01")"#),
+            (decimal, "12.5", r#"Number("12.5")"#),
+            (decimal, r#""no base64""#, "refused"),
+            (decimal, "true", "refused"),
+            (decimal, "null", "Null"),
+            (r#""type":"bytes","name":"org.apache.kafka.connect.data.Decimal""#, r#""AQ==""#, "refused"),
+            (
+                r#""name":"io.debezium.data.VariableScaleDecimal""#,
+                r#"{"scale":3,"value":"BNI="}"#,
+                r#"Number("1.234")"#,
+            ),
+            (r#""name":"io.debezium.data.VariableScaleDecimal""#, r#"{"scale":-3,"value":"BNI="}"#, "refused"),
+            (r#""name":"io.debezium.data.VariableScaleDecimal""#, r#"{"scale":99999999999,"value":"BNI="}"#, "refused"),
+            (r#""name":"io.debezium.data.VariableScaleDecimal""#, r#"{"value":"BNI="}"#, "refused"),
+            (r#""name":"io.debezium.data.VariableScaleDecimal""#, "[1]", "refused"),
+            (r#""name":"io.debezium.time.Date""#, "20492", "Date(20492)"),
+            (r#""name":"io.debezium.time.Date""#, "2147483647", "refused"),
+            (r#""name":"io.debezium.time.Timestamp""#, "1770593460123", "Time(Timestamp(1770593460123000))"),
+            (r#""name":"io.debezium.time.MicroTimestamp""#, "-1", "Time(Timestamp(-1))"),
+            (r#""name":"io.debezium.time.MicroTimestamp""#, "9223372036832400000", "refused"),
+            (r#""name":"io.debezium.time.NanoTimestamp""#, "1000", "Time(Timestamp(1))"),
+            (r#""name":"io.debezium.time.NanoTimestamp""#, "1001", "refused"),
+            (
+                r#""name":"io.debezium.time.ZonedTimestamp""#,
+                r#""1970-01-01T01:00:00.5+01:00""#,
+                "Time(Timestamp(500000))",
+            ),
+            (r#""name":"io.debezium.time.ZonedTimestamp""#, r#""infinity""#, "refused"),
+            (r#""name":"io.debezium.time.Time""#, "36000001", r#"Text("10:00:00.001")"#),
+            (r#""name":"io.debezium.time.MicroTime""#, "86400000000", r#"Text("24:00:00")"#),
+            (r#""name":"io.debezium.time.NanoTime""#, "-1", "refused"),
+            (r#""name":"io.debezium.time.NanoTime""#, "9223372036854775807", "refused"),
+            (r#""name":"io.debezium.data.Json""#, r#""{\"a\":1}""#, r#"Json("{\"a\":1}")"#),
+            (r#""name":"io.debezium.data.Json""#, r#""{\"a\":1""#, "refused"),
+            (r#""type":"bytes""#, r#""AP8=""#, "Bytes([0, 255])"),
+            (r#""type":"bytes""#, "1", "refused"),
+            (r#""type":"string","name":"io.debezium.data.Uuid""#, r#""a-b""#, r#"Text("a-b")"#),
+            (r#""type":"array","items":{"type":"int32"}"#, "[1,2]", r#"Json("[1,2]")"#),
+            (r#""type":"int64""#, "9223372036854775807", r#"Number("9223372036854775807")"#),
+        ] {
+            assert_eq!(read(field, json), value, "{field} {json}");
+        }
+    }
+
+    #[test]
+    fn a_row_without_an_envelope_has_its_own_schema() {
+        let schema = r#"{"type":"struct","fields":[{"field":"after","type":"int64"},{"field":"day","type":"int32","name":"io.debezium.time.Date"}]}"#;
+        let types = Types::read(schema).unwrap();
+        let told = (types.sql_type("after"), types.sql_type("day"), types.sql_type("other"));
+        assert_eq!(told, (Some("bigint"), Some("date"), None));
+        for schema in ["7", "[]", r#"{"fields":7}"#, r#"{"fields":[7]}"#] {
+            assert!(Types::read(schema).is_err(), "{schema}");
+        }
+    }
+}

@@ -1,0 +1,508 @@
+//! Changes of relational tables, by AWS DMS:
+//! <https://docs.aws.amazon.com/dms/latest/userguide/CHAP_Target.Kinesis.html>.
+//!
+//! A data record tells the whole row: a column that it leaves out is NULL (DMS leaves NULLs out unless the target's
+//! `IncludeNullAndEmpty` is set). Control records tell the table's key and change nothing: what is dropped at the
+//! source stays here. The before-image is read where it has its default name, `before-image`, or stands in `BI_`
+//! columns.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::malformed;
+use super::members::{copy, each, push, raw, rewrite, skip, text};
+use super::replica::{KeyColumn, Known, Page, Replica, guarded, plain, redact_column};
+use super::scan::Scanner;
+use crate::change::Version;
+use crate::config::Source;
+use crate::field::{Field, Fields};
+use crate::record::Record;
+use crate::rejection::Rejection;
+use crate::spec::{Merge, TableId, Tables};
+use crate::timestamp::Timestamp;
+
+/// Where a `map-record-to-document` rule puts the columns.
+const DOCUMENT: &str = "_doc";
+
+/// What a transformation rule puts before the names of a before-image's columns.
+const BEFORE: &str = "BI_";
+
+/// DMS's own tables begin with this; their `schema-name` is empty.
+const OWN_TABLES: &str = "awsdms_";
+
+/// Bits of an order below the microsecond: the change's place in its transaction.
+const PLACE_BITS: u32 = 64;
+
+/// The tables of a DMS task.
+#[derive(Debug)]
+pub struct Dms {
+    replica: Replica,
+    /// The keys that control records have told, by table.
+    keys: HashMap<String, Vec<(String, Option<&'static str>)>>,
+}
+
+/// A record, its images still untouched.
+#[derive(Default)]
+struct Parts<'a> {
+    data: Option<&'a str>,
+    before: Option<&'a str>,
+    control: Option<&'a str>,
+    record_type: Option<Cow<'a, str>>,
+    operation: Option<Cow<'a, str>>,
+    schema: Option<Cow<'a, str>>,
+    table: Option<Cow<'a, str>>,
+    timestamp: Option<Cow<'a, str>>,
+    committed: Option<Cow<'a, str>>,
+    place: Option<&'a str>,
+}
+
+/// What a data record says of its row.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Operation {
+    /// It was there when the full load came by.
+    Load,
+    /// It was inserted or updated.
+    Write,
+    /// It was deleted.
+    Delete,
+}
+
+/// A row: its columns, and what some of them were before.
+struct Image<'a> {
+    columns: Vec<(Cow<'a, str>, &'a str)>,
+    before: Vec<(Cow<'a, str>, &'a str)>,
+}
+
+impl Dms {
+    /// The tables of a source.
+    pub fn new(source: &Source) -> Self {
+        Self { replica: Replica::new(source, "DMS table", Merge::Row), keys: HashMap::new() }
+    }
+
+    /// Remembers the key that a control record tells. What is wrong with the record, [`Self::document`] will say.
+    pub fn learn(&mut self, bytes: &[u8]) {
+        // Looked for before anything is parsed: nearly all records are data.
+        if memchr::memmem::find(bytes, b"\"table-def\"").is_none() {
+            return;
+        }
+        let Some(Ok(parts)) = str::from_utf8(bytes).ok().map(Parts::read) else { return };
+        if let (Ok(true), Ok(name), Some(Ok(key))) =
+            (parts.is_control(), parts.table_name(), parts.control.map(primary_key))
+            && !key.is_empty()
+        {
+            self.keys.insert(name, key);
+        }
+    }
+
+    /// Appends the changes that a record tells: one, or two where a row's key has changed.
+    pub fn document<'a>(
+        &mut self,
+        index: usize,
+        record: &Record,
+        json: &'a str,
+        page: &mut Page<'_, 'a>,
+    ) -> Result<(), Rejection> {
+        let parts = Parts::read(json)?;
+        if parts.is_control()? {
+            page.changes.control.push(index);
+            return Ok(());
+        }
+        let operation = parts.operation()?;
+        let known = self.known(&parts, page.fields, page.tables)?;
+        let version = parts.version(operation, json)?;
+        let at = parts.moment().unwrap_or(record.arrival);
+        let image = Image::read(&parts)?;
+        match operation {
+            Operation::Delete => self.delete(known, index, version, at, &image.columns, page),
+            Operation::Load => self.put(known, index, version, &image, page),
+            Operation::Write => {
+                if image.key_changed(known, page) {
+                    // Older than the put by the order's last bit: where the key is not known yet and turns out to be
+                    // the same, the put is what counts.
+                    let version = Version { order: version.order - 1, ..version };
+                    self.delete(known, index, version, at, &image.old(), page)?;
+                }
+                self.put(known, index, version, &image, page)
+            }
+        }
+    }
+
+    fn known(&mut self, parts: &Parts<'_>, fields: &mut Fields, tables: &mut Tables) -> Result<Known, Rejection> {
+        let name = parts.table_name()?;
+        let key = self.keys.get(&name).map(Vec::as_slice).unwrap_or_default();
+        let key: Vec<KeyColumn<'_>> =
+            key.iter().map(|(name, sql_type)| KeyColumn { name, sql_type: *sql_type }).collect();
+        self.replica.table(&name, &key, fields, tables)
+    }
+
+    fn put<'a>(
+        &self,
+        known: Known,
+        index: usize,
+        version: Version,
+        image: &Image<'a>,
+        page: &mut Page<'_, 'a>,
+    ) -> Result<(), Rejection> {
+        let start = page.changes.values.len();
+        columns(&image.columns, known.node, page)?;
+        self.replica.put(known, index, version, start, page);
+        Ok(())
+    }
+
+    fn delete<'a>(
+        &self,
+        known: Known,
+        index: usize,
+        version: Version,
+        at: Timestamp,
+        row: &[(Cow<'a, str>, &'a str)],
+        page: &mut Page<'_, 'a>,
+    ) -> Result<(), Rejection> {
+        let start = page.changes.values.len();
+        columns(row, known.node, page)?;
+        self.replica.delete(known, index, version, at, start, page);
+        Ok(())
+    }
+
+    /// Takes a table's key from elsewhere than its records.
+    pub fn learn_key(
+        &mut self,
+        table: &str,
+        key: &[(String, Option<&'static str>)],
+        fields: &mut Fields,
+        tables: &mut Tables,
+    ) -> Result<(), Rejection> {
+        self.replica.learn_key(table, key, fields, tables)
+    }
+
+    /// The table that the source calls `name`, if it has been met.
+    pub fn table(&self, name: &str) -> Option<TableId> {
+        self.replica.known(name)
+    }
+
+    /// The record again, without its private columns. The key's value in the metadata goes wherever a column is
+    /// private, for it may be that one; and what is neither row nor metadata is left out.
+    pub fn redact(&mut self, json: &str, fields: &mut Fields, tables: &mut Tables) -> Result<String, Rejection> {
+        let parts = Parts::read(json)?;
+        if parts.is_control()? && parts.data.is_none() && parts.before.is_none() {
+            return Ok(json.to_owned());
+        }
+        let node = self.known(&parts, fields, tables)?.node;
+        let mut out = String::with_capacity(json.len());
+        let mut scanner = Scanner::new(json);
+        rewrite(&mut scanner, &mut out, &mut |key, scanner, out| match key {
+            "control" => copy(scanner, out),
+            "metadata" => rewrite(scanner, out, &mut |key, scanner, out| match key {
+                "partition-key-value" if fields.private_within(node) => {
+                    skip(scanner)?;
+                    push(out, "null")
+                }
+                _ => copy(scanner, out),
+            }),
+            _ if scanner.peek() == Some(b'{') => redact_columns(scanner, node, fields, out),
+            _ => {
+                skip(scanner)?;
+                push(out, "null")
+            }
+        })?;
+        scanner.end()?;
+        Ok(out)
+    }
+}
+
+impl<'a> Parts<'a> {
+    fn read(json: &'a str) -> Result<Self, Rejection> {
+        let mut parts = Self::default();
+        let mut scanner = Scanner::new(json);
+        each(&mut scanner, |key, scanner| match key {
+            "data" => raw(scanner, &mut parts.data),
+            "before-image" => raw(scanner, &mut parts.before),
+            "control" => raw(scanner, &mut parts.control),
+            "metadata" => each(scanner, |key, scanner| match key {
+                "record-type" => text(scanner, &mut parts.record_type),
+                "operation" => text(scanner, &mut parts.operation),
+                "schema-name" => text(scanner, &mut parts.schema),
+                "table-name" => text(scanner, &mut parts.table),
+                "timestamp" => text(scanner, &mut parts.timestamp),
+                "commit-timestamp" => text(scanner, &mut parts.committed),
+                "transaction-record-id" => raw(scanner, &mut parts.place),
+                _ => skip(scanner),
+            }),
+            _ => skip(scanner),
+        })?;
+        scanner.end()?;
+        let object = |image: &&str| image.starts_with('{');
+        parts.data = parts.data.filter(object);
+        parts.before = parts.before.filter(object);
+        Ok(parts)
+    }
+
+    /// Whether the record concerns the task and no row: a control record, or one of DMS's own tables.
+    fn is_control(&self) -> Result<bool, Rejection> {
+        match self.record_type.as_deref() {
+            Some("control") => Ok(true),
+            Some("data") => Ok(self.table.as_deref().is_some_and(|table| table.starts_with(OWN_TABLES))),
+            Some(other) => Err(unknown("metadata.record-type", other)),
+            None => Err(malformed("metadata.record-type is missing")),
+        }
+    }
+
+    fn operation(&self) -> Result<Operation, Rejection> {
+        match self.operation.as_deref() {
+            Some("load") => Ok(Operation::Load),
+            Some("insert" | "update") => Ok(Operation::Write),
+            Some("delete") => Ok(Operation::Delete),
+            Some(other) => Err(unknown("metadata.operation", other)),
+            None => Err(malformed("metadata.operation is missing")),
+        }
+    }
+
+    /// `schema-name.table-name`.
+    fn table_name(&self) -> Result<String, Rejection> {
+        let table = self.table.as_deref().filter(|table| !table.is_empty());
+        let table = table.ok_or_else(|| malformed("metadata.table-name is missing"))?;
+        let schema = self.schema.as_deref().filter(|schema| !schema.is_empty());
+        Ok(schema.map_or_else(|| table.to_owned(), |schema| format!("{schema}.{table}")))
+    }
+
+    /// When the change was made, where the record tells it.
+    fn moment(&self) -> Option<Timestamp> {
+        Timestamp::parse(self.committed.as_deref().or(self.timestamp.as_deref())?)
+    }
+
+    /// Changes are ordered by their commit and their place in the transaction, where the task has
+    /// `IncludeTransactionDetails`. Without it there is only the moment at which DMS wrote the record: within one
+    /// microsecond the order of two changes is that of their digests, which is no order of the source's, only the same
+    /// for everyone. What was loaded is older.
+    fn version(&self, operation: Operation, json: &str) -> Result<Version, Rejection> {
+        let told = match (operation, &self.committed) {
+            (Operation::Load, _) | (_, None) => self.timestamp.as_deref(),
+            (Operation::Write | Operation::Delete, Some(committed)) => Some(&**committed),
+        };
+        let moment = told.and_then(Timestamp::parse);
+        let moment = moment.ok_or_else(|| malformed("the metadata's timestamp is missing, or no time"))?;
+        let digest = xxh3_64(json.trim_ascii().as_bytes());
+        if operation == Operation::Load {
+            return Ok(Version { era: Version::LOADED, order: i128::from(moment.0), digest });
+        }
+        let place =
+            self.committed.as_ref().and(self.place).map_or(Some(0), |place| place.trim_matches('"').parse().ok());
+        let place: u32 = place.ok_or_else(|| malformed("metadata.transaction-record-id is no number of 32 bits"))?;
+        // The last bit is for the delete of a key that has changed.
+        let order = (i128::from(moment.0) << PLACE_BITS) + (i128::from(place) << 1) + 1;
+        Ok(Version { era: Version::STREAMED, order, digest })
+    }
+}
+
+impl<'a> Image<'a> {
+    fn read(parts: &Parts<'a>) -> Result<Self, Rejection> {
+        let row = parts.data.or(parts.before).ok_or_else(|| malformed("data is missing"))?;
+        let (mut all, mut before) = (Vec::new(), Vec::new());
+        members(row, &mut all)?;
+        parts.before.map(|image| members(image, &mut before)).transpose()?;
+        let is_before: Vec<bool> = all.iter().map(|(name, _)| old_name(name, &all).is_some()).collect();
+        let mut columns = Vec::with_capacity(all.len());
+        for ((name, json), is_before) in all.into_iter().zip(is_before) {
+            match (is_before, name.strip_prefix(BEFORE)) {
+                (true, Some(bare)) => before.push((Cow::Owned(bare.to_owned()), json)),
+                (true | false, _) => columns.push((name, json)),
+            }
+        }
+        Ok(Self { columns, before })
+    }
+
+    /// Whether a column of the key was something else before. Where the key is not known yet, any column may be one.
+    fn key_changed(&self, known: Known, page: &Page<'_, '_>) -> bool {
+        let key: Vec<&str> =
+            page.tables.get(known.table).key_columns().filter_map(|c| c.field).map(|f| page.fields.key(f)).collect();
+        self.before.iter().any(|(name, was)| {
+            let changed = || self.columns.iter().any(|(column, is)| column == name && is != was);
+            (key.is_empty() || key.contains(&&**name)) && changed()
+        })
+    }
+
+    /// The row as it was, as far as the record tells.
+    fn old(&self) -> Vec<(Cow<'a, str>, &'a str)> {
+        let was = |name: &str| self.before.iter().find(|(column, _)| column == name).map(|(_, json)| *json);
+        self.columns.iter().map(|(name, json)| (name.clone(), was(name).unwrap_or(json))).collect()
+    }
+}
+
+/// The column whose former value `name` holds: that column stands beside it.
+fn old_name<'n>(name: &'n str, all: &[(Cow<'_, str>, &str)]) -> Option<&'n str> {
+    name.strip_prefix(BEFORE).filter(|bare| all.iter().any(|(other, _)| other == bare))
+}
+
+/// Appends the members of a row, those of its document among them.
+fn members<'a>(image: &'a str, into: &mut Vec<(Cow<'a, str>, &'a str)>) -> Result<(), Rejection> {
+    let mut scanner = Scanner::new(image);
+    scanner.enter_object()?;
+    let mut first = true;
+    while let Some(name) = scanner.key(first)? {
+        first = false;
+        let json = scanner.skip()?;
+        if name == DOCUMENT && json.starts_with('{') {
+            members(json, into)?;
+        } else {
+            into.push((name, json));
+        }
+    }
+    Ok(())
+}
+
+fn columns<'a>(row: &[(Cow<'a, str>, &'a str)], node: Field, page: &mut Page<'_, 'a>) -> Result<(), Rejection> {
+    let mut before = None;
+    for (name, json) in row {
+        let field = page.fields.child_after(node, before, name);
+        before = Some(field);
+        let stored = guarded(page.fields, field, json, says_nothing, |fields| plain(fields, field, json))?;
+        page.changes.values.extend(stored.map(|value| (field, value)));
+    }
+    Ok(())
+}
+
+fn says_nothing(json: &str) -> bool {
+    json == "null"
+}
+
+fn redact_columns(
+    scanner: &mut Scanner<'_>,
+    node: Field,
+    fields: &mut Fields,
+    out: &mut String,
+) -> Result<(), Rejection> {
+    let mut comma = '{';
+    each(scanner, |key, scanner| {
+        if key == DOCUMENT && scanner.peek() == Some(b'{') {
+            out.push(std::mem::replace(&mut comma, ','));
+            out.push_str("\"_doc\":");
+            return redact_columns(scanner, node, fields, out);
+        }
+        // A former value is as private as the one that came after it.
+        let own = fields.child(node, key);
+        let field = match key.strip_prefix(BEFORE) {
+            Some(bare) if fields.privacy(own).is_none() => fields.child(node, bare),
+            Some(_) | None => own,
+        };
+        redact_column((key, field), scanner, fields, says_nothing, (&mut comma, &mut *out))
+    })?;
+    push(out, if comma == '{' { "{}" } else { "}" })
+}
+
+/// The columns of the key, and the types that they get where the table is made.
+fn primary_key(control: &str) -> Result<Vec<(String, Option<&'static str>)>, Rejection> {
+    let mut types = HashMap::new();
+    let mut key = Vec::new();
+    each(&mut Scanner::new(control), |member, scanner| match member {
+        "table-def" => each(scanner, |member, scanner| match member {
+            "columns" => each(scanner, |name, scanner| {
+                let mut told = None;
+                each(scanner, |member, scanner| match member {
+                    "type" => text(scanner, &mut told),
+                    _ => skip(scanner),
+                })?;
+                types.insert(name.to_owned(), told.as_deref().and_then(sql_type));
+                Ok(())
+            }),
+            "primary-key" => scanner.each_element(|scanner| {
+                key.push(scanner.text()?.into_owned());
+                Ok(())
+            }),
+            _ => skip(scanner),
+        }),
+        _ => skip(scanner),
+    })?;
+    let typed = |name: String| {
+        let sql_type = types.get(&name).copied().flatten();
+        (name, sql_type)
+    };
+    Ok(key.into_iter().map(typed).collect())
+}
+
+/// The type of a key's column, by DMS's own: one that holds every value which DMS may write, exactly.
+fn sql_type(told: &str) -> Option<&'static str> {
+    match told {
+        "INT8" | "UINT8" | "INT16" => Some("smallint"),
+        "UINT16" | "INT32" => Some("integer"),
+        "UINT32" | "INT64" => Some("bigint"),
+        // A float's text may have more digits than PostgreSQL's floats give back.
+        "UINT64" | "NUMERIC" | "REAL4" | "REAL8" => Some("numeric"),
+        "BOOLEAN" => Some("boolean"),
+        "DATE" => Some("date"),
+        "DATETIME" => Some("timestamptz"),
+        // Bytes come as a text whose encoding (base64, hexadecimal) is the endpoint's setting; a time has its zone, or
+        // none.
+        "STRING" | "WSTRING" | "CLOB" | "NCLOB" | "BYTES" | "BLOB" | "TIME" => Some("text"),
+        _ => None,
+    }
+}
+
+fn unknown(what: &str, told: &str) -> Rejection {
+    malformed(format!("{what} is {:?}", told.chars().take(20).collect::<String>()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(operation: &str, more: &str) -> String {
+        format!(
+            r#"{{"data":{{"id":1}},"metadata":{{"timestamp":"2026-02-08T10:00:00.000001Z","record-type":"data","operation":"{operation}","schema-name":"public","table-name":"t"{more}}}}}"#
+        )
+    }
+
+    fn version(operation: &str, more: &str) -> Result<Version, Rejection> {
+        let json = record(operation, more);
+        let parts = Parts::read(&json)?;
+        parts.version(parts.operation()?, &json)
+    }
+
+    fn committed(at: &str, place: u32) -> Version {
+        version("update", &format!(r#","commit-timestamp":"{at}","transaction-record-id":{place}"#)).unwrap()
+    }
+
+    #[test]
+    fn versions_order_by_commit_then_by_place_and_what_was_loaded_is_older() {
+        let (early, late) = ("2026-02-08T09:00:00.000001Z", "2026-02-08T09:00:00.000002Z");
+        let versions = [
+            version("load", "").unwrap(),
+            committed(early, 1),
+            committed(early, 2),
+            committed(early, u32::MAX),
+            committed(late, 1),
+            version("insert", "").unwrap(),
+        ];
+        assert!(versions.is_sorted(), "{versions:?}");
+    }
+
+    #[test]
+    fn a_version_needs_a_time_and_a_place_that_is_a_number() {
+        let more = r#","commit-timestamp":"2026-02-08T09:00:00Z","transaction-record-id":"x""#;
+        assert!(version("update", more).is_err());
+        assert!(version("update", r#","commit-timestamp":"soon""#).is_err());
+        assert!(version("upsert", "").is_err());
+    }
+
+    #[test]
+    fn former_values_are_no_columns_and_tell_the_old_key() {
+        let json = r#"{"data":{"_doc":{"id":2,"BI_id":1,"BI_only":3,"n":null}},"before-image":{"n":5}}"#;
+        let image = Image::read(&Parts::read(json).unwrap()).unwrap();
+        let shown = |row: &[(Cow<'_, str>, &str)]| {
+            row.iter().map(|(name, json)| format!("{name}={json}")).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(shown(&image.columns), "id=2 BI_only=3 n=null");
+        assert_eq!(shown(&image.old()), "id=1 BI_only=3 n=5");
+    }
+
+    #[test]
+    fn control_records_tell_the_key_and_its_types() {
+        let control = r#"{"table-def":{"columns":{"b":{"type":"NUMERIC","precision":5},"a":{"type":"INT64"},"c":{"type":"GEO"}},
+            "primary-key":["a","b","c"]}}"#;
+        let key = primary_key(control).unwrap();
+        let key: Vec<_> = key.iter().map(|(name, sql_type)| (&**name, *sql_type)).collect();
+        assert_eq!(key, [("a", Some("bigint")), ("b", Some("numeric")), ("c", None)]);
+        assert!(primary_key(r#"{"table-def":{"primary-key":[1]}}"#).is_err());
+    }
+}

@@ -1,0 +1,139 @@
+//! Replicas of relational tables: in whatever order the changes of a row arrive, the row ends as it is at its source.
+
+use std::time::Duration;
+
+use millstream::ingest::Ingest;
+use millstream::record::Envelope;
+use millstream_tests::kinesis::{ShardRecord, event};
+
+use crate::support::{client, database, ingest, rows};
+
+const DEBEZIUM: &str = "[source.shop]\nstream = \"s\"\nformat = \"debezium\"\n";
+const DMS: &str = "[source.shop]\nstream = \"s\"\nformat = \"dms\"\n[table.item]\nsource = \"shop\"\nfrom = \"public.items\"\n\
+    key = [\"run\", \"id\"]\n";
+
+/// All orders of so many things.
+fn permutations(count: usize) -> Vec<Vec<usize>> {
+    if count == 0 {
+        return vec![Vec::new()];
+    }
+    let shorter = permutations(count - 1);
+    let with_last = |order: &Vec<usize>| {
+        (0..count).map(|at| [&order[..at], &[count - 1], &order[at..]].concat()).collect::<Vec<_>>()
+    };
+    shorter.iter().flat_map(with_last).collect()
+}
+
+/// Brings a history to as many runs of it as there are orders, each run in its own. A batch holds one change of each
+/// run, so that every change meets what the ones before it have left in the database.
+async fn in_every_order(ingest: &mut Ingest, count: usize, document: impl Fn(usize, usize) -> (String, String)) {
+    let orders = permutations(count);
+    for step in 0..count {
+        let record = |(run, order): (usize, &Vec<usize>)| {
+            let (partition_key, data) = document(run, order[step]);
+            ShardRecord { partition_key, ..ShardRecord::numbered((step * orders.len() + run) as u64, data) }
+        };
+        let records: Vec<ShardRecord> = orders.iter().enumerate().map(record).collect();
+        let envelope: Envelope = serde_json::from_slice(&event("s", "shardId-000000000000", &records)).unwrap();
+        let report = ingest.batch(&envelope, Duration::from_secs(60)).await.unwrap();
+        assert_eq!(report.counts.retry, 0, "{report}");
+    }
+}
+
+/// A Debezium event; the row's columns follow its key.
+fn debezium(run: usize, lsn: u64, op: &str, columns: &str) -> (String, String) {
+    let row = format!(r#"{{"id":{run}{columns}}}"#);
+    let (before, after) = if op == "d" { (row.as_str(), "null") } else { ("null", row.as_str()) };
+    let source = format!(r#"{{"schema":"public","table":"items","lsn":{lsn}}}"#);
+    let document = format!(r#"{{"before":{before},"after":{after},"source":{source},"op":"{op}"}}"#);
+    (format!(r#"{{"id":{run}}}"#), document)
+}
+
+#[tokio::test]
+async fn values_that_debezium_leaves_out_are_kept_whatever_the_order() {
+    let unavailable = "__debezium_unavailable_value";
+    let history = [
+        ("r", r#","name":"a","body":"first","tags":["x"]"#.to_owned()),
+        ("u", format!(r#","name":"b","body":"{unavailable}","tags":["{unavailable}"]"#)),
+        ("d", String::new()),
+        ("c", r#","name":"c","body":"second","tags":["y"]"#.to_owned()),
+        ("u", format!(r#","name":null,"body":"{unavailable}","tags":["z"]"#)),
+        ("u", format!(r#","name":"d","body":"{unavailable}","tags":["{unavailable}"]"#)),
+    ];
+    let ends = [
+        (2, vec![r#"{"body":"first","name":"b","tags":["x"],"_overflow":null}"#]),
+        (3, vec![]),
+        (4, vec![r#"{"body":"second","name":"c","tags":["y"],"_overflow":null}"#]),
+        (6, vec![r#"{"body":"second","name":"d","tags":["z"],"_overflow":null}"#]),
+    ];
+    for (count, end) in ends {
+        let url = database().await;
+        let mut ingest = ingest(DEBEZIUM, &url);
+        in_every_order(&mut ingest, count, |run, change| {
+            let (op, columns) = &history[change];
+            debezium(run, 100 + change as u64, op, columns)
+        })
+        .await;
+        let client = client(&url).await;
+        let query = "SELECT DISTINCT body, name, tags, _overflow FROM shop.items";
+        assert_eq!(rows(&client, query).await, end, "the first {count} changes");
+        let runs = rows(&client, "SELECT count(*) FROM shop.items").await;
+        let expected = if end.is_empty() { 0 } else { permutations(count).len() };
+        assert_eq!(runs, [format!(r#"{{"count":{expected}}}"#)]);
+    }
+}
+
+#[tokio::test]
+async fn rows_whose_key_changes_are_moved_whatever_the_order() {
+    let history = [
+        ("load", r#""id":1,"note":"loaded""#, "{}"),
+        ("update", r#""id":2,"note":"moved""#, r#"{"id":1}"#),
+        ("update", r#""id":2,"note":"changed""#, r#"{"id":2,"note":"moved"}"#),
+        ("insert", r#""id":1,"note":"another""#, "{}"),
+        ("update", r#""id":3,"note":"moved again""#, r#"{"id":2}"#),
+        ("delete", r#""id":1"#, "{}"),
+    ];
+    let url = database().await;
+    let mut ingest = ingest(DMS, &url);
+    in_every_order(&mut ingest, history.len(), |run, change| {
+        let (operation, columns, before) = history[change];
+        let metadata = format!(
+            r#"{{"timestamp":"2026-02-08T10:00:0{change}Z","record-type":"data","operation":"{operation}","schema-name":"public","table-name":"items"}}"#
+        );
+        let data = format!(r#"{{"run":{run},{columns}}}"#);
+        ("key".to_owned(), format!(r#"{{"data":{data},"before-image":{before},"metadata":{metadata}}}"#))
+    })
+    .await;
+    let query = "SELECT id, note, count(*) AS runs FROM shop.item GROUP BY 1, 2 ORDER BY 1, 2";
+    let found = rows(&client(&url).await, query).await;
+    assert_eq!(found, [format!(r#"{{"id":3,"note":"moved again","runs":{}}}"#, permutations(history.len()).len())]);
+}
+
+#[tokio::test]
+async fn tables_of_one_name_in_two_schemas_stay_apart_whichever_comes_first() {
+    let url = database().await;
+    let item = |schema: &str, id: usize| {
+        let source = format!(r#"{{"schema":"{schema}","table":"items","lsn":{id}}}"#);
+        let data = format!(r#"{{"after":{{"id":{id},"of":"{schema}"}},"source":{source},"op":"c"}}"#);
+        ShardRecord { partition_key: format!(r#"{{"id":{id}}}"#), ..ShardRecord::numbered(id as u64, data) }
+    };
+    let batches = [vec![item("sales", 1), item("hr", 1)], vec![item("hr", 2), item("sales", 2)], vec![item("hr", 3)]];
+    for records in batches {
+        let envelope: Envelope = serde_json::from_slice(&event("s", "shardId-000000000000", &records)).unwrap();
+        // A function that starts anew knows no table.
+        let report = ingest(DEBEZIUM, &url).batch(&envelope, Duration::from_secs(60)).await.unwrap();
+        assert_eq!(report.counts.applied, records.len() as u64, "{report}");
+    }
+    let client = client(&url).await;
+    let tables = rows(
+        &client,
+        "SELECT relname AS name FROM pg_class WHERE relkind = 'r' AND relnamespace = 'shop'::regnamespace ORDER BY 1",
+    )
+    .await;
+    assert_eq!(tables.len(), 2, "{tables:?}");
+    for (table, row) in
+        [("items", r#"{"of":"sales","count":2}"#), (&tables[1][9..tables[1].len() - 2], r#"{"of":"hr","count":3}"#)]
+    {
+        assert_eq!(rows(&client, &format!("SELECT of, count(*) FROM shop.{table} GROUP BY 1")).await, [row]);
+    }
+}
