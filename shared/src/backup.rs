@@ -32,6 +32,8 @@ struct Line<'a> {
     #[serde(borrow)]
     sequence_number: std::borrow::Cow<'a, str>,
     sub_sequence_number: u32,
+    /// The XXH3 of the document as the source sent it: versions hold it.
+    digest: u64,
     arrival: String,
     #[serde(borrow)]
     partition_key: std::borrow::Cow<'a, str>,
@@ -67,7 +69,8 @@ pub fn objects(source: &str, decoder: &mut Decoder, batch: &Batch, changes: &Cha
         let Some(payload) = decoder.redacted(record, batch.payload(record)) else { continue };
         let table = table.map_or(CONTROL.to_owned(), |table| decoder.tables.get(table).name.table.as_str().to_owned());
         let key = format!("{}{}/", table_prefix(source, &table), hour(record.arrival));
-        groups.entry(key).or_default().push(record, payload);
+        let digest = record.digest(batch.payload(record));
+        groups.entry(key).or_default().push(record, digest, &decoder.partition_key(record), payload);
     }
     groups.into_iter().map(|(folder, group)| group.object(&folder)).collect()
 }
@@ -93,7 +96,7 @@ impl Default for Group {
 }
 
 impl Group {
-    fn push(&mut self, record: &Record, payload: Vec<u8>) {
+    fn push(&mut self, record: &Record, digest: u64, partition_key: &str, payload: Vec<u8>) {
         let place = &record.place;
         // A line's end can stand between the tokens of JSON only, where a space is as good.
         let payload: Vec<u8> =
@@ -105,8 +108,9 @@ impl Group {
             shard: (&*place.shard).into(),
             sequence_number: (&*place.sequence.0).into(),
             sub_sequence_number: place.sub_sequence,
+            digest,
             arrival: record.arrival.to_string(),
-            partition_key: (&*record.partition_key).into(),
+            partition_key: partition_key.into(),
             record: document,
         };
         // Memory takes all that is written to it.
@@ -151,7 +155,7 @@ pub fn push_line(line: &[u8], from: Timestamp, to: Timestamp, batch: &mut Batch)
         arrival,
         partition_key: line.partition_key.into(),
         payload: start..batch.bytes.len(),
-        redacted: true,
+        redacted: Some(line.digest),
         fault: None,
     });
     Ok(())

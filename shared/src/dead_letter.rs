@@ -47,6 +47,8 @@ pub struct DeadLetter {
     pub payload: Payload,
     /// Whether the source's private fields are already dropped and hashed, and must not be hashed again.
     pub redacted: bool,
+    /// The XXH3 of the document as the source sent it, in hexadecimal: versions hold it.
+    pub digest: String,
     /// Why the record was refused.
     pub error: ErrorOfRecord,
     /// How often it has been tried.
@@ -197,6 +199,7 @@ impl DeadLetters {
         record: &Record,
         original: &[u8],
         payload: Option<Vec<u8>>,
+        partition_key: String,
         rejection: &Rejection,
     ) -> Draft {
         let place = &record.place;
@@ -210,9 +213,10 @@ impl DeadLetters {
                 sub_sequence_number: place.sub_sequence,
             },
             arrival: record.arrival.to_string(),
-            partition_key: record.partition_key.to_string(),
+            partition_key,
             payload: Payload::Withheld { bytes: original.len(), sha256: hex(&Sha256::digest(original)) },
             redacted: payload.is_some(),
+            digest: format!("{:016x}", record.digest(original)),
             error: ErrorOfRecord {
                 class: rejection.reason.class().to_owned(),
                 table: rejection.table.clone(),

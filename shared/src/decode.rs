@@ -15,7 +15,7 @@ mod replica;
 mod scan;
 mod segment;
 
-use xxhash_rust::xxh3::xxh3_64;
+use std::borrow::Cow;
 
 use crate::change::{Change, Changes, Operation, Value, Version};
 use crate::config::{self, Source};
@@ -120,7 +120,7 @@ impl Decoder {
             return Err(Rejection::of(fault.clone().into()));
         }
         let json = str::from_utf8(bytes).map_err(|e| malformed(format!("not UTF-8 from byte {}", e.valid_up_to())))?;
-        self.fields.set_hashed(record.redacted);
+        self.fields.set_hashed(record.redacted.is_some());
         let start = changes.values.len();
         let targets = match &mut self.format {
             Format::Segment(segment) => {
@@ -146,7 +146,7 @@ impl Decoder {
             let version = match target.version {
                 None => None,
                 Some(field) => {
-                    let digest = *digest.get_or_insert_with(|| xxh3_64(bytes.trim_ascii()));
+                    let digest = *digest.get_or_insert_with(|| record.digest(bytes));
                     Some(self.version(field, &changes.values[values.clone()], digest, target.table)?)
                 }
             };
@@ -207,9 +207,21 @@ impl Decoder {
         Some(self.tables.get(table))
     }
 
+    /// A record's partition key as it may be kept: Debezium's is the row's key, of which only the columns' names are needed.
+    pub fn partition_key<'r>(&self, record: &'r Record) -> Cow<'r, str> {
+        match &self.format {
+            Format::Debezium(_) if !self.source.private.is_empty() => {
+                debezium::names_of_key(&record.partition_key).into()
+            }
+            Format::Debezium(_) | Format::Dms(_) | Format::Dynamodb(_) | Format::Json(_) | Format::Segment(_) => {
+                Cow::Borrowed(&record.partition_key)
+            }
+        }
+    }
+
     /// A document without its private fields, as a dead letter may hold it; `None` where they cannot be told apart.
     pub fn redacted(&mut self, record: &Record, bytes: &[u8]) -> Option<Vec<u8>> {
-        if self.source.private.is_empty() || record.redacted {
+        if self.source.private.is_empty() || record.redacted.is_some() {
             return Some(bytes.to_vec());
         }
         self.fields.set_hashed(false);
@@ -234,7 +246,7 @@ mod tests {
     use crate::config::Config;
     use crate::record::{Place, SequenceNumber};
 
-    fn batch(document: &[u8], redacted: bool) -> Batch {
+    fn batch(document: &[u8], redacted: Option<u64>) -> Batch {
         let sequence = SequenceNumber("1".into());
         let place = Place { stream: "s".into(), shard: "0".into(), sequence, sub_sequence: 0 };
         let partition_key = r#"{"id":1}"#.into();
@@ -272,13 +284,13 @@ mod tests {
                  {{ path = \"*.email\", as = \"sha256\" }}, {{ path = \"*.no_mail\", as = \"sha256\" }}]\n"
             );
             let mut decoder = Decoder::new(Config::parse("", &config).unwrap().sources.remove(0));
-            let original = batch(document.as_bytes(), false);
+            let original = batch(document.as_bytes(), None);
             let before = values(&mut decoder, &original);
             assert!(before.len() >= 4 && !before.join(" ").contains("private"), "{before:?}");
             let redacted = decoder.redacted(&original.records[0], document.as_bytes()).unwrap();
             let text = String::from_utf8(redacted.clone()).unwrap();
             assert!(!text.contains("private"), "{text}");
-            assert_eq!(values(&mut decoder, &batch(&redacted, true)), before, "{text}");
+            assert_eq!(values(&mut decoder, &batch(&redacted, Some(0))), before, "{text}");
         }
     }
 
@@ -291,7 +303,7 @@ mod tests {
         };
         let data = format!(r#"{{"data":{{"id":1}},{}}}"#, metadata("data"));
         let control = format!(r#"{{"control":{{"table-def":{{"primary-key":["id"]}}}},{}}}"#, metadata("control"));
-        let mut both = batch(format!("{data}{control}").as_bytes(), false);
+        let mut both = batch(format!("{data}{control}").as_bytes(), None);
         both.records.push(Record { payload: data.len()..data.len() + control.len(), ..both.records[0].clone() });
         both.records[0].payload = 0..data.len();
         let mut decoder =

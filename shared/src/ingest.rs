@@ -422,7 +422,9 @@ impl Reporter {
                 error = %rejection,
                 "dead letter"
             );
-            self.dead_letters.draft(source, record, original, decoder.redacted(record, original), rejection)
+            let partition_key = decoder.partition_key(record).into_owned();
+            let payload = decoder.redacted(record, original);
+            self.dead_letters.draft(source, record, original, payload, partition_key, rejection)
         });
         Ok(self.dead_letters.store(drafts.collect()).await?)
     }

@@ -17,6 +17,8 @@ use std::sync::Arc;
 pub use element::unpack;
 pub use envelope::Envelope;
 
+use xxhash_rust::xxh3::xxh3_64;
+
 use crate::timestamp::Timestamp;
 
 /// A record may grow to this many bytes when decompressed, so that a small one cannot exhaust a function's memory.
@@ -69,10 +71,17 @@ pub struct Record {
     pub partition_key: Arc<str>,
     /// The document's bytes, in [`Batch::bytes`].
     pub payload: Range<usize>,
-    /// Whether it comes from where this system has put it, its private fields dropped and hashed already.
-    pub redacted: bool,
+    /// Where the system itself has put it away, its private fields dropped and hashed: the digest that it had before.
+    pub redacted: Option<u64>,
     /// Why it could not be unpacked; the payload then holds what there was.
     pub fault: Option<Fault>,
+}
+
+impl Record {
+    /// The digest of the document as the source sent it: it is part of versions, and may not change by being put away.
+    pub fn digest(&self, document: &[u8]) -> u64 {
+        self.redacted.unwrap_or_else(|| xxh3_64(document.trim_ascii()))
+    }
 }
 
 /// What Lambda handed over, unpacked. The bytes of all records lie one after the other.

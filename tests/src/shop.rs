@@ -1,5 +1,10 @@
 //! The shop and the bank: three DynamoDB tables and one relational table that change under load.
+//!
+//! The bank's changes are records as AWS DMS writes them: <https://docs.aws.amazon.com/dms/latest/userguide/CHAP_Target.Kinesis.html>.
 
+use std::collections::BTreeMap;
+
+use millstream::ingest::now;
 use serde_json::{Value, json};
 
 use crate::random::Random;
@@ -87,5 +92,81 @@ impl Shop {
         let quantity = self.random.below(500).to_string();
         let place = json!({"M": {"warehouse": {"S": format!("w{}", self.random.below(3))}}});
         Change::Put("Stock", json!({"sku": sku, "quantity": {"N": quantity}, "place": place}))
+    }
+}
+
+/// The bank's accounts, one a customer, and what DMS tells of them.
+pub struct Bank {
+    random: Random,
+    customers: u64,
+    transactions: u64,
+    /// The accounts as they are: the balance in cents.
+    pub accounts: BTreeMap<u64, i64>,
+}
+
+impl Bank {
+    /// A bank for the customers of the shop.
+    pub fn new(seed: u64, customers: u64) -> Self {
+        Self { random: Random::new(seed), customers, transactions: 0, accounts: BTreeMap::new() }
+    }
+
+    /// What DMS says before the rows: the table's columns and its key.
+    pub fn table(&self) -> (String, Vec<u8>) {
+        let column = |kind: &str, nullable: bool| json!({"type": kind, "nullable": nullable});
+        let columns = json!({"id": column("INT64", false), "customer_id": column("STRING", true),
+            "holder": column("STRING", true), "balance": column("NUMERIC", true)});
+        let metadata = json!({"timestamp": now().to_string(), "record-type": "control", "operation": "create-table",
+            "partition-key-type": "task-id", "schema-name": "public", "table-name": "account"});
+        let control = json!({"table-def": {"columns": columns, "primary-key": ["id"]}});
+        ("task".to_owned(), json!({"control": control, "metadata": metadata}).to_string().into_bytes())
+    }
+
+    /// The next record: an account is opened, changed, moved to another number, or closed.
+    pub fn change(&mut self) -> (String, Vec<u8>) {
+        self.transactions += 1;
+        let id = self.random.below(self.customers);
+        let Some(balance) = self.accounts.get(&id).copied() else {
+            return self.put("insert", id, None);
+        };
+        match self.random.below(20) {
+            0 => {
+                self.accounts.remove(&id);
+                self.record("delete", id, json!({"id": id}), None)
+            }
+            1 => {
+                self.accounts.remove(&id);
+                let moved = self.customers + self.transactions;
+                self.accounts.insert(moved, balance);
+                let data = self.row(moved, balance);
+                self.record("update", moved, data, Some(json!({"id": id})))
+            }
+            _ => self.put("update", id, Some(balance)),
+        }
+    }
+
+    fn put(&mut self, operation: &str, id: u64, before: Option<i64>) -> (String, Vec<u8>) {
+        let change = i64::try_from(self.random.below(200_000)).unwrap_or(0) - 90_000;
+        let balance = before.unwrap_or(0) + change;
+        self.accounts.insert(id, balance);
+        let data = self.row(id, balance);
+        self.record(operation, id, data, None)
+    }
+
+    fn row(&mut self, id: u64, cents: i64) -> Value {
+        // DMS writes long numbers with an exponent.
+        let balance: Value = serde_json::from_str(&format!("{cents}e-2")).unwrap_or_default();
+        json!({"id": id, "customer_id": format!("c{:04}", id % self.customers), "holder": "Jane Doe", "balance": balance})
+    }
+
+    fn record(&self, operation: &str, id: u64, data: Value, before: Option<Value>) -> (String, Vec<u8>) {
+        let moment = now().to_string();
+        let metadata = json!({"timestamp": moment, "record-type": "data", "operation": operation,
+            "partition-key-type": "schema-table", "schema-name": "public", "table-name": "account",
+            "transaction-id": self.transactions, "transaction-record-id": 1, "commit-timestamp": moment});
+        let mut document = json!({"data": data, "metadata": metadata});
+        if let Some(before) = before {
+            document["before-image"] = before;
+        }
+        (format!("public.account.{id}"), document.to_string().into_bytes())
     }
 }

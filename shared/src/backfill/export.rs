@@ -125,7 +125,7 @@ impl Piece<'_, '_> {
             sub_sequence: 0,
         };
         let payload = start..self.batch.bytes.len();
-        let record = Record { place, arrival: time, partition_key: "".into(), payload, redacted: false, fault: None };
+        let record = Record { place, arrival: time, partition_key: "".into(), payload, redacted: None, fault: None };
         self.batch.records.push(record);
     }
 

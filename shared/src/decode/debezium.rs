@@ -72,7 +72,7 @@ impl Debezium {
         let key: Vec<KeyColumn<'_>> =
             key.iter().map(|(name, sql_type)| KeyColumn { name, sql_type: *sql_type }).collect();
         let known = self.replica.table(&event.table_name()?, &key, page.fields, page.tables)?;
-        let version = event.version(xxh3_64(json.trim_ascii().as_bytes()))?;
+        let version = event.version(record.digest(json.as_bytes()))?;
         let start = page.changes.values.len();
         columns(&event, &types, known, page)?;
         match event.operation {
@@ -146,6 +146,21 @@ fn key(partition_key: &str, types: &Types) -> Vec<(String, Option<&'static str>)
         skip(scanner)
     });
     if read.is_ok() { key } else { Vec::new() }
+}
+
+/// The partition key with its columns' names and types, and no values; nothing of one that tells no columns.
+pub fn names_of_key(partition_key: &str) -> String {
+    let Ok(payload) = payload(partition_key) else { return String::new() };
+    let mut names = String::new();
+    let written = rewrite(&mut Scanner::new(payload.json), &mut names, &mut |_, scanner, out| {
+        skip(scanner)?;
+        push(out, "null")
+    });
+    match (written, payload.schema) {
+        (Err(_), _) => String::new(),
+        (Ok(()), None) => names,
+        (Ok(()), Some(schema)) => format!("{{\"schema\":{schema},\"payload\":{names}}}"),
+    }
 }
 
 /// Appends the columns of the event's row.

@@ -9,8 +9,6 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use xxhash_rust::xxh3::xxh3_64;
-
 use super::malformed;
 use super::members::{copy, each, push, raw, rewrite, skip, text};
 use super::replica::{KeyColumn, Known, Page, Replica, guarded, plain, redact_column};
@@ -111,7 +109,7 @@ impl Dms {
         }
         let operation = parts.operation()?;
         let known = self.known(&parts, page.fields, page.tables)?;
-        let version = parts.version(operation, json)?;
+        let version = parts.version(operation, record.digest(json.as_bytes()))?;
         let at = parts.moment().unwrap_or(record.arrival);
         let image = Image::read(&parts)?;
         match operation {
@@ -276,14 +274,13 @@ impl<'a> Parts<'a> {
     /// `IncludeTransactionDetails`. Without it there is only the moment at which DMS wrote the record: within one
     /// microsecond the order of two changes is that of their digests, which is no order of the source's, only the same
     /// for everyone. What was loaded is older.
-    fn version(&self, operation: Operation, json: &str) -> Result<Version, Rejection> {
+    fn version(&self, operation: Operation, digest: u64) -> Result<Version, Rejection> {
         let told = match (operation, &self.committed) {
             (Operation::Load, _) | (_, None) => self.timestamp.as_deref(),
             (Operation::Write | Operation::Delete, Some(committed)) => Some(&**committed),
         };
         let moment = told.and_then(Timestamp::parse);
         let moment = moment.ok_or_else(|| malformed("the metadata's timestamp is missing, or no time"))?;
-        let digest = xxh3_64(json.trim_ascii().as_bytes());
         if operation == Operation::Load {
             return Ok(Version { era: Version::LOADED, order: i128::from(moment.0), digest });
         }
@@ -456,7 +453,7 @@ mod tests {
     fn version(operation: &str, more: &str) -> Result<Version, Rejection> {
         let json = record(operation, more);
         let parts = Parts::read(&json)?;
-        parts.version(parts.operation()?, &json)
+        parts.version(parts.operation()?, xxhash_rust::xxh3::xxh3_64(json.as_bytes()))
     }
 
     fn committed(at: &str, place: u32) -> Version {

@@ -193,11 +193,11 @@ impl<'a> Parts<'a> {
         if let Some(written) = self.written {
             let micros =
                 written.trim_matches('"').parse().map_err(|_no| malformed("WriteTimestampMicros is no number"))?;
-            return Ok(Version { era: Version::LOADED, order: micros, digest: xxh3_64(json.trim_ascii().as_bytes()) });
+            return Ok(Version { era: Version::LOADED, order: micros, digest: record.digest(json.as_bytes()) });
         }
         if self.item.is_some() {
             let order = i128::from(record.arrival.0);
-            return Ok(Version { era: Version::LOADED, order, digest: xxh3_64(json.trim_ascii().as_bytes()) });
+            return Ok(Version { era: Version::LOADED, order, digest: record.digest(json.as_bytes()) });
         }
         let made =
             self.moment().ok_or_else(|| malformed("it has neither SequenceNumber nor ApproximateCreationDateTime"))?;

@@ -142,7 +142,7 @@ impl Unpacker {
                 arrival,
                 partition_key: key.clone(),
                 payload,
-                redacted: false,
+                redacted: None,
                 fault: None,
             });
             *next += 1;
@@ -158,7 +158,7 @@ impl Unpacker {
             arrival,
             partition_key: key.clone(),
             payload,
-            redacted: false,
+            redacted: None,
             fault: Some(fault),
         });
     }
@@ -171,7 +171,7 @@ impl Unpacker {
             arrival,
             partition_key,
             payload: start..start + bytes.len(),
-            redacted: false,
+            redacted: None,
             fault,
         });
     }
