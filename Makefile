@@ -12,9 +12,9 @@ CARGO := env -u AWS_ENDPOINT_URL cargo
 help: ## This list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
 
-demo: tools ## A Super Bowl evening on real parts; DEMO_EXIT=1 ends by itself
+demo: tools ## A system on real parts: SYSTEM=sportsbook (a Super Bowl evening) or replica; DEMO_EXIT=1 ends by itself
 	$(CARGO) build --release --workspace
-	./target/release/demo $(if $(DEMO_EXIT),--exit)
+	./target/release/demo $(SYSTEM) $(if $(DEMO_EXIT),--exit)
 
 test: tools ## Every test, on real parts
 	$(CARGO) build --workspace --all-targets

@@ -20,8 +20,12 @@ fn entry(id: usize, days: i64) -> String {
 }
 
 async fn look_after(url: &str) -> Upkeep {
+    look_after_all(CONFIG, url).await
+}
+
+async fn look_after_all(config: &str, url: &str) -> Upkeep {
     let database = Database::new(&DatabaseAddress::of_url(url), Aws::default()).unwrap();
-    maintain(&Config::parse("test.toml", CONFIG).unwrap(), &database).await.unwrap()
+    maintain(&Config::parse("test.toml", config).unwrap(), &database).await.unwrap()
 }
 
 async fn partitions(client: &Client) -> i64 {
@@ -115,4 +119,26 @@ async fn upkeep_beside_writers_fails_neither() {
     }
     writing.await.unwrap();
     assert_eq!(rows(&client(&url).await, "SELECT count(*) FROM log.entry").await, [r#"{"count":600}"#]);
+}
+
+#[tokio::test]
+async fn deletes_are_forgotten_when_nothing_older_can_arrive_any_more() {
+    const CONFIG: &str = "[source.shop]\nstream = \"*\"\nformat = \"dynamodb\"\nremember_deletes = \"3 days\"\n";
+    let url = database().await;
+    let change = |event: &str, number: u64| {
+        format!(
+            r#"{{"eventID":"e","eventName":"{event}","eventSourceARN":"arn:aws:dynamodb:us-east-1:1:table/T/stream/x","dynamodb":{{
+            "Keys":{{"id":{{"S":"{number}"}}}},"NewImage":{{"id":{{"S":"{number}"}}}},"SequenceNumber":"10000000000000000000{number}"}}}}"#
+        )
+    };
+    let event = format!(r#"{{"Records":[{},{}]}}"#, change("REMOVE", 1), change("REMOVE", 2));
+    let envelope = serde_json::from_str(&event).unwrap();
+    ingest(CONFIG, &url).batch(&envelope, std::time::Duration::from_secs(60)).await.unwrap();
+    let client = client(&url).await;
+    let age = "UPDATE millstream.tombstone SET deleted_at = now() - interval '4 days' \
+               WHERE key = (SELECT min(key) FROM millstream.tombstone);\
+               INSERT INTO millstream.tombstone VALUES ('elsewhere.t', '\\x00', '1', now() - interval '4 days')";
+    client.batch_execute(age).await.unwrap();
+    assert_eq!(look_after_all(CONFIG, &url).await.forgotten, 1);
+    assert_eq!(rows(&client, "SELECT count(*) FROM millstream.tombstone").await, [r#"{"count":2}"#]);
 }

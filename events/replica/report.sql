@@ -6,7 +6,8 @@ CREATE SCHEMA IF NOT EXISTS report;
 CREATE OR REPLACE FUNCTION report.revenue()
 RETURNS TABLE (tier text, customers bigint, orders bigint, ordered numeric, paid numeric)
 LANGUAGE sql STABLE AS $$
-    SELECT coalesce(c.tier, c._overflow ->> 'tier', 'none'), count(DISTINCT c.customer_id), count(o.order_no),
+    -- `tier` is now a text, now a number: the column has the type that came first, the overflow the others.
+    SELECT coalesce(c.tier::text, c._overflow ->> 'tier', 'none'), count(DISTINCT c.customer_id), count(o.order_no),
            coalesce(sum(o.total), 0), coalesce(sum(o.total) FILTER (WHERE o.paid), 0)
     FROM shop.customers c LEFT JOIN shop.orders o USING (customer_id)
     GROUP BY 1 ORDER BY 1

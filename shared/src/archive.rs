@@ -138,16 +138,24 @@ impl Archive {
         })
     }
 
+    /// Reads an object whole, unpacked where its name ends in `.gz`.
+    ///
+    /// # Errors
+    /// A wrong address, or S3's refusal.
+    pub async fn read(&self, address: &str) -> Result<Vec<u8>, ObjectError> {
+        let mut lines = self.lines(address).await?;
+        while !lines.ended {
+            lines.read().await?;
+        }
+        Ok(lines.text)
+    }
+
     /// Reads a text object whole.
     ///
     /// # Errors
     /// A wrong address, S3's refusal, or an object that is not UTF-8.
     pub async fn read_text(&self, address: &str) -> Result<String, ObjectError> {
-        let mut object = self.open(address).await?;
-        let mut text = Vec::new();
-        while let Some(chunk) = object.chunk().await? {
-            text.extend_from_slice(&chunk);
-        }
+        let text = self.read(address).await?;
         String::from_utf8(text).map_err(|error| read_fault(address, error))
     }
 

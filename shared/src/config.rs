@@ -54,6 +54,8 @@ pub struct Source {
     pub deletes: DeletedRows,
     /// Whether its records are kept on S3, to be applied again.
     pub backup: bool,
+    /// Microseconds for which deletes are remembered: longer than any older change may still arrive, or be applied again.
+    pub remember: i64,
     /// The tables that the configuration declares.
     pub tables: Vec<Table>,
 }

@@ -34,6 +34,8 @@ pub struct Upkeep {
     pub made: Vec<String>,
     /// Partitions dropped, by name.
     pub dropped: Vec<String>,
+    /// Deletes that are remembered no longer.
+    pub forgotten: u64,
     /// What could not be done this time, and why; the next run tries again.
     pub postponed: Vec<String>,
 }
@@ -74,9 +76,30 @@ pub async fn maintain(config: &Config, database: &Database) -> Result<Upkeep, Ma
         for kept in tables(client, source).await? {
             look_after(client, &kept, &mut upkeep).await?;
         }
+        if source.format.replicates() {
+            upkeep.forgotten += forget(client, source).await?;
+        }
     }
     connection.release();
     Ok(upkeep)
+}
+
+/// Forgets deletes that are older than the source's configuration asks; how many.
+async fn forget(client: &Client, source: &Source) -> Result<u64, MaintainError> {
+    let there = client.query_typed("SELECT to_regclass('millstream.tombstone') IS NOT NULL", &[]).await?;
+    if !there.first().is_some_and(|row| row.get(0)) {
+        return Ok(0);
+    }
+    let (tables, seconds) = (format!("{}.", source.schema.as_str()), source.remember as f64 / 1e6);
+    let mut forgotten = 0;
+    loop {
+        let statement = include_str!("maintain/forget.sql");
+        let count = client.execute_typed(statement, &[(&tables, Type::TEXT), (&seconds, Type::FLOAT8)]).await?;
+        forgotten += count;
+        if count == 0 {
+            return Ok(forgotten);
+        }
+    }
 }
 
 /// The partitioned tables of a source: those that are declared with a partitioning of their own, and all others of its

@@ -1,4 +1,4 @@
-//! Scheduled upkeep: partitions made ahead of time, expired ones dropped. The event says nothing that matters.
+//! Scheduled upkeep: partitions made ahead of time, expired ones dropped, old deletes forgotten. The event says nothing that matters.
 
 use millstream::maintain::{Upkeep, maintain};
 use millstream::runtime::{App, Failure, Invocation, serve};
@@ -7,8 +7,8 @@ use serde::de::IgnoredAny;
 async fn handle(app: &mut App, _event: IgnoredAny, invocation: Invocation) -> Result<Upkeep, Failure> {
     let (config, database) = app.system().await?;
     let upkeep = maintain(&config, &database).await?;
-    let Upkeep { made, dropped, postponed } = &upkeep;
-    tracing::info!(request = invocation.request, ?made, ?dropped, ?postponed, "upkeep");
+    let Upkeep { made, dropped, forgotten, postponed } = &upkeep;
+    tracing::info!(request = invocation.request, ?made, ?dropped, forgotten, ?postponed, "upkeep");
     Ok(upkeep)
 }
 

@@ -1,9 +1,14 @@
 //! The backup again: every object of the time, table by table, in the order of arrival.
 
+use futures_util::stream::{self, StreamExt};
+
 use super::{BackfillError, Cursor, Piece};
-use crate::archive::Folders;
+use crate::archive::{Archive, Folders};
 use crate::backup;
 use crate::timestamp::Timestamp;
+
+/// So many objects are read while others are written: most are small.
+const OBJECTS_AHEAD: usize = 8;
 
 /// Applies what arrived from the first moment on and before the second.
 pub async fn work(
@@ -28,10 +33,16 @@ pub async fn work(
         let mut behind = done.clone().max(first);
         loop {
             let listed = piece.backfill.archive.list(&folder, &behind, Folders::Apart).await?;
+            let mut reading = Vec::new();
             for key in listed.keys.iter().filter(|key| **key < end) {
-                apply(piece, key, (from, to)).await?;
+                reading.push(read(piece.backfill.archive.clone(), key.clone()));
+            }
+            let mut objects = stream::iter(reading).buffered(OBJECTS_AHEAD);
+            while let Some(object) = objects.next().await {
+                let object = object?;
+                apply(piece, &object, (from, to)).await?;
                 if piece.time_is_up() {
-                    return piece.write(Cursor { object: key.clone(), ..Cursor::default() }).await;
+                    return piece.write(Cursor { object: object.key, ..Cursor::default() }).await;
                 }
             }
             match listed.keys.last().filter(|last| listed.more && **last < end) {
@@ -45,20 +56,33 @@ pub async fn work(
     Ok(())
 }
 
+/// An object of the backup: what one batch said of one table, and no more than an invocation holds.
+struct Object {
+    key: String,
+    address: String,
+    text: Vec<u8>,
+}
+
+async fn read(archive: Archive, key: String) -> Result<Object, BackfillError> {
+    let address = archive.address(&key)?;
+    let text = archive.read(&address).await?;
+    Ok(Object { key, address, text })
+}
+
 /// Small objects share a batch; a large one fills several.
-async fn apply(piece: &mut Piece<'_, '_>, key: &str, (from, to): (Timestamp, Timestamp)) -> Result<(), BackfillError> {
-    let address = piece.backfill.archive.address(key)?;
-    let mut lines = piece.backfill.archive.lines(&address).await?;
-    let mut number = 0;
-    while let Some(line) = lines.next().await? {
-        number += 1;
+async fn apply(
+    piece: &mut Piece<'_, '_>,
+    object: &Object,
+    (from, to): (Timestamp, Timestamp),
+) -> Result<(), BackfillError> {
+    for (number, line) in (1..).zip(object.text.split(|&byte| byte == b'\n').filter(|line| !line.is_empty())) {
         let pushed = backup::push_line(line, from, to, &mut piece.batch);
-        pushed.map_err(|source| BackfillError::Line { address: address.clone(), line: number, source })?;
+        pushed.map_err(|source| BackfillError::Line { address: object.address.clone(), line: number, source })?;
         if piece.is_full() {
             let cursor = piece.progress.cursor.clone().unwrap_or_default();
             piece.write(cursor).await?;
         }
     }
-    piece.progress.bytes += lines.bytes;
+    piece.progress.bytes += object.text.len() as u64;
     Ok(())
 }

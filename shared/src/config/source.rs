@@ -15,6 +15,9 @@ const FUTURE_DEFAULT: i64 = 7 * 24 * 3_600_000_000;
 
 const AHEAD_DEFAULT: u32 = 3;
 
+/// Kinesis keeps records for 365 days at most; a retry may take a month more.
+const REMEMBER_DEFAULT: i64 = 400 * 24 * 3_600_000_000;
+
 /// A source with mistakes is a source all the same: its tables are checked against it.
 pub(super) fn check(raw: Section<'_>, mistakes: &mut Mistakes) -> Source {
     let name = raw.name().to_owned();
@@ -44,6 +47,7 @@ pub(super) fn check(raw: Section<'_>, mistakes: &mut Mistakes) -> Source {
     let only = raw.texts(mistakes, "only");
     let exclude = raw.texts(mistakes, "exclude");
     let backup = raw.boolean(mistakes, "backup").unwrap_or(format.replicates());
+    let remember = raw.duration(mistakes, "remember_deletes").unwrap_or(REMEMBER_DEFAULT);
     let deletes = raw.one_of(mistakes, "deletes", &[("hard", DeletedRows::Gone), ("soft", DeletedRows::Marked)]);
     if !format.replicates() {
         let given = [(!only.is_empty(), "only"), (!exclude.is_empty(), "exclude"), (deletes.is_some(), "deletes")];
@@ -54,7 +58,22 @@ pub(super) fn check(raw: Section<'_>, mistakes: &mut Mistakes) -> Source {
     raw.finish(mistakes);
     let deletes = deletes.unwrap_or(DeletedRows::Gone);
     let tables = Vec::new();
-    Source { name, streams, format, schema, naming, partition, private, shape, only, exclude, deletes, backup, tables }
+    Source {
+        name,
+        streams,
+        format,
+        schema,
+        naming,
+        partition,
+        private,
+        shape,
+        only,
+        exclude,
+        deletes,
+        backup,
+        remember,
+        tables,
+    }
 }
 
 /// A source of every stream, with nothing but defaults.
@@ -73,6 +92,7 @@ pub(super) fn of_format(name: &str, format: Format, mistakes: &mut Mistakes) -> 
         exclude: Vec::new(),
         deletes: DeletedRows::Gone,
         backup: format.replicates(),
+        remember: REMEMBER_DEFAULT,
         tables: Vec::new(),
     }
 }

@@ -1,4 +1,4 @@
-//! `make demo`: a Super Bowl evening at the sportsbook, on real parts, before one's eyes.
+//! A Super Bowl evening at the sportsbook.
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -13,22 +13,13 @@ use millstream_tests::sportsbook::{Mixture, evening};
 use millstream_tests::system::{Account, Outcome, System};
 use tokio_postgres::Client;
 
+use super::stay;
+
 const EVENTS: usize = 100_000;
 const SHARDS: usize = 4;
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> ExitCode {
-    match demo().await {
-        Ok(code) => code,
-        Err(error) => {
-            let source = error.source().map(|source| format!(": {source}")).unwrap_or_default();
-            say(&format!("the demo failed: {error}{source}"));
-            ExitCode::FAILURE
-        }
-    }
-}
-
-async fn demo() -> Outcome<ExitCode> {
+/// The evening, from its first bet to its account.
+pub async fn demo() -> Outcome<ExitCode> {
     say("Starting a private PostgreSQL and a local AWS …");
     let server = PostgreSql::start("demo", Durability::Full)?;
     let folder = workspace().join("events/sportsbook");
@@ -50,7 +41,7 @@ async fn demo() -> Outcome<ExitCode> {
     if !mistakes.is_empty() {
         return Ok(ExitCode::FAILURE);
     }
-    stay(&system.url).await?;
+    stay(&system.url, "SELECT * FROM sportsbook.betting_totals()").await?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -130,18 +121,5 @@ async fn show_account(account: &Account, client: &Client) -> Outcome<()> {
         "  p50 / p99 in ms",
         format!("{} / {}", account.percentile(50).as_millis(), account.percentile(99).as_millis()),
     );
-    Ok(())
-}
-
-/// Leaves the database running until Ctrl-C, unless `DEMO_EXIT` asks for an end.
-async fn stay(url: &str) -> Outcome<()> {
-    say(&format!(
-        "\nEverything adds up. To look around:\n\n  psql {url} -c 'SELECT * FROM sportsbook.betting_totals()'\n"
-    ));
-    if std::env::args().any(|argument| argument == "--exit") {
-        return Ok(());
-    }
-    say("The database runs until Ctrl-C.");
-    tokio::signal::ctrl_c().await?;
     Ok(())
 }

@@ -1,0 +1,164 @@
+//! The reporting replica: three DynamoDB tables and a bank change, reports follow; then everything is lost and comes back.
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use millstream_tests::dynamodb::export;
+use millstream_tests::event_source::Progress;
+use millstream_tests::kinesis::put;
+use millstream_tests::postgresql::{Durability, PostgreSql, connect};
+use millstream_tests::process::workspace;
+use millstream_tests::replica::{BANK, BUCKET, Replica};
+use millstream_tests::say;
+use millstream_tests::shop::{Bank, Shop, TABLES};
+use millstream_tests::system::{Outcome, Reported};
+use serde_json::json;
+use tokio_postgres::Client;
+
+use super::stay;
+
+const CUSTOMERS: u64 = 200;
+/// Changes of the shop's tables; the bank has as many.
+const CHANGES: usize = 2_000;
+
+/// The load, the loss and the restore.
+pub async fn demo() -> Outcome<ExitCode> {
+    say("Starting a private PostgreSQL and a local AWS …");
+    let server = PostgreSql::start("demo", Durability::Full)?;
+    let folder = workspace().join("events/replica");
+    let replica = Replica::start(&folder, server.database().await?).await?;
+    let client = connect(&replica.url).await?;
+    // As text the functions stand before any table does.
+    client.batch_execute("SET check_function_bodies = off").await?;
+    client.batch_execute(&std::fs::read_to_string(folder.join("report.sql"))?).await?;
+    say(&format!(
+        "{CHANGES} changes each of three DynamoDB tables and of a bank's accounts (through DMS), from nothing."
+    ));
+
+    let progress = Progress::default();
+    let mut bank = Bank::new(2026, CUSTOMERS);
+    let (reported, manifests) = tokio::select! {
+        both = async { tokio::join!(replica.consume(&progress), load(&replica, &mut bank, &progress)) } => (both.0?, both.1?),
+        ended = watch(&client, &progress) => return ended.map(|()| ExitCode::FAILURE),
+    };
+    show(&client).await;
+    account(&reported);
+    if !verified(&replica).await? || !bank_is_same(&client, &bank).await? {
+        return Ok(ExitCode::FAILURE);
+    }
+    say("\nNow all tables are lost, and come back: the export made half-way, then the backup.");
+    client.batch_execute("DROP SCHEMA shop CASCADE; DROP SCHEMA bank CASCADE; DROP SCHEMA millstream CASCADE").await?;
+    restore(&replica, &manifests).await?;
+    show(&client).await;
+    if !verified(&replica).await? || !bank_is_same(&client, &bank).await? {
+        return Ok(ExitCode::FAILURE);
+    }
+    stay(&replica.url, "SELECT * FROM report.revenue()").await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Changes the sources; half-way, the shop's tables are exported. The exports' manifests.
+async fn load(replica: &Replica, bank: &mut Bank, progress: &Progress) -> Outcome<Vec<String>> {
+    let mut shop = Shop::new(2026, CUSTOMERS);
+    let mut manifests = Vec::new();
+    put(&replica.aws, BANK, &[bank.table()]).await?;
+    for number in 0..CHANGES {
+        if number % 100 == 0 {
+            let records: Vec<_> = (0..100).map(|_| bank.change()).collect();
+            put(&replica.aws, BANK, &records).await?;
+        }
+        if number == CHANGES / 2 {
+            for (table, _) in TABLES {
+                manifests.push(export(&replica.aws, table, BUCKET, 4).await?);
+            }
+        }
+        replica.change(shop.change()).await?;
+    }
+    progress.finish();
+    Ok(manifests)
+}
+
+async fn watch(client: &Client, progress: &Progress) -> Outcome<()> {
+    let since = Instant::now();
+    loop {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        if std::io::stdout().is_terminal() {
+            say("\x1b[H\x1b[2J");
+        }
+        show(client).await;
+        say(&format!("{:5.1} s   {} changes read from the streams", since.elapsed().as_secs_f64(), progress.read()));
+    }
+}
+
+/// The reports; while a source's tables are not there yet, they are silent.
+async fn show(client: &Client) {
+    let reports = [
+        (
+            "revenue by tier",
+            "SELECT tier, customers::text, orders::text, ordered::text, paid::text FROM report.revenue()",
+        ),
+        ("low stock", "SELECT sku, quantity::text, coalesce(warehouse, '') FROM report.low_stock(40) LIMIT 3"),
+        ("overdrawn", "SELECT customer_id, balance::text, open_orders::text FROM report.overdrawn() LIMIT 3"),
+    ];
+    for (name, query) in reports {
+        for row in client.query(query, &[]).await.unwrap_or_default() {
+            let cells: String = (0..row.len()).map(|cell| format!(" {:>14}", row.get::<_, &str>(cell))).collect();
+            say(&format!("{name:<16}{cells}"));
+        }
+    }
+}
+
+fn account(reported: &Reported) {
+    let Reported { applied, duplicate, superseded, dead_lettered, control, rows, .. } = reported;
+    say(&format!(
+        "\n{} changes: {applied} applied, {superseded} superseded within their batch, {duplicate} duplicates, {control} control \
+         records, {dead_lettered} dead letters; {rows} rows written and deleted",
+        reported.records()
+    ));
+}
+
+/// Compares every table with its replica, and tells.
+async fn verified(replica: &Replica) -> Outcome<bool> {
+    let mut same = true;
+    for (table, _) in TABLES {
+        let task = replica.backfill(&json!({"source": "shop", "verify": {"table": table}})).await?;
+        match task.progress.differences {
+            None => say(&format!("verify {table:<10} {:>5} items, no difference", task.progress.records)),
+            Some(found) => {
+                say(&format!("verify {table:<10} DIFFERS: {found:?}"));
+                same = false;
+            }
+        }
+    }
+    Ok(same)
+}
+
+async fn bank_is_same(client: &Client, bank: &Bank) -> Outcome<bool> {
+    let rows = client.query("SELECT id::bigint, (balance * 100)::bigint FROM bank.account ORDER BY 1", &[]).await?;
+    let found: Vec<(i64, i64)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+    let expected: Vec<(i64, i64)> =
+        bank.accounts.iter().map(|(id, cents)| (i64::try_from(*id).unwrap_or(0), *cents)).collect();
+    say(&format!(
+        "verify accounts   {:>5} rows, {}",
+        found.len(),
+        if found == expected { "no difference" } else { "DIFFERS" }
+    ));
+    Ok(found == expected)
+}
+
+async fn restore(replica: &Replica, manifests: &[String]) -> Outcome<()> {
+    for manifest in manifests {
+        let since = Instant::now();
+        let task = replica.backfill(&json!({"source": "shop", "export": {"manifest": manifest}})).await?;
+        let progress = task.progress;
+        say(&format!("full load         {:>5} items in {:.1} s", progress.records, since.elapsed().as_secs_f64()));
+    }
+    for source in ["shop", "bank"] {
+        let since = Instant::now();
+        let all = json!({"source": source, "reapply": {"from": "2000-01-01T00:00:00Z", "to": "2100-01-01T00:00:00Z"}});
+        let progress = replica.backfill(&all).await?.progress;
+        say(&format!("backup of {source:<8}{:>5} records in {:.1} s", progress.records, since.elapsed().as_secs_f64()));
+    }
+    Ok(())
+}
