@@ -136,7 +136,7 @@ async fn deletes_are_forgotten_when_nothing_older_can_arrive_any_more() {
     ingest(CONFIG, &url).batch(&envelope, std::time::Duration::from_secs(60)).await.unwrap();
     let client = client(&url).await;
     let age = "UPDATE millstream.tombstone SET deleted_at = now() - interval '4 days' \
-               WHERE key = (SELECT min(key) FROM millstream.tombstone);\
+               WHERE key = (SELECT key FROM millstream.tombstone LIMIT 1);\
                INSERT INTO millstream.tombstone VALUES ('elsewhere.t', '\\x00', '1', now() - interval '4 days')";
     client.batch_execute(age).await.unwrap();
     assert_eq!(look_after_all(CONFIG, &url).await.forgotten, 1);

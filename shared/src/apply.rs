@@ -34,7 +34,8 @@ use crate::names::TableName;
 use crate::plan::merge::{Fate, UnreadableVersion};
 use crate::plan::{Plan, Row, TableWrite};
 use crate::rejection::Rejection;
-use session::Session;
+use crate::spec::{Merge, Rule};
+pub use session::Session;
 
 /// How long the writer waits, at most.
 #[derive(Clone, Copy, Debug)]
@@ -141,6 +142,24 @@ pub async fn apply(
             Err(error)
         }
     }
+}
+
+/// Writes a plan's rows within a transaction on its tables, and gives up where that asks for care: then the transaction
+/// must not be committed. There is nothing to fall back to, so that nothing has to be set up for it.
+pub async fn write_quickly(session: &Session<'_>, plan: &Plan, experience: &mut Experience) -> Option<Applied> {
+    let mut applied = Applied::default();
+    for write in &plan.writes {
+        let hints = experience.0.get(&write.table.name).copied().unwrap_or_default();
+        let written = match write.rule {
+            Rule::Merge(Merge::Row) => replace::replace_quickly(session, write, hints).await.ok()?,
+            Rule::Append | Rule::Merge(Merge::Column) => None,
+        }?;
+        let met = Hints { look_first: written.met_known_keys, all_new: written.all_new };
+        experience.0.insert(write.table.name.clone(), met);
+        applied.rows += written.rows;
+        applied.fates.extend(written.fates);
+    }
+    Some(applied)
 }
 
 async fn write_all(session: &Session<'_>, plan: &Plan, experience: &mut Experience) -> Result<Applied, ApplyError> {

@@ -14,9 +14,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::archive::NewObject;
-use crate::change::Changes;
 use crate::decode::Decoder;
 use crate::record::{Batch, Place, Record, SequenceNumber};
+use crate::spec::TableId;
 use crate::timestamp::Timestamp;
 
 /// The folder of records that concern no table.
@@ -58,9 +58,15 @@ pub fn hour(moment: Timestamp) -> String {
 }
 
 /// The objects of a batch. Records that could not be decoded are dead letters, and no part of it.
-pub fn objects(source: &str, decoder: &mut Decoder, batch: &Batch, changes: &Changes<'_>) -> Vec<NewObject> {
-    let of_changes = changes.list.iter().map(|change| (change.record, Some(change.table)));
-    let mut tables: BTreeMap<usize, _> = changes.control.iter().map(|&record| (record, None)).collect();
+pub fn objects(
+    source: &str,
+    decoder: &mut Decoder,
+    batch: &Batch,
+    tables: &[(usize, TableId)],
+    control: &[usize],
+) -> Vec<NewObject> {
+    let of_changes = tables.iter().map(|&(record, table)| (record, Some(table)));
+    let mut tables: BTreeMap<usize, _> = control.iter().map(|&record| (record, None)).collect();
     // Of a record for several tables one is enough: it is decoded anew when it is applied again.
     tables.extend(of_changes.rev());
     let mut groups: BTreeMap<String, Group> = BTreeMap::new();

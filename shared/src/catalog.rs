@@ -30,6 +30,11 @@ pub struct Catalog {
 }
 
 impl Catalog {
+    /// Whether the database has not been asked for anything yet.
+    pub fn is_empty(&self) -> bool {
+        self.tables.is_empty()
+    }
+
     /// Whether the database has been asked for the table.
     pub fn knows(&self, name: &TableName) -> bool {
         self.tables.contains_key(name)

@@ -16,6 +16,7 @@ mod scan;
 mod segment;
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use crate::change::{Change, Changes, Operation, Value, Version};
 use crate::config::{self, Source};
@@ -92,21 +93,37 @@ impl Decoder {
 
     /// Decodes all records of a batch; the rejected ones come with their index.
     pub fn decode<'a>(&mut self, batch: &'a Batch) -> (Changes<'a>, Vec<(usize, Rejection)>) {
-        let mut changes = Changes::default();
-        let mut rejected = Vec::new();
+        let (mut changes, mut rejected) = self.begin(batch);
+        self.decode_some(batch, 0..batch.records.len(), &mut changes, &mut rejected);
+        (changes, rejected)
+    }
+
+    /// Begins to decode a batch: nothing of it is decoded yet.
+    pub fn begin<'a>(&mut self, batch: &'a Batch) -> (Changes<'a>, Vec<(usize, Rejection)>) {
         if let Format::Dms(dms) = &mut self.format {
             // What tells a table's key may come behind the data that needs it.
             batch.records.iter().for_each(|record| dms.learn(batch.payload(record)));
         }
-        for (index, record) in batch.records.iter().enumerate() {
+        (Changes::default(), Vec::new())
+    }
+
+    /// Decodes some of a batch's records.
+    pub fn decode_some<'a>(
+        &mut self,
+        batch: &'a Batch,
+        records: Range<usize>,
+        changes: &mut Changes<'a>,
+        rejected: &mut Vec<(usize, Rejection)>,
+    ) {
+        for index in records {
+            let record = &batch.records[index];
             let (changes_before, values_before) = (changes.list.len(), changes.values.len());
-            if let Err(rejection) = self.record(index, record, batch.payload(record), &mut changes) {
+            if let Err(rejection) = self.record(index, record, batch.payload(record), changes) {
                 changes.list.truncate(changes_before);
                 changes.values.truncate(values_before);
                 rejected.push((index, rejection));
             }
         }
-        (changes, rejected)
     }
 
     fn record<'a>(

@@ -1,23 +1,25 @@
 //! The way of a batch: records, changes, plan, apply, report. What a function keeps between invocations is kept here.
 
+mod slices;
+mod writer;
+
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::apply::{self, Applied, ApplyError, Differing, Experience, Limits};
-use crate::archive::{Archive, ObjectError};
+use crate::apply::{ApplyError, Differing, Limits};
+use crate::archive::{Archive, NewObject, ObjectError};
 use crate::backup;
-use crate::catalog::{self, Catalog, CatalogError};
-use crate::change::Changes;
+use crate::catalog::CatalogError;
 use crate::config::Config;
-use crate::database::{Connection, Database, DatabaseError};
+use crate::database::{Database, DatabaseError};
 use crate::dead_letter::{DeadLetterError, DeadLetters};
 use crate::decode::Decoder;
-use crate::names::TableName;
-use crate::plan::{Plan, PlanError, TableWrite, plan, settle};
+use crate::plan::PlanError;
 use crate::record::{Batch, Envelope, unpack};
 use crate::rejection::{Reason, Rejection};
 use crate::report::{Ledger, Outcome, Report, Times, Unaccounted};
 use crate::timestamp::Timestamp;
+use writer::{Decoded, Writer, Written};
 
 /// How often a batch is planned anew because the database had changed, or was changed for it.
 const ROUNDS_MAX: u32 = 12;
@@ -44,13 +46,6 @@ pub struct Ingest {
 enum Backup {
     Keep,
     None,
-}
-
-/// Brings changes into the database: plans and applies until both agree.
-struct Writer {
-    database: Database,
-    catalog: Catalog,
-    experience: Experience,
 }
 
 /// Accounts for every record.
@@ -119,18 +114,11 @@ impl IngestError {
     }
 }
 
-/// What the database did for a batch.
-struct Written {
-    plan: Plan,
-    applied: Applied,
-    ddl: usize,
-}
-
 impl Ingest {
     /// Ingests for the sources of the configuration.
     pub fn new(config: Config, database: Database, dead_letters: DeadLetters) -> Self {
         let decoders = config.sources.iter().cloned().map(Decoder::new).collect();
-        let writer = Writer { database, catalog: Catalog::default(), experience: Experience::default() };
+        let writer = Writer::new(database);
         let archive = dead_letters.archive().clone();
         Self { config, decoders, writer, archive, reporter: Reporter { dead_letters } }
     }
@@ -186,7 +174,8 @@ impl Ingest {
     ) -> Result<Vec<Differing>, IngestError> {
         let decoder = &mut self.decoders[source];
         let (changes, rejected) = decoder.decode(batch);
-        let mut differing = Box::pin(self.writer.compare(decoder, &changes, time_left)).await?;
+        let limits = Limits { statement: time_left, lock: LOCK_TIMEOUT.min(time_left) };
+        let mut differing = Box::pin(self.writer.compare(decoder, &changes, limits)).await?;
         differing.extend(rejected.into_iter().map(refused));
         Ok(differing)
     }
@@ -203,11 +192,7 @@ impl Ingest {
         limit: i64,
     ) -> Result<Vec<Vec<String>>, IngestError> {
         let Some(spec) = self.decoders[source].replicated(table) else { return Ok(Vec::new()) };
-        let Some(table) = self.writer.catalog.table(&spec.name).cloned() else { return Ok(Vec::new()) };
-        let connection = self.writer.database.connection().await?;
-        let keys = apply::keys(&connection, &TableWrite::of_keys(table, spec), behind, limit).await?;
-        connection.release();
-        Ok(keys)
+        self.writer.keys(spec, behind, limit).await
     }
 
     async fn records(
@@ -218,36 +203,37 @@ impl Ingest {
         started: Instant,
         time_left: Duration,
     ) -> Result<Report, IngestError> {
-        let mut times = Times::default();
-        let decoder = &mut self.decoders[index];
+        let mut times = Times { decode: started.elapsed(), ..Times::default() };
+        let limits = Limits { statement: time_left, lock: LOCK_TIMEOUT.min(time_left) };
+        let (source, decoder) = (&self.config.sources[index].name, &mut self.decoders[index]);
         decoder.trim();
-        let (mut changes, rejected) = decoder.decode(batch);
-        times.decode = started.elapsed();
-        if let Some((_, rejection)) =
-            rejected.iter().find(|(_, rejection)| matches!(rejection.reason, Reason::ViewType(_)))
-        {
-            return Err(IngestError::ViewType(rejection.clone()));
-        }
-        let source = &self.config.sources[index].name;
-        let objects = match backup {
-            Backup::Keep if self.archive.has_bucket() => backup::objects(source, decoder, batch, &changes),
-            Backup::Keep | Backup::None => Vec::new(),
+        let (decoded, written) = match self.writer.in_slices(decoder, batch, limits, &mut times).await? {
+            Some((decoded, written)) => {
+                self.archive.put_all(objects(backup, &self.archive, source, decoder, batch, &decoded)).await?;
+                (decoded, written)
+            }
+            None => {
+                let decoding = Instant::now();
+                let (changes, rejected) = decoder.decode(batch);
+                times.decode += decoding.elapsed();
+                let decoded = Decoded::of(&changes, rejected);
+                decoded.check()?;
+                // Side by side: both are only told when both are done.
+                let storing = self.archive.put_all(objects(backup, &self.archive, source, decoder, batch, &decoded));
+                let writing = self.writer.write(decoder, &changes, limits, &mut times);
+                let (stored, written) = futures_util::future::join(storing, writing).await;
+                let written = written?;
+                stored?;
+                (decoded, written)
+            }
         };
-        // Side by side: both are only told when both are done.
-        let storing = self.archive.put_all(objects);
-        let writing = self.writer.write(decoder, &changes, time_left, &mut times);
-        let (stored, written) = futures_util::future::join(storing, writing).await;
-        let written = written?;
-        stored?;
-        let control = std::mem::take(&mut changes.control);
-        drop(changes);
         let young = |record: usize| Report::age(Some(batch.records[record].arrival), now()) < KEY_PATIENCE;
         let unkeyed =
             |(record, rejection): &&(usize, Rejection)| matches!(rejection.reason, Reason::NoKey(_)) && young(*record);
-        if let Some((_, rejection)) = written.plan.rejected.iter().find(unkeyed) {
+        if let Some((_, rejection)) = written.rejected.iter().find(unkeyed) {
             return Err(IngestError::NotKnownYet(rejection.clone()));
         }
-        self.reporter.report(source, decoder, batch, (rejected, control), written, times).await
+        self.reporter.report(source, decoder, batch, decoded, written, times).await
     }
 
     /// The source that reads the batch's stream; `None` where there is no record.
@@ -269,91 +255,6 @@ impl Ingest {
     }
 }
 
-impl Writer {
-    /// Plans, and compares the plan with what is there. What the database lacks is missing.
-    async fn compare(
-        &mut self,
-        decoder: &mut Decoder,
-        changes: &Changes<'_>,
-        time_left: Duration,
-    ) -> Result<Vec<Differing>, IngestError> {
-        let limits = Limits { statement: time_left, lock: LOCK_TIMEOUT.min(time_left) };
-        let mut connection = None;
-        let client = self.database.connected(&mut connection).await?;
-        read_catalog(client, &mut self.catalog, decoder, changes, limits).await?;
-        let plan = plan(changes, &decoder.fields, &decoder.tables, &self.catalog, now())?;
-        let mut differing = Vec::new();
-        for lack in &plan.lacks {
-            let columns = lack.columns.iter().map(|column| column.name.as_str().to_owned()).collect();
-            differing.push(Differing { key: "(every row)".to_owned(), columns: Some(columns) });
-        }
-        differing.extend(plan.rejected.into_iter().map(refused));
-        for write in &plan.writes {
-            differing.extend(apply::compare(client, write, limits).await?);
-        }
-        connection.into_iter().for_each(Connection::release);
-        Ok(differing)
-    }
-
-    /// Plans and applies, until the plan and the database agree.
-    async fn write(
-        &mut self,
-        decoder: &mut Decoder,
-        changes: &Changes<'_>,
-        time_left: Duration,
-        times: &mut Times,
-    ) -> Result<Written, IngestError> {
-        let limits = Limits { statement: time_left, lock: LOCK_TIMEOUT.min(time_left) };
-        let mut connection = None;
-        let mut reconnected = false;
-        let mut ddl = 0;
-        let mut cause = String::new();
-        for _ in 0..ROUNDS_MAX {
-            let applying = Instant::now();
-            if !changes.list.is_empty() {
-                let client = self.database.connected(&mut connection).await?;
-                read_catalog(client, &mut self.catalog, decoder, changes, limits).await?;
-            }
-            times.apply += applying.elapsed();
-            let planning = Instant::now();
-            let plan = plan(changes, &decoder.fields, &decoder.tables, &self.catalog, now())?;
-            times.plan += planning.elapsed();
-            let applying = Instant::now();
-            let Some(client) = connection.as_ref() else {
-                return Ok(Written { plan, applied: Applied::default(), ddl });
-            };
-            if !plan.lacks.is_empty() {
-                ddl += apply::make_up(client, &mut self.catalog, &plan.lacks, limits).await?;
-                times.apply += applying.elapsed();
-                continue;
-            }
-            if plan.deletes() && !self.catalog.tombstones {
-                ddl += apply::make_tombstones(client, limits).await?;
-                self.catalog.tombstones = true;
-            }
-            let outcome = apply::apply(client, &plan, limits, &mut self.experience).await;
-            times.apply += applying.elapsed();
-            match outcome {
-                Ok(applied) => {
-                    connection.take().into_iter().for_each(Connection::release);
-                    return Ok(Written { plan, applied, ddl });
-                }
-                Err(ApplyError::Stale { tables, cause: told }) => {
-                    tables.iter().for_each(|table| self.catalog.forget(table));
-                    cause = told;
-                }
-                // A function that was frozen may find its connection dead although it looked alive.
-                Err(ApplyError::Database(error)) if error.is_closed() && !reconnected => {
-                    reconnected = true;
-                    connection = None;
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Err(IngestError::Unsettled(cause))
-    }
-}
-
 impl Reporter {
     /// Accounts for every record and stores the dead letters; only then is anything told.
     async fn report(
@@ -361,18 +262,18 @@ impl Reporter {
         source: &str,
         decoder: &mut Decoder,
         batch: &Batch,
-        (rejected, control): (Vec<(usize, Rejection)>, Vec<usize>),
+        decoded: Decoded,
         written: Written,
         mut times: Times,
     ) -> Result<Report, IngestError> {
-        let Written { plan, applied, ddl } = written;
+        let Decoded { rejected, control, tables: _ } = decoded;
         let mut ledger = Ledger::new(batch.records.len());
         control.into_iter().for_each(|record| ledger.tell(record, Outcome::Control));
-        applied.fates.iter().for_each(|(record, fate)| ledger.tell(*record, (*fate).into()));
-        plan.repeated.iter().for_each(|record| ledger.tell(*record, Outcome::Duplicate));
-        plan.expired.iter().for_each(|record| ledger.tell(*record, Outcome::Expired));
+        written.fates.iter().for_each(|(record, fate)| ledger.tell(*record, (*fate).into()));
+        written.repeated.iter().for_each(|record| ledger.tell(*record, Outcome::Duplicate));
+        written.expired.iter().for_each(|record| ledger.tell(*record, Outcome::Expired));
         let mut refused: BTreeMap<usize, Rejection> = BTreeMap::new();
-        for (record, rejection) in rejected.into_iter().chain(plan.rejected).chain(applied.rejected) {
+        for (record, rejection) in rejected.into_iter().chain(written.rejected) {
             refused.entry(record).or_insert(rejection);
         }
         let refusal = if self.dead_letters.has_queue() { Outcome::DeadLettered } else { Outcome::Retry };
@@ -394,8 +295,8 @@ impl Reporter {
             source: source.to_owned(),
             counts,
             empty: batch.empty as u64,
-            rows: applied.rows,
-            ddl: ddl as u64,
+            rows: written.rows,
+            ddl: written.ddl as u64,
             reasons,
             age: Report::age(batch.records.iter().map(|record| record.arrival).filter(|at| at.0 > 0).min(), now()),
             times,
@@ -430,48 +331,26 @@ impl Reporter {
     }
 }
 
-fn tables_of(decoder: &Decoder, changes: &Changes<'_>) -> Vec<TableName> {
-    let mut tables: Vec<_> = changes.list.iter().map(|change| change.table).collect();
-    tables.sort_unstable();
-    tables.dedup();
-    let mut names: Vec<_> = tables.into_iter().map(|table| decoder.tables.get(table).name.clone()).collect();
-    // Until their names are settled, two tables may have one.
-    names.sort_unstable();
-    names.dedup();
-    names
-}
-
-/// Makes sure that the database has been asked for the changes' tables.
-async fn read_catalog(
-    client: &Connection,
-    catalog: &mut Catalog,
-    decoder: &mut Decoder,
-    changes: &Changes<'_>,
-    limits: Limits,
-) -> Result<(), IngestError> {
-    // Of a table that only others can make, to be absent once is not to be absent for ever.
-    for id in changes.list.iter().map(|change| change.table) {
-        let spec = decoder.tables.get(id);
-        if spec.replicated && spec.key.is_empty() && catalog.table(&spec.name).is_none() {
-            catalog.forget(&spec.name);
-        }
-    }
-    loop {
-        settle(&mut decoder.tables, &decoder.fields, catalog);
-        // A table may be called something else now, because of what is there.
-        let names = tables_of(decoder, changes);
-        if names.iter().all(|name| catalog.knows(name)) {
-            return Ok(());
-        }
-        apply::begin(client, limits.lock, limits.statement).await?;
-        catalog::load(client, catalog, &names).await?;
-        client.batch_execute("COMMIT").await.map_err(CatalogError::from)?;
-    }
-}
-
 /// An item that no row can be: it is a dead letter.
 fn refused((record, rejection): (usize, Rejection)) -> Differing {
     Differing { key: format!("item {record} of its page"), columns: Some(vec![rejection.to_string()]) }
+}
+
+/// What is kept of a batch.
+fn objects(
+    backup: Backup,
+    archive: &Archive,
+    source: &str,
+    decoder: &mut Decoder,
+    batch: &Batch,
+    decoded: &Decoded,
+) -> Vec<NewObject> {
+    match backup {
+        Backup::Keep if archive.has_bucket() => {
+            backup::objects(source, decoder, batch, &decoded.tables, &decoded.control)
+        }
+        Backup::Keep | Backup::None => Vec::new(),
+    }
 }
 
 /// Without a queue Lambda is told the lowest refused sequence number, and delivers everything from there again.

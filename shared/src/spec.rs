@@ -281,6 +281,11 @@ impl Tables {
         &self.specs[id.0 as usize]
     }
 
+    /// Whether every table is one whose newest change is the whole row.
+    pub fn are_whole_rows(&self) -> bool {
+        self.specs.iter().all(|spec| spec.rule == Rule::Merge(Merge::Row))
+    }
+
     /// How many numbers are in use; every [`TableId`] is below it.
     pub fn count(&self) -> usize {
         self.specs.len()

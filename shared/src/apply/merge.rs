@@ -7,7 +7,7 @@ use tokio_postgres::Row as Found;
 use super::append::key_arrays;
 use super::copy::Rows;
 use super::session::Session;
-use super::statement::{self, Array, COLUMNS_A_MASK, NEW_FIELDS, Set, mask_name, parameters};
+use super::statement::{self, Array, COLUMNS_A_MASK, Lock, NEW_FIELDS, Set, mask_name, parameters};
 use super::tombstone::{self, KeyDigest};
 use super::tuples::Tuples;
 use super::{ApplyError, Refused, Written, records};
@@ -74,21 +74,9 @@ struct Merging<'m> {
 }
 
 impl Merging<'_> {
-    /// Reads what is stored of each key. Rows first: who holds a row's lock finds its tombstones settled.
+    /// Reads what is stored of each key, under locks. Rows first: who holds a row's lock finds its tombstones settled.
     async fn read(&self) -> Result<Vec<Stored>, ApplyError> {
-        let keys = key_arrays(self.write, self.rows.iter());
-        let statement = statement::locked_versions(self.write, version_column(self.rule));
-        let mut stored = vec![Stored::default(); self.rows.len()];
-        let found: Vec<Found> = self.session.client.query_typed(&statement, &parameters(&keys)).await?;
-        for row in found {
-            let ordinal = row.get::<_, i64>(0) as usize - 1;
-            stored[ordinal].row = StoredRow::Present(row.get(1));
-        }
-        if !self.keys.is_empty() {
-            let tombstones = tombstone::read(self.session, self.write, &self.keys).await?;
-            stored.iter_mut().zip(tombstones).for_each(|(stored, tombstone)| stored.tombstone = tombstone);
-        }
-        Ok(stored)
+        read(self.session, self.write, self.rows, version_column(self.rule), &self.keys, Lock::Rows).await
     }
 
     fn decide(&self, stored: &[Stored]) -> Result<Vec<Decision>, ApplyError> {
@@ -190,6 +178,30 @@ impl Merging<'_> {
     }
 }
 
+/// Reads what is stored of the rows' keys; `keys` are the keys as tombstones know them, empty where nothing is deleted.
+pub async fn read(
+    session: &Session<'_>,
+    write: &TableWrite,
+    rows: &[Row],
+    version: &str,
+    keys: &[KeyDigest],
+    lock: Lock,
+) -> Result<Vec<Stored>, ApplyError> {
+    let parameters_of_keys = key_arrays(write, rows.iter());
+    let statement = statement::versions(write, version, lock);
+    let mut stored = vec![Stored::default(); rows.len()];
+    let found: Vec<Found> = session.client.query_typed(&statement, &parameters(&parameters_of_keys)).await?;
+    for row in found {
+        let ordinal = row.get::<_, i64>(0) as usize - 1;
+        stored[ordinal].row = StoredRow::Present(row.get(1));
+    }
+    if !keys.is_empty() {
+        let tombstones = tombstone::read(session, write, keys).await?;
+        stored.iter_mut().zip(tombstones).for_each(|(stored, tombstone)| stored.tombstone = tombstone);
+    }
+    Ok(stored)
+}
+
 /// Deletes the rows of some keys.
 pub async fn delete(session: &Session<'_>, write: &TableWrite, rows: &[&Row]) -> Result<u64, ApplyError> {
     if rows.is_empty() {
@@ -227,7 +239,8 @@ fn mask_cell(columns: &[Take]) -> Vec<u8> {
     [&8i32.to_be_bytes()[..], &mask.to_be_bytes()[..]].concat()
 }
 
-fn written(write: &TableWrite, rows: &[Row], decisions: &[Decision], count: u64) -> Written {
+/// What became of the rows, as decided.
+pub fn written(write: &TableWrite, rows: &[Row], decisions: &[Decision], count: u64) -> Written {
     let fates = rows.iter().zip(decisions);
     let fates = fates.flat_map(|(row, decision)| records(write, row).zip(decision.members.iter().copied()));
     let met_known_keys = decisions.iter().any(|decision| decision.action == Action::Keep);

@@ -7,48 +7,63 @@ use crate::catalog;
 use crate::database::fault::{Verdict, describe, judge};
 use crate::plan::TableWrite;
 
-/// An open transaction on tables that are as the plan has them.
+/// An open transaction on tables that are as the plans have them.
 pub struct Session<'c> {
-    pub client: &'c Client,
+    pub(super) client: &'c Client,
+    /// The tables that are locked and compared, by PostgreSQL's numbers.
+    admitted: Vec<u32>,
 }
 
 impl<'c> Session<'c> {
-    /// Begins, locks the tables against changes of their columns, and compares them with the plan.
-    ///
-    /// The lock is the one that any write takes; taken first, it makes the comparison hold for the whole transaction. All
-    /// settings are local to the transaction, so that no pooler has to pin the connection.
+    /// Begins with the tables of a plan. All settings are local to the transaction, so that no pooler has to pin the
+    /// connection.
     pub async fn begin(client: &'c Client, limits: Limits, writes: &[TableWrite]) -> Result<Self, ApplyError> {
-        let lock = |write: &TableWrite| {
-            let mode = if write.exclusive() { "SHARE ROW EXCLUSIVE" } else { "ROW EXCLUSIVE" };
-            format!("LOCK TABLE ONLY {} IN {mode} MODE;", write.table.name)
-        };
-        let locks: String = writes.iter().map(lock).collect();
         let begin = format!(
-            "BEGIN; SET LOCAL statement_timeout = {}; SET LOCAL lock_timeout = {}; SET CONSTRAINTS ALL IMMEDIATE; {locks}",
+            "BEGIN; SET LOCAL statement_timeout = {}; SET LOCAL lock_timeout = {}; SET CONSTRAINTS ALL IMMEDIATE;",
             limits.statement.as_millis(),
             limits.lock.as_millis(),
         );
-        let oids: Vec<u32> = writes.iter().map(|write| write.table.oid).collect();
-        // Both are on their way before the first answer is awaited.
-        let (begun, found) =
-            futures_util::future::join(client.batch_execute(&begin), catalog::fingerprints(client, &oids)).await;
-        let session = Self { client };
-        let compared = match begun {
-            Ok(()) => compare(writes, &found?),
-            // A table is gone; all are suspect, for the error does not say which.
-            Err(error) if judge(&error) == Verdict::Stale => {
-                let tables = writes.iter().map(|write| write.table.name.clone()).collect();
-                Err(ApplyError::Stale { tables, cause: format!(": {}", describe(&error)) })
-            }
-            Err(error) => Err(error.into()),
-        };
-        match compared {
+        let mut session = Self { client, admitted: Vec::new() };
+        match session.admit_after(begin, writes).await {
             Ok(()) => Ok(session),
             Err(error) => {
                 session.roll_back().await;
                 Err(error)
             }
         }
+    }
+
+    /// Admits the tables of a plan: locks them against changes of their columns, and compares them with the plan.
+    ///
+    /// The lock is the one that any write takes; taken first, it makes the comparison hold for the whole transaction.
+    pub async fn admit(&mut self, writes: &[TableWrite]) -> Result<(), ApplyError> {
+        if writes.iter().all(|write| self.admitted.contains(&write.table.oid)) {
+            return Ok(());
+        }
+        self.admit_after(String::new(), writes).await
+    }
+
+    async fn admit_after(&mut self, begin: String, writes: &[TableWrite]) -> Result<(), ApplyError> {
+        let lock = |write: &TableWrite| {
+            let mode = if write.exclusive() { "SHARE ROW EXCLUSIVE" } else { "ROW EXCLUSIVE" };
+            format!("LOCK TABLE ONLY {} IN {mode} MODE;", write.table.name)
+        };
+        let statements = begin + &writes.iter().map(lock).collect::<String>();
+        let oids: Vec<u32> = writes.iter().map(|write| write.table.oid).collect();
+        // Both are on their way before the first answer is awaited.
+        let locking = self.client.batch_execute(&statements);
+        let (locked, found) = futures_util::future::join(locking, catalog::fingerprints(self.client, &oids)).await;
+        match locked {
+            Ok(()) => compare(writes, &found?)?,
+            // A table is gone; all are suspect, for the error does not say which.
+            Err(error) if judge(&error) == Verdict::Stale => {
+                let tables = writes.iter().map(|write| write.table.name.clone()).collect();
+                return Err(ApplyError::Stale { tables, cause: format!(": {}", describe(&error)) });
+            }
+            Err(error) => return Err(error.into()),
+        }
+        self.admitted.extend(oids);
+        Ok(())
     }
 
     /// Sets the savepoint that an attempt falls back to.
@@ -76,9 +91,9 @@ impl<'c> Session<'c> {
         Ok(self.client.batch_execute("COMMIT").await?)
     }
 
-    /// Rolls back. Where even that fails the connection is broken, and PostgreSQL rolls back by itself.
-    pub async fn roll_back(self) {
-        self.client.batch_execute("ROLLBACK").await.unwrap_or_default();
+    /// Rolls back; whether that was heard. Where it was not the connection is broken, and PostgreSQL rolls back by itself.
+    pub async fn roll_back(self) -> bool {
+        self.client.batch_execute("ROLLBACK").await.is_ok()
     }
 }
 

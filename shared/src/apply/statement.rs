@@ -137,11 +137,21 @@ pub fn existing_keys(write: &TableWrite, relation: &TableName) -> String {
     )
 }
 
-/// The version of each key that is there, its row locked until the transaction ends, in the order of the keys.
-pub fn locked_versions(write: &TableWrite, version: &str) -> String {
+/// Whether rows are locked as they are read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Lock {
+    /// Until the transaction ends, in the order of the keys.
+    Rows,
+    /// Not at all.
+    Nothing,
+}
+
+/// The version of each key that is there.
+pub fn versions(write: &TableWrite, version: &str, lock: Lock) -> String {
+    let locked = if lock == Lock::Rows { " FOR NO KEY UPDATE OF t" } else { "" };
     format!(
         "SELECT u.n, t.{version}::text FROM unnest({}) WITH ORDINALITY AS u ({}, n) JOIN {} t ON {} \
-         ORDER BY u.n FOR NO KEY UPDATE OF t",
+         ORDER BY u.n{locked}",
         placeholders(1, write.key),
         aliases(write.key),
         write.table.name,

@@ -1,0 +1,233 @@
+//! Changes into the database: planned and applied until the plan and the database agree.
+
+use std::time::Instant;
+
+use super::{IngestError, ROUNDS_MAX, now, refused};
+use crate::apply::{self, Applied, ApplyError, Differing, Experience, Limits};
+use crate::catalog::{self, Catalog, CatalogError};
+use crate::change::Changes;
+use crate::database::{Connection, Database};
+use crate::decode::Decoder;
+use crate::names::TableName;
+use crate::plan::merge::Fate;
+use crate::plan::{Plan, TableWrite, plan, settle};
+use crate::rejection::{Reason, Rejection};
+use crate::report::Times;
+use crate::spec::{TableId, TableSpec};
+
+/// What writes, and what it remembers between batches.
+pub struct Writer {
+    pub(super) database: Database,
+    pub(super) catalog: Catalog,
+    pub(super) experience: Experience,
+}
+
+/// What the records of a batch said, beside their changes.
+#[derive(Default)]
+pub struct Decoded {
+    /// Those that said nothing that can be read.
+    pub rejected: Vec<(usize, Rejection)>,
+    /// Those that concern the stream and no row.
+    pub control: Vec<usize>,
+    /// The tables that each of the others speaks of.
+    pub tables: Vec<(usize, TableId)>,
+}
+
+impl Decoded {
+    /// Of the changes of some records.
+    pub fn of(changes: &Changes<'_>, rejected: Vec<(usize, Rejection)>) -> Self {
+        let tables = changes.list.iter().map(|change| (change.record, change.table)).collect();
+        Self { rejected, control: changes.control.clone(), tables }
+    }
+
+    /// Refuses a stream that does not carry what tables are made of: no record of it can ever be written.
+    pub fn check(&self) -> Result<(), IngestError> {
+        let wrong = |(_, rejection): &&(usize, Rejection)| matches!(rejection.reason, Reason::ViewType(_));
+        match self.rejected.iter().find(wrong) {
+            Some((_, rejection)) => Err(IngestError::ViewType(rejection.clone())),
+            None => Ok(()),
+        }
+    }
+
+    /// Adds those of further records.
+    pub fn add(&mut self, other: Self) {
+        self.rejected.extend(other.rejected);
+        self.control.extend(other.control);
+        self.tables.extend(other.tables);
+    }
+}
+
+/// What became of changes in the database.
+#[derive(Default)]
+pub struct Written {
+    /// What became of each change, by record.
+    pub fates: Vec<(usize, Fate)>,
+    /// Data errors, found by the plan or by PostgreSQL.
+    pub rejected: Vec<(usize, Rejection)>,
+    /// Records with a row older than its table keeps.
+    pub expired: Vec<usize>,
+    /// Records with a row that another record of the batch already holds.
+    pub repeated: Vec<usize>,
+    /// Rows inserted, updated and deleted.
+    pub rows: u64,
+    /// Statements that changed the schema.
+    pub ddl: usize,
+}
+
+impl Written {
+    fn of(plan: Plan, applied: Applied, ddl: usize) -> Self {
+        let mut written = Self { ddl, ..Self::default() };
+        written.add(plan, applied);
+        written
+    }
+
+    /// Adds what became of a further plan.
+    pub fn add(&mut self, plan: Plan, applied: Applied) {
+        self.fates.extend(applied.fates);
+        self.rejected.extend(plan.rejected.into_iter().chain(applied.rejected));
+        self.expired.extend(plan.expired);
+        self.repeated.extend(plan.repeated);
+        self.rows += applied.rows;
+    }
+}
+
+impl Writer {
+    /// A writer that knows nothing yet.
+    pub fn new(database: Database) -> Self {
+        Self { database, catalog: Catalog::default(), experience: Experience::default() }
+    }
+
+    /// The keys of a table behind one of them; see [`apply::keys`].
+    pub async fn keys(
+        &self,
+        spec: &TableSpec,
+        behind: Option<&[String]>,
+        limit: i64,
+    ) -> Result<Vec<Vec<String>>, IngestError> {
+        let Some(table) = self.catalog.table(&spec.name).cloned() else { return Ok(Vec::new()) };
+        let connection = self.database.connection().await?;
+        let keys = apply::keys(&connection, &TableWrite::of_keys(table, spec), behind, limit).await?;
+        connection.release();
+        Ok(keys)
+    }
+
+    /// Plans, and compares the plan with what is there. What the database lacks is missing.
+    pub async fn compare(
+        &mut self,
+        decoder: &mut Decoder,
+        changes: &Changes<'_>,
+        limits: Limits,
+    ) -> Result<Vec<Differing>, IngestError> {
+        let mut connection = None;
+        let client = self.database.connected(&mut connection).await?;
+        read_catalog(client, &mut self.catalog, decoder, changes, limits).await?;
+        let plan = plan(changes, &decoder.fields, &decoder.tables, &self.catalog, now())?;
+        let mut differing = Vec::new();
+        for lack in &plan.lacks {
+            let columns = lack.columns.iter().map(|column| column.name.as_str().to_owned()).collect();
+            differing.push(Differing { key: "(every row)".to_owned(), columns: Some(columns) });
+        }
+        differing.extend(plan.rejected.into_iter().map(refused));
+        for write in &plan.writes {
+            differing.extend(apply::compare(client, write, limits).await?);
+        }
+        connection.into_iter().for_each(Connection::release);
+        Ok(differing)
+    }
+
+    /// Plans and applies, until the plan and the database agree.
+    pub async fn write(
+        &mut self,
+        decoder: &mut Decoder,
+        changes: &Changes<'_>,
+        limits: Limits,
+        times: &mut Times,
+    ) -> Result<Written, IngestError> {
+        let mut connection = None;
+        let mut reconnected = false;
+        let mut ddl = 0;
+        let mut cause = String::new();
+        for _ in 0..ROUNDS_MAX {
+            let applying = Instant::now();
+            if !changes.list.is_empty() {
+                let client = self.database.connected(&mut connection).await?;
+                read_catalog(client, &mut self.catalog, decoder, changes, limits).await?;
+            }
+            times.apply += applying.elapsed();
+            let planning = Instant::now();
+            let plan = plan(changes, &decoder.fields, &decoder.tables, &self.catalog, now())?;
+            times.plan += planning.elapsed();
+            let applying = Instant::now();
+            let Some(client) = connection.as_ref() else {
+                return Ok(Written::of(plan, Applied::default(), ddl));
+            };
+            if !plan.lacks.is_empty() {
+                ddl += apply::make_up(client, &mut self.catalog, &plan.lacks, limits).await?;
+                times.apply += applying.elapsed();
+                continue;
+            }
+            if plan.deletes() && !self.catalog.tombstones {
+                ddl += apply::make_tombstones(client, limits).await?;
+                self.catalog.tombstones = true;
+            }
+            let outcome = apply::apply(client, &plan, limits, &mut self.experience).await;
+            times.apply += applying.elapsed();
+            match outcome {
+                Ok(applied) => {
+                    connection.take().into_iter().for_each(Connection::release);
+                    return Ok(Written::of(plan, applied, ddl));
+                }
+                Err(ApplyError::Stale { tables, cause: told }) => {
+                    tables.iter().for_each(|table| self.catalog.forget(table));
+                    cause = told;
+                }
+                // A function that was frozen may find its connection dead although it looked alive.
+                Err(ApplyError::Database(error)) if error.is_closed() && !reconnected => {
+                    reconnected = true;
+                    connection = None;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(IngestError::Unsettled(cause))
+    }
+}
+
+fn tables_of(decoder: &Decoder, changes: &Changes<'_>) -> Vec<TableName> {
+    let mut tables: Vec<_> = changes.list.iter().map(|change| change.table).collect();
+    tables.sort_unstable();
+    tables.dedup();
+    let mut names: Vec<_> = tables.into_iter().map(|table| decoder.tables.get(table).name.clone()).collect();
+    // Until their names are settled, two tables may have one.
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+/// Makes sure that the database has been asked for the changes' tables.
+async fn read_catalog(
+    client: &Connection,
+    catalog: &mut Catalog,
+    decoder: &mut Decoder,
+    changes: &Changes<'_>,
+    limits: Limits,
+) -> Result<(), IngestError> {
+    // Of a table that only others can make, to be absent once is not to be absent for ever.
+    for id in changes.list.iter().map(|change| change.table) {
+        let spec = decoder.tables.get(id);
+        if spec.replicated && spec.key.is_empty() && catalog.table(&spec.name).is_none() {
+            catalog.forget(&spec.name);
+        }
+    }
+    loop {
+        settle(&mut decoder.tables, &decoder.fields, catalog);
+        // A table may be called something else now, because of what is there.
+        let names = tables_of(decoder, changes);
+        if names.iter().all(|name| catalog.knows(name)) {
+            return Ok(());
+        }
+        apply::begin(client, limits.lock, limits.statement).await?;
+        catalog::load(client, catalog, &names).await?;
+        client.batch_execute("COMMIT").await.map_err(CatalogError::from)?;
+    }
+}
