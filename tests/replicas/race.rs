@@ -77,3 +77,36 @@ async fn writers_with_the_same_keys_in_other_orders_do_not_deadlock() {
         assert_eq!(found, [r#"{"count":40,"min":760,"max":799}"#], "{config}{owned}");
     }
 }
+
+#[tokio::test]
+async fn a_large_batch_is_written_in_slices_and_ends_as_if_it_were_not() {
+    let url = database().await;
+    let mut ingest = ingest(CONFIG, &url);
+    let element = |number: u64| {
+        let key = format!(r#""id":{{"S":"k{}"}}"#, number % 2_900);
+        match number {
+            // A column that is new in the last slice, a record that no slice can write, and a key that comes twice.
+            2_950 => put("T", number, &key, r#""late":{"S":"x"}"#),
+            1_500 => put("T", number, &key, r#""bad":{"N":"no"}"#),
+            _ => put("T", number, &key, &format!(r#""n":{{"N":"{number}"}}"#)),
+        }
+    };
+    let first = sent(&mut ingest, &[put("T", 0, r#""id":{"S":"k0"}"#, r#""n":{"N":"0"}"#)]).await;
+    assert_eq!(first.counts.applied, 1);
+    let elements: Vec<String> = (1..=3_000).map(element).collect();
+    for round in 0..3 {
+        let report = sent(&mut ingest, &elements).await;
+        assert_eq!((report.counts.total(), report.counts.retry), (3_000, 1), "{report}");
+        assert_eq!(round > 0, report.counts.applied == 0, "{report}");
+    }
+    // Everything newer, in one piece: nothing is asked of the database that it does not have.
+    let newer: Vec<String> = (0..2_900)
+        .map(|key| put("T", 10_000 + key, &format!(r#""id":{{"S":"k{key}"}}"#), r#""n":{"N":"-1"}"#))
+        .collect();
+    sent(&mut ingest, &newer).await;
+    let report = sent(&mut ingest, &newer).await;
+    assert_eq!(report.counts.duplicate, 2_900, "{report}");
+    let client = client(&url).await;
+    let sums = "SELECT count(*) AS keys, sum(n), count(late) AS late FROM shop.t";
+    assert_eq!(rows(&client, sums).await, [r#"{"keys":2900,"sum":-2900,"late":0}"#]);
+}

@@ -35,11 +35,14 @@ pub async fn write(
         if rows.len() > size {
             parts.push(rows.split_off(size));
         }
-        session.savepoint().await?;
+        // The attempt's first statement is on its way before the savepoint is heard of.
+        let setting = session.savepoint();
         let hints = Hints { look_first: hints.look_first || met.look_first, ..hints };
-        match attempt(session, write, &rows, hints).await {
+        let (set, outcome) = futures_util::future::join(setting, attempt(session, write, &rows, hints)).await;
+        set?;
+        match outcome {
             Ok(written) => {
-                session.keep().await?;
+                session.keep();
                 size = size.saturating_mul(2);
                 met.look_first |= written.met_known_keys;
                 met.all_new &= written.all_new;

@@ -1,5 +1,7 @@
 //! The writing transaction: its settings, its savepoint, and the guarantee that tables look as planned until it ends.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use tokio_postgres::Client;
 
 use super::{ApplyError, Limits};
@@ -12,6 +14,8 @@ pub struct Session<'c> {
     pub(super) client: &'c Client,
     /// The tables that are locked and compared, by PostgreSQL's numbers.
     admitted: Vec<u32>,
+    /// Whether an attempt was kept whose savepoint is still to be released: the next statement does that on its way.
+    kept: AtomicBool,
 }
 
 impl<'c> Session<'c> {
@@ -23,7 +27,7 @@ impl<'c> Session<'c> {
             limits.statement.as_millis(),
             limits.lock.as_millis(),
         );
-        let mut session = Self { client, admitted: Vec::new() };
+        let mut session = Self { client, admitted: Vec::new(), kept: AtomicBool::new(false) };
         match session.admit_after(begin, writes).await {
             Ok(()) => Ok(session),
             Err(error) => {
@@ -68,7 +72,9 @@ impl<'c> Session<'c> {
 
     /// Sets the savepoint that an attempt falls back to.
     pub async fn savepoint(&self) -> Result<(), ApplyError> {
-        Ok(self.client.batch_execute("SAVEPOINT attempt").await?)
+        let kept = self.kept.swap(false, Ordering::Relaxed);
+        let statement = if kept { "RELEASE SAVEPOINT attempt; SAVEPOINT attempt" } else { "SAVEPOINT attempt" };
+        Ok(self.client.batch_execute(statement).await?)
     }
 
     /// Undoes the attempt, its locks included; the savepoint stays.
@@ -82,8 +88,8 @@ impl<'c> Session<'c> {
     }
 
     /// Keeps the attempt.
-    pub async fn keep(&self) -> Result<(), ApplyError> {
-        Ok(self.client.batch_execute("RELEASE SAVEPOINT attempt").await?)
+    pub fn keep(&self) {
+        self.kept.store(true, Ordering::Relaxed);
     }
 
     /// Commits. If the connection breaks meanwhile nobody knows whether it happened: what follows must be idempotent.
