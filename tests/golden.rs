@@ -1,6 +1,6 @@
 //! An event in; the plan and the report out, compared with what a person has looked at.
 //!
-//! Each `tests/golden/NAME.json` is planned with the configuration beside the sportsbook's samples (or `NAME.toml`), against
+//! Each `tests/golden/NAME.json` is planned with `NAME.toml` beside it, or as a sample of a system with that system's, against
 //! an empty database and then a real one. `make accept` takes what was found as what is expected.
 
 use std::path::{Path, PathBuf};
@@ -21,16 +21,16 @@ const NOW: &str = "2026-02-09T12:00:00Z";
 
 #[tokio::test]
 async fn events_become_the_plans_and_reports_that_were_looked_at() {
-    let samples = workspace().join("events/sportsbook");
+    let [sportsbook, replica] = ["sportsbook", "replica"].map(|system| workspace().join("events").join(system));
     let own = workspace().join("tests/golden");
-    let mut events: Vec<PathBuf> = [&samples, &own].iter().flat_map(|folder| json_files(folder)).collect();
+    let mut events: Vec<PathBuf> = [&sportsbook, &replica, &own].iter().flat_map(|folder| json_files(folder)).collect();
     events.sort();
     assert!(events.len() >= 6, "{events:?}");
     let mut differing = Vec::new();
     for event in events {
         let name = event.file_stem().unwrap().to_string_lossy().into_owned();
-        let config = Some(event.with_extension("toml")).filter(|path| path.exists());
-        let config = config.unwrap_or_else(|| samples.join("millstream.toml"));
+        let beside = [event.with_extension("toml"), event.with_file_name("millstream.toml")];
+        let config = beside.into_iter().find(|path| path.exists()).unwrap();
         let found = outcome(&event, &std::fs::read_to_string(config).unwrap()).await;
         let expected = own.join(format!("{name}.expected"));
         if std::fs::read_to_string(&expected).unwrap_or_default() != found {
@@ -56,9 +56,11 @@ async fn outcome(event: &Path, config: &str) -> String {
     let url = database().await;
     let report = ingest(config, &url).batch(&envelope, Duration::from_secs(60)).await.unwrap();
 
-    let source = Config::parse("golden", config).unwrap().sources.remove(0);
-    let mut decoder = Decoder::new(source);
     let batch = unpack(&envelope);
+    let config = Config::parse("golden", config).unwrap();
+    let stream = batch.records.iter().find(|record| !record.place.stream.is_empty()).map(|record| &record.place.stream);
+    let source = stream.and_then(|stream| config.source_of(stream)).map_or(&config.sources[0], |(_, source)| source);
+    let mut decoder = Decoder::new(source.clone());
     let (changes, rejected) = decoder.decode(&batch);
     let now = Timestamp::parse(NOW).unwrap();
     let mut catalog = Catalog::default();

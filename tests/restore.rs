@@ -1,8 +1,19 @@
 //! The replica on real parts: tables change, functions follow, and after a loss everything comes back.
 
+use std::time::Instant;
+
+use millstream::archive::Archive;
+use millstream::aws::Aws;
+use millstream::backfill::{Backfill, Task, work};
+use millstream::config::{Config, DatabaseAddress};
+use millstream::database::Database;
+use millstream::dead_letter::DeadLetters;
+use millstream::dynamodb::SourceTables;
+use millstream::ingest::Ingest;
 use millstream_tests::dynamodb::export;
 use millstream_tests::event_source::Progress;
 use millstream_tests::kinesis::put;
+use millstream_tests::local_aws::REGION;
 use millstream_tests::process::workspace;
 use millstream_tests::replica::{BANK, BUCKET, Replica};
 use millstream_tests::shop::{Bank, Shop, TABLES};
@@ -107,4 +118,58 @@ async fn verify_names_what_differs() {
     assert_eq!((found.missing, found.differing, found.extra), (1, 1, 1), "{found:?}");
     let told: Vec<&str> = found.examples.iter().map(|example| &*example.what).collect();
     assert_eq!(told.iter().filter(|what| ["missing", "quantity", "extra"].contains(what)).count(), 3, "{found:?}");
+}
+
+/// Works on a task in pieces that have no time at all, each by a process of its own; how many it took.
+async fn in_pieces(replica: &Replica, task: serde_json::Value) -> usize {
+    let aws = Aws::local(replica.aws.endpoint(), REGION).await;
+    let config = std::fs::read_to_string(workspace().join("events/replica/millstream.toml")).unwrap();
+    let mut task: Task = serde_json::from_value(task).unwrap();
+    for pieces in 1..1_000 {
+        let database = Database::new(&DatabaseAddress::of_url(&replica.url), aws.clone()).unwrap();
+        let bucket = Some(BUCKET.to_owned());
+        let dead_letters =
+            DeadLetters::new(aws.clone(), Some(replica.queue.clone()), bucket.clone(), "test".to_owned());
+        let mut ingest = Ingest::new(Config::parse("replica", &config).unwrap(), database, dead_letters);
+        let (archive, tables) = (Archive::new(aws.clone(), bucket), SourceTables::new(aws.clone()));
+        let mut backfill = Backfill { ingest: &mut ingest, archive, tables, until: Instant::now(), watch: &|_| () };
+        let progress = work(&mut backfill, &task).await.unwrap();
+        // The task goes from piece to piece as JSON, as Step Functions carries it.
+        let told = serde_json::to_string(&Task { progress, ..task }).unwrap();
+        task = serde_json::from_str(&told).unwrap();
+        if task.progress.done {
+            assert_eq!(task.progress.differences, None);
+            return pieces;
+        }
+    }
+    panic!("the work does not come to its end: {task:?}");
+}
+
+#[tokio::test]
+async fn every_task_goes_on_where_its_last_piece_has_ended() {
+    let url = database().await;
+    let replica = Replica::start(&workspace().join("events/replica"), url.clone()).await.unwrap();
+    let mut shop = Shop::new(11, 25);
+    let progress = Progress::default();
+    let changing = async {
+        for _ in 0..250 {
+            replica.change(shop.change()).await.unwrap();
+        }
+        progress.finish();
+    };
+    let (consumed, ()) = tokio::join!(replica.consume(&progress), changing);
+    consumed.unwrap();
+    let client = client(&url).await;
+    let all = json!({"source": "shop", "reapply": {"from": "2000-01-01T00:00:00Z", "to": "2100-01-01T00:00:00Z"}});
+    let manifest = export(&replica.aws, "Orders", BUCKET, 5).await.unwrap();
+    for task in [
+        all,
+        json!({"source": "shop", "export": {"manifest": manifest}}),
+        json!({"source": "shop", "scan": {"table": "Orders"}}),
+    ] {
+        client.batch_execute("DROP SCHEMA shop CASCADE; DROP SCHEMA IF EXISTS millstream CASCADE").await.unwrap();
+        let pieces = in_pieces(&replica, task.clone()).await;
+        assert!(pieces > 1 || task.get("scan").is_some(), "{task} took {pieces}");
+        in_pieces(&replica, json!({"source": "shop", "verify": {"table": "Orders"}})).await;
+    }
 }

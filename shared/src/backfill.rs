@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::archive::{Archive, ObjectError};
 use crate::backup::NoRecord;
-use crate::dynamodb::{SourceTables, TableError};
+use crate::dynamodb::{SourceKey, SourceTables, TableError};
 use crate::ingest::{Ingest, IngestError, now};
 use crate::record::Batch;
 use crate::timestamp::Timestamp;
@@ -151,6 +151,9 @@ pub enum BackfillError {
         #[source]
         source: NoRecord,
     },
+    /// A refused record, and no queue to keep it.
+    #[error("record {0} was refused, and DEAD_LETTER_QUEUE_URL is not set: nothing would keep it")]
+    Refused(String),
     /// S3.
     #[error(transparent)]
     Object(#[from] ObjectError),
@@ -166,7 +169,8 @@ impl BackfillError {
     /// Whether a person must act before it can go on.
     pub fn needs_a_person(&self) -> bool {
         match self {
-            Self::UnknownSource(_) | Self::Moment(_) | Self::Manifest { .. } | Self::Line { .. } => true,
+            Self::UnknownSource(_) | Self::Moment(_) | Self::Manifest { .. } => true,
+            Self::Line { .. } | Self::Refused(_) => true,
             Self::Ingest(error) => error.needs_a_person(),
             Self::Object(_) | Self::Table(_) => false,
         }
@@ -196,7 +200,7 @@ pub async fn work(backfill: &mut Backfill<'_>, task: &Task) -> Result<Progress, 
     let source = source.ok_or_else(|| BackfillError::UnknownSource(task.source.clone()))?;
     let mut progress = task.progress.clone();
     progress.started.get_or_insert_with(|| now().to_string());
-    let mut piece = Piece { backfill, source, progress, batch: Batch::default() };
+    let mut piece = Piece { backfill, source, progress, batch: Batch::default(), key: None };
     match &task.work {
         Work::Reapply { from, to, table } => {
             let (from, to) = (moment(from)?, moment(to)?);
@@ -219,6 +223,8 @@ struct Piece<'p, 'b> {
     source: usize,
     progress: Progress,
     batch: Batch,
+    /// A table whose records do not tell its key, and the key.
+    key: Option<(String, SourceKey)>,
 }
 
 impl Piece<'_, '_> {
@@ -234,16 +240,27 @@ impl Piece<'_, '_> {
         self.backfill.until.saturating_duration_since(Instant::now())
     }
 
+    /// A batch that has begun is brought to its end: the piece's time has a margin for it.
+    fn batch_time(&self) -> Duration {
+        self.time_left().max(Duration::from_secs(30))
+    }
+
     /// Writes the batch; once it is in the database, the work goes on from the cursor.
     async fn write(&mut self, cursor: Cursor) -> Result<(), BackfillError> {
         let batch = std::mem::take(&mut self.batch);
         if !batch.records.is_empty() {
-            // A batch that has begun is brought to its end: the piece's time has a margin for it.
-            let time_left = self.time_left().max(Duration::from_secs(30));
+            let time_left = self.batch_time();
+            if let Some((table, key)) = &self.key {
+                // Told again each time: a decoder that has met too many paths begins anew.
+                self.backfill.ingest.learn_key(self.source, table, key)?;
+            }
             let report = self.backfill.ingest.again(self.source, &batch, time_left).await?;
+            if let Some(sequence) = report.retry_from {
+                return Err(BackfillError::Refused(sequence));
+            }
             self.progress.records += report.counts.total();
             self.progress.rows += report.rows;
-            self.progress.dead_lettered += report.counts.dead_lettered + report.counts.retry;
+            self.progress.dead_lettered += report.counts.dead_lettered;
         }
         self.progress.cursor = Some(cursor);
         (self.backfill.watch)(&self.progress);

@@ -4,7 +4,7 @@
 //! gzipped JSON. A batch that is delivered again overwrites its own objects. Records are kept as they came, without their
 //! private fields, so that they go through today's configuration when they are applied again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::sync::Arc;
 
@@ -66,9 +66,8 @@ pub fn objects(
     control: &[usize],
 ) -> Vec<NewObject> {
     let of_changes = tables.iter().map(|&(record, table)| (record, Some(table)));
-    let mut tables: BTreeMap<usize, _> = control.iter().map(|&record| (record, None)).collect();
-    // Of a record for several tables one is enough: it is decoded anew when it is applied again.
-    tables.extend(of_changes.rev());
+    // Under each of its tables: a table is restored from its own folder alone.
+    let tables: BTreeSet<_> = control.iter().map(|&record| (record, None)).chain(of_changes).collect();
     let mut groups: BTreeMap<String, Group> = BTreeMap::new();
     for (index, table) in tables {
         let record = &batch.records[index];

@@ -139,7 +139,8 @@ impl Table {
 
     /// Has arrays written as text and cast where they cannot be sent as they are: in rows that are not sent whole, and in keys.
     fn cast_arrays(&mut self) {
-        let unknown = self.columns.iter().any(|column| column.kind == Kind::Other);
+        let parted = |column: &Column| column.kind == Kind::Other || (column.guarded && !column.required);
+        let unknown = self.columns.iter().any(parted);
         let unique = &self.unique;
         let keyed = |column: &Column| unique.iter().any(|key| key.contains(&column.name));
         for column in &mut self.columns {

@@ -24,7 +24,7 @@ use crate::decimal::Decimal;
 use crate::field::{Field, Fields};
 use crate::record::{Batch, Record};
 use crate::rejection::{Reason, Rejection};
-use crate::spec::{Nested, TableId, TableSpec, Tables};
+use crate::spec::{Nested, TableId, Tables};
 use crate::timestamp::Timestamp;
 use replica::Page;
 
@@ -93,18 +93,18 @@ impl Decoder {
 
     /// Decodes all records of a batch; the rejected ones come with their index.
     pub fn decode<'a>(&mut self, batch: &'a Batch) -> (Changes<'a>, Vec<(usize, Rejection)>) {
-        let (mut changes, mut rejected) = self.begin(batch);
+        let (mut changes, mut rejected) = (Changes::default(), Vec::new());
+        self.learn(batch);
         self.decode_some(batch, 0..batch.records.len(), &mut changes, &mut rejected);
         (changes, rejected)
     }
 
-    /// Begins to decode a batch: nothing of it is decoded yet.
-    pub fn begin<'a>(&mut self, batch: &'a Batch) -> (Changes<'a>, Vec<(usize, Rejection)>) {
+    /// Learns what some records of a batch tell of others. Comes before any of them is decoded.
+    pub fn learn(&mut self, batch: &Batch) {
         if let Format::Dms(dms) = &mut self.format {
             // What tells a table's key may come behind the data that needs it.
             batch.records.iter().for_each(|record| dms.learn(batch.payload(record)));
         }
-        (Changes::default(), Vec::new())
     }
 
     /// Decodes some of a batch's records.
@@ -212,16 +212,15 @@ impl Decoder {
         }
     }
 
-    /// What the table should be that the source calls `name`.
-    pub fn replicated(&mut self, name: &str) -> Option<&TableSpec> {
+    /// The table that the source calls `name`.
+    pub fn replicated(&mut self, name: &str) -> Option<TableId> {
         self.learn_key(name, &[]).ok()?;
-        let table = match &self.format {
-            Format::Dynamodb(dynamodb) => dynamodb.table(name)?,
-            Format::Dms(dms) => dms.table(name)?,
-            Format::Debezium(debezium) => debezium.table(name)?,
-            Format::Segment(_) | Format::Json(_) => return None,
-        };
-        Some(self.tables.get(table))
+        match &self.format {
+            Format::Dynamodb(dynamodb) => dynamodb.table(name),
+            Format::Dms(dms) => dms.table(name),
+            Format::Debezium(debezium) => debezium.table(name),
+            Format::Segment(_) | Format::Json(_) => None,
+        }
     }
 
     /// A record's partition key as it may be kept: Debezium's is the row's key, of which only the columns' names are needed.
@@ -238,10 +237,11 @@ impl Decoder {
 
     /// A document without its private fields, as a dead letter may hold it; `None` where they cannot be told apart.
     pub fn redacted(&mut self, record: &Record, bytes: &[u8]) -> Option<Vec<u8>> {
-        if self.source.private.is_empty() || record.redacted.is_some() {
+        if self.source.private.is_empty() {
             return Some(bytes.to_vec());
         }
-        self.fields.set_hashed(false);
+        // A hash that was made before stays what it is; what has become private since goes.
+        self.fields.set_hashed(record.redacted.is_some());
         let json = str::from_utf8(bytes).ok()?;
         let redacted = match &mut self.format {
             Format::Segment(_) | Format::Json(_) => document::redact(&mut self.fields, Field::ROOT, json),

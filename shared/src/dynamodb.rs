@@ -13,6 +13,9 @@ use crate::aws::Aws;
 /// <https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_BatchGetItem.html>.
 pub const KEYS_MAX: usize = 100;
 
+/// The attributes of a table's key, the hash key first, and the types that their columns get, where those are known.
+pub type SourceKey = Vec<(String, Option<&'static str>)>;
+
 /// Items as the SDK has them, by attribute.
 type Item = HashMap<String, AttributeValue>;
 
@@ -48,7 +51,7 @@ impl SourceTables {
     ///
     /// # Errors
     /// Another refusal.
-    pub async fn key(&self, table: &str) -> Result<Vec<(String, Option<&'static str>)>, TableError> {
+    pub async fn key(&self, table: &str) -> Result<SourceKey, TableError> {
         let described = match self.client().await.describe_table().table_name(table).send().await {
             Ok(described) => described,
             Err(error) if error.as_service_error().is_some_and(|error| error.is_resource_not_found_exception()) => {

@@ -180,7 +180,8 @@ impl Ingest {
         Ok(differing)
     }
 
-    /// The keys of a replicated table behind one of them, in their order; see [`apply::keys`].
+    /// The keys of a replicated table behind one of them, in their order, and the names of their parts at the source; see
+    /// [`apply::keys`].
     ///
     /// # Errors
     /// As [`Ingest::batch`].
@@ -190,9 +191,10 @@ impl Ingest {
         table: &str,
         behind: Option<&[String]>,
         limit: i64,
-    ) -> Result<Vec<Vec<String>>, IngestError> {
-        let Some(spec) = self.decoders[source].replicated(table) else { return Ok(Vec::new()) };
-        self.writer.keys(spec, behind, limit).await
+    ) -> Result<(Vec<String>, Vec<Vec<String>>), IngestError> {
+        let decoder = &mut self.decoders[source];
+        let Some(table) = decoder.replicated(table) else { return Ok((Vec::new(), Vec::new())) };
+        self.writer.keys(decoder, table, behind, limit).await
     }
 
     async fn records(

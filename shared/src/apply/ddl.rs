@@ -95,8 +95,8 @@ async fn try_once(
 pub async fn begin(client: &Client, lock: Duration, statement: Duration) -> Result<(), ApplyError> {
     let settings = format!(
         "BEGIN; SET LOCAL lock_timeout = {}; SET LOCAL statement_timeout = {}; SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO'",
-        lock.as_millis(),
-        statement.as_millis(),
+        lock.as_millis().max(1),
+        statement.as_millis().max(1),
     );
     Ok(client.batch_execute(&settings).await?)
 }

@@ -23,9 +23,11 @@ impl<'c> Session<'c> {
     /// connection.
     pub async fn begin(client: &'c Client, limits: Limits, writes: &[TableWrite]) -> Result<Self, ApplyError> {
         let begin = format!(
-            "BEGIN; SET LOCAL statement_timeout = {}; SET LOCAL lock_timeout = {}; SET CONSTRAINTS ALL IMMEDIATE;",
-            limits.statement.as_millis(),
-            limits.lock.as_millis(),
+            "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = {}; SET LOCAL lock_timeout = {}; \
+             SET CONSTRAINTS ALL IMMEDIATE;",
+            // None at all would be zero.
+            limits.statement.as_millis().max(1),
+            limits.lock.as_millis().max(1),
         );
         let mut session = Self { client, admitted: Vec::new(), kept: AtomicBool::new(false) };
         match session.admit_after(begin, writes).await {

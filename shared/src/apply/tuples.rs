@@ -6,7 +6,7 @@
 use bytes::{BufMut, BytesMut};
 
 use super::statement::{self, Array, Source};
-use crate::catalog::Kind;
+use crate::catalog::{Column, Kind};
 use crate::plan::{TableWrite, cell};
 
 const TEXT: Kind = Kind::Text { characters_max: None };
@@ -41,7 +41,12 @@ enum Origin {
 impl<'w> Tuples<'w> {
     /// No rows yet; `version` is the version column, `extra` the names and kinds of further columns.
     pub fn new(write: &'w TableWrite, version: &'w str, extra: Vec<(String, Kind)>) -> Self {
-        let form = if statement::columns(write).any(|column| column.kind.is_cast()) {
+        // A domain may refuse the NULL that would stand in a whole row for a column that is not written.
+        let refuses = |(position, column): (usize, &Column)| {
+            column.guarded && !column.required && !write.columns.contains(&position)
+        };
+        let refused = write.table.columns.iter().enumerate().any(refuses);
+        let form = if refused || statement::columns(write).any(|column| column.kind.is_cast()) {
             Form::Columns(statement::columns(write).map(|column| column.kind).chain([TEXT]).map(Array::of).collect())
         } else {
             let (row_type, array_type) = write.table.row_type;

@@ -108,6 +108,10 @@ async fn load(
             }
         }
     }
+    if number <= skipped {
+        // It was done before; the piece goes on with the next one, however little time it has.
+        return Ok(Loaded::Whole);
+    }
     piece.progress.bytes += lines.bytes - bytes;
     piece.write(Cursor { object: object.clone(), line: number, key: None }).await?;
     Ok(if piece.time_is_up() { Loaded::InPart } else { Loaded::Whole })
@@ -136,6 +140,8 @@ impl Piece<'_, '_> {
         } else {
             told.iter().map(|name| (name.clone(), None)).collect()
         };
-        Ok(self.backfill.ingest.learn_key(self.source, table, &key)?)
+        self.backfill.ingest.learn_key(self.source, table, &key)?;
+        self.key = Some((table.to_owned(), key));
+        Ok(())
     }
 }

@@ -20,7 +20,7 @@ pub async fn work(
     let prefix = backup::prefix(source);
     let folders = match table {
         Some(table) => vec![backup::table_prefix(source, table)],
-        None => piece.backfill.archive.list(&prefix, "", Folders::Together).await?.folders,
+        None => folders_of(&piece.backfill.archive, &prefix).await?,
     };
     let done = piece.progress.cursor.clone().unwrap_or_default().object;
     for folder in folders {
@@ -54,6 +54,20 @@ pub async fn work(
     piece.write(Cursor::default()).await?;
     piece.finish();
     Ok(())
+}
+
+/// Every table's folder.
+async fn folders_of(archive: &Archive, prefix: &str) -> Result<Vec<String>, BackfillError> {
+    let (mut folders, mut behind) = (Vec::new(), String::new());
+    loop {
+        let listed = archive.list(prefix, &behind, Folders::Together).await?;
+        folders.extend(listed.folders);
+        match folders.last().filter(|_| listed.more) {
+            // Behind everything that the last folder holds.
+            Some(last) => behind = format!("{last}{}", char::MAX),
+            None => return Ok(folders),
+        }
+    }
 }
 
 /// An object of the backup: what one batch said of one table, and no more than an invocation holds.

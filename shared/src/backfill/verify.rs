@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{BackfillError, Cursor, Piece, moment};
 use crate::apply::Differing;
-use crate::dynamodb::KEYS_MAX;
+use crate::dynamodb::{KEYS_MAX, SourceKey};
 use crate::record::Batch;
 use crate::timestamp::Timestamp;
 
@@ -75,8 +75,12 @@ pub async fn work(piece: &mut Piece<'_, '_>, table: &str) -> Result<(), Backfill
     }
     loop {
         let behind: Option<Vec<String>> = cursor.key.as_deref().and_then(|key| serde_json::from_str(key).ok());
-        let keys = piece.backfill.ingest.keys(piece.source, table, behind.as_deref(), KEYS_MAX as i64).await?;
-        extras(piece, table, &key, &keys).await?;
+        let (names, keys) = piece.backfill.ingest.keys(piece.source, table, behind.as_deref(), KEYS_MAX as i64).await?;
+        // Told in the order that the table here has them in.
+        let typed =
+            |name: &String| (name.clone(), key.iter().find(|(known, _)| known == name).and_then(|(_, kind)| *kind));
+        let named: SourceKey = names.iter().map(typed).collect();
+        extras(piece, table, &named, &keys).await?;
         let Some(last) = keys.last() else { break };
         cursor.key = serde_json::to_string(last).ok();
         piece.tell(&cursor, cursor.line);
@@ -127,7 +131,7 @@ async fn compare(
         );
     }
     let batch: Batch = std::mem::take(&mut piece.batch);
-    Ok(piece.backfill.ingest.compare(piece.source, &batch, piece.time_left()).await?)
+    Ok(piece.backfill.ingest.compare(piece.source, &batch, piece.batch_time()).await?)
 }
 
 /// The key of an item, both as the JSON of DynamoDB.
@@ -142,7 +146,7 @@ fn key_of(item: &str, names: &[String]) -> Option<String> {
 async fn extras(
     piece: &mut Piece<'_, '_>,
     table: &str,
-    key: &[(String, Option<&'static str>)],
+    key: &SourceKey,
     rows: &[Vec<String>],
 ) -> Result<(), BackfillError> {
     let descriptor = |sql_type: Option<&str>| match sql_type {

@@ -22,7 +22,7 @@ const VERDICTS: &[(&str, Verdict)] = &[
     ("08P01", Verdict::Stale), // a value of another type's binary form
     ("09", Verdict::Reject),   // a trigger refused
     ("0A000", Verdict::Stale), // cached plan must not change result type
-    ("21", Verdict::Halt),     // one row twice in a statement
+    ("21", Verdict::Reject),   // one row twice in a statement
     ("22", Verdict::Reject),   // data
     ("22P03", Verdict::Stale), // a value of another type's binary form
     ("23", Verdict::Reject),   // constraints

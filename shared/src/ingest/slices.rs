@@ -13,8 +13,9 @@ use super::writer::{Decoded, Writer, Written};
 use super::{IngestError, now};
 use crate::apply::{Experience, Limits, Session, write_quickly};
 use crate::catalog::Catalog;
+use crate::change::{Change, Changes};
 use crate::decode::Decoder;
-use crate::plan::{Plan, plan};
+use crate::plan::{Plan, plan, settle};
 use crate::record::Batch;
 use crate::report::Times;
 
@@ -48,6 +49,7 @@ impl Writer {
         let count = batch.records.len();
         let slices = (0..count).step_by(SLICE_RECORDS).map(|start| start..(start + SLICE_RECORDS).min(count));
         let Self { database, catalog, experience } = self;
+        decoder.learn(batch);
         let Some(first) = prepare(decoder, catalog, batch, 0..SLICE_RECORDS, times).await else { return Ok(None) };
         let applying = Instant::now();
         let connection = database.connection().await?;
@@ -116,7 +118,7 @@ async fn prepare(
     slice: Range<usize>,
     times: &mut Times,
 ) -> Option<Prepared> {
-    let (mut changes, mut rejected) = decoder.begin(batch);
+    let (mut changes, mut rejected) = (Changes::default(), Vec::new());
     for start in slice.clone().step_by(RECORDS_AT_A_STRETCH) {
         let decoding = Instant::now();
         let end = (start + RECORDS_AT_A_STRETCH).min(slice.end);
@@ -124,7 +126,12 @@ async fn prepare(
         times.decode += decoding.elapsed();
         tokio::task::yield_now().await;
     }
-    let known = |change: &crate::change::Change| catalog.knows(&decoder.tables.get(change.table).name);
+    // What is a table's key, and whether its name is its own, may only be known by now.
+    settle(&mut decoder.tables, &decoder.fields, catalog);
+    let known = |change: &Change| {
+        let spec = decoder.tables.get(change.table);
+        !spec.key.is_empty() && catalog.knows(&spec.name)
+    };
     let decoded = Decoded::of(&changes, rejected);
     if decoded.check().is_err() || !changes.list.iter().all(known) {
         return None;

@@ -1,8 +1,9 @@
 //! Changes into the database: planned and applied until the plan and the database agree.
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
-use super::{IngestError, ROUNDS_MAX, now, refused};
+use super::{IngestError, LOCK_TIMEOUT, ROUNDS_MAX, now, refused};
 use crate::apply::{self, Applied, ApplyError, Differing, Experience, Limits};
 use crate::catalog::{self, Catalog, CatalogError};
 use crate::change::Changes;
@@ -13,7 +14,7 @@ use crate::plan::merge::Fate;
 use crate::plan::{Plan, TableWrite, plan, settle};
 use crate::rejection::{Reason, Rejection};
 use crate::report::Times;
-use crate::spec::{TableId, TableSpec};
+use crate::spec::TableId;
 
 /// What writes, and what it remembers between batches.
 pub struct Writer {
@@ -97,18 +98,26 @@ impl Writer {
         Self { database, catalog: Catalog::default(), experience: Experience::default() }
     }
 
-    /// The keys of a table behind one of them; see [`apply::keys`].
+    /// The keys of a table behind one of them, and the names of their parts at the source; see [`apply::keys`].
     pub async fn keys(
-        &self,
-        spec: &TableSpec,
+        &mut self,
+        decoder: &mut Decoder,
+        table: TableId,
         behind: Option<&[String]>,
         limit: i64,
-    ) -> Result<Vec<Vec<String>>, IngestError> {
-        let Some(table) = self.catalog.table(&spec.name).cloned() else { return Ok(Vec::new()) };
+    ) -> Result<(Vec<String>, Vec<Vec<String>>), IngestError> {
+        let limits = Limits { statement: LOCK_TIMEOUT, lock: LOCK_TIMEOUT };
         let connection = self.database.connection().await?;
-        let keys = apply::keys(&connection, &TableWrite::of_keys(table, spec), behind, limit).await?;
+        read_catalog(&connection, &mut self.catalog, decoder, &[table], limits).await?;
+        let spec = decoder.tables.get(table);
+        let keys = match self.catalog.table(&spec.name).cloned() {
+            Some(table) => apply::keys(&connection, &TableWrite::of_keys(table, spec), behind, limit).await?,
+            None => Vec::new(),
+        };
         connection.release();
-        Ok(keys)
+        let names =
+            spec.key_columns().filter_map(|column| column.field).map(|field| decoder.fields.key(field).to_owned());
+        Ok((names.collect(), keys))
     }
 
     /// Plans, and compares the plan with what is there. What the database lacks is missing.
@@ -120,7 +129,7 @@ impl Writer {
     ) -> Result<Vec<Differing>, IngestError> {
         let mut connection = None;
         let client = self.database.connected(&mut connection).await?;
-        read_catalog(client, &mut self.catalog, decoder, changes, limits).await?;
+        read_catalog(client, &mut self.catalog, decoder, &tables_of(changes), limits).await?;
         let plan = plan(changes, &decoder.fields, &decoder.tables, &self.catalog, now())?;
         let mut differing = Vec::new();
         for lack in &plan.lacks {
@@ -151,7 +160,7 @@ impl Writer {
             let applying = Instant::now();
             if !changes.list.is_empty() {
                 let client = self.database.connected(&mut connection).await?;
-                read_catalog(client, &mut self.catalog, decoder, changes, limits).await?;
+                read_catalog(client, &mut self.catalog, decoder, &tables_of(changes), limits).await?;
             }
             times.apply += applying.elapsed();
             let planning = Instant::now();
@@ -193,28 +202,24 @@ impl Writer {
     }
 }
 
-fn tables_of(decoder: &Decoder, changes: &Changes<'_>) -> Vec<TableName> {
+fn tables_of(changes: &Changes<'_>) -> Vec<TableId> {
     let mut tables: Vec<_> = changes.list.iter().map(|change| change.table).collect();
     tables.sort_unstable();
     tables.dedup();
-    let mut names: Vec<_> = tables.into_iter().map(|table| decoder.tables.get(table).name.clone()).collect();
-    // Until their names are settled, two tables may have one.
-    names.sort_unstable();
-    names.dedup();
-    names
+    tables
 }
 
-/// Makes sure that the database has been asked for the changes' tables.
+/// Makes sure that the database has been asked for the tables.
 async fn read_catalog(
     client: &Connection,
     catalog: &mut Catalog,
     decoder: &mut Decoder,
-    changes: &Changes<'_>,
+    tables: &[TableId],
     limits: Limits,
 ) -> Result<(), IngestError> {
     // Of a table that only others can make, to be absent once is not to be absent for ever.
-    for id in changes.list.iter().map(|change| change.table) {
-        let spec = decoder.tables.get(id);
+    for &table in tables {
+        let spec = decoder.tables.get(table);
         if spec.replicated && spec.key.is_empty() && catalog.table(&spec.name).is_none() {
             catalog.forget(&spec.name);
         }
@@ -222,7 +227,9 @@ async fn read_catalog(
     loop {
         settle(&mut decoder.tables, &decoder.fields, catalog);
         // A table may be called something else now, because of what is there.
-        let names = tables_of(decoder, changes);
+        // Two tables may have one name, until it is known whose it is.
+        let names: BTreeSet<TableName> = tables.iter().map(|&table| decoder.tables.get(table).name.clone()).collect();
+        let names: Vec<TableName> = names.into_iter().collect();
         if names.iter().all(|name| catalog.knows(name)) {
             return Ok(());
         }
