@@ -26,7 +26,7 @@ use crate::record::{Batch, Record};
 use crate::rejection::{Reason, Rejection};
 use crate::spec::{Nested, TableId, Tables};
 use crate::timestamp::Timestamp;
-use replica::Page;
+use replica::{Page, Replica};
 
 /// Paths of hostile documents must not fill the memory: past this many, the decoder starts anew with the next batch.
 const FIELDS_MAX: usize = 100_000;
@@ -49,6 +49,18 @@ enum Format {
     Dynamodb(Box<dynamodb::Dynamodb>),
     Dms(Box<dms::Dms>),
     Debezium(Box<debezium::Debezium>),
+}
+
+impl Format {
+    /// What formats of replicated tables have in common.
+    fn replica(&mut self) -> Option<&mut Replica> {
+        match self {
+            Self::Dynamodb(dynamodb) => Some(&mut dynamodb.replica),
+            Self::Dms(dms) => Some(&mut dms.replica),
+            Self::Debezium(debezium) => Some(&mut debezium.replica),
+            Self::Segment(_) | Self::Json(_) => None,
+        }
+    }
 }
 
 /// A table that takes a document, and where its version is found.
@@ -204,23 +216,16 @@ impl Decoder {
 
     /// Tells the key of a source's table where its records do not.
     pub fn learn_key(&mut self, table: &str, key: &[(String, Option<&'static str>)]) -> Result<(), Rejection> {
-        match &mut self.format {
-            Format::Dynamodb(dynamodb) => dynamodb.learn_key(table, key, &mut self.fields, &mut self.tables),
-            Format::Dms(dms) => dms.learn_key(table, key, &mut self.fields, &mut self.tables),
-            Format::Debezium(debezium) => debezium.learn_key(table, key, &mut self.fields, &mut self.tables),
-            Format::Segment(_) | Format::Json(_) => Ok(()),
+        match self.format.replica() {
+            Some(replica) => replica.learn_key(table, key, &mut self.fields, &mut self.tables),
+            None => Ok(()),
         }
     }
 
     /// The table that the source calls `name`.
     pub fn replicated(&mut self, name: &str) -> Option<TableId> {
         self.learn_key(name, &[]).ok()?;
-        match &self.format {
-            Format::Dynamodb(dynamodb) => dynamodb.table(name),
-            Format::Dms(dms) => dms.table(name),
-            Format::Debezium(debezium) => debezium.table(name),
-            Format::Segment(_) | Format::Json(_) => None,
-        }
+        self.format.replica()?.known(name)
     }
 
     /// A record's partition key as it may be kept: Debezium's is the row's key, of which only the columns' names are needed.

@@ -25,7 +25,7 @@ use crate::config::Source;
 use crate::field::{Field, Fields};
 use crate::record::Record;
 use crate::rejection::Rejection;
-use crate::spec::{Merge, TableId, Tables};
+use crate::spec::{Merge, Tables};
 use event::{Event, Operation, is_metadata, payload};
 use types::{Semantic, Types};
 
@@ -44,7 +44,8 @@ const SCHEMAS_MAX: usize = 10_000;
 /// The tables of a Debezium connector.
 #[derive(Debug)]
 pub struct Debezium {
-    replica: Replica,
+    /// What it has in common with others.
+    pub replica: Replica,
     /// The types of schemas that have been met, by the hash of their text: it is often longer than the row.
     types: HashMap<u64, Arc<Types>>,
 }
@@ -97,22 +98,6 @@ impl Debezium {
         let types = Arc::new(Types::read(schema)?);
         self.types.insert(hash, types.clone());
         Ok(types)
-    }
-
-    /// Takes a table's key from elsewhere than its records.
-    pub fn learn_key(
-        &mut self,
-        table: &str,
-        key: &[(String, Option<&'static str>)],
-        fields: &mut Fields,
-        tables: &mut Tables,
-    ) -> Result<(), Rejection> {
-        self.replica.learn_key(table, key, fields, tables)
-    }
-
-    /// The table that the source calls `name`, if it has been met.
-    pub fn table(&self, name: &str) -> Option<TableId> {
-        self.replica.known(name)
     }
 
     /// The record again, without its private columns; what may hold values beside the images (the statement, a message)

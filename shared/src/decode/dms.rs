@@ -18,7 +18,7 @@ use crate::config::Source;
 use crate::field::{Field, Fields};
 use crate::record::Record;
 use crate::rejection::Rejection;
-use crate::spec::{Merge, TableId, Tables};
+use crate::spec::{Merge, Tables};
 use crate::timestamp::Timestamp;
 
 /// Where a `map-record-to-document` rule puts the columns.
@@ -36,7 +36,8 @@ const PLACE_BITS: u32 = 64;
 /// The tables of a DMS task.
 #[derive(Debug)]
 pub struct Dms {
-    replica: Replica,
+    /// What it has in common with others.
+    pub replica: Replica,
     /// The keys that control records have told, by table.
     keys: HashMap<String, Vec<(String, Option<&'static str>)>>,
 }
@@ -162,22 +163,6 @@ impl Dms {
         columns(row, known.node, page)?;
         self.replica.delete(known, index, version, at, start, page);
         Ok(())
-    }
-
-    /// Takes a table's key from elsewhere than its records.
-    pub fn learn_key(
-        &mut self,
-        table: &str,
-        key: &[(String, Option<&'static str>)],
-        fields: &mut Fields,
-        tables: &mut Tables,
-    ) -> Result<(), Rejection> {
-        self.replica.learn_key(table, key, fields, tables)
-    }
-
-    /// The table that the source calls `name`, if it has been met.
-    pub fn table(&self, name: &str) -> Option<TableId> {
-        self.replica.known(name)
     }
 
     /// The record again, without its private columns. The key's value in the metadata goes wherever a column is

@@ -19,7 +19,7 @@ use crate::decimal::Decimal;
 use crate::field::{Field, Fields, Privacy};
 use crate::record::Record;
 use crate::rejection::{Reason, Rejection};
-use crate::spec::{Merge, TableId, Tables};
+use crate::spec::{Merge, Tables};
 use crate::timestamp::Timestamp;
 
 /// Digits of a sequence number that an order holds; of longer ones the first digits count as eras.
@@ -28,7 +28,8 @@ const ORDER_DIGITS: usize = 38;
 /// The tables of a DynamoDB source.
 #[derive(Debug)]
 pub struct Dynamodb {
-    replica: Replica,
+    /// What it has in common with others.
+    pub replica: Replica,
 }
 
 /// A record, its images still untouched.
@@ -81,22 +82,6 @@ impl Dynamodb {
             self.replica.put(known, index, version, start, page);
         }
         Ok(())
-    }
-
-    /// Takes a table's key from elsewhere: a whole item does not tell it.
-    pub fn learn_key(
-        &mut self,
-        table: &str,
-        key: &[(String, Option<&'static str>)],
-        fields: &mut Fields,
-        tables: &mut Tables,
-    ) -> Result<(), Rejection> {
-        self.replica.learn_key(table, key, fields, tables)
-    }
-
-    /// The table that the source calls `name`, if it has been met.
-    pub fn table(&self, name: &str) -> Option<TableId> {
-        self.replica.known(name)
     }
 
     /// The record again, without its private attributes.
