@@ -114,12 +114,7 @@ fn serve(folder: &Path, port: u16, durability: Durability) -> std::io::Result<Ch
     let mut server = start(&program("postgres")?, server_user(), &log, |command| {
         command.arg("-D").arg(folder.join("data")).current_dir("/");
         let settings: &[&str] = match durability {
-            Durability::Full => &[
-                "max_wal_size=4GB",
-                "shared_buffers=512MB",
-                "log_min_duration_statement=0",
-                "log_parameter_max_length=0",
-            ],
+            Durability::Full => &["max_wal_size=4GB", "shared_buffers=512MB"],
             Durability::Test => &["fsync=off", "full_page_writes=off", "synchronous_commit=off", "max_connections=200"],
         };
         let address = format!("port={port}");
