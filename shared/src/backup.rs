@@ -12,6 +12,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use xxhash_rust::xxh3::Xxh3;
 
 use crate::archive::NewObject;
 use crate::decode::Decoder;
@@ -57,6 +58,15 @@ pub fn hour(moment: Timestamp) -> String {
     format!("{}/{}", &text[..10], &text[11..13])
 }
 
+/// Where the records of a batch come from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Origin {
+    /// A shard: they follow one another, and the first and the last tell them all.
+    Stream,
+    /// Dead letters: any records together.
+    Redrive,
+}
+
 /// The objects of a batch. Records that could not be decoded are dead letters, and no part of it.
 pub fn objects(
     source: &str,
@@ -64,6 +74,7 @@ pub fn objects(
     batch: &Batch,
     tables: &[(usize, TableId)],
     control: &[usize],
+    origin: Origin,
 ) -> Vec<NewObject> {
     let of_changes = tables.iter().map(|&(record, table)| (record, Some(table)));
     // Under each of its tables: a table is restored from its own folder alone.
@@ -77,7 +88,7 @@ pub fn objects(
         let digest = record.digest(batch.payload(record));
         groups.entry(key).or_default().push(record, digest, &decoder.partition_key(record), payload);
     }
-    groups.into_iter().map(|(folder, group)| group.object(&folder)).collect()
+    groups.into_iter().map(|(folder, group)| group.object(&folder, origin)).collect()
 }
 
 /// A name as a folder.
@@ -91,12 +102,14 @@ struct Group {
     shard: Arc<str>,
     first: Option<String>,
     last: String,
+    /// Of all their places.
+    places: Xxh3,
 }
 
 impl Default for Group {
     fn default() -> Self {
         let lines = GzEncoder::new(Vec::new(), Compression::fast());
-        Self { lines, shard: "".into(), first: None, last: String::new() }
+        Self { lines, shard: "".into(), first: None, last: String::new(), places: Xxh3::new() }
     }
 }
 
@@ -124,11 +137,17 @@ impl Group {
         self.shard = place.shard.clone();
         self.last = format!("{}.{}", place.sequence.0, place.sub_sequence);
         self.first.get_or_insert_with(|| self.last.clone());
+        self.places.update(place.to_string().as_bytes());
     }
 
-    fn object(self, folder: &str) -> NewObject {
+    fn object(self, folder: &str, origin: Origin) -> NewObject {
         let shard = if self.shard.is_empty() { "stream" } else { &self.shard };
-        let key = format!("{folder}{shard}-{}-{}.ndjson.gz", self.first.unwrap_or_default(), self.last);
+        let name = format!("{shard}-{}-{}", self.first.unwrap_or_default(), self.last);
+        let key = match origin {
+            Origin::Stream => format!("{folder}{name}.ndjson.gz"),
+            // A name of its own: the batch in which they were refused may have begun and ended with the same records.
+            Origin::Redrive => format!("{folder}redriven-{name}-{:016x}.ndjson.gz", self.places.digest()),
+        };
         NewObject { key, body: self.lines.finish().unwrap_or_default() }
     }
 }
@@ -161,6 +180,7 @@ pub fn push_line(line: &[u8], from: Timestamp, to: Timestamp, batch: &mut Batch)
         partition_key: line.partition_key.into(),
         payload: start..batch.bytes.len(),
         redacted: Some(line.digest),
+        attempts: 0,
         fault: None,
     });
     Ok(())

@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 
 use crate::archive::{Archive, ObjectError};
 use crate::aws::Aws;
+use crate::ingest::now;
 use crate::names::hex;
 use crate::record::Record;
 use crate::rejection::Rejection;
@@ -53,6 +54,9 @@ pub struct DeadLetter {
     pub error: ErrorOfRecord,
     /// How often it has been tried.
     pub attempts: u32,
+    /// When it was last refused, as RFC 3339.
+    #[serde(default)]
+    pub refused_at: Option<String>,
     /// The function that gave up.
     pub function: String,
 }
@@ -223,7 +227,8 @@ impl DeadLetters {
                 sqlstate: rejection.sqlstate.clone(),
                 message: rejection.to_string(),
             },
-            attempts: 1,
+            attempts: record.attempts + 1,
+            refused_at: Some(now().to_string()),
             function: self.function.clone(),
         };
         Draft { letter, payload }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::apply::{ApplyError, Differing, Limits};
 use crate::archive::{Archive, NewObject, ObjectError};
-use crate::backup;
+use crate::backup::{self, Origin};
 use crate::catalog::CatalogError;
 use crate::config::Config;
 use crate::database::{Database, DatabaseError};
@@ -44,7 +44,7 @@ pub struct Ingest {
 /// Whether a batch is kept on S3.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Backup {
-    Keep,
+    Keep(Origin),
     None,
 }
 
@@ -131,7 +131,7 @@ impl Ingest {
         let started = Instant::now();
         let batch = unpack(envelope);
         let Some(index) = self.source_of(&batch)? else { return Ok(empty_report(&batch)) };
-        let backup = if self.config.sources[index].backup { Backup::Keep } else { Backup::None };
+        let backup = self.backup_of(index, Origin::Stream);
         // Boxed: with the SDK's futures within, the future is deeper than the compiler likes.
         Box::pin(self.records(index, &batch, backup, started, time_left)).await
     }
@@ -142,6 +142,34 @@ impl Ingest {
     /// As [`Ingest::batch`].
     pub async fn again(&mut self, source: usize, batch: &Batch, time_left: Duration) -> Result<Report, IngestError> {
         Box::pin(self.records(source, batch, Backup::None, Instant::now(), time_left)).await
+    }
+
+    /// Brings records of a source into the database that were refused before; what is refused again is a dead letter again.
+    ///
+    /// # Errors
+    /// As [`Ingest::batch`].
+    pub async fn redriven(&mut self, source: usize, batch: &Batch, time_left: Duration) -> Result<Report, IngestError> {
+        let backup = self.backup_of(source, Origin::Redrive);
+        Box::pin(self.records(source, batch, backup, Instant::now(), time_left)).await
+    }
+
+    fn backup_of(&self, source: usize, origin: Origin) -> Backup {
+        if self.config.sources[source].backup { Backup::Keep(origin) } else { Backup::None }
+    }
+
+    /// Whether refused records are kept on a queue.
+    pub fn keeps_dead_letters(&self) -> bool {
+        self.reporter.dead_letters.has_queue()
+    }
+
+    /// What the configuration calls a source.
+    pub fn source_name(&self, source: usize) -> &str {
+        &self.config.sources[source].name
+    }
+
+    /// The number of the source that reads a stream.
+    pub fn source_reading(&self, stream: &str) -> Option<usize> {
+        self.config.source_of(stream).map(|(index, _)| index)
     }
 
     /// The number of the source that the configuration calls so.
@@ -249,8 +277,7 @@ impl Ingest {
             [] if self.decoders.len() == 1 => Ok(Some(0)),
             [] => Err(IngestError::UnknownStream("(none of the records names one)".to_owned())),
             [stream] => {
-                let found = self.config.source_of(stream).map(|(index, _)| index);
-                found.map(Some).ok_or_else(|| IngestError::UnknownStream(stream.to_owned()))
+                self.source_reading(stream).map(Some).ok_or_else(|| IngestError::UnknownStream(stream.to_owned()))
             }
             _ => Err(IngestError::SeveralStreams),
         }
@@ -348,10 +375,10 @@ fn objects(
     decoded: &Decoded,
 ) -> Vec<NewObject> {
     match backup {
-        Backup::Keep if archive.has_bucket() => {
-            backup::objects(source, decoder, batch, &decoded.tables, &decoded.control)
+        Backup::Keep(origin) if archive.has_bucket() => {
+            backup::objects(source, decoder, batch, &decoded.tables, &decoded.control, origin)
         }
-        Backup::Keep | Backup::None => Vec::new(),
+        Backup::Keep(_) | Backup::None => Vec::new(),
     }
 }
 

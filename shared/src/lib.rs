@@ -23,6 +23,7 @@ pub mod names;
 pub mod partition;
 pub mod plan;
 pub mod record;
+pub mod redrive;
 pub mod rejection;
 pub mod report;
 pub mod runtime;

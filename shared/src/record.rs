@@ -14,7 +14,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-pub use element::unpack;
+pub use element::{unpack, unpack_data};
 pub use envelope::Envelope;
 
 use xxhash_rust::xxh3::xxh3_64;
@@ -73,6 +73,8 @@ pub struct Record {
     pub payload: Range<usize>,
     /// Where the system itself has put it away, its private fields dropped and hashed: the digest that it had before.
     pub redacted: Option<u64>,
+    /// How often it has been refused before: it comes from a dead letter.
+    pub attempts: u32,
     /// Why it could not be unpacked; the payload then holds what there was.
     pub fault: Option<Fault>,
 }
@@ -99,6 +101,17 @@ impl Batch {
     /// A record's bytes.
     pub fn payload(&self, record: &Record) -> &[u8] {
         &self.bytes[record.payload.clone()]
+    }
+
+    /// Puts another batch's records behind these.
+    pub fn append(&mut self, other: &Self) {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(&other.bytes);
+        self.records.extend(other.records.iter().cloned().map(|record| {
+            let payload = record.payload.start + start..record.payload.end + start;
+            Record { payload, ..record }
+        }));
+        self.empty += other.empty;
     }
 }
 

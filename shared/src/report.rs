@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::AddAssign;
 use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 
 use crate::plan::merge::Fate;
 use crate::timestamp::Timestamp;
@@ -37,7 +40,8 @@ impl From<Fate> for Outcome {
 }
 
 /// How many records had each outcome.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, Debug)]
+#[serde(default)]
 pub struct Counts {
     /// See [`Outcome::Applied`].
     pub applied: u64,
@@ -72,6 +76,23 @@ impl Counts {
     pub fn total(&self) -> u64 {
         let Self { applied, duplicate, superseded, expired, dead_lettered, retry, control } = *self;
         applied + duplicate + superseded + expired + dead_lettered + retry + control
+    }
+}
+
+impl AddAssign for Counts {
+    fn add_assign(&mut self, other: Self) {
+        let Self { applied, duplicate, superseded, expired, dead_lettered, retry, control } = other;
+        for (sum, count) in [
+            (&mut self.applied, applied),
+            (&mut self.duplicate, duplicate),
+            (&mut self.superseded, superseded),
+            (&mut self.expired, expired),
+            (&mut self.dead_lettered, dead_lettered),
+            (&mut self.retry, retry),
+            (&mut self.control, control),
+        ] {
+            *sum += count;
+        }
     }
 }
 

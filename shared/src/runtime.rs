@@ -22,10 +22,14 @@ use crate::dead_letter::DeadLetters;
 use crate::dynamodb::SourceTables;
 use crate::ingest::{Ingest, IngestError};
 use crate::maintain::MaintainError;
+use crate::redrive::{self, Queues, Redrive, RedriveError, Streams};
 use crate::telemetry;
 
 /// Kept back from the invocation's time, to answer while there is somebody to answer to; a quarter of a short time-out.
 const MARGIN: Duration = Duration::from_millis(1_500);
+
+/// Kept back from a piece of a longer work for the batch that is being written when its time is up.
+const LAST_BATCH: Duration = Duration::from_secs(30);
 
 /// Lambda's longest time-out: <https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html>.
 const TIMEOUT_MAX: Duration = Duration::from_secs(900);
@@ -124,6 +128,11 @@ impl Invocation {
         let left = context.deadline().duration_since(SystemTime::now()).unwrap_or(TIMEOUT_MAX);
         Self { request: context.request_id.clone(), time_left: left - MARGIN.min(left / 4) }
     }
+
+    /// How long a piece of a longer work may take up new batches: the last one has to be brought to its end.
+    pub fn working_time(&self) -> Duration {
+        self.time_left.saturating_sub(LAST_BATCH).max(self.time_left / 2)
+    }
 }
 
 impl App {
@@ -194,6 +203,26 @@ impl App {
         let progress = backfill::work(&mut Backfill { ingest, archive, tables, until, watch }, &task).await?;
         telemetry::progress(&task.source, &progress);
         Ok(Task { progress, ..task })
+    }
+
+    /// Redrives dead letters until the queues have been swept or the time is up; the task as it is then.
+    ///
+    /// # Errors
+    /// Whatever keeps the piece from being done.
+    pub async fn redrive(
+        &mut self,
+        task: redrive::Task,
+        until: Instant,
+        watch: &(dyn Fn(&redrive::Progress) + Send + Sync),
+    ) -> Result<redrive::Task, Failure> {
+        let Environment { dead_letter_queue, on_failure_queue, archive_bucket, .. } = self.environment.clone();
+        let queues = Queues::new(self.aws.clone(), dead_letter_queue.into_iter().chain(on_failure_queue));
+        let archive = Archive::new(self.aws.clone(), archive_bucket);
+        let streams = Streams::new(self.aws.clone());
+        let ingest = self.ingest().await?;
+        let progress = redrive::work(&mut Redrive { ingest, archive, streams, queues, until, watch }, &task).await?;
+        telemetry::redriven(&progress);
+        Ok(redrive::Task { progress, ..task })
     }
 
     /// What ingests batches; made when it is first asked for.
@@ -288,6 +317,12 @@ impl From<IngestError> for Failure {
 impl From<BackfillError> for Failure {
     fn from(error: BackfillError) -> Self {
         Self { kind: "Millstream.Backfill", message: chain(&error), needs_a_person: error.needs_a_person() }
+    }
+}
+
+impl From<RedriveError> for Failure {
+    fn from(error: RedriveError) -> Self {
+        Self { kind: "Millstream.Redrive", message: chain(&error), needs_a_person: error.needs_a_person() }
     }
 }
 

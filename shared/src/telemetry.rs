@@ -12,6 +12,7 @@ use metrics_cloudwatch_embedded::{Builder, Collector};
 use tracing::level_filters::LevelFilter;
 
 use crate::backfill::Progress;
+use crate::redrive;
 use crate::report::{Counts, Report};
 
 static COLLECTOR: OnceLock<&'static Collector> = OnceLock::new();
@@ -102,6 +103,15 @@ pub fn progress(source: &str, progress: &Progress) {
     gauge!("backfill_left").set(total.unwrap_or(*records).saturating_sub(*records) as f64);
     gauge!("backfill_bytes").set(*bytes as f64);
     flush(source);
+}
+
+/// One INFO line about a piece of a redrive, and its progress as metrics.
+pub fn redriven(progress: &redrive::Progress) {
+    let redrive::Progress { done, started: _, selected, redriven, records, kept } = progress;
+    tracing::info!(done, ?selected, redriven, ?records, ?kept, "redrive");
+    gauge!("redriven").set(*redriven as f64);
+    gauge!("redriven_dead_letters").set(records.dead_lettered as f64);
+    flush("redrive");
 }
 
 /// Writes the metrics in one piece, so that no log line comes between.

@@ -3,18 +3,14 @@
 
 mod terminal;
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use millstream::backfill::Task;
 use millstream::runtime::{App, Failure, Invocation, serve};
 
-/// Kept back from an invocation for the batch that is being written when the time is up.
-const LAST_BATCH: Duration = Duration::from_secs(30);
-
 /// Works on the task for as long as the invocation may, and answers with the task as it is then: given again, it goes on.
 async fn handle(app: &mut App, task: Task, invocation: Invocation) -> Result<Task, Failure> {
-    let time = invocation.time_left.saturating_sub(LAST_BATCH).max(invocation.time_left / 2);
-    app.backfill(task, Instant::now() + time, &|_| ()).await
+    app.backfill(task, Instant::now() + invocation.working_time(), &|_| ()).await
 }
 
 #[tokio::main(flavor = "current_thread")]

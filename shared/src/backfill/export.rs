@@ -129,7 +129,15 @@ impl Piece<'_, '_> {
             sub_sequence: 0,
         };
         let payload = start..self.batch.bytes.len();
-        let record = Record { place, arrival: time, partition_key: "".into(), payload, redacted: None, fault: None };
+        let record = Record {
+            place,
+            arrival: time,
+            partition_key: "".into(),
+            payload,
+            redacted: None,
+            attempts: 0,
+            fault: None,
+        };
         self.batch.records.push(record);
     }
 

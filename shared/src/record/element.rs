@@ -61,6 +61,17 @@ pub fn unpack(envelope: &Envelope) -> Batch {
     unpacker.batch
 }
 
+/// Unpacks the data of one record of Kinesis; what is found is numbered from the place's own position on.
+pub fn unpack_data(place: &Place, arrival: Timestamp, key: Arc<str>, data: Vec<u8>) -> Batch {
+    let mut unpacker = Unpacker::default();
+    unpacker.batch.bytes = data;
+    unpacker.decoded(&Place { sub_sequence: 0, ..place.clone() }, arrival, &key, 0);
+    for record in &mut unpacker.batch.records {
+        record.place.sub_sequence += place.sub_sequence;
+    }
+    unpacker.batch
+}
+
 #[derive(Default)]
 struct Unpacker {
     batch: Batch,
@@ -72,7 +83,7 @@ struct Unpacker {
 impl Unpacker {
     fn element(&mut self, raw: &RawValue) {
         match read_element(raw) {
-            Ok(Read::Kinesis(element, inner)) => self.record(&element, &inner),
+            Ok(Read::Kinesis(element, inner)) => self.record(raw, &element, &inner),
             Ok(Read::Dynamodb(element, change)) => {
                 let place = self.place(&element.event_source_arn, "", &change.sequence_number);
                 let made = change.approximate_creation_date_time.and_then(|made| Timestamp::parse_epoch(made.get()));
@@ -86,18 +97,18 @@ impl Unpacker {
         }
     }
 
-    fn record(&mut self, element: &Element<'_>, inner: &Inner<'_>) {
+    fn record(&mut self, raw: &RawValue, element: &Element<'_>, inner: &Inner<'_>) {
         let shard = element.event_id.split(':').next().unwrap_or_default();
         let place = self.place(stream_of(&element.event_source_arn), shard, &inner.sequence_number);
         let key: Arc<str> = Arc::from(&*inner.partition_key);
         let Some(arrival) = Timestamp::parse_epoch_seconds(inner.approximate_arrival_timestamp.get()) else {
             let fault = Fault::Envelope("approximateArrivalTimestamp is no number of seconds".to_owned());
-            return self.push(place, Timestamp(0), key, inner.data.as_bytes(), Some(fault));
+            return self.push(place, Timestamp(0), key, raw.get().as_bytes(), Some(fault));
         };
         let start = self.batch.bytes.len();
         if STANDARD.decode_vec(&*inner.data, &mut self.batch.bytes).is_err() {
             self.batch.bytes.truncate(start);
-            return self.push(place, arrival, key, inner.data.as_bytes(), Some(Fault::Base64));
+            return self.push(place, arrival, key, raw.get().as_bytes(), Some(Fault::Base64));
         }
         self.decoded(&place, arrival, &key, start);
     }
@@ -143,6 +154,7 @@ impl Unpacker {
                 partition_key: key.clone(),
                 payload,
                 redacted: None,
+                attempts: 0,
                 fault: None,
             });
             *next += 1;
@@ -159,6 +171,7 @@ impl Unpacker {
             partition_key: key.clone(),
             payload,
             redacted: None,
+            attempts: 0,
             fault: Some(fault),
         });
     }
@@ -172,6 +185,7 @@ impl Unpacker {
             partition_key,
             payload: start..start + bytes.len(),
             redacted: None,
+            attempts: 0,
             fault,
         });
     }

@@ -1,0 +1,141 @@
+//! Dead letters back in: the same way again, once what refused them has been mended.
+//!
+//! A queue is swept: each message is held (invisible to others), judged, and, where it is selected, its records take the way
+//! of any batch. Its message is deleted when they are durable: written, or refused again and on the queue as a new letter with
+//! its attempts counted. What stays is let go at the end. A crash at any moment leaves every record on the queue, in the
+//! database, or both, and to apply twice is to apply once. A run never takes what was refused since it began: nothing loops.
+
+mod message;
+mod queue;
+mod selection;
+mod stream;
+mod sweep;
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+
+use crate::archive::Archive;
+use crate::ingest::{Ingest, IngestError, now};
+use crate::report::Counts;
+use crate::timestamp::Timestamp;
+pub use queue::{QueueError, Queues};
+use selection::Criteria;
+pub use selection::Selection;
+pub use stream::Streams;
+use sweep::Sweep;
+
+/// What is to be redriven, and how far it is.
+#[derive(Clone, Default, PartialEq, Serialize, Deserialize, Debug)]
+#[serde(default, deny_unknown_fields)]
+pub struct Task {
+    /// The queue's URL; by default those of the environment: the dead letters, and Lambda's own messages.
+    pub queue: Option<String>,
+    /// Which of its messages.
+    pub only: Selection,
+    /// At most so many messages.
+    pub limit: Option<u64>,
+    /// Only tells what would be redriven.
+    pub dry_run: bool,
+    /// How far earlier pieces came.
+    pub progress: Progress,
+}
+
+/// How far a run is.
+#[derive(Clone, Default, PartialEq, Serialize, Deserialize, Debug)]
+#[serde(default)]
+pub struct Progress {
+    /// The queues have been swept to their ends.
+    pub done: bool,
+    /// When the run began; letters of a later refusal are not taken.
+    pub started: Option<String>,
+    /// Messages selected, by source, table and reason; a message selected and kept in one piece is counted again in the next.
+    pub selected: BTreeMap<String, u64>,
+    /// Messages deleted, because all their records are durable.
+    pub redriven: u64,
+    /// The records of those messages, by outcome; those dead-lettered are on the queue again.
+    pub records: Counts,
+    /// Messages that the last piece left on the queue, and why.
+    pub kept: BTreeMap<String, u64>,
+}
+
+/// Why a run failed. Whatever is not in the database is on the queue.
+#[derive(Debug, thiserror::Error)]
+pub enum RedriveError {
+    /// Nothing says where dead letters are, or where they would go back.
+    #[error("set DEAD_LETTER_QUEUE_URL: what is refused again goes there")]
+    NoQueue,
+    /// Not a moment.
+    #[error("`{0}` is no moment such as 2026-02-08T00:00:00Z")]
+    Moment(String),
+    /// The messages that stay are more than SQS hands out.
+    #[error(
+        "{max} messages of {0} are not selected, and SQS hands out hardly more at once: redrive or remove some of them first",
+        max = sweep::HELD_MAX
+    )]
+    TooManyKept(String),
+    /// SQS.
+    #[error(transparent)]
+    Queue(#[from] QueueError),
+    /// Writing.
+    #[error(transparent)]
+    Ingest(#[from] IngestError),
+}
+
+impl RedriveError {
+    /// Whether a person must act before it can go on.
+    pub fn needs_a_person(&self) -> bool {
+        match self {
+            Self::NoQueue | Self::Moment(_) | Self::TooManyKept(_) => true,
+            Self::Ingest(error) => error.needs_a_person(),
+            Self::Queue(_) => false,
+        }
+    }
+}
+
+/// What a piece of a run has at hand.
+pub struct Redrive<'r> {
+    /// What writes; its dead letters go back to their queue.
+    pub ingest: &'r mut Ingest,
+    /// Where large payloads are.
+    pub archive: Archive,
+    /// Where records are read back that no message holds.
+    pub streams: Streams,
+    /// Where the messages are.
+    pub queues: Queues,
+    /// The end of the time for this piece.
+    pub until: Instant,
+    /// Is told after each batch how far the run is.
+    pub watch: &'r (dyn Fn(&Progress) + Send + Sync),
+}
+
+/// Redrives until the queues have been swept or the time is up. The same task, with the progress that is returned, goes on.
+///
+/// # Errors
+/// Whatever keeps the piece from being done; messages that cannot be redriven do not.
+pub async fn work(redrive: &mut Redrive<'_>, task: &Task) -> Result<Progress, RedriveError> {
+    if !redrive.ingest.keeps_dead_letters() {
+        return Err(RedriveError::NoQueue);
+    }
+    let mut progress = Progress { kept: BTreeMap::new(), done: false, ..task.progress.clone() };
+    let began = progress.started.get_or_insert_with(|| now().to_string());
+    let criteria = Criteria::new(&task.only, moment(began)?)?;
+    let mut swept = true;
+    for url in redrive.queues.urls(task.queue.as_deref()) {
+        let queue = redrive.queues.open(&url).await;
+        let mut sweep = Sweep::new(redrive, queue, task, &criteria, &mut progress);
+        let ended = sweep.run().await;
+        // Also after an error: what is held would else be out of sight for the rest of the time.
+        let released = sweep.release().await;
+        swept &= ended?;
+        released?;
+    }
+    progress.done = swept;
+    (redrive.watch)(&progress);
+    Ok(progress)
+}
+
+fn moment(text: &str) -> Result<Timestamp, RedriveError> {
+    Timestamp::parse(text).ok_or_else(|| RedriveError::Moment(text.to_owned()))
+}

@@ -1,0 +1,258 @@
+//! Records read back from their stream, as the elements of Lambda's event that they were.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use aws_sdk_dynamodbstreams::config::interceptors::AfterDeserializationInterceptorContextRef;
+use aws_sdk_dynamodbstreams::config::{ConfigBag, Intercept, RuntimeComponents};
+use aws_sdk_dynamodbstreams::error::{BoxError, DisplayErrorContext, ProvideErrorMetadata};
+use aws_sdk_dynamodbstreams::types::ShardIteratorType as DynamodbIterator;
+use aws_sdk_kinesis::types::{Record, ShardIteratorType as KinesisIterator};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::json;
+use serde_json::value::{RawValue, to_raw_value};
+
+use super::message::Kept;
+use crate::aws::Aws;
+use crate::record::SequenceNumber;
+
+/// Records of one request: what an invocation holds at most is more, and a page of the largest ones has 10 MB.
+const PAGE_RECORDS: i32 = 1_000;
+
+/// A page without a record says nothing of what follows; so many one after the other are an end. Kinesis says how far
+/// behind it is, DynamoDB does not.
+const EMPTY_PAGES_MAX: u32 = 50;
+
+/// Streams of Kinesis and of DynamoDB, as far as they reach back.
+#[derive(Clone, Debug)]
+pub struct Streams(Aws);
+
+/// A range of a shard, page by page.
+pub(super) struct Pages {
+    reader: Reader,
+    stream: String,
+    shard: String,
+    first: SequenceNumber,
+    last: SequenceNumber,
+    /// `None` behind the end.
+    iterator: Option<String>,
+    empty: u32,
+}
+
+enum Reader {
+    Kinesis(aws_sdk_kinesis::Client),
+    Dynamodb(aws_sdk_dynamodbstreams::Client),
+}
+
+/// Elements with their places, and where the shard goes on.
+struct Page {
+    elements: Vec<(SequenceNumber, Box<RawValue>)>,
+    next: Option<String>,
+    is_last: bool,
+}
+
+impl Streams {
+    /// The streams that the process's role may read.
+    pub fn new(aws: Aws) -> Self {
+        Self(aws)
+    }
+
+    /// The record at a place. A shard that is not told (DynamoDB's elements do not) is looked for.
+    pub(super) async fn record(&self, stream: &str, shard: &str, sequence: &str) -> Result<Vec<Box<RawValue>>, Kept> {
+        let shards = if shard.is_empty() { self.shards(stream, sequence).await? } else { vec![shard.to_owned()] };
+        for shard in shards {
+            let mut pages = self.range(stream, &shard, sequence, sequence).await?;
+            while let Some(page) = pages.next().await? {
+                if !page.is_empty() {
+                    return Ok(page);
+                }
+            }
+        }
+        Ok(Vec::new())
+    }
+
+    /// The records from one place to another of a shard, both included.
+    pub(super) async fn range(&self, stream: &str, shard: &str, first: &str, last: &str) -> Result<Pages, Kept> {
+        let reader = self.reader(stream).await;
+        let iterator = match &reader {
+            Reader::Kinesis(client) => {
+                let request = client.get_shard_iterator().stream_arn(stream).shard_id(shard);
+                let request = request.shard_iterator_type(KinesisIterator::AtSequenceNumber);
+                let answer = request.starting_sequence_number(first).send().await;
+                answer.map_err(|error| unavailable(stream, DisplayErrorContext(&error)))?.shard_iterator
+            }
+            Reader::Dynamodb(client) => {
+                let request = client.get_shard_iterator().stream_arn(stream).shard_id(shard);
+                let request = request.shard_iterator_type(DynamodbIterator::AtSequenceNumber).sequence_number(first);
+                match request.send().await {
+                    Ok(answer) => answer.shard_iterator,
+                    Err(error) if is_trimmed(error.as_service_error().and_then(ProvideErrorMetadata::code)) => None,
+                    Err(error) => return Err(unavailable(stream, DisplayErrorContext(&error))),
+                }
+            }
+        };
+        let [first, last] = [first, last].map(|number| SequenceNumber(number.into()));
+        let (stream, shard) = (stream.to_owned(), shard.to_owned());
+        Ok(Pages { reader, stream, shard, first, last, iterator, empty: 0 })
+    }
+
+    async fn reader(&self, stream: &str) -> Reader {
+        let config = self.0.config().await;
+        if is_dynamodb(stream) {
+            Reader::Dynamodb(aws_sdk_dynamodbstreams::Client::new(config))
+        } else {
+            Reader::Kinesis(aws_sdk_kinesis::Client::new(config))
+        }
+    }
+
+    /// The shards of a DynamoDB stream that may hold the place.
+    async fn shards(&self, stream: &str, sequence: &str) -> Result<Vec<String>, Kept> {
+        let client = aws_sdk_dynamodbstreams::Client::new(self.0.config().await);
+        let wanted = SequenceNumber(sequence.into());
+        let (mut found, mut behind) = (Vec::new(), None);
+        loop {
+            let request = client.describe_stream().stream_arn(stream).set_exclusive_start_shard_id(behind);
+            let answer = request.send().await.map_err(|error| unavailable(stream, DisplayErrorContext(&error)))?;
+            let description = answer.stream_description();
+            for shard in description.map(|description| description.shards()).unwrap_or_default() {
+                let range = shard.sequence_number_range();
+                let bound = |number: Option<&str>| number.map(|number| SequenceNumber(number.into()));
+                let first = bound(range.and_then(|range| range.starting_sequence_number()));
+                let last = bound(range.and_then(|range| range.ending_sequence_number()));
+                if first.is_none_or(|first| first <= wanted) && last.is_none_or(|last| wanted <= last) {
+                    found.extend(shard.shard_id().map(str::to_owned));
+                }
+            }
+            behind = description.and_then(|description| description.last_evaluated_shard_id().map(str::to_owned));
+            if behind.is_none() {
+                return Ok(found);
+            }
+        }
+    }
+}
+
+impl Pages {
+    /// The elements of the next page within the range; `None` behind the last.
+    pub(super) async fn next(&mut self) -> Result<Option<Vec<Box<RawValue>>>, Kept> {
+        let Some(iterator) = self.iterator.take() else { return Ok(None) };
+        let page = match &self.reader {
+            Reader::Kinesis(client) => kinesis_page(client, &self.stream, &self.shard, iterator).await?,
+            Reader::Dynamodb(client) => dynamodb_page(client, &self.stream, iterator).await?,
+        };
+        self.empty = if page.elements.is_empty() { self.empty + 1 } else { 0 };
+        let beyond = page.elements.last().is_some_and(|(sequence, _)| *sequence >= self.last);
+        if !beyond && !page.is_last && self.empty < EMPTY_PAGES_MAX {
+            self.iterator = page.next;
+        }
+        let range = self.first.clone()..=self.last.clone();
+        let within = page.elements.into_iter().filter(|(sequence, _)| range.contains(sequence));
+        Ok(Some(within.map(|(_, element)| element).collect()))
+    }
+}
+
+async fn kinesis_page(
+    client: &aws_sdk_kinesis::Client,
+    stream: &str,
+    shard: &str,
+    iterator: String,
+) -> Result<Page, Kept> {
+    let request = client.get_records().stream_arn(stream).shard_iterator(iterator).limit(PAGE_RECORDS);
+    let answer = request.send().await.map_err(|error| unavailable(stream, DisplayErrorContext(&error)))?;
+    let is_last = answer.records.is_empty() && answer.millis_behind_latest == Some(0);
+    let elements = answer.records.iter().map(|record| {
+        let element = kinesis_element(stream, shard, record).map_err(|error| unavailable(stream, error))?;
+        Ok((SequenceNumber((*record.sequence_number).into()), element))
+    });
+    Ok(Page { elements: elements.collect::<Result<_, Kept>>()?, next: answer.next_shard_iterator, is_last })
+}
+
+/// As Lambda writes it: <https://docs.aws.amazon.com/lambda/latest/dg/with-kinesis.html>.
+fn kinesis_element(stream: &str, shard: &str, record: &Record) -> serde_json::Result<Box<RawValue>> {
+    let arrival = record.approximate_arrival_timestamp.map(|time| time.as_secs_f64()).unwrap_or_default();
+    to_raw_value(&json!({
+        "kinesis": {
+            "partitionKey": record.partition_key,
+            "sequenceNumber": record.sequence_number,
+            "data": STANDARD.encode(record.data.as_ref()),
+            "approximateArrivalTimestamp": arrival,
+        },
+        "eventID": format!("{shard}:{}", record.sequence_number),
+        "eventSourceARN": stream,
+    }))
+}
+
+async fn dynamodb_page(client: &aws_sdk_dynamodbstreams::Client, stream: &str, iterator: String) -> Result<Page, Kept> {
+    let body = AnswerBody::default();
+    let request = client.get_records().shard_iterator(iterator).limit(PAGE_RECORDS).customize();
+    let answer = match request.interceptor(body.clone()).send().await {
+        Ok(answer) => answer,
+        Err(error) if is_trimmed(error.as_service_error().and_then(ProvideErrorMetadata::code)) => {
+            return Ok(Page { elements: Vec::new(), next: None, is_last: true });
+        }
+        Err(error) => return Err(unavailable(stream, DisplayErrorContext(&error))),
+    };
+    let raw: StreamAnswer = body.read().map_err(|error| unavailable(stream, error))?;
+    let mut elements = Vec::with_capacity(raw.records.len());
+    for (mut element, typed) in raw.records.into_iter().zip(answer.records()) {
+        let change = typed.dynamodb();
+        // The API may write 1.7E9 where Lambda writes all digits.
+        if let Some(made) = change.and_then(|change| change.approximate_creation_date_time()) {
+            element["dynamodb"]["ApproximateCreationDateTime"] = made.secs().into();
+        }
+        element["eventSourceARN"] = stream.into();
+        let sequence = change.and_then(|change| change.sequence_number()).unwrap_or_default();
+        let element = to_raw_value(&element).map_err(|error| unavailable(stream, error))?;
+        elements.push((SequenceNumber(sequence.into()), element));
+    }
+    Ok(Page { elements, next: answer.next_shard_iterator, is_last: false })
+}
+
+/// DynamoDB's answer holds the elements that Lambda hands over, but for the stream's ARN.
+#[derive(Deserialize)]
+struct StreamAnswer {
+    #[serde(rename = "Records")]
+    records: Vec<serde_json::Value>,
+}
+
+/// Keeps an answer as it came: the SDK takes items apart, and nothing would put them together again as they were.
+#[derive(Clone, Default, Debug)]
+struct AnswerBody(Arc<Mutex<Vec<u8>>>);
+
+impl AnswerBody {
+    fn read<T: DeserializeOwned>(&self) -> serde_json::Result<T> {
+        let bytes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        serde_json::from_slice(&bytes)
+    }
+}
+
+impl Intercept for AnswerBody {
+    fn name(&self) -> &'static str {
+        "AnswerBody"
+    }
+
+    fn read_after_deserialization(
+        &self,
+        context: &AfterDeserializationInterceptorContextRef<'_>,
+        _components: &RuntimeComponents,
+        _config: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let mut bytes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *bytes = context.response().body().bytes().unwrap_or_default().to_vec();
+        Ok(())
+    }
+}
+
+/// DynamoDB keeps 24 hours; of what is older it says so.
+fn is_trimmed(code: Option<&str>) -> bool {
+    code == Some("TrimmedDataAccessException")
+}
+
+fn is_dynamodb(stream: &str) -> bool {
+    stream.starts_with("arn:aws") && stream.split(':').nth(2) == Some("dynamodb")
+}
+
+fn unavailable(stream: &str, reason: impl std::fmt::Display) -> Kept {
+    Kept::Unavailable(format!("reading {stream} back: {reason}"))
+}
