@@ -76,6 +76,12 @@ impl TableWrite {
         &self.members[row.members.end - 1]
     }
 
+    /// The cells of a row's newest change, in the order of the columns.
+    pub fn newest_cells(&self, row: &Row) -> impl Iterator<Item = &[u8]> {
+        let newest = self.newest(row);
+        (0..self.columns.len()).map(move |column| self.cell(newest, column))
+    }
+
     /// No rows, of a table whose keys are asked for.
     pub fn of_keys(table: Arc<Table>, spec: &TableSpec) -> Self {
         let columns: Vec<usize> = spec.key_columns().filter_map(|c| table.position(c.name.as_str())).collect();
