@@ -17,9 +17,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::archive::{Archive, ObjectError};
 use crate::backup::NoRecord;
-use crate::dynamodb::{SourceKey, SourceTables, TableError};
+use crate::dynamodb::{SourceTables, TableError};
 use crate::ingest::{Ingest, IngestError, now};
 use crate::record::Batch;
+use crate::spec::KeyColumn;
 use crate::timestamp::Timestamp;
 
 /// A batch is written when it holds so many records, or so many bytes: what an invocation by a stream holds at most.
@@ -224,7 +225,7 @@ struct Piece<'p, 'b> {
     progress: Progress,
     batch: Batch,
     /// A table whose records do not tell its key, and the key.
-    key: Option<(String, SourceKey)>,
+    key: Option<(String, Vec<KeyColumn>)>,
 }
 
 impl Piece<'_, '_> {

@@ -24,7 +24,7 @@ use crate::decimal::Decimal;
 use crate::field::{Field, Fields};
 use crate::record::{Batch, Record};
 use crate::rejection::{Reason, Rejection};
-use crate::spec::{Nested, TableId, Tables};
+use crate::spec::{KeyColumn, Nested, TableId, Tables};
 use crate::timestamp::Timestamp;
 use replica::{Page, Replica};
 
@@ -215,9 +215,9 @@ impl Decoder {
     }
 
     /// Tells the key of a source's table where its records do not.
-    pub fn learn_key(&mut self, table: &str, key: &[(String, Option<&'static str>)]) -> Result<(), Rejection> {
+    pub fn learn_key(&mut self, table: &str, key: &[KeyColumn]) -> Result<(), Rejection> {
         match self.format.replica() {
-            Some(replica) => replica.learn_key(table, key, &mut self.fields, &mut self.tables),
+            Some(replica) => replica.table(table, key, &mut self.fields, &mut self.tables).map(drop),
             None => Ok(()),
         }
     }

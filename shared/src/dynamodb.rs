@@ -8,13 +8,11 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::aws::Aws;
+use crate::spec::KeyColumn;
 
 /// DynamoDB returns at most this many items for one request by key:
 /// <https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_BatchGetItem.html>.
 pub const KEYS_MAX: usize = 100;
-
-/// The attributes of a table's key, the hash key first, and the types that their columns get, where those are known.
-pub type SourceKey = Vec<(String, Option<&'static str>)>;
 
 /// Items as the SDK has them, by attribute.
 type Item = HashMap<String, AttributeValue>;
@@ -51,7 +49,7 @@ impl SourceTables {
     ///
     /// # Errors
     /// Another refusal.
-    pub async fn key(&self, table: &str) -> Result<SourceKey, TableError> {
+    pub async fn key(&self, table: &str) -> Result<Vec<KeyColumn>, TableError> {
         let described = match self.client().await.describe_table().table_name(table).send().await {
             Ok(described) => described,
             Err(error) if error.as_service_error().is_some_and(|error| error.is_resource_not_found_exception()) => {
@@ -70,7 +68,8 @@ impl SourceTables {
             }
         };
         let schema = description.map(|table| table.key_schema()).unwrap_or_default();
-        Ok(schema.iter().map(|part| (part.attribute_name().to_owned(), sql_type(part.attribute_name()))).collect())
+        let column = |name: &str| KeyColumn { name: name.to_owned(), sql_type: sql_type(name) };
+        Ok(schema.iter().map(|part| column(part.attribute_name())).collect())
     }
 
     /// Items of a segment of a scan, from where an earlier page has ended.

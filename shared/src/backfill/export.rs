@@ -4,6 +4,7 @@ use serde::Deserialize;
 
 use super::{BackfillError, Cursor, Piece};
 use crate::record::{Place, Record, SequenceNumber};
+use crate::spec::KeyColumn;
 use crate::timestamp::Timestamp;
 
 /// What is needed of `manifest-summary.json`.
@@ -138,7 +139,7 @@ impl Piece<'_, '_> {
         let key = if told.is_empty() {
             self.backfill.tables.key(table).await?
         } else {
-            told.iter().map(|name| (name.clone(), None)).collect()
+            told.iter().map(|name| KeyColumn { name: name.clone(), sql_type: None }).collect()
         };
         self.backfill.ingest.learn_key(self.source, table, &key)?;
         self.key = Some((table.to_owned(), key));

@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{BackfillError, Cursor, Piece, moment};
 use crate::apply::Differing;
-use crate::dynamodb::{KEYS_MAX, SourceKey};
+use crate::dynamodb::KEYS_MAX;
 use crate::record::Batch;
+use crate::spec::KeyColumn;
 use crate::timestamp::Timestamp;
 
 /// So many differences are told one by one; the others are only counted.
@@ -77,9 +78,9 @@ pub async fn work(piece: &mut Piece<'_, '_>, table: &str) -> Result<(), Backfill
         let behind: Option<Vec<String>> = cursor.key.as_deref().and_then(|key| serde_json::from_str(key).ok());
         let (names, keys) = piece.backfill.ingest.keys(piece.source, table, behind.as_deref(), KEYS_MAX as i64).await?;
         // Told in the order that the table here has them in.
-        let typed =
-            |name: &String| (name.clone(), key.iter().find(|(known, _)| known == name).and_then(|(_, kind)| *kind));
-        let named: SourceKey = names.iter().map(typed).collect();
+        let sql_type = |name: &str| key.iter().find(|known| known.name == name).and_then(|known| known.sql_type);
+        let typed = |name: String| KeyColumn { sql_type: sql_type(&name), name };
+        let named: Vec<KeyColumn> = names.into_iter().map(typed).collect();
         extras(piece, table, &named, &keys).await?;
         let Some(last) = keys.last() else { break };
         cursor.key = serde_json::to_string(last).ok();
@@ -102,9 +103,9 @@ async fn items(
     if compare(piece, table, items, started).await?.is_empty() {
         return Ok(());
     }
-    let names: Vec<String> = piece.backfill.tables.key(table).await?.into_iter().map(|(name, _)| name).collect();
+    let key = piece.backfill.tables.key(table).await?;
     let mut now = Vec::new();
-    let keys: Vec<String> = items.iter().filter_map(|item| key_of(item, &names)).collect();
+    let keys: Vec<String> = items.iter().filter_map(|item| key_of(item, &key)).collect();
     for keys in keys.chunks(KEYS_MAX) {
         now.extend(piece.backfill.tables.items(table, keys).await?);
     }
@@ -135,18 +136,19 @@ async fn compare(
 }
 
 /// The key of an item, both as the JSON of DynamoDB.
-fn key_of(item: &str, names: &[String]) -> Option<String> {
+fn key_of(item: &str, key: &[KeyColumn]) -> Option<String> {
     let attributes: HashMap<&str, &serde_json::value::RawValue> = serde_json::from_str(item).ok()?;
-    let member =
-        |name: &String| Some(format!("{}:{}", serde_json::Value::from(&**name), attributes.get(&**name)?.get()));
-    Some(format!("{{{}}}", names.iter().map(member).collect::<Option<Vec<_>>>()?.join(",")))
+    let member = |KeyColumn { name, .. }: &KeyColumn| {
+        Some(format!("{}:{}", serde_json::Value::from(&**name), attributes.get(&**name)?.get()))
+    };
+    Some(format!("{{{}}}", key.iter().map(member).collect::<Option<Vec<_>>>()?.join(",")))
 }
 
 /// Tells the rows whose items are not there.
 async fn extras(
     piece: &mut Piece<'_, '_>,
     table: &str,
-    key: &SourceKey,
+    key: &[KeyColumn],
     rows: &[Vec<String>],
 ) -> Result<(), BackfillError> {
     let descriptor = |sql_type: Option<&str>| match sql_type {
@@ -155,7 +157,7 @@ async fn extras(
         _ => "S",
     };
     let json = |row: &Vec<String>| {
-        let member = |((name, sql_type), value): (&(String, Option<&'static str>), &String)| {
+        let member = |(KeyColumn { name, sql_type }, value): (&KeyColumn, &String)| {
             let quoted = |text: &str| serde_json::Value::from(text).to_string();
             format!("{}:{{\"{}\":{}}}", quoted(name), descriptor(*sql_type), quoted(value))
         };
@@ -166,9 +168,8 @@ async fn extras(
     if found.len() == rows.len() {
         return Ok(());
     }
-    let names: Vec<String> = key.iter().map(|(name, _)| name.clone()).collect();
-    let there: Vec<String> = found.iter().filter_map(|item| key_of(item, &names)).collect();
-    for (row, _) in rows.iter().zip(&wanted).filter(|(_, key)| !there.contains(key)) {
+    let there: Vec<String> = found.iter().filter_map(|item| key_of(item, key)).collect();
+    for (row, _) in rows.iter().zip(&wanted).filter(|(_, wanted)| !there.contains(wanted)) {
         piece.progress.differences.get_or_insert_default().tell(row.join(", "), "extra".to_owned());
     }
     Ok(())

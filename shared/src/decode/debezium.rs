@@ -18,14 +18,14 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::malformed;
 use super::members::{copy, each, push, rewrite, skip};
-use super::replica::{KeyColumn, Known, Page, Replica, guarded, redact_column};
+use super::replica::{Known, Page, Replica, guarded, redact_column};
 use super::scan::Scanner;
 use crate::change::Value;
 use crate::config::Source;
 use crate::field::{Field, Fields};
 use crate::record::Record;
 use crate::rejection::Rejection;
-use crate::spec::{Merge, Tables};
+use crate::spec::{KeyColumn, Merge, Tables};
 use event::{Event, Operation, is_metadata, payload};
 use types::{Semantic, Types};
 
@@ -70,8 +70,6 @@ impl Debezium {
         };
         let types = self.types(event.schema)?;
         let key = key(&record.partition_key, &types);
-        let key: Vec<KeyColumn<'_>> =
-            key.iter().map(|(name, sql_type)| KeyColumn { name, sql_type: *sql_type }).collect();
         let known = self.replica.table(&event.table_name()?, &key, page.fields, page.tables)?;
         let version = event.version(record.digest(json.as_bytes()))?;
         let start = page.changes.values.len();
@@ -122,12 +120,12 @@ impl Debezium {
 
 /// The key's columns by the record's partition key, `{"id":1}` with or without a schema around it; none where it is
 /// something else, as that of a table without a key.
-fn key(partition_key: &str, types: &Types) -> Vec<(String, Option<&'static str>)> {
+fn key(partition_key: &str, types: &Types) -> Vec<KeyColumn> {
     let Ok(payload) = payload(partition_key) else { return Vec::new() };
     let own = payload.schema.and_then(|schema| Types::read(schema).ok()).unwrap_or_default();
     let mut key = Vec::new();
     let read = each(&mut Scanner::new(payload.json), |name, scanner| {
-        key.push((name.to_owned(), types.sql_type(name).or(own.sql_type(name))));
+        key.push(KeyColumn { name: name.to_owned(), sql_type: types.sql_type(name).or(own.sql_type(name)) });
         skip(scanner)
     });
     if read.is_ok() { key } else { Vec::new() }
@@ -243,7 +241,9 @@ mod tests {
     #[test]
     fn the_partition_key_tells_the_key_with_and_without_a_schema() {
         let types = Types::default();
-        let told = |partition_key| key(partition_key, &types);
+        let told = |partition_key| -> Vec<(String, Option<&str>)> {
+            key(partition_key, &types).into_iter().map(|column| (column.name, column.sql_type)).collect()
+        };
         assert_eq!(told(r#"{"a":1,"b":"x"}"#), [("a".to_owned(), None), ("b".to_owned(), None)]);
         let schema = r#"{"schema":{"type":"struct","fields":[{"type":"int64","field":"id"}]},"payload":{"id":1}}"#;
         assert_eq!(told(schema), [("id".to_owned(), Some("bigint"))]);

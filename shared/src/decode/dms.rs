@@ -11,14 +11,14 @@ use std::collections::HashMap;
 
 use super::malformed;
 use super::members::{copy, each, push, raw, rewrite, skip, text};
-use super::replica::{KeyColumn, Known, Page, Replica, guarded, plain, redact_column};
+use super::replica::{Known, Page, Replica, guarded, plain, redact_column};
 use super::scan::Scanner;
 use crate::change::Version;
 use crate::config::Source;
 use crate::field::{Field, Fields};
 use crate::record::Record;
 use crate::rejection::Rejection;
-use crate::spec::{Merge, Tables};
+use crate::spec::{KeyColumn, Merge, Tables};
 use crate::timestamp::Timestamp;
 
 /// Where a `map-record-to-document` rule puts the columns.
@@ -39,7 +39,7 @@ pub struct Dms {
     /// What it has in common with others.
     pub replica: Replica,
     /// The keys that control records have told, by table.
-    keys: HashMap<String, Vec<(String, Option<&'static str>)>>,
+    keys: HashMap<String, Vec<KeyColumn>>,
 }
 
 /// A record, its images still untouched.
@@ -131,9 +131,7 @@ impl Dms {
     fn known(&mut self, parts: &Parts<'_>, fields: &mut Fields, tables: &mut Tables) -> Result<Known, Rejection> {
         let name = parts.table_name()?;
         let key = self.keys.get(&name).map(Vec::as_slice).unwrap_or_default();
-        let key: Vec<KeyColumn<'_>> =
-            key.iter().map(|(name, sql_type)| KeyColumn { name, sql_type: *sql_type }).collect();
-        self.replica.table(&name, &key, fields, tables)
+        self.replica.table(&name, key, fields, tables)
     }
 
     fn put<'a>(
@@ -374,7 +372,7 @@ fn redact_columns(
 }
 
 /// The columns of the key, and the types that they get where the table is made.
-fn primary_key(control: &str) -> Result<Vec<(String, Option<&'static str>)>, Rejection> {
+fn primary_key(control: &str) -> Result<Vec<KeyColumn>, Rejection> {
     let mut types = HashMap::new();
     let mut key = Vec::new();
     each(&mut Scanner::new(control), |member, scanner| match member {
@@ -396,10 +394,7 @@ fn primary_key(control: &str) -> Result<Vec<(String, Option<&'static str>)>, Rej
         }),
         _ => skip(scanner),
     })?;
-    let typed = |name: String| {
-        let sql_type = types.get(&name).copied().flatten();
-        (name, sql_type)
-    };
+    let typed = |name: String| KeyColumn { sql_type: types.get(&name).copied().flatten(), name };
     Ok(key.into_iter().map(typed).collect())
 }
 
@@ -483,7 +478,7 @@ mod tests {
         let control = r#"{"table-def":{"columns":{"b":{"type":"NUMERIC","precision":5},"a":{"type":"INT64"},"c":{"type":"GEO"}},
             "primary-key":["a","b","c"]}}"#;
         let key = primary_key(control).unwrap();
-        let key: Vec<_> = key.iter().map(|(name, sql_type)| (&**name, *sql_type)).collect();
+        let key: Vec<_> = key.iter().map(|column| (&*column.name, column.sql_type)).collect();
         assert_eq!(key, [("a", Some("bigint")), ("b", Some("numeric")), ("c", None)]);
         assert!(primary_key(r#"{"table-def":{"primary-key":[1]}}"#).is_err());
     }

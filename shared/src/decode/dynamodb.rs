@@ -11,7 +11,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::malformed;
 use super::members::{copy, each, push, raw, rewrite, skip, text};
-use super::replica::{KeyColumn, Page, Replica};
+use super::replica::{Page, Replica};
 use super::scan::Scanner;
 use crate::change::{Value, Version};
 use crate::config::Source;
@@ -19,7 +19,7 @@ use crate::decimal::Decimal;
 use crate::field::{Field, Fields, Privacy};
 use crate::record::Record;
 use crate::rejection::{Reason, Rejection};
-use crate::spec::{Merge, Tables};
+use crate::spec::{KeyColumn, Merge, Tables};
 use crate::timestamp::Timestamp;
 
 /// Digits of a sequence number that an order holds; of longer ones the first digits count as eras.
@@ -66,9 +66,7 @@ impl Dynamodb {
         let name = parts.table_name(record)?;
         let deleted = parts.is_delete()?;
         // A table's key is known from the keys of any record; a whole item does not tell it.
-        let key_types = parts.keys.map(key_types).transpose()?.unwrap_or_default();
-        let key: Vec<KeyColumn<'_>> =
-            key_types.iter().map(|(name, sql_type)| KeyColumn { name, sql_type: Some(sql_type) }).collect();
+        let key = parts.keys.map(key_columns).transpose()?.unwrap_or_default();
         let known = self.replica.table(&name, &key, page.fields, page.tables)?;
         let version = parts.version(record, json)?;
         let start = page.changes.values.len();
@@ -205,8 +203,8 @@ fn sequence_version(sequence: &str) -> Option<Version> {
 }
 
 /// The key's attributes and the types of their columns, by name: which of them is the hash key nobody tells.
-fn key_types(keys: &str) -> Result<Vec<(String, &'static str)>, Rejection> {
-    let mut types = Vec::new();
+fn key_columns(keys: &str) -> Result<Vec<KeyColumn>, Rejection> {
+    let mut columns = Vec::new();
     each(&mut Scanner::new(keys), |name, scanner| {
         check_name(name)?;
         let sql_type = typed(scanner, |descriptor, scanner| {
@@ -218,11 +216,11 @@ fn key_types(keys: &str) -> Result<Vec<(String, &'static str)>, Rejection> {
                 _ => Err(malformed(format!("the key attribute {name:?} is neither S, N nor B"))),
             }
         })?;
-        types.push((name.to_owned(), sql_type));
+        columns.push(KeyColumn { name: name.to_owned(), sql_type: Some(sql_type) });
         Ok(())
     })?;
-    types.sort();
-    Ok(types)
+    columns.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(columns)
 }
 
 /// Appends an image's attributes.

@@ -14,8 +14,8 @@ use crate::field::{Field, Fields, Privacy};
 use crate::names::{Identifier, TableName};
 use crate::rejection::{Reason, Rejection};
 use crate::spec::{
-    Absent, Arrays, ColumnSpec, DELETED_AT, Deletes, Merge, MisfitRule, Nested, RESERVED, Rule, TableId, TableSpec,
-    Tables, Typing,
+    Absent, Arrays, ColumnSpec, DELETED_AT, Deletes, KeyColumn, Merge, MisfitRule, Nested, RESERVED, Rule, TableId,
+    TableSpec, Tables, Typing,
 };
 use crate::timestamp::Timestamp;
 
@@ -51,15 +51,6 @@ pub struct Known {
     pub table: TableId,
 }
 
-/// A column of a table's key.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct KeyColumn<'k> {
-    /// What the source calls it.
-    pub name: &'k str,
-    /// The type that it gets where the table is made; `None` is inferred from its first value.
-    pub sql_type: Option<&'static str>,
-}
-
 impl Replica {
     /// The tables of a source whose changes may leave columns out that have not changed (`merge` by column) or never do.
     pub fn new(source: &Source, what: &'static str, merge: Merge) -> Self {
@@ -71,7 +62,7 @@ impl Replica {
     pub fn table(
         &mut self,
         name: &str,
-        key: &[KeyColumn<'_>],
+        key: &[KeyColumn],
         fields: &mut Fields,
         tables: &mut Tables,
     ) -> Result<Known, Rejection> {
@@ -94,19 +85,6 @@ impl Replica {
         Ok(known)
     }
 
-    /// Takes a table's key from elsewhere than its records.
-    pub fn learn_key(
-        &mut self,
-        table: &str,
-        key: &[(String, Option<&'static str>)],
-        fields: &mut Fields,
-        tables: &mut Tables,
-    ) -> Result<(), Rejection> {
-        let key: Vec<KeyColumn<'_>> =
-            key.iter().map(|(name, sql_type)| KeyColumn { name, sql_type: *sql_type }).collect();
-        self.table(table, &key, fields, tables).map(drop)
-    }
-
     /// The table that the source calls `name`, if it has been met.
     pub fn known(&self, name: &str) -> Option<TableId> {
         self.known.get(name).map(|known| known.table)
@@ -124,7 +102,7 @@ impl Replica {
         }
     }
 
-    fn spec(&self, name: &str, node: Field, key: &[KeyColumn<'_>], fields: &mut Fields) -> TableSpec {
+    fn spec(&self, name: &str, node: Field, key: &[KeyColumn], fields: &mut Fields) -> TableSpec {
         let called = |table: &&config::Table| table.from.as_deref().unwrap_or(table.name.as_str()) == name;
         let declared = self.source.tables.iter().find(called);
         let table = declared.map(|table| table.name.clone());
@@ -264,23 +242,23 @@ pub fn redact_column(
 }
 
 /// The key as the source tells it, or as the configuration does.
-fn key_columns<'k>(declared: Option<&'k config::Table>, told: &[KeyColumn<'k>]) -> Vec<KeyColumn<'k>> {
+fn key_columns(declared: Option<&config::Table>, told: &[KeyColumn]) -> Vec<KeyColumn> {
     match declared.map(|table| &table.kind) {
         Some(config::Kind::Entity { key, .. }) if !key.is_empty() => {
             let known = |name: &str| told.iter().find(|column| column.name == name).and_then(|column| column.sql_type);
-            key.iter().map(|name| KeyColumn { name, sql_type: known(name) }).collect()
+            key.iter().map(|name| KeyColumn { name: name.clone(), sql_type: known(name) }).collect()
         }
         _ => told.to_vec(),
     }
 }
 
 /// The place of a key's column among the columns, to which it is added if it is not declared.
-fn key_place(key: &KeyColumn<'_>, node: Field, columns: &mut Vec<ColumnSpec>, fields: &mut Fields) -> usize {
-    let field = fields.child(node, key.name);
+fn key_place(key: &KeyColumn, node: Field, columns: &mut Vec<ColumnSpec>, fields: &mut Fields) -> usize {
+    let field = fields.child(node, &key.name);
     let place = columns.iter().position(|column| column.field == Some(field)).unwrap_or_else(|| {
-        let name = Identifier::fitting(fields.column(field), key.name);
+        let name = Identifier::fitting(fields.column(field), &key.name);
         let taken = RESERVED.contains(&name.as_str()) || columns.iter().any(|column| column.name == name);
-        let name = if taken { Identifier::distinct(fields.column(field), key.name) } else { name };
+        let name = if taken { Identifier::distinct(fields.column(field), &key.name) } else { name };
         columns.push(ColumnSpec::of(name, field));
         columns.len() - 1
     });
