@@ -17,7 +17,7 @@ use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::malformed;
-use super::members::{copy, each, push, rewrite, skip};
+use super::members::{Writing, as_null, copy, each, rewrite, rewritten, skip};
 use super::replica::{Known, Page, Replica, guarded, redact_column};
 use super::scan::Scanner;
 use crate::change::Value;
@@ -103,18 +103,14 @@ impl Debezium {
     pub fn redact(&mut self, json: &str, fields: &mut Fields, tables: &mut Tables) -> Result<String, Rejection> {
         let event = Event::read(json)?.ok_or_else(|| malformed("it tells no row"))?;
         let node = self.replica.table(&event.table_name()?, &[], fields, tables)?.node;
-        let mut scanner = Scanner::new(json);
-        let mut out = String::with_capacity(json.len());
-        if payload(json)?.schema_and_payload {
-            rewrite(&mut scanner, &mut out, &mut |key, scanner, out| match key {
-                "payload" => redact_payload(&event, scanner, node, fields, out),
-                _ => copy(scanner, out),
-            })?;
-        } else {
-            redact_payload(&event, &mut scanner, node, fields, &mut out)?;
+        if !payload(json)?.schema_and_payload {
+            return rewritten(json, |scanner, out| redact_payload(&event, scanner, node, fields, out));
         }
-        scanner.end()?;
-        Ok(out)
+        let mut member = |key: &str, scanner: &mut Scanner<'_>, out: &mut String| match key {
+            "payload" => redact_payload(&event, scanner, node, fields, out),
+            _ => copy(scanner, out),
+        };
+        rewritten(json, |scanner, out| rewrite(scanner, out, &mut member))
     }
 }
 
@@ -135,10 +131,7 @@ fn key(partition_key: &str, types: &Types) -> Vec<KeyColumn> {
 pub fn names_of_key(partition_key: &str) -> String {
     let Ok(payload) = payload(partition_key) else { return String::new() };
     let mut names = String::new();
-    let written = rewrite(&mut Scanner::new(payload.json), &mut names, &mut |_, scanner, out| {
-        skip(scanner)?;
-        push(out, "null")
-    });
+    let written = rewrite(&mut Scanner::new(payload.json), &mut names, &mut |_, scanner, out| as_null(scanner, out));
     match (written, payload.schema) {
         (Err(_), _) => String::new(),
         (Ok(()), None) => names,
@@ -203,17 +196,12 @@ fn redact_payload(
             redact_columns(scanner, event.flattened, node, fields, out)
         }
         "source" => rewrite(scanner, out, &mut |key, scanner, out| match key {
-            "query" => left_out(scanner, out),
+            "query" => as_null(scanner, out),
             _ => copy(scanner, out),
         }),
         "op" | "ts_ms" | "ts_us" | "ts_ns" | "transaction" => copy(scanner, out),
-        _ => left_out(scanner, out),
+        _ => as_null(scanner, out),
     })
-}
-
-fn left_out(scanner: &mut Scanner<'_>, out: &mut String) -> Result<(), Rejection> {
-    skip(scanner)?;
-    push(out, "null")
 }
 
 fn redact_columns(
@@ -223,15 +211,15 @@ fn redact_columns(
     fields: &mut Fields,
     out: &mut String,
 ) -> Result<(), Rejection> {
-    let mut comma = '{';
+    let mut object = Writing::object(out);
     each(scanner, |key, scanner| {
         if flattened && matches!(key, "__query" | "__source_query") {
             return skip(scanner);
         }
         let field = fields.child(node, key);
-        redact_column((key, field), scanner, fields, says_nothing, (&mut comma, &mut *out))
+        redact_column((key, field), scanner, fields, says_nothing, &mut object)
     })?;
-    push(out, if comma == '{' { "{}" } else { "}" })
+    object.end()
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 
 use super::malformed;
-use super::members::{copy, each, push, raw, rewrite, skip, text};
+use super::members::{Writing, as_null, copy, each, raw, rewrite, rewritten, skip, text};
 use super::replica::{Known, Page, Replica, guarded, plain, redact_column};
 use super::scan::Scanner;
 use crate::change::Version;
@@ -171,25 +171,16 @@ impl Dms {
             return Ok(json.to_owned());
         }
         let node = self.known(&parts, fields, tables)?.node;
-        let mut out = String::with_capacity(json.len());
-        let mut scanner = Scanner::new(json);
-        rewrite(&mut scanner, &mut out, &mut |key, scanner, out| match key {
+        let mut member = |key: &str, scanner: &mut Scanner<'_>, out: &mut String| match key {
             "control" => copy(scanner, out),
             "metadata" => rewrite(scanner, out, &mut |key, scanner, out| match key {
-                "partition-key-value" if fields.private_within(node) => {
-                    skip(scanner)?;
-                    push(out, "null")
-                }
+                "partition-key-value" if fields.private_within(node) => as_null(scanner, out),
                 _ => copy(scanner, out),
             }),
             _ if scanner.peek() == Some(b'{') => redact_columns(scanner, node, fields, out),
-            _ => {
-                skip(scanner)?;
-                push(out, "null")
-            }
-        })?;
-        scanner.end()?;
-        Ok(out)
+            _ => as_null(scanner, out),
+        };
+        rewritten(json, |scanner, out| rewrite(scanner, out, &mut member))
     }
 }
 
@@ -353,12 +344,10 @@ fn redact_columns(
     fields: &mut Fields,
     out: &mut String,
 ) -> Result<(), Rejection> {
-    let mut comma = '{';
+    let mut object = Writing::object(out);
     each(scanner, |key, scanner| {
         if key == DOCUMENT && scanner.peek() == Some(b'{') {
-            out.push(std::mem::replace(&mut comma, ','));
-            out.push_str("\"_doc\":");
-            return redact_columns(scanner, node, fields, out);
+            return redact_columns(scanner, node, fields, object.member(key));
         }
         // A former value is as private as the one that came after it.
         let own = fields.child(node, key);
@@ -366,9 +355,9 @@ fn redact_columns(
             Some(bare) if fields.privacy(own).is_none() => fields.child(node, bare),
             Some(_) | None => own,
         };
-        redact_column((key, field), scanner, fields, says_nothing, (&mut comma, &mut *out))
+        redact_column((key, field), scanner, fields, says_nothing, &mut object)
     })?;
-    push(out, if comma == '{' { "{}" } else { "}" })
+    object.end()
 }
 
 /// The columns of the key, and the types that they get where the table is made.

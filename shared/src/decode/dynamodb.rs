@@ -10,7 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::malformed;
-use super::members::{copy, each, push, raw, rewrite, skip, text};
+use super::members::{Writing, as_null, copy, each, push, raw, rewrite, rewrite_elements, rewritten, skip, text};
 use super::replica::{Page, Replica};
 use super::scan::Scanner;
 use crate::change::{Value, Version};
@@ -92,14 +92,11 @@ impl Dynamodb {
     ) -> Result<String, Rejection> {
         let name = Parts::read(json)?.table_name(record)?;
         let node = self.replica.table(&name, &[], fields, tables)?.node;
-        let mut out = String::with_capacity(json.len());
-        let mut scanner = Scanner::new(json);
-        rewrite(&mut scanner, &mut out, &mut |key, scanner, out| match key {
+        let mut member = |key: &str, scanner: &mut Scanner<'_>, out: &mut String| match key {
             "dynamodb" => rewrite(scanner, out, &mut |key, scanner, out| redact_image(key, node, fields, scanner, out)),
             _ => redact_image(key, node, fields, scanner, out),
-        })?;
-        scanner.end()?;
-        Ok(out)
+        };
+        rewritten(json, |scanner, out| rewrite(scanner, out, &mut member))
     }
 }
 
@@ -345,44 +342,23 @@ fn write_typed(
     match descriptor {
         "S" | "B" | "BOOL" | "SS" | "BS" => copy(scanner, out),
         "N" => push(out, number(scanner)?),
-        "NULL" => {
-            scanner.skip()?;
-            push(out, "null")
-        }
-        "NS" => write_elements(scanner, out, |scanner, out| push(out, number(scanner)?)),
-        "L" => write_elements(scanner, out, |scanner, out| write_json(scanner, field, fields, out)),
+        "NULL" => as_null(scanner, out),
+        "NS" => rewrite_elements(scanner, out, |scanner, out| push(out, number(scanner)?)),
+        "L" => rewrite_elements(scanner, out, |scanner, out| write_json(scanner, field, fields, out)),
         "M" => {
-            let mut comma = '{';
+            let mut object = Writing::object(out);
             each(scanner, |key, scanner| {
                 let child = fields.child(field, key);
-                if fields.privacy(child) == Some(Privacy::Drop) {
-                    return skip(scanner);
+                match fields.privacy(child) {
+                    Some(Privacy::Drop) => skip(scanner),
+                    Some(Privacy::Sha256) => push(object.member(key), &format!("\"{}\"", hashed(fields, scanner)?)),
+                    None => write_json(scanner, child, fields, object.member(key)),
                 }
-                out.push(std::mem::replace(&mut comma, ','));
-                out.push_str(&serde_json::Value::from(key).to_string());
-                out.push(':');
-                if fields.privacy(child) == Some(Privacy::Sha256) {
-                    return push(out, &format!("\"{}\"", hashed(fields, scanner)?));
-                }
-                write_json(scanner, child, fields, out)
             })?;
-            push(out, if comma == '{' { "{}" } else { "}" })
+            object.end()
         }
         other => Err(unknown(other)),
     }
-}
-
-fn write_elements<'a>(
-    scanner: &mut Scanner<'a>,
-    out: &mut String,
-    mut element: impl FnMut(&mut Scanner<'a>, &mut String) -> Result<(), Rejection>,
-) -> Result<(), Rejection> {
-    let mut comma = '[';
-    scanner.each_element(|scanner| {
-        out.push(std::mem::replace(&mut comma, ','));
-        element(scanner, out)
-    })?;
-    push(out, if comma == '[' { "[]" } else { "]" })
 }
 
 /// The hash of an attribute: of a text itself, of a number's digits, of anything else's JSON.
@@ -420,21 +396,16 @@ fn redact_attributes(
     fields: &mut Fields,
     out: &mut String,
 ) -> Result<(), Rejection> {
-    let mut comma = '{';
+    let mut object = Writing::object(out);
     each(scanner, |key, scanner| {
         let field = fields.child(above, key);
-        if fields.privacy(field) == Some(Privacy::Drop) {
-            return skip(scanner);
-        }
-        out.push(std::mem::replace(&mut comma, ','));
-        out.push_str(&serde_json::Value::from(key).to_string());
-        out.push(':');
         match fields.privacy(field) {
-            Some(Privacy::Sha256) => push(out, &format!("{{\"S\":\"{}\"}}", hashed(fields, scanner)?)),
-            _ => redact_attribute(scanner, field, fields, out),
+            Some(Privacy::Drop) => skip(scanner),
+            Some(Privacy::Sha256) => push(object.member(key), &format!("{{\"S\":\"{}\"}}", hashed(fields, scanner)?)),
+            None => redact_attribute(scanner, field, fields, object.member(key)),
         }
     })?;
-    push(out, if comma == '{' { "{}" } else { "}" })
+    object.end()
 }
 
 fn redact_attribute(
@@ -448,7 +419,7 @@ fn redact_attribute(
     }
     rewrite(scanner, out, &mut |descriptor, scanner, out| match descriptor {
         "M" => redact_attributes(scanner, field, fields, out),
-        "L" => write_elements(scanner, out, |scanner, out| redact_attribute(scanner, field, fields, out)),
+        "L" => rewrite_elements(scanner, out, |scanner, out| redact_attribute(scanner, field, fields, out)),
         _ => copy(scanner, out),
     })
 }

@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 
 use super::document::{hashed, redact, value};
+use super::members::{Writing, push};
 use super::scan::Scanner;
 use crate::change::{Change, Changes, Operation, Value, Version};
 use crate::config::{self, DeletedRows, Source};
@@ -222,7 +223,7 @@ pub fn redact_column(
     scanner: &mut Scanner<'_>,
     fields: &mut Fields,
     says_nothing: fn(&str) -> bool,
-    (comma, out): (&mut char, &mut String),
+    object: &mut Writing<'_>,
 ) -> Result<(), Rejection> {
     let json = scanner.skip()?;
     let written = match fields.privacy(field) {
@@ -234,11 +235,7 @@ pub fn redact_column(
         }
         Some(Privacy::Sha256) | None => redact(fields, field, json)?,
     };
-    out.push(std::mem::replace(comma, ','));
-    out.push_str(&serde_json::Value::from(key).to_string());
-    out.push(':');
-    out.push_str(&written);
-    Ok(())
+    push(object.member(key), &written)
 }
 
 /// The key as the source tells it, or as the configuration does.
