@@ -273,7 +273,7 @@ mod tests {
         let place = Place { stream: "s".into(), shard: "0".into(), sequence, sub_sequence: 0 };
         let partition_key = r#"{"id":1}"#.into();
         let payload = 0..document.len();
-        let record = Record { place, arrival: Timestamp(0), partition_key, payload, redacted, fault: None };
+        let record = Record { redacted, ..Record::new(place, Timestamp(0), partition_key, payload) };
         Batch { records: vec![record], bytes: document.to_vec(), empty: 0 }
     }
 

@@ -130,8 +130,7 @@ impl Piece<'_, '_> {
             sub_sequence: 0,
         };
         let payload = start..self.batch.bytes.len();
-        let record = Record { place, arrival: time, partition_key: "".into(), payload, redacted: None, fault: None };
-        self.batch.records.push(record);
+        self.batch.records.push(Record::new(place, time, "".into(), payload));
     }
 
     /// Tells the table's key: as the task does, or else as DynamoDB does. A table that is gone there has to be here already.
