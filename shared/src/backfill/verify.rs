@@ -57,13 +57,12 @@ const ROWS: &str = "rows";
 
 /// Compares the table of a source with its replica.
 pub async fn work(piece: &mut Piece<'_, '_>, table: &str) -> Result<(), BackfillError> {
-    let key = piece.backfill.tables.key(table).await?;
-    piece.backfill.ingest.learn_key(piece.source, table, &key)?;
+    let key = piece.learn_key(table, &[]).await?;
     let started = moment(piece.progress.started.as_deref().unwrap_or_default())?;
     let mut cursor = piece.progress.cursor.clone().unwrap_or_default();
     while cursor.object != ROWS {
         let page = piece.backfill.tables.scan(table, 0, 1, cursor.key.as_deref()).await?;
-        items(piece, table, &page.items, started).await?;
+        items(piece, (table, &key), &page.items, started).await?;
         cursor.line += page.items.len() as u64;
         cursor.key = page.next;
         if cursor.key.is_none() {
@@ -96,16 +95,15 @@ pub async fn work(piece: &mut Piece<'_, '_>, table: &str) -> Result<(), Backfill
 /// Compares items, and those that differ once more.
 async fn items(
     piece: &mut Piece<'_, '_>,
-    table: &str,
+    (table, key): (&str, &[KeyColumn]),
     items: &[String],
     started: Timestamp,
 ) -> Result<(), BackfillError> {
     if compare(piece, table, items, started).await?.is_empty() {
         return Ok(());
     }
-    let key = piece.backfill.tables.key(table).await?;
     let mut now = Vec::new();
-    let keys: Vec<String> = items.iter().filter_map(|item| key_of(item, &key)).collect();
+    let keys: Vec<String> = items.iter().filter_map(|item| key_of(item, key)).collect();
     for keys in keys.chunks(KEYS_MAX) {
         now.extend(piece.backfill.tables.items(table, keys).await?);
     }
@@ -123,13 +121,7 @@ async fn compare(
     started: Timestamp,
 ) -> Result<Vec<Differing>, BackfillError> {
     for (number, item) in (1..).zip(items) {
-        piece.push(
-            &format!("scan:table/{table}"),
-            "verify",
-            number,
-            started,
-            format!("{{\"Item\":{item}}}").as_bytes(),
-        );
+        piece.push_item(table, "verify", number, started, item);
     }
     let batch: Batch = std::mem::take(&mut piece.batch);
     Ok(piece.backfill.ingest.compare(piece.source, &batch, piece.batch_time()).await?)
