@@ -61,12 +61,12 @@ pub struct Applied {
 #[derive(Default, Debug)]
 pub struct Experience(HashMap<TableName, Hints>);
 
-/// What is guessed about the rows of a table before they are written. A wrong guess costs time only.
+/// What was met when rows of a table were written, and is guessed about the next. A wrong guess costs time only.
 #[derive(Clone, Copy, Default, Debug)]
 struct Hints {
-    /// Some of them will be there already, as new or newer: look before writing.
+    /// Some of them are there already, as new or newer: look before writing.
     look_first: bool,
-    /// None of their keys will be there.
+    /// None of their keys is there.
     all_new: bool,
 }
 
@@ -154,8 +154,7 @@ pub async fn write_quickly(session: &Session<'_>, plan: &Plan, experience: &mut 
             Rule::Merge(Merge::Row) => replace::replace_quickly(session, write, hints).await.ok()?,
             Rule::Append | Rule::Merge(Merge::Column) => None,
         }?;
-        let met = Hints { look_first: written.met_known_keys, all_new: written.all_new };
-        experience.0.insert(write.table.name.clone(), met);
+        experience.0.insert(write.table.name.clone(), written.met);
         applied.rows += written.rows;
         applied.fates.extend(written.fates);
     }
@@ -188,8 +187,7 @@ fn stale(error: ApplyError, write: &TableWrite) -> ApplyError {
 struct Written {
     rows: u64,
     fates: Vec<(usize, Fate)>,
-    met_known_keys: bool,
-    all_new: bool,
+    met: Hints,
 }
 
 /// An attempt that PostgreSQL refused, and the row that it seems to have refused.

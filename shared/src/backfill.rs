@@ -17,9 +17,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::archive::{Archive, ObjectError};
 use crate::backup::NoRecord;
-use crate::dynamodb::{SourceKey, SourceTables, TableError};
+use crate::dynamodb::{SourceTables, TableError};
 use crate::ingest::{Ingest, IngestError, now};
-use crate::record::Batch;
+use crate::record::{Batch, Place, Record, SequenceNumber};
+use crate::spec::KeyColumn;
 use crate::timestamp::Timestamp;
 
 /// A batch is written when it holds so many records, or so many bytes: what an invocation by a stream holds at most.
@@ -224,7 +225,7 @@ struct Piece<'p, 'b> {
     progress: Progress,
     batch: Batch,
     /// A table whose records do not tell its key, and the key.
-    key: Option<(String, SourceKey)>,
+    key: Option<(String, Vec<KeyColumn>)>,
 }
 
 impl Piece<'_, '_> {
@@ -243,6 +244,39 @@ impl Piece<'_, '_> {
     /// A batch that has begun is brought to its end: the piece's time has a margin for it.
     fn batch_time(&self) -> Duration {
         self.time_left().max(Duration::from_secs(30))
+    }
+
+    /// Tells the table's key, as the task does, or else as DynamoDB does; the key. A table that is gone there has to be here
+    /// already.
+    async fn learn_key(&mut self, table: &str, told: &[String]) -> Result<Vec<KeyColumn>, BackfillError> {
+        let key: Vec<KeyColumn> = if told.is_empty() {
+            self.backfill.tables.key(table).await?
+        } else {
+            told.iter().map(|name| KeyColumn { name: name.clone(), sql_type: None }).collect()
+        };
+        self.backfill.ingest.learn_key(self.source, table, &key)?;
+        self.key = Some((table.to_owned(), key.clone()));
+        Ok(key)
+    }
+
+    /// Puts a line of a table into the batch. It is known by its object and line.
+    fn push(&mut self, table_arn: &str, object: &str, line: u64, time: Timestamp, document: &[u8]) {
+        let start = self.batch.bytes.len();
+        self.batch.bytes.extend_from_slice(document);
+        let place = Place {
+            stream: table_arn.into(),
+            shard: object.into(),
+            sequence: SequenceNumber(line.to_string().into()),
+            sub_sequence: 0,
+        };
+        let payload = start..self.batch.bytes.len();
+        self.batch.records.push(Record::new(place, time, "".into(), payload));
+    }
+
+    /// Puts an item of a table into the batch, as an export would tell it.
+    fn push_item(&mut self, table: &str, object: &str, line: u64, time: Timestamp, item: &str) {
+        let (arn, document) = (format!("scan:table/{table}"), format!("{{\"Item\":{item}}}"));
+        self.push(&arn, object, line, time, document.as_bytes());
     }
 
     /// Writes the batch; once it is in the database, the work goes on from the cursor.

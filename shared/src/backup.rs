@@ -169,19 +169,13 @@ pub fn push_line(line: &[u8], from: Timestamp, to: Timestamp, batch: &mut Batch)
     }
     let start = batch.bytes.len();
     batch.bytes.extend_from_slice(line.record.get().as_bytes());
-    batch.records.push(Record {
-        place: Place {
-            stream: line.stream.into(),
-            shard: line.shard.into(),
-            sequence: SequenceNumber(line.sequence_number.into()),
-            sub_sequence: line.sub_sequence_number,
-        },
-        arrival,
-        partition_key: line.partition_key.into(),
-        payload: start..batch.bytes.len(),
-        redacted: Some(line.digest),
-        attempts: 0,
-        fault: None,
-    });
+    let place = Place {
+        stream: line.stream.into(),
+        shard: line.shard.into(),
+        sequence: SequenceNumber(line.sequence_number.into()),
+        sub_sequence: line.sub_sequence_number,
+    };
+    let record = Record::new(place, arrival, line.partition_key.into(), start..batch.bytes.len());
+    batch.records.push(Record { redacted: Some(line.digest), ..record });
     Ok(())
 }

@@ -4,6 +4,7 @@
 //! under a lock before the first row, so that a column dropped or retyped by its owner is noticed before a value is
 //! written in the wrong form, never after. What is found stale is [`forgotten`](Catalog::forget) and read again.
 
+pub mod comment;
 mod kind;
 mod load;
 
@@ -17,9 +18,6 @@ use crate::names::{Identifier, TableName};
 use crate::partition::Bounds;
 use crate::spec::TableSpec;
 use crate::timestamp::Timestamp;
-
-/// What the comment of a table that the writer has made begins with.
-pub const ORIGIN: &str = "Millstream: ";
 
 /// The cache. A table that is known to be absent is known, too.
 #[derive(Default, Debug)]
@@ -99,6 +97,8 @@ pub struct Column {
     pub sql_type: String,
     /// The path whose values it holds, from its comment.
     pub original: Option<String>,
+    /// The whole comment.
+    pub comment: Option<String>,
     /// Whether a row must carry it.
     pub required: bool,
     /// Whether it may refuse a NULL: it is NOT NULL, or of a domain.

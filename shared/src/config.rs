@@ -210,8 +210,7 @@ impl Config {
 
     /// What a function without a configuration does: every table of every stream, into one schema named after the format.
     pub fn of_format(name: &str, format: Format) -> Self {
-        let mut mistakes = Mistakes::new("", "");
-        Self { sources: vec![source::of_format(name, format, &mut mistakes)] }
+        Self { sources: vec![source::of_format(name, format)] }
     }
 
     /// The source that reads the stream.

@@ -21,10 +21,10 @@ use std::ops::Range;
 use crate::change::{Change, Changes, Operation, Value, Version};
 use crate::config::{self, Source};
 use crate::decimal::Decimal;
-use crate::field::{Field, Fields};
+use crate::field::{Field, Fields, Hashes};
 use crate::record::{Batch, Record};
 use crate::rejection::{Reason, Rejection};
-use crate::spec::{Nested, TableId, Tables};
+use crate::spec::{KeyColumn, Nested, TableId, Tables};
 use crate::timestamp::Timestamp;
 use replica::{Page, Replica};
 
@@ -149,7 +149,7 @@ impl Decoder {
             return Err(Rejection::of(fault.clone().into()));
         }
         let json = str::from_utf8(bytes).map_err(|e| malformed(format!("not UTF-8 from byte {}", e.valid_up_to())))?;
-        self.fields.set_hashed(record.redacted.is_some());
+        self.set_hashes(record, Hashes::Plain);
         let start = changes.values.len();
         let targets = match &mut self.format {
             Format::Segment(segment) => {
@@ -190,6 +190,12 @@ impl Decoder {
         Ok(())
     }
 
+    /// A hash that was made before the record was put away stays what it is; what has become private since goes.
+    fn set_hashes(&mut self, record: &Record, written: Hashes) {
+        let read = if record.redacted.is_some() { Hashes::Marked } else { Hashes::Plain };
+        self.fields.set_hashes(read, written);
+    }
+
     /// The version at `field`: a time or a whole number.
     fn version(
         &self,
@@ -215,9 +221,9 @@ impl Decoder {
     }
 
     /// Tells the key of a source's table where its records do not.
-    pub fn learn_key(&mut self, table: &str, key: &[(String, Option<&'static str>)]) -> Result<(), Rejection> {
+    pub fn learn_key(&mut self, table: &str, key: &[KeyColumn]) -> Result<(), Rejection> {
         match self.format.replica() {
-            Some(replica) => replica.learn_key(table, key, &mut self.fields, &mut self.tables),
+            Some(replica) => replica.table(table, key, &mut self.fields, &mut self.tables).map(drop),
             None => Ok(()),
         }
     }
@@ -245,8 +251,7 @@ impl Decoder {
         if self.source.private.is_empty() {
             return Some(bytes.to_vec());
         }
-        // A hash that was made before stays what it is; what has become private since goes.
-        self.fields.set_hashed(record.redacted.is_some());
+        self.set_hashes(record, Hashes::Marked);
         let json = str::from_utf8(bytes).ok()?;
         let redacted = match &mut self.format {
             Format::Segment(_) | Format::Json(_) => document::redact(&mut self.fields, Field::ROOT, json),
@@ -273,8 +278,7 @@ mod tests {
         let place = Place { stream: "s".into(), shard: "0".into(), sequence, sub_sequence: 0 };
         let partition_key = r#"{"id":1}"#.into();
         let payload = 0..document.len();
-        let record =
-            Record { place, arrival: Timestamp(0), partition_key, payload, redacted, attempts: 0, fault: None };
+        let record = Record { redacted, ..Record::new(place, Timestamp(0), partition_key, payload) };
         Batch { records: vec![record], bytes: document.to_vec(), empty: 0 }
     }
 
@@ -314,6 +318,36 @@ mod tests {
             let text = String::from_utf8(redacted.clone()).unwrap();
             assert!(!text.contains("private"), "{text}");
             assert_eq!(values(&mut decoder, &batch(&redacted, Some(0))), before, "{text}");
+        }
+    }
+
+    /// Put away before it was private, a value that looks like a hash is none; one that was private is hashed once.
+    #[test]
+    fn what_only_looks_like_a_hash_is_hashed_when_it_has_become_private() {
+        let token = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
+        let json = format!(r#"{{"id":1,"email":"a@x","token":"{token}"}}"#);
+        let dynamodb = format!(
+            r#"{{"tableName":"t","eventName":"INSERT","dynamodb":{{"SequenceNumber":"1","Keys":{{"id":{{"N":"1"}}}},
+            "NewImage":{{"id":{{"N":"1"}},"email":{{"S":"a@x"}},"token":{{"S":"{token}"}}}}}}}}"#
+        );
+        for (format, document, table) in [("json", json, ""), ("dynamodb", dynamodb, "t.")] {
+            let decoder = |hashed: &[&str]| {
+                let path = |name: &&str| format!("{{ path = \"{table}{name}\", as = \"sha256\" }}");
+                let private = hashed.iter().map(path).collect::<Vec<_>>().join(", ");
+                let config = format!("[source.s]\nstream = \"s\"\nformat = \"{format}\"\nprivate = [{private}]");
+                Decoder::new(Config::parse("", &config).unwrap().sources.remove(0))
+            };
+            let original = batch(document.as_bytes(), None);
+            let put_away = decoder(&["email"]).redacted(&original.records[0], document.as_bytes()).unwrap();
+            let put_away_again = {
+                let batch = batch(&put_away, Some(0));
+                decoder(&["email"]).redacted(&batch.records[0], &put_away).unwrap()
+            };
+            assert_eq!(String::from_utf8(put_away_again).unwrap(), String::from_utf8(put_away.clone()).unwrap());
+            let both = ["email", "token"];
+            let stored = values(&mut decoder(&both), &batch(&put_away, Some(0)));
+            assert_eq!(stored, values(&mut decoder(&both), &original));
+            assert!(!stored.join(" ").contains(token), "{stored:?}");
         }
     }
 

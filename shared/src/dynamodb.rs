@@ -1,6 +1,8 @@
 //! DynamoDB tables as a source that can be asked: their keys, their items.
 
 use std::collections::HashMap;
+use std::future::Future;
+use std::time::Duration;
 
 use aws_sdk_dynamodb::error::DisplayErrorContext;
 use aws_sdk_dynamodb::types::{AttributeValue, KeysAndAttributes};
@@ -8,13 +10,18 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::aws::Aws;
+use crate::pause::pause;
+use crate::spec::KeyColumn;
 
 /// DynamoDB returns at most this many items for one request by key:
 /// <https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_BatchGetItem.html>.
 pub const KEYS_MAX: usize = 100;
 
-/// The attributes of a table's key, the hash key first, and the types that their columns get, where those are known.
-pub type SourceKey = Vec<(String, Option<&'static str>)>;
+/// What a table's capacity does not suffice for is asked for again after a pause, so often: a quarter of a minute in all, or
+/// less. The documentation asks for such pauses.
+const ATTEMPTS: u32 = 10;
+const PAUSE_FIRST: Duration = Duration::from_millis(50);
+const PAUSE_MAX: Duration = Duration::from_secs(3);
 
 /// Items as the SDK has them, by attribute.
 type Item = HashMap<String, AttributeValue>;
@@ -51,7 +58,7 @@ impl SourceTables {
     ///
     /// # Errors
     /// Another refusal.
-    pub async fn key(&self, table: &str) -> Result<SourceKey, TableError> {
+    pub async fn key(&self, table: &str) -> Result<Vec<KeyColumn>, TableError> {
         let described = match self.client().await.describe_table().table_name(table).send().await {
             Ok(described) => described,
             Err(error) if error.as_service_error().is_some_and(|error| error.is_resource_not_found_exception()) => {
@@ -70,7 +77,8 @@ impl SourceTables {
             }
         };
         let schema = description.map(|table| table.key_schema()).unwrap_or_default();
-        Ok(schema.iter().map(|part| (part.attribute_name().to_owned(), sql_type(part.attribute_name()))).collect())
+        let column = |name: &str| KeyColumn { name: name.to_owned(), sql_type: sql_type(name) };
+        Ok(schema.iter().map(|part| column(part.attribute_name())).collect())
     }
 
     /// Items of a segment of a scan, from where an earlier page has ended.
@@ -94,24 +102,50 @@ impl SourceTables {
     /// # Errors
     /// DynamoDB's refusal.
     pub async fn items(&self, table: &str, keys: &[String]) -> Result<Vec<String>, TableError> {
-        let mut wanted: Vec<Item> = keys.iter().filter_map(|key| key_of(key)).collect();
-        let mut items = Vec::new();
-        while !wanted.is_empty() {
-            let request = KeysAndAttributes::builder().set_keys(Some(wanted)).consistent_read(true).build();
-            let request = request.map_err(|error| fault(table, error))?;
-            let answer = self.client().await.batch_get_item().request_items(table, request).send().await;
-            let answer = answer.map_err(|error| fault(table, DisplayErrorContext(&error)))?;
-            let found = answer.responses().and_then(|tables| tables.get(table));
-            items.extend(found.into_iter().flatten().map(show_item));
-            let left = answer.unprocessed_keys().and_then(|tables| tables.get(table));
-            wanted = left.map(|left| left.keys().to_vec()).unwrap_or_default();
-        }
-        Ok(items)
+        let wanted: Vec<Item> = keys.iter().filter_map(|key| key_of(key)).collect();
+        let pauses = (1..=ATTEMPTS).map(|attempt| pause(attempt, PAUSE_FIRST, PAUSE_MAX));
+        until_read(table, wanted, pauses, |keys| self.some_items(table, keys)).await
+    }
+
+    /// The items of some of the keys, and the other keys.
+    async fn some_items(&self, table: &str, keys: Vec<Item>) -> Result<(Vec<String>, Vec<Item>), TableError> {
+        let request = KeysAndAttributes::builder().set_keys(Some(keys)).consistent_read(true).build();
+        let request = request.map_err(|error| fault(table, error))?;
+        let answer = self.client().await.batch_get_item().request_items(table, request).send().await;
+        let answer = answer.map_err(|error| fault(table, DisplayErrorContext(&error)))?;
+        let found = answer.responses().and_then(|tables| tables.get(table));
+        let left = answer.unprocessed_keys().and_then(|tables| tables.get(table));
+        let left = left.map(|left| left.keys().to_vec()).unwrap_or_default();
+        Ok((found.into_iter().flatten().map(show_item).collect(), left))
     }
 
     async fn client(&self) -> aws_sdk_dynamodb::Client {
         aws_sdk_dynamodb::Client::new(self.0.config().await)
     }
+}
+
+/// Asks until no key is left, with pauses between; when the pauses are used up the table is left alone.
+async fn until_read<R>(
+    table: &str,
+    mut keys: Vec<Item>,
+    mut pauses: impl Iterator<Item = Duration>,
+    ask: impl Fn(Vec<Item>) -> R,
+) -> Result<Vec<String>, TableError>
+where
+    R: Future<Output = Result<(Vec<String>, Vec<Item>), TableError>>,
+{
+    let mut items = Vec::new();
+    while !keys.is_empty() {
+        let (found, left) = ask(keys).await?;
+        items.extend(found);
+        keys = left;
+        if !keys.is_empty() {
+            let pause = pauses.next();
+            let pause = pause.ok_or_else(|| fault(table, "its read capacity does not suffice; try again later"))?;
+            tokio::time::sleep(pause).await;
+        }
+    }
+    Ok(items)
 }
 
 fn fault(table: &str, reason: impl std::fmt::Display) -> TableError {
@@ -165,4 +199,28 @@ fn key_of(json: &str) -> Option<Item> {
         Some((name, value))
     };
     attributes.into_iter().map(value).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A table that reads one key at a time, if any.
+    async fn read(keys: usize, pauses: usize, at_once: usize) -> Result<Vec<String>, TableError> {
+        let keys = vec![Item::new(); keys];
+        let ask = async |mut keys: Vec<Item>| {
+            let found = keys.drain(..at_once.min(keys.len())).map(|item| show_item(&item)).collect();
+            Ok((found, keys))
+        };
+        until_read("T", keys, std::iter::repeat_n(Duration::ZERO, pauses), ask).await
+    }
+
+    #[tokio::test]
+    async fn keys_that_dynamodb_leaves_are_asked_for_again_and_not_for_ever() {
+        for (keys, pauses, at_once) in [(0, 0, 1), (1, 0, 1), (3, 2, 1), (100, 1, 50)] {
+            assert_eq!(read(keys, pauses, at_once).await.unwrap().len(), keys);
+        }
+        let refused = read(3, 5, 0).await.unwrap_err();
+        assert_eq!(refused.to_string(), "DynamoDB table T: its read capacity does not suffice; try again later");
+    }
 }

@@ -26,13 +26,28 @@ pub enum Privacy {
     Sha256,
 }
 
+/// How hashes stand in a document.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Hashes {
+    /// As nothing but digits: so they are stored. Of a document that is read, that none is known for a hash.
+    Plain,
+    /// Behind a mark: so they are put away, to be told from values that only look like hashes.
+    Marked,
+}
+
+/// What a hash stands behind where it is marked. A source would have to mean it.
+const MARK: &str = "millstream:sha256:";
+
 /// The paths met so far, each with its number. Numbers are stable for the life of the process only.
 #[derive(Debug)]
 pub struct Fields {
     naming: Naming,
     nodes: Vec<Node>,
     capture_all: bool,
-    hashed: bool,
+    /// Of the document that is at hand.
+    read: Hashes,
+    /// Of what becomes of it.
+    written: Hashes,
 }
 
 #[derive(Debug)]
@@ -58,7 +73,8 @@ struct Node {
 impl Fields {
     /// An empty set; `naming` makes the column names.
     pub fn new(naming: Naming) -> Self {
-        let mut fields = Self { naming, nodes: Vec::new(), capture_all: false, hashed: false };
+        let (read, written) = (Hashes::Plain, Hashes::Plain);
+        let mut fields = Self { naming, nodes: Vec::new(), capture_all: false, read, written };
         fields.push(Field::ROOT, "", "".into(), "".into());
         fields.set_container(Field::ROOT);
         fields
@@ -220,18 +236,19 @@ impl Fields {
         self.node(field).privacy
     }
 
-    /// Says whether the document that comes next has been through here before: private fields may be hashes already.
-    pub fn set_hashed(&mut self, hashed: bool) {
-        self.hashed = hashed;
+    /// Says how hashes stand in the document that comes next, and how they are to stand in what becomes of it.
+    pub fn set_hashes(&mut self, read: Hashes, written: Hashes) {
+        (self.read, self.written) = (read, written);
     }
 
     /// The SHA-256 that stands for a private value; a hash that was made before stays what it is.
     pub fn hash(&self, value: &str) -> String {
-        let digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
-        if self.hashed && value.len() == 64 && value.bytes().all(digit) {
-            return value.to_owned();
+        let made = value.strip_prefix(MARK).filter(|_| self.read == Hashes::Marked);
+        let hash = made.map_or_else(|| hex(&Sha256::digest(value.as_bytes())), str::to_owned);
+        match self.written {
+            Hashes::Plain => hash,
+            Hashes::Marked => format!("{MARK}{hash}"),
         }
-        hex(&Sha256::digest(value.as_bytes()))
     }
 
     /// Asks decoders for the object at `field` as a whole, beside its members.

@@ -18,6 +18,7 @@ use crate::plan::PlanError;
 use crate::record::{Batch, Envelope, unpack};
 use crate::rejection::{Reason, Rejection};
 use crate::report::{Ledger, Outcome, Report, Times, Unaccounted};
+use crate::spec::KeyColumn;
 use crate::timestamp::Timestamp;
 use writer::{Decoded, Writer, Written};
 
@@ -181,12 +182,7 @@ impl Ingest {
     ///
     /// # Errors
     /// A table that the configuration leaves out.
-    pub fn learn_key(
-        &mut self,
-        source: usize,
-        table: &str,
-        key: &[(String, Option<&'static str>)],
-    ) -> Result<(), IngestError> {
+    pub fn learn_key(&mut self, source: usize, table: &str, key: &[KeyColumn]) -> Result<(), IngestError> {
         self.decoders[source].learn_key(table, key).map_err(IngestError::Table)
     }
 

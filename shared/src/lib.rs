@@ -21,6 +21,7 @@ pub mod ingest;
 pub mod maintain;
 pub mod names;
 pub mod partition;
+mod pause;
 pub mod plan;
 pub mod record;
 pub mod redrive;

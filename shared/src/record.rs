@@ -80,6 +80,11 @@ pub struct Record {
 }
 
 impl Record {
+    /// A record as it comes from its stream.
+    pub fn new(place: Place, arrival: Timestamp, partition_key: Arc<str>, payload: Range<usize>) -> Self {
+        Self { place, arrival, partition_key, payload, redacted: None, attempts: 0, fault: None }
+    }
+
     /// The digest of the document as the source sent it: it is part of versions, and may not change by being put away.
     pub fn digest(&self, document: &[u8]) -> u64 {
         self.redacted.unwrap_or_else(|| xxh3_64(document.trim_ascii()))

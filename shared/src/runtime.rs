@@ -72,28 +72,11 @@ impl From<Failure> for Diagnostic {
     }
 }
 
-/// Serves events until Lambda ends the process.
+/// Serves events until Lambda ends the process; with `without_config` also where no file says what is to be done.
 ///
 /// # Errors
 /// An environment that says too little, or the Runtime API.
-pub async fn serve<E, R, H>(handle: H) -> Result<(), lambda_runtime::Error>
-where
-    E: DeserializeOwned + Send + 'static,
-    R: Serialize + Send + 'static,
-    H: for<'a> Fn(&'a mut App, E, Invocation) -> Pin<Box<dyn Future<Output = Result<R, Failure>> + Send + 'a>>
-        + Clone
-        + Send
-        + Sync
-        + 'static,
-{
-    serve_or(None, handle).await
-}
-
-/// The same, for a function that has something to do where no file says what.
-///
-/// # Errors
-/// As [`serve`].
-pub async fn serve_or<E, R, H>(without_config: Option<Config>, handle: H) -> Result<(), lambda_runtime::Error>
+pub async fn serve<E, R, H>(without_config: Option<Config>, handle: H) -> Result<(), lambda_runtime::Error>
 where
     E: DeserializeOwned + Send + 'static,
     R: Serialize + Send + 'static,

@@ -116,6 +116,15 @@ impl ColumnSpec {
     }
 }
 
+/// A column of a replicated table's key, as its source tells it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct KeyColumn {
+    /// What the source calls it.
+    pub name: String,
+    /// The type that it gets where the table is made; `None` is inferred from its first value.
+    pub sql_type: Option<&'static str>,
+}
+
 /// What becomes of a value that its column cannot hold exactly.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum MisfitRule {

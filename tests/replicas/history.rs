@@ -8,7 +8,7 @@ use millstream_tests::random::Random;
 use serde_json::{Map, Value, json};
 use tokio_postgres::Client;
 
-use super::{CONFIG, exported, loaded, put, remove, send};
+use super::{CONFIG, exported, loaded, put, remove, send, sent};
 use crate::support::{client, database, ingest, rows};
 
 const ROUNDS: u64 = 60;
@@ -239,4 +239,16 @@ async fn a_load_that_came_too_early_goes_through_once_the_stream_has_told_the_ke
     send(&mut streaming, &[put("T", 1, r#""id":{"S":"b"}"#, "")]).await.unwrap();
     let report = send(&mut loading, &item).await.unwrap();
     assert_eq!(report.counts.applied, 1, "{report}");
+}
+
+#[tokio::test]
+async fn a_change_that_a_batch_holds_twice_is_a_duplicate_whatever_comes_behind_it() {
+    let url = database().await;
+    let mut ingest = ingest(CONFIG, &url);
+    for first in [1, 3] {
+        let change = |number: u64| put("T", number, &key(1), &format!(r#""n":{{"N":"{number}"}}"#));
+        let report = sent(&mut ingest, &[change(first), change(first), change(first + 1)]).await;
+        let counts = report.counts;
+        assert_eq!((counts.applied, counts.duplicate, counts.superseded), (1, 1, 1), "{report}");
+    }
 }

@@ -189,3 +189,36 @@ async fn a_key_whose_type_the_owner_changed_still_knows_its_deletes() {
     let late = sent(&mut ingest(CONFIG, &url), &[put("T", 2, number, "")]).await;
     assert_eq!(late.counts.superseded, 1, "{late}");
 }
+
+#[tokio::test]
+async fn the_owner_s_comments_are_his_own_and_no_paths() {
+    let url = database().await;
+    let owner = client(&url).await;
+    owner
+        .batch_execute(
+            "CREATE SCHEMA shop; CREATE TABLE shop.t (id text PRIMARY KEY, email text, mine text); \
+             COMMENT ON COLUMN shop.t.email IS 'Where the customer is written to.'; \
+             COMMENT ON COLUMN shop.t.mine IS 'phone'",
+        )
+        .await
+        .unwrap();
+    for number in [1, 2] {
+        let item = format!(r#""email":{{"S":"a{number}@x"}},"phone":{{"S":"{number}"}},"Email":{{"S":"other"}}"#);
+        sent(&mut ingest(CONFIG, &url), &[put("T", number, &key("a"), &item)]).await;
+        owner.batch_execute("UPDATE shop.t SET mine = 'kept'").await.unwrap();
+        let found = rows(&owner, "SELECT email, phone, mine FROM shop.t").await;
+        assert_eq!(found, [format!(r#"{{"email":"a{number}@x","phone":"{number}","mine":"kept"}}"#)]);
+    }
+    let more = sent(&mut ingest(CONFIG, &url), &[put("T", 3, &key("a"), r#""email":{"S":"a3@x"}"#)]).await;
+    assert_eq!(more.counts.applied, 1, "{more}");
+    assert_eq!(
+        rows(&owner, "SELECT email, phone, mine FROM shop.t").await,
+        [r#"{"email":"a3@x","phone":null,"mine":"kept"}"#]
+    );
+    let comments = "SELECT col_description('shop.t'::regclass, attnum) AS comment FROM pg_attribute \
+                    WHERE attrelid = 'shop.t'::regclass AND attname IN ('email', 'mine') ORDER BY attname";
+    assert_eq!(
+        rows(&owner, comments).await,
+        [r#"{"comment":"Where the customer is written to.\nMillstream: email"}"#, r#"{"comment":"phone"}"#]
+    );
+}

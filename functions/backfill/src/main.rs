@@ -17,6 +17,6 @@ async fn handle(app: &mut App, task: Task, invocation: Invocation) -> Result<Tas
 async fn main() -> Result<(), lambda_runtime::Error> {
     match std::env::args().nth(1) {
         Some(task) => terminal::run(&task).await,
-        None => serve(|app, task, invocation| Box::pin(handle(app, task, invocation))).await,
+        None => serve(None, |app, task, invocation| Box::pin(handle(app, task, invocation))).await,
     }
 }

@@ -3,7 +3,7 @@
 use aws_lambda_events::event::streams::{DynamoDbBatchItemFailure, DynamoDbEventResponse};
 use millstream::config::{Config, Format};
 use millstream::record::Envelope;
-use millstream::runtime::{App, Failure, Invocation, serve_or};
+use millstream::runtime::{App, Failure, Invocation, serve};
 use millstream::telemetry;
 
 /// Brings the batch into the replica. Success is answered once everything is durable; without a dead-letter queue the
@@ -24,5 +24,5 @@ async fn handle(app: &mut App, event: Envelope, invocation: Invocation) -> Resul
 async fn main() -> Result<(), lambda_runtime::Error> {
     // Without a configuration every table whose stream arrives is replicated into the schema `dynamodb`.
     let config = Config::of_format("dynamodb", Format::Dynamodb);
-    serve_or(Some(config), |app, event, invocation| Box::pin(handle(app, event, invocation))).await
+    serve(Some(config), |app, event, invocation| Box::pin(handle(app, event, invocation))).await
 }

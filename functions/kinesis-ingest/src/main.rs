@@ -17,5 +17,5 @@ async fn handle(app: &mut App, event: Envelope, invocation: Invocation) -> Resul
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), lambda_runtime::Error> {
-    serve(|app, event, invocation| Box::pin(handle(app, event, invocation))).await
+    serve(None, |app, event, invocation| Box::pin(handle(app, event, invocation))).await
 }

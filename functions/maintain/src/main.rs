@@ -14,5 +14,5 @@ async fn handle(app: &mut App, _event: IgnoredAny, invocation: Invocation) -> Re
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), lambda_runtime::Error> {
-    serve(|app, event, invocation| Box::pin(handle(app, event, invocation))).await
+    serve(None, |app, event, invocation| Box::pin(handle(app, event, invocation))).await
 }

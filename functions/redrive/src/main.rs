@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use millstream::config::{Config, Format};
 use millstream::redrive::Task;
-use millstream::runtime::{App, Failure, Invocation, serve_or};
+use millstream::runtime::{App, Failure, Invocation, serve};
 
 /// Redrives for as long as the invocation may, and answers with the task as it is then: given again, it goes on.
 async fn handle(app: &mut App, task: Task, invocation: Invocation) -> Result<Task, Failure> {
@@ -15,5 +15,5 @@ async fn handle(app: &mut App, task: Task, invocation: Invocation) -> Result<Tas
 async fn main() -> Result<(), lambda_runtime::Error> {
     // What `dynamodb-sync` refused without a configuration is redriven without one.
     let config = Config::of_format("dynamodb", Format::Dynamodb);
-    serve_or(Some(config), |app, task, invocation| Box::pin(handle(app, task, invocation))).await
+    serve(Some(config), |app, task, invocation| Box::pin(handle(app, task, invocation))).await
 }

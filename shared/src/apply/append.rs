@@ -7,7 +7,7 @@ use tokio_postgres::Row as Found;
 use super::copy::Rows;
 use super::session::Session;
 use super::statement::{self, Array, parameters};
-use super::{ApplyError, Refused, Written, records};
+use super::{ApplyError, Hints, Refused, Written, records};
 use crate::database::fault::is_unique_violation;
 use crate::names::TableName;
 use crate::plan::merge::Fate;
@@ -98,5 +98,6 @@ fn written(write: &TableWrite, rows: &[Row], there: &[bool], count: u64) -> Writ
     let fate = |known: bool| if known { Fate::Duplicate } else { Fate::Applied };
     let fates =
         rows.iter().zip(there).flat_map(|(row, &known)| records(write, row).map(move |record| (record, fate(known))));
-    Written { rows: count, fates: fates.collect(), met_known_keys: there.contains(&true), all_new: false }
+    let met = Hints { look_first: there.contains(&true), all_new: false };
+    Written { rows: count, fates: fates.collect(), met }
 }

@@ -6,7 +6,7 @@ use tokio_postgres::types::{ToSql, Type};
 use super::statement::{self, parameters};
 use super::tuples::Tuples;
 use super::{ApplyError, Limits, ddl};
-use crate::plan::{Row, TableWrite};
+use crate::plan::TableWrite;
 use crate::spec::VERSION;
 
 /// A row that is not as it should be.
@@ -25,7 +25,7 @@ pub struct Differing {
 pub async fn compare(client: &Client, write: &TableWrite, limits: Limits) -> Result<Vec<Differing>, ApplyError> {
     let mut tuples = Tuples::new(write, VERSION, Vec::new());
     for row in &write.rows {
-        tuples.push(cells(write, row), "", &[]);
+        tuples.push(write.newest_cells(row), "", &[]);
     }
     let statement = statement::compare(write, &tuples.source());
     let arrays = tuples.arrays();
@@ -37,11 +37,6 @@ pub async fn compare(client: &Client, write: &TableWrite, limits: Limits) -> Res
         columns: (!row.get::<_, bool>(1)).then(|| row.get(2)),
     };
     Ok(rows.iter().map(differing).collect())
-}
-
-fn cells<'w>(write: &'w TableWrite, row: &Row) -> impl Iterator<Item = &'w [u8]> {
-    let newest = *write.newest(row);
-    (0..write.columns.len()).map(move |place| write.cell(&newest, place))
 }
 
 /// The keys of a table behind one of them, as texts (bytes as base64), in their order; without rows that are marked as deleted.

@@ -92,7 +92,7 @@ impl<'w> Rows<'w> {
                 chunk.extend_from_slice(&TRAILER);
                 chunks.push(chunk.freeze());
                 let statement = statement::copy(self.write, self.own);
-                copy(session, statement, chunks)
+                copy(session, &statement, chunks)
                     .await
                     .map_err(|error| Refused { row: line(&error), error: error.into() })
             }
@@ -111,8 +111,8 @@ fn cut(chunks: &mut Vec<Bytes>, chunk: &mut BytesMut) {
     }
 }
 
-async fn copy(session: &Session<'_>, statement: String, chunks: Vec<Bytes>) -> Result<u64, tokio_postgres::Error> {
-    let sink = session.client.copy_in(&statement).await?;
+async fn copy(session: &Session<'_>, statement: &str, chunks: Vec<Bytes>) -> Result<u64, tokio_postgres::Error> {
+    let sink = session.client.copy_in(statement).await?;
     let mut sink = std::pin::pin!(sink);
     for chunk in chunks {
         sink.send(chunk).await?;

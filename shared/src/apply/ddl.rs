@@ -3,7 +3,7 @@
 //! Serialised per table by an advisory lock that ends with the transaction; looked at again once the lock is held; never
 //! waiting for a table's lock longer than a moment, so that no reader or writer has to queue behind the wait.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
@@ -12,6 +12,7 @@ use super::{ApplyError, Limits};
 use crate::catalog::{Catalog, load};
 use crate::database::fault::describe;
 use crate::names::TableName;
+use crate::pause::pause;
 use crate::plan::TableLack;
 
 /// While DDL waits for a lock, everybody else queues behind it.
@@ -19,6 +20,7 @@ const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 /// With at most this wait between, forty attempts are a minute or more; then Lambda's own retry takes over.
 const ATTEMPTS: u32 = 40;
 const PAUSE_MAX: Duration = Duration::from_millis(800);
+const PAUSE_FIRST: Duration = Duration::from_millis(40);
 
 /// SQLSTATEs that mean that somebody else was faster or in the way: look again.
 const IN_THE_WAY: &[&str] =
@@ -56,7 +58,9 @@ async fn make_up_table(
         attempt += 1;
         let ApplyError::Database(database) = &error else { return Err(error) };
         match database.code().map(|code| code.code()) {
-            Some(code) if IN_THE_WAY.contains(&code) && attempt < ATTEMPTS => tokio::time::sleep(pause(attempt)).await,
+            Some(code) if IN_THE_WAY.contains(&code) && attempt < ATTEMPTS => {
+                tokio::time::sleep(pause(attempt, PAUSE_FIRST, PAUSE_MAX)).await;
+            }
             Some(code) if code.starts_with("42") || IN_THE_WAY.contains(&code) => {
                 return Err(ApplyError::Schema { table: lack.table.plain(), reason: describe(database) });
             }
@@ -118,11 +122,4 @@ async fn create_schema(client: &Client, table: &TableName) -> Result<usize, Appl
         client.batch_execute(&format!("CREATE SCHEMA {schema}")).await?;
     }
     Ok(usize::from(there.is_empty()))
-}
-
-/// Longer from time to time, and never the same for two functions that collided.
-fn pause(attempt: u32) -> Duration {
-    let jitter = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.subsec_nanos());
-    let most = (Duration::from_millis(20) * 2u32.pow(attempt.min(6))).min(PAUSE_MAX);
-    most / 4 + most.mul_f64(f64::from(jitter % 1_000) / 1_333.0)
 }

@@ -44,8 +44,8 @@ pub async fn write(
             Ok(written) => {
                 session.keep();
                 size = size.saturating_mul(2);
-                met.look_first |= written.met_known_keys;
-                met.all_new &= written.all_new;
+                met.look_first |= written.met.look_first;
+                met.all_new &= written.met.all_new;
                 applied.rows += written.rows;
                 applied.fates.extend(written.fates);
             }

@@ -10,26 +10,22 @@ use super::session::Session;
 use super::statement::{self, Array, COLUMNS_A_MASK, Lock, NEW_FIELDS, Set, mask_name, parameters};
 use super::tombstone::{self, KeyDigest};
 use super::tuples::Tuples;
-use super::{ApplyError, Refused, Written, records};
+use super::{ApplyError, Hints, Refused, Written, records};
 use crate::catalog::Kind;
 use crate::database::fault::is_unique_violation;
 use crate::plan::merge::{Action, Decision, Stored, StoredRow, Take, by_field, decide};
 use crate::plan::{Row, TableWrite, cell};
-use crate::spec::{Deletes, Merge, OVERFLOW, VERSION, VERSIONS};
+use crate::spec::{Merge, OVERFLOW, VERSION, VERSIONS};
 
 /// With more different sets of columns than this, one statement with masks is cheaper than one for each set.
 const SETS_MAX: usize = 8;
 
 /// Merges the rows.
 pub async fn merge(session: &Session<'_>, write: &TableWrite, rows: &[Row], rule: Merge) -> Result<Written, Refused> {
-    let keys = match write.deletes {
-        Deletes::Never | Deletes::Soft => Vec::new(),
-        Deletes::Hard => tombstone::digests(write, rows),
-    };
-    let merging = Merging { session, write, rows, rule, keys };
+    let merging = Merging { session, write, rows, rule, keys: tombstone::digests(write, rows) };
     let mut stored = merging.read().await?;
     loop {
-        let decisions = merging.decide(&stored)?;
+        let decisions = decide_all(write, rows, rule, &stored)?;
         match merging.write(&stored, &decisions).await {
             Ok(Some(count)) => return Ok(written(write, rows, &decisions, count)),
             // Another writer deleted a key that was not there: its lock could not be had before the row was.
@@ -79,17 +75,19 @@ impl Merging<'_> {
         read(self.session, self.write, self.rows, version_column(self.rule), &self.keys, Lock::Rows).await
     }
 
-    fn decide(&self, stored: &[Stored]) -> Result<Vec<Decision>, ApplyError> {
-        self.rows.iter().zip(stored).map(|(row, stored)| Ok(decide(self.write, row, self.rule, stored)?)).collect()
-    }
-
     /// Does what was decided; how many rows were written or deleted. `None` if a tombstone came between.
     async fn write(&self, stored: &[Stored], decisions: &[Decision]) -> Result<Option<u64>, Refused> {
         let absent = |index: &usize| stored[*index].row == StoredRow::Absent;
         let of = |action: Action| (0..self.rows.len()).filter(move |&index| decisions[index].action == action);
         // A delete makes a row, too, where there is none: the entry in the index is the lock of its key.
         let locks_keys = !self.write.exclusive();
-        let new: Vec<usize> = of(Action::Put).chain(of(Action::Delete).filter(|_| locks_keys)).filter(absent).collect();
+        let inserts = |index: &usize| match decisions[*index].action {
+            Action::Keep => false,
+            Action::Put => true,
+            Action::Delete => locks_keys,
+        };
+        // In the order of the keys, as every writer does.
+        let new: Vec<usize> = (0..self.rows.len()).filter(|index| inserts(index) && absent(index)).collect();
         let inserted = self.insert(&new, decisions).await?;
         if !new.is_empty() && !self.keys.is_empty() {
             let keys: Vec<KeyDigest> = new.iter().map(|&index| self.keys[index]).collect();
@@ -112,11 +110,8 @@ impl Merging<'_> {
     }
 
     async fn insert(&self, new: &[usize], decisions: &[Decision]) -> Result<u64, Refused> {
-        // In the order of the keys, as every writer does.
-        let mut new = new.to_vec();
-        new.sort_unstable();
         let mut copied = Rows::new(self.write, Some(version_column(self.rule)));
-        for &index in &new {
+        for &index in new {
             let decision = &decisions[index];
             let mut overflow = Vec::new();
             if let Some(json) = &decision.overflow {
@@ -150,19 +145,19 @@ impl Merging<'_> {
     async fn update_set(&self, set: &Set<'_>, rows: &[usize], decisions: &[Decision]) -> Result<u64, ApplyError> {
         let write = self.write;
         let version = version_column(self.rule);
-        let by_field = by_field(write).then(|| overflow_place(write)).flatten();
-        let merges_fields = by_field.filter(|_| rows.iter().any(|&index| decisions[index].overflow.is_some()));
+        let merges_fields = rows.iter().any(|&index| decisions[index].overflow.is_some());
+        let by_field = overflow_place(write).filter(|_| by_field(write) && merges_fields);
         let masks = match set {
             Set::Same(_) => 0,
             Set::Masked => write.columns.len().div_ceil(COLUMNS_A_MASK),
         };
-        let fields = merges_fields.map(|_| (NEW_FIELDS.to_owned(), Kind::Text { characters_max: None }));
+        let fields = by_field.map(|_| (NEW_FIELDS.to_owned(), Kind::Text { characters_max: None }));
         let extra = fields.into_iter().chain((0..masks).map(|number| (mask_name(number), Kind::Int8)));
         let mut tuples = Tuples::new(write, version, extra.collect());
         for &index in rows {
             let decision = &decisions[index];
             let mut own: Vec<Vec<u8>> = Vec::new();
-            if merges_fields.is_some() {
+            if by_field.is_some() {
                 let mut cell = Vec::new();
                 match &decision.overflow {
                     Some(json) => cell::write_text(json, &mut cell),
@@ -174,10 +169,20 @@ impl Merging<'_> {
             let own: Vec<&[u8]> = own.iter().map(Vec::as_slice).collect();
             tuples.push(cells(write, &self.rows[index], decision, &[]), &decision.versions, &own);
         }
-        let statement = statement::update(write, version, set, by_field, merges_fields.is_some(), &tuples.source());
+        let statement = statement::update(write, version, set, by_field, &tuples.source());
         let arrays = tuples.arrays();
         Ok(self.session.client.execute_typed(&statement, &parameters(&arrays)).await?)
     }
+}
+
+/// Decides about each row, by what is stored of its key.
+pub fn decide_all(
+    write: &TableWrite,
+    rows: &[Row],
+    rule: Merge,
+    stored: &[Stored],
+) -> Result<Vec<Decision>, ApplyError> {
+    rows.iter().zip(stored).map(|(row, stored)| Ok(decide(write, row, rule, stored)?)).collect()
 }
 
 /// Reads what is stored of the rows' keys; `keys` are the keys as tombstones know them, empty where nothing is deleted.
@@ -245,6 +250,6 @@ fn mask_cell(columns: &[Take]) -> Vec<u8> {
 pub fn written(write: &TableWrite, rows: &[Row], decisions: &[Decision], count: u64) -> Written {
     let fates = rows.iter().zip(decisions);
     let fates = fates.flat_map(|(row, decision)| records(write, row).zip(decision.members.iter().copied()));
-    let met_known_keys = decisions.iter().any(|decision| decision.action == Action::Keep);
-    Written { rows: count, fates: fates.collect(), met_known_keys, all_new: false }
+    let look_first = decisions.iter().any(|decision| decision.action == Action::Keep);
+    Written { rows: count, fates: fates.collect(), met: Hints { look_first, all_new: false } }
 }

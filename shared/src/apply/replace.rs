@@ -7,17 +7,17 @@
 use tokio_postgres::Row as Found;
 
 use super::copy::Rows;
-use super::merge::{delete, merge, read, written};
+use super::merge::{decide_all, delete, merge, read, written};
 use super::session::Session;
 use super::statement::{self, Lock, parameters};
 use super::tombstone::{self, KeyDigest};
 use super::tuples::Tuples;
-use super::{ApplyError, Hints, Refused, Written, records};
+use super::{ApplyError, Hints, Refused, Written};
 use crate::change::{Operation, Version};
 use crate::database::fault::is_unique_violation;
-use crate::plan::merge::{Action, Decision, Fate, Stored, decide};
+use crate::plan::merge::{Action, Stored};
 use crate::plan::{Row, TableWrite};
-use crate::spec::{Deletes, Merge, VERSION};
+use crate::spec::{Merge, VERSION};
 
 /// Replaces the rows.
 pub async fn replace(
@@ -70,11 +70,7 @@ impl<'r> Replacing<'r> {
     /// `None` where one statement cannot do it.
     fn new(session: &'r Session<'r>, write: &'r TableWrite, rows: &'r [Row]) -> Option<Self> {
         let target = statement::conflict_target(write).filter(|_| !write.exclusive())?;
-        let keys = match write.deletes {
-            Deletes::Hard => tombstone::digests(write, rows),
-            Deletes::Never | Deletes::Soft => Vec::new(),
-        };
-        Some(Self { session, write, rows, target, keys })
+        Some(Self { session, write, rows, target, keys: tombstone::digests(write, rows) })
     }
 
     /// Writes all rows; `None` if not all of them were news.
@@ -87,26 +83,17 @@ impl<'r> Replacing<'r> {
         if count.all < all.len() as u64 || !self.delete(&all).await? {
             return Ok(None);
         }
-        let fates = self.rows.iter().flat_map(|row| {
-            let members = &self.write.members[row.members.clone()];
-            let newest = members.len() - 1;
-            // Of changes with the same version only the last counts.
-            let fate = move |(index, version): (usize, Option<Version>)| match () {
-                () if index == newest => Fate::Applied,
-                () if version == members[newest].version => Fate::Duplicate,
-                () => Fate::Superseded,
-            };
-            records(self.write, row).zip(members.iter().map(|member| member.version).enumerate().map(fate))
-        });
-        let all_new = count.new == count.all;
-        Ok(Some(Written { rows: count.all, fates: fates.collect(), met_known_keys: false, all_new }))
+        let older = vec![Stored::default(); self.rows.len()];
+        let decisions = decide_all(self.write, self.rows, Merge::Row, &older)?;
+        let met = Hints { look_first: false, all_new: count.new == count.all };
+        Ok(Some(Written { met, ..written(self.write, self.rows, &decisions, count.all) }))
     }
 
     /// Reads what is stored, and writes what is news; again, as long as others come between.
     async fn look(&self) -> Result<Written, Refused> {
         let mut stored = self.read().await?;
         loop {
-            let decisions = self.decide(&stored)?;
+            let decisions = decide_all(self.write, self.rows, Merge::Row, &stored)?;
             let news: Vec<usize> =
                 (0..self.rows.len()).filter(|&index| decisions[index].action != Action::Keep).collect();
             let count = self.upsert(&news).await?;
@@ -127,15 +114,11 @@ impl<'r> Replacing<'r> {
         read(self.session, self.write, self.rows, VERSION, &self.keys, Lock::Nothing).await
     }
 
-    fn decide(&self, stored: &[Stored]) -> Result<Vec<Decision>, ApplyError> {
-        self.rows.iter().zip(stored).map(|(row, stored)| Ok(decide(self.write, row, Merge::Row, stored)?)).collect()
-    }
-
     /// Copies all rows, if none of their keys is there.
     async fn copy(&self) -> Result<Option<Count>, Refused> {
         let mut copied = Rows::new(self.write, Some(VERSION));
         for row in self.rows {
-            copied.push(self.cells(row), &self.version(row).to_string());
+            copied.push(self.write.newest_cells(row), &self.version(row).to_string());
         }
         match copied.write(self.session).await {
             Ok(all) => Ok(Some(Count { all, new: all })),
@@ -154,7 +137,7 @@ impl<'r> Replacing<'r> {
         }
         let mut tuples = Tuples::new(self.write, VERSION, Vec::new());
         for row in rows.iter().map(|&index| &self.rows[index]) {
-            tuples.push(self.cells(row), &self.version(row).to_string(), &[]);
+            tuples.push(self.write.newest_cells(row), &self.version(row).to_string(), &[]);
         }
         let statement = statement::upsert(self.write, VERSION, &self.target, &tuples.source());
         let arrays = tuples.arrays();
@@ -181,11 +164,6 @@ impl<'r> Replacing<'r> {
         let dead: Vec<&Row> = dead.iter().map(|&index| &self.rows[index]).collect();
         delete(self.session, self.write, &dead).await?;
         Ok(true)
-    }
-
-    fn cells(&self, row: &Row) -> impl Iterator<Item = &[u8]> {
-        let newest = self.write.newest(row);
-        (0..self.write.columns.len()).map(move |place| self.write.cell(newest, place))
     }
 
     fn version(&self, row: &Row) -> Version {

@@ -227,15 +227,9 @@ pub fn mask_name(number: usize) -> String {
     format!("(mask {number})")
 }
 
-/// Updates rows by key from `source`, whose columns have the table's names.
-pub fn update(
-    write: &TableWrite,
-    version: &str,
-    set: &Set<'_>,
-    by_field: Option<usize>,
-    merges_fields: bool,
-    source: &Source,
-) -> String {
+/// Updates rows by key from `source`, whose columns have the table's names; `by_field` is the place of an overflow that
+/// takes the [`NEW_FIELDS`] beside those that it has.
+pub fn update(write: &TableWrite, version: &str, set: &Set<'_>, by_field: Option<usize>, source: &Source) -> String {
     let whole = columns(write).enumerate().skip(write.key).filter(|(place, _)| Some(*place) != by_field);
     let assignments: Vec<String> = whole
         .filter(|(place, _)| match set {
@@ -254,7 +248,7 @@ pub fn update(
         })
         .chain([format!("\"{version}\" = {}", source.own(write, version))])
         // What is not new stays.
-        .chain(by_field.filter(|_| merges_fields).map(|place| {
+        .chain(by_field.map(|place| {
             let name = &write.table.columns[write.columns[place]].name;
             format!(
                 "{name} = CASE WHEN u.\"{NEW_FIELDS}\" IS NULL THEN t.{name} \

@@ -14,12 +14,17 @@ use crate::catalog::Kind;
 use crate::change::Version;
 use crate::plan::merge::UnreadableVersion;
 use crate::plan::{Row, TableWrite, cell};
+use crate::spec::Deletes;
 
 /// A key of a table, as 16 bytes: keys themselves may be longer than an index takes.
 pub type KeyDigest = [u8; 16];
 
-/// The digests of the rows' keys, in the order of the rows.
+/// The digests of the rows' keys, in the order of the rows; none where no row is ever deleted for good.
 pub fn digests(write: &TableWrite, rows: &[Row]) -> Vec<KeyDigest> {
+    match write.deletes {
+        Deletes::Never | Deletes::Soft => return Vec::new(),
+        Deletes::Hard => {}
+    }
     let mut key = Vec::new();
     // In the order of their names: another process may have learned the key in another order.
     let mut places: Vec<usize> = (0..write.key).collect();

@@ -3,7 +3,6 @@
 use serde::Deserialize;
 
 use super::{BackfillError, Cursor, Piece};
-use crate::record::{Place, Record, SequenceNumber};
 use crate::timestamp::Timestamp;
 
 /// What is needed of `manifest-summary.json`.
@@ -115,41 +114,4 @@ async fn load(
     piece.progress.bytes += lines.bytes - bytes;
     piece.write(Cursor { object: object.clone(), line: number, key: None }).await?;
     Ok(if piece.time_is_up() { Loaded::InPart } else { Loaded::Whole })
-}
-
-impl Piece<'_, '_> {
-    /// Puts a line of a table into the batch. It is known by its object and line.
-    pub(super) fn push(&mut self, table_arn: &str, object: &str, line: u64, time: Timestamp, document: &[u8]) {
-        let start = self.batch.bytes.len();
-        self.batch.bytes.extend_from_slice(document);
-        let place = Place {
-            stream: table_arn.into(),
-            shard: object.into(),
-            sequence: SequenceNumber(line.to_string().into()),
-            sub_sequence: 0,
-        };
-        let payload = start..self.batch.bytes.len();
-        let record = Record {
-            place,
-            arrival: time,
-            partition_key: "".into(),
-            payload,
-            redacted: None,
-            attempts: 0,
-            fault: None,
-        };
-        self.batch.records.push(record);
-    }
-
-    /// Tells the table's key: as the task does, or else as DynamoDB does. A table that is gone there has to be here already.
-    pub(super) async fn learn_key(&mut self, table: &str, told: &[String]) -> Result<(), BackfillError> {
-        let key = if told.is_empty() {
-            self.backfill.tables.key(table).await?
-        } else {
-            told.iter().map(|name| (name.clone(), None)).collect()
-        };
-        self.backfill.ingest.learn_key(self.source, table, &key)?;
-        self.key = Some((table.to_owned(), key));
-        Ok(())
-    }
 }

@@ -6,7 +6,6 @@ use super::{BackfillError, Piece, moment};
 pub async fn work(piece: &mut Piece<'_, '_>, table: &str, segment: u32, segments: u32) -> Result<(), BackfillError> {
     piece.learn_key(table, &[]).await?;
     let started = moment(piece.progress.started.as_deref().unwrap_or_default())?;
-    let arn = format!("scan:table/{table}");
     let shard = format!("segment {segment} of {segments}");
     let mut cursor = piece.progress.cursor.clone().unwrap_or_default();
     loop {
@@ -14,8 +13,7 @@ pub async fn work(piece: &mut Piece<'_, '_>, table: &str, segment: u32, segments
         for item in &page.items {
             cursor.line += 1;
             piece.progress.bytes += item.len() as u64;
-            let line = format!("{{\"Item\":{item}}}");
-            piece.push(&arn, &shard, cursor.line, started, line.as_bytes());
+            piece.push_item(table, &shard, cursor.line, started, item);
         }
         cursor.key = page.next;
         let last = cursor.key.is_none();

@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{BackfillError, Cursor, Piece, moment};
 use crate::apply::Differing;
-use crate::dynamodb::{KEYS_MAX, SourceKey};
+use crate::dynamodb::KEYS_MAX;
 use crate::record::Batch;
+use crate::spec::KeyColumn;
 use crate::timestamp::Timestamp;
 
 /// So many differences are told one by one; the others are only counted.
@@ -56,13 +57,12 @@ const ROWS: &str = "rows";
 
 /// Compares the table of a source with its replica.
 pub async fn work(piece: &mut Piece<'_, '_>, table: &str) -> Result<(), BackfillError> {
-    let key = piece.backfill.tables.key(table).await?;
-    piece.backfill.ingest.learn_key(piece.source, table, &key)?;
+    let key = piece.learn_key(table, &[]).await?;
     let started = moment(piece.progress.started.as_deref().unwrap_or_default())?;
     let mut cursor = piece.progress.cursor.clone().unwrap_or_default();
     while cursor.object != ROWS {
         let page = piece.backfill.tables.scan(table, 0, 1, cursor.key.as_deref()).await?;
-        items(piece, table, &page.items, started).await?;
+        items(piece, (table, &key), &page.items, started).await?;
         cursor.line += page.items.len() as u64;
         cursor.key = page.next;
         if cursor.key.is_none() {
@@ -77,9 +77,9 @@ pub async fn work(piece: &mut Piece<'_, '_>, table: &str) -> Result<(), Backfill
         let behind: Option<Vec<String>> = cursor.key.as_deref().and_then(|key| serde_json::from_str(key).ok());
         let (names, keys) = piece.backfill.ingest.keys(piece.source, table, behind.as_deref(), KEYS_MAX as i64).await?;
         // Told in the order that the table here has them in.
-        let typed =
-            |name: &String| (name.clone(), key.iter().find(|(known, _)| known == name).and_then(|(_, kind)| *kind));
-        let named: SourceKey = names.iter().map(typed).collect();
+        let sql_type = |name: &str| key.iter().find(|known| known.name == name).and_then(|known| known.sql_type);
+        let typed = |name: String| KeyColumn { sql_type: sql_type(&name), name };
+        let named: Vec<KeyColumn> = names.into_iter().map(typed).collect();
         extras(piece, table, &named, &keys).await?;
         let Some(last) = keys.last() else { break };
         cursor.key = serde_json::to_string(last).ok();
@@ -95,16 +95,15 @@ pub async fn work(piece: &mut Piece<'_, '_>, table: &str) -> Result<(), Backfill
 /// Compares items, and those that differ once more.
 async fn items(
     piece: &mut Piece<'_, '_>,
-    table: &str,
+    (table, key): (&str, &[KeyColumn]),
     items: &[String],
     started: Timestamp,
 ) -> Result<(), BackfillError> {
     if compare(piece, table, items, started).await?.is_empty() {
         return Ok(());
     }
-    let names: Vec<String> = piece.backfill.tables.key(table).await?.into_iter().map(|(name, _)| name).collect();
     let mut now = Vec::new();
-    let keys: Vec<String> = items.iter().filter_map(|item| key_of(item, &names)).collect();
+    let keys: Vec<String> = items.iter().filter_map(|item| key_of(item, key)).collect();
     for keys in keys.chunks(KEYS_MAX) {
         now.extend(piece.backfill.tables.items(table, keys).await?);
     }
@@ -122,31 +121,26 @@ async fn compare(
     started: Timestamp,
 ) -> Result<Vec<Differing>, BackfillError> {
     for (number, item) in (1..).zip(items) {
-        piece.push(
-            &format!("scan:table/{table}"),
-            "verify",
-            number,
-            started,
-            format!("{{\"Item\":{item}}}").as_bytes(),
-        );
+        piece.push_item(table, "verify", number, started, item);
     }
     let batch: Batch = std::mem::take(&mut piece.batch);
     Ok(piece.backfill.ingest.compare(piece.source, &batch, piece.batch_time()).await?)
 }
 
 /// The key of an item, both as the JSON of DynamoDB.
-fn key_of(item: &str, names: &[String]) -> Option<String> {
+fn key_of(item: &str, key: &[KeyColumn]) -> Option<String> {
     let attributes: HashMap<&str, &serde_json::value::RawValue> = serde_json::from_str(item).ok()?;
-    let member =
-        |name: &String| Some(format!("{}:{}", serde_json::Value::from(&**name), attributes.get(&**name)?.get()));
-    Some(format!("{{{}}}", names.iter().map(member).collect::<Option<Vec<_>>>()?.join(",")))
+    let member = |KeyColumn { name, .. }: &KeyColumn| {
+        Some(format!("{}:{}", serde_json::Value::from(&**name), attributes.get(&**name)?.get()))
+    };
+    Some(format!("{{{}}}", key.iter().map(member).collect::<Option<Vec<_>>>()?.join(",")))
 }
 
 /// Tells the rows whose items are not there.
 async fn extras(
     piece: &mut Piece<'_, '_>,
     table: &str,
-    key: &SourceKey,
+    key: &[KeyColumn],
     rows: &[Vec<String>],
 ) -> Result<(), BackfillError> {
     let descriptor = |sql_type: Option<&str>| match sql_type {
@@ -155,7 +149,7 @@ async fn extras(
         _ => "S",
     };
     let json = |row: &Vec<String>| {
-        let member = |((name, sql_type), value): (&(String, Option<&'static str>), &String)| {
+        let member = |(KeyColumn { name, sql_type }, value): (&KeyColumn, &String)| {
             let quoted = |text: &str| serde_json::Value::from(text).to_string();
             format!("{}:{{\"{}\":{}}}", quoted(name), descriptor(*sql_type), quoted(value))
         };
@@ -166,9 +160,8 @@ async fn extras(
     if found.len() == rows.len() {
         return Ok(());
     }
-    let names: Vec<String> = key.iter().map(|(name, _)| name.clone()).collect();
-    let there: Vec<String> = found.iter().filter_map(|item| key_of(item, &names)).collect();
-    for (row, _) in rows.iter().zip(&wanted).filter(|(_, key)| !there.contains(key)) {
+    let there: Vec<String> = found.iter().filter_map(|item| key_of(item, key)).collect();
+    for (row, _) in rows.iter().zip(&wanted).filter(|(_, wanted)| !there.contains(wanted)) {
         piece.progress.differences.get_or_insert_default().tell(row.join(", "), "extra".to_owned());
     }
     Ok(())

@@ -1,5 +1,5 @@
 -- The columns of the wanted tables, each with the type that its values are written as: a domain's base, resolved to the end.
-SELECT n.nspname, c.relname, c.oid, c.reltype AS row_type, rt.typarray AS row_array, pg_has_role(c.relowner, 'USAGE') AS owned, obj_description(c.oid, 'pg_class') AS origin,
+SELECT n.nspname, c.relname, c.oid, c.reltype AS row_type, rt.typarray AS row_array, pg_has_role(c.relowner, 'USAGE') AS owned, obj_description(c.oid, 'pg_class') AS comment_of_table,
        pt.partstrat::text AS strategy, part.attname AS partitioned_by,
        a.attname, a.atttypid, format_type(a.atttypid, a.atttypmod) AS sql_type,
        base.typname, base.typtype::text, base.builtin, base.typmod,
@@ -7,7 +7,7 @@ SELECT n.nspname, c.relname, c.oid, c.reltype AS row_type, rt.typarray AS row_ar
        a.attnotnull OR base.of_domain AS guarded,
        EXISTS (SELECT FROM pg_constraint k WHERE k.conrelid = c.oid AND k.contype = 'c') AS checked,
        a.attgenerated <> '' OR a.attidentity = 'a' AS generated,
-       col_description(c.oid, a.attnum) AS original
+       col_description(c.oid, a.attnum) AS comment
 FROM unnest($1::text[], $2::text[]) AS wanted (schema_name, table_name)
 JOIN pg_namespace n ON n.nspname = wanted.schema_name
 JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = wanted.table_name AND c.relkind IN ('r', 'p')

@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Row};
 
-use super::{Catalog, Column, Kind, ORIGIN, Partition, Table};
+use super::comment::told;
+use super::{Catalog, Column, Kind, Partition, Table};
 use crate::names::{Identifier, TableName};
 use crate::partition::Bounds;
 use crate::timestamp::Timestamp;
@@ -80,7 +81,7 @@ fn table(oid: u32, row: &Row) -> Table {
         row_type: (row.get("row_type"), row.get("row_array")),
         owned: row.get("owned"),
         checked: row.get("checked"),
-        origin: row.get::<_, Option<&str>>("origin").and_then(|text| text.strip_prefix(ORIGIN)).map(str::to_owned),
+        origin: row.get::<_, Option<&str>>("comment_of_table").and_then(told).map(str::to_owned),
         columns: Vec::new(),
         partitioned_otherwise: strategy.is_some() && by.is_none(),
         partitioned_by: by,
@@ -91,12 +92,14 @@ fn table(oid: u32, row: &Row) -> Table {
 }
 
 fn column(row: &Row) -> Option<(u32, Column)> {
+    let comment: Option<String> = row.get("comment");
     let column = Column {
         name: Identifier::exact(row.get("attname"))?,
         kind: Kind::of(row.get("typname"), row.get("typtype"), row.get("builtin"), row.get("typmod")),
         type_oid: row.get("atttypid"),
         sql_type: row.get("sql_type"),
-        original: row.get("original"),
+        original: comment.as_deref().and_then(told).map(str::to_owned),
+        comment,
         required: row.get("required"),
         guarded: row.get("guarded"),
         generated: row.get("generated"),

@@ -7,8 +7,15 @@ use crate::names::{Identifier, Naming};
 use crate::partition::Every;
 use crate::spec::{Arrays, Evolution, Nested, Period};
 
-/// PostgreSQL allows 1,600 columns, fewer if they are wide; a tuple of this many still fits its page.
-const COLUMNS_MAX_DEFAULT: u32 = 1_000;
+/// How undeclared fields are treated where nobody says so.
+pub(super) const SHAPE_DEFAULT: Shape = Shape {
+    evolution: Evolution::Evolve,
+    nested: Nested::Flatten,
+    arrays: Arrays::Text,
+    text_characters_max: None,
+    // PostgreSQL allows 1,600 columns, fewer if they are wide; a tuple of this many still fits its page.
+    columns_max: 1_000,
+};
 
 /// Rows later than this ahead of the clock are taken for errors.
 const FUTURE_DEFAULT: i64 = 7 * 24 * 3_600_000_000;
@@ -30,24 +37,25 @@ pub(super) fn check(raw: Section<'_>, mistakes: &mut Mistakes) -> Source {
         ("debezium", Format::Debezium),
     ];
     let format = raw.one_of(mistakes, "format", &formats).unwrap_or(Format::Segment);
-    let schema = raw.identifier(mistakes, "schema").unwrap_or_else(|| Identifier::fitting(&name, &name));
+    let defaults = of_format(&name, format);
+    let schema = raw.identifier(mistakes, "schema").unwrap_or(defaults.schema);
     let namings = [
         ("segment", Naming::Segment),
         ("rudder", Naming::Rudder),
         ("snake_case", Naming::Snake),
         ("exact", Naming::Exact),
     ];
-    let naming = raw.one_of(mistakes, "naming", &namings).unwrap_or_else(|| default_naming(format));
+    let naming = raw.one_of(mistakes, "naming", &namings).unwrap_or(defaults.naming);
     let partition = match raw.section(mistakes, "partition") {
         Some(section) => partition(section, mistakes),
-        None => default_partition(format),
+        None => defaults.partition,
     };
     let private = private(&raw, mistakes);
-    let shape = shape(&raw, None, mistakes);
+    let shape = shape(&raw, defaults.shape, mistakes);
     let only = raw.texts(mistakes, "only");
     let exclude = raw.texts(mistakes, "exclude");
-    let backup = raw.boolean(mistakes, "backup").unwrap_or(format.replicates());
-    let remember = raw.duration(mistakes, "remember_deletes").unwrap_or(REMEMBER_DEFAULT);
+    let backup = raw.boolean(mistakes, "backup").unwrap_or(defaults.backup);
+    let remember = raw.duration(mistakes, "remember_deletes").unwrap_or(defaults.remember);
     let deletes = raw.one_of(mistakes, "deletes", &[("hard", DeletedRows::Gone), ("soft", DeletedRows::Marked)]);
     if !format.replicates() {
         let given = [(!only.is_empty(), "only"), (!exclude.is_empty(), "exclude"), (deletes.is_some(), "deletes")];
@@ -56,8 +64,6 @@ pub(super) fn check(raw: Section<'_>, mistakes: &mut Mistakes) -> Source {
         }
     }
     raw.finish(mistakes);
-    let deletes = deletes.unwrap_or(DeletedRows::Gone);
-    let tables = Vec::new();
     Source {
         name,
         streams,
@@ -69,25 +75,24 @@ pub(super) fn check(raw: Section<'_>, mistakes: &mut Mistakes) -> Source {
         shape,
         only,
         exclude,
-        deletes,
+        deletes: deletes.unwrap_or(defaults.deletes),
         backup,
         remember,
-        tables,
+        tables: defaults.tables,
     }
 }
 
 /// A source of every stream, with nothing but defaults.
-pub(super) fn of_format(name: &str, format: Format, mistakes: &mut Mistakes) -> Source {
-    let empty = toml::Spanned::new(0..0, toml::de::DeTable::new());
+pub(super) fn of_format(name: &str, format: Format) -> Source {
     Source {
         name: name.to_owned(),
         streams: vec!["*".to_owned()],
         format,
         schema: Identifier::fitting(name, name),
-        naming: default_naming(format),
+        naming: if format.replicates() { Naming::Snake } else { Naming::Segment },
         partition: default_partition(format),
         private: Vec::new(),
-        shape: shape(&Section::root(&empty), None, mistakes),
+        shape: SHAPE_DEFAULT,
         only: Vec::new(),
         exclude: Vec::new(),
         deletes: DeletedRows::Gone,
@@ -95,10 +100,6 @@ pub(super) fn of_format(name: &str, format: Format, mistakes: &mut Mistakes) -> 
         remember: REMEMBER_DEFAULT,
         tables: Vec::new(),
     }
-}
-
-fn default_naming(format: Format) -> Naming {
-    if format.replicates() { Naming::Snake } else { Naming::Segment }
 }
 
 /// Segment's events are partitioned by the day of their arrival at Segment, unless the configuration says otherwise.
@@ -119,8 +120,8 @@ pub(super) fn partition(raw: Section<'_>, mistakes: &mut Mistakes) -> Option<Par
     Some(Partition { by: by?.to_owned(), period: Period { every, ahead, keep, future } })
 }
 
-/// The keys that say how undeclared fields are treated; a table takes its source's where it has none of its own.
-pub(super) fn shape(raw: &Section<'_>, above: Option<Shape>, mistakes: &mut Mistakes) -> Shape {
+/// The keys that say how undeclared fields are treated; what they leave open is as `above`: a table takes its source's.
+pub(super) fn shape(raw: &Section<'_>, above: Shape, mistakes: &mut Mistakes) -> Shape {
     let modes = [("evolve", Evolution::Evolve), ("fixed", Evolution::Fixed), ("strict", Evolution::Strict)];
     let evolution = raw.one_of(mistakes, "schema_mode", &modes);
     let nested = raw.one_of(mistakes, "nested", &[("flatten", Nested::Flatten), ("jsonb", Nested::Jsonb)]);
@@ -130,13 +131,6 @@ pub(super) fn shape(raw: &Section<'_>, above: Option<Shape>, mistakes: &mut Mist
         other => Some(Some(other.strip_prefix("varchar(")?.strip_suffix(')')?.parse().ok().filter(|n| *n > 0)?)),
     });
     let columns_max = raw.integer(mistakes, "max_columns", 1..1_601).map(|count| count as usize);
-    let above = above.unwrap_or(Shape {
-        evolution: Evolution::Evolve,
-        nested: Nested::Flatten,
-        arrays: Arrays::Text,
-        text_characters_max: None,
-        columns_max: COLUMNS_MAX_DEFAULT as usize,
-    });
     Shape {
         evolution: evolution.unwrap_or(above.evolution),
         nested: nested.unwrap_or(above.nested),

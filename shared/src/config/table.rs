@@ -4,7 +4,7 @@ use toml::Spanned;
 use toml::de::DeValue;
 
 use super::section::Section;
-use super::source::{partition, shape};
+use super::source::{SHAPE_DEFAULT, partition, shape};
 use super::{Column, Format, Kind, Mistakes, Source, Table};
 use crate::names::Identifier;
 use crate::spec::{Merge, OVERFLOW, VERSION, VERSIONS};
@@ -26,7 +26,7 @@ pub(super) fn check(raw: Section<'_>, sources: &mut [Source], mistakes: &mut Mis
     let kind = kind(&raw, replicated, mistakes);
     let columns = columns(&raw, mistakes);
     let own_partition = raw.section(mistakes, "partition").and_then(|section| partition(section, mistakes));
-    let shape = shape(&raw, found.as_ref().map(|source| source.shape), mistakes);
+    let shape = shape(&raw, found.as_ref().map_or(SHAPE_DEFAULT, |source| source.shape), mistakes);
     if let (Some(Kind::Entity { key, .. }), Some(partition)) = (&kind, &own_partition)
         && !key.contains(&partition.by)
     {

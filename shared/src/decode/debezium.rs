@@ -17,15 +17,15 @@ use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::malformed;
-use super::members::{copy, each, push, rewrite, skip};
-use super::replica::{KeyColumn, Known, Page, Replica, guarded, redact_column};
+use super::members::{Writing, as_null, copy, each, rewrite, rewritten, skip};
+use super::replica::{Known, Page, Replica, guarded, redact_column};
 use super::scan::Scanner;
 use crate::change::Value;
 use crate::config::Source;
 use crate::field::{Field, Fields};
 use crate::record::Record;
 use crate::rejection::Rejection;
-use crate::spec::{Merge, Tables};
+use crate::spec::{KeyColumn, Merge, Tables};
 use event::{Event, Operation, is_metadata, payload};
 use types::{Semantic, Types};
 
@@ -70,8 +70,6 @@ impl Debezium {
         };
         let types = self.types(event.schema)?;
         let key = key(&record.partition_key, &types);
-        let key: Vec<KeyColumn<'_>> =
-            key.iter().map(|(name, sql_type)| KeyColumn { name, sql_type: *sql_type }).collect();
         let known = self.replica.table(&event.table_name()?, &key, page.fields, page.tables)?;
         let version = event.version(record.digest(json.as_bytes()))?;
         let start = page.changes.values.len();
@@ -105,29 +103,25 @@ impl Debezium {
     pub fn redact(&mut self, json: &str, fields: &mut Fields, tables: &mut Tables) -> Result<String, Rejection> {
         let event = Event::read(json)?.ok_or_else(|| malformed("it tells no row"))?;
         let node = self.replica.table(&event.table_name()?, &[], fields, tables)?.node;
-        let mut scanner = Scanner::new(json);
-        let mut out = String::with_capacity(json.len());
-        if payload(json)?.schema_and_payload {
-            rewrite(&mut scanner, &mut out, &mut |key, scanner, out| match key {
-                "payload" => redact_payload(&event, scanner, node, fields, out),
-                _ => copy(scanner, out),
-            })?;
-        } else {
-            redact_payload(&event, &mut scanner, node, fields, &mut out)?;
+        if !payload(json)?.schema_and_payload {
+            return rewritten(json, |scanner, out| redact_payload(&event, scanner, node, fields, out));
         }
-        scanner.end()?;
-        Ok(out)
+        let mut member = |key: &str, scanner: &mut Scanner<'_>, out: &mut String| match key {
+            "payload" => redact_payload(&event, scanner, node, fields, out),
+            _ => copy(scanner, out),
+        };
+        rewritten(json, |scanner, out| rewrite(scanner, out, &mut member))
     }
 }
 
 /// The key's columns by the record's partition key, `{"id":1}` with or without a schema around it; none where it is
 /// something else, as that of a table without a key.
-fn key(partition_key: &str, types: &Types) -> Vec<(String, Option<&'static str>)> {
+fn key(partition_key: &str, types: &Types) -> Vec<KeyColumn> {
     let Ok(payload) = payload(partition_key) else { return Vec::new() };
     let own = payload.schema.and_then(|schema| Types::read(schema).ok()).unwrap_or_default();
     let mut key = Vec::new();
     let read = each(&mut Scanner::new(payload.json), |name, scanner| {
-        key.push((name.to_owned(), types.sql_type(name).or(own.sql_type(name))));
+        key.push(KeyColumn { name: name.to_owned(), sql_type: types.sql_type(name).or(own.sql_type(name)) });
         skip(scanner)
     });
     if read.is_ok() { key } else { Vec::new() }
@@ -137,10 +131,7 @@ fn key(partition_key: &str, types: &Types) -> Vec<(String, Option<&'static str>)
 pub fn names_of_key(partition_key: &str) -> String {
     let Ok(payload) = payload(partition_key) else { return String::new() };
     let mut names = String::new();
-    let written = rewrite(&mut Scanner::new(payload.json), &mut names, &mut |_, scanner, out| {
-        skip(scanner)?;
-        push(out, "null")
-    });
+    let written = rewrite(&mut Scanner::new(payload.json), &mut names, &mut |_, scanner, out| as_null(scanner, out));
     match (written, payload.schema) {
         (Err(_), _) => String::new(),
         (Ok(()), None) => names,
@@ -205,17 +196,12 @@ fn redact_payload(
             redact_columns(scanner, event.flattened, node, fields, out)
         }
         "source" => rewrite(scanner, out, &mut |key, scanner, out| match key {
-            "query" => left_out(scanner, out),
+            "query" => as_null(scanner, out),
             _ => copy(scanner, out),
         }),
         "op" | "ts_ms" | "ts_us" | "ts_ns" | "transaction" => copy(scanner, out),
-        _ => left_out(scanner, out),
+        _ => as_null(scanner, out),
     })
-}
-
-fn left_out(scanner: &mut Scanner<'_>, out: &mut String) -> Result<(), Rejection> {
-    skip(scanner)?;
-    push(out, "null")
 }
 
 fn redact_columns(
@@ -225,15 +211,15 @@ fn redact_columns(
     fields: &mut Fields,
     out: &mut String,
 ) -> Result<(), Rejection> {
-    let mut comma = '{';
+    let mut object = Writing::object(out);
     each(scanner, |key, scanner| {
         if flattened && matches!(key, "__query" | "__source_query") {
             return skip(scanner);
         }
         let field = fields.child(node, key);
-        redact_column((key, field), scanner, fields, says_nothing, (&mut comma, &mut *out))
+        redact_column((key, field), scanner, fields, says_nothing, &mut object)
     })?;
-    push(out, if comma == '{' { "{}" } else { "}" })
+    object.end()
 }
 
 #[cfg(test)]
@@ -243,7 +229,9 @@ mod tests {
     #[test]
     fn the_partition_key_tells_the_key_with_and_without_a_schema() {
         let types = Types::default();
-        let told = |partition_key| key(partition_key, &types);
+        let told = |partition_key| -> Vec<(String, Option<&str>)> {
+            key(partition_key, &types).into_iter().map(|column| (column.name, column.sql_type)).collect()
+        };
         assert_eq!(told(r#"{"a":1,"b":"x"}"#), [("a".to_owned(), None), ("b".to_owned(), None)]);
         let schema = r#"{"schema":{"type":"struct","fields":[{"type":"int64","field":"id"}]},"payload":{"id":1}}"#;
         assert_eq!(told(schema), [("id".to_owned(), Some("bigint"))]);

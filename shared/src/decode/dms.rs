@@ -10,15 +10,15 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 
 use super::malformed;
-use super::members::{copy, each, push, raw, rewrite, skip, text};
-use super::replica::{KeyColumn, Known, Page, Replica, guarded, plain, redact_column};
+use super::members::{Writing, as_null, copy, each, raw, rewrite, rewritten, skip, text};
+use super::replica::{Known, Page, Replica, guarded, plain, redact_column};
 use super::scan::Scanner;
 use crate::change::Version;
 use crate::config::Source;
 use crate::field::{Field, Fields};
 use crate::record::Record;
 use crate::rejection::Rejection;
-use crate::spec::{Merge, Tables};
+use crate::spec::{KeyColumn, Merge, Tables};
 use crate::timestamp::Timestamp;
 
 /// Where a `map-record-to-document` rule puts the columns.
@@ -39,7 +39,7 @@ pub struct Dms {
     /// What it has in common with others.
     pub replica: Replica,
     /// The keys that control records have told, by table.
-    keys: HashMap<String, Vec<(String, Option<&'static str>)>>,
+    keys: HashMap<String, Vec<KeyColumn>>,
 }
 
 /// A record, its images still untouched.
@@ -131,9 +131,7 @@ impl Dms {
     fn known(&mut self, parts: &Parts<'_>, fields: &mut Fields, tables: &mut Tables) -> Result<Known, Rejection> {
         let name = parts.table_name()?;
         let key = self.keys.get(&name).map(Vec::as_slice).unwrap_or_default();
-        let key: Vec<KeyColumn<'_>> =
-            key.iter().map(|(name, sql_type)| KeyColumn { name, sql_type: *sql_type }).collect();
-        self.replica.table(&name, &key, fields, tables)
+        self.replica.table(&name, key, fields, tables)
     }
 
     fn put<'a>(
@@ -173,25 +171,16 @@ impl Dms {
             return Ok(json.to_owned());
         }
         let node = self.known(&parts, fields, tables)?.node;
-        let mut out = String::with_capacity(json.len());
-        let mut scanner = Scanner::new(json);
-        rewrite(&mut scanner, &mut out, &mut |key, scanner, out| match key {
+        let mut member = |key: &str, scanner: &mut Scanner<'_>, out: &mut String| match key {
             "control" => copy(scanner, out),
             "metadata" => rewrite(scanner, out, &mut |key, scanner, out| match key {
-                "partition-key-value" if fields.private_within(node) => {
-                    skip(scanner)?;
-                    push(out, "null")
-                }
+                "partition-key-value" if fields.private_within(node) => as_null(scanner, out),
                 _ => copy(scanner, out),
             }),
             _ if scanner.peek() == Some(b'{') => redact_columns(scanner, node, fields, out),
-            _ => {
-                skip(scanner)?;
-                push(out, "null")
-            }
-        })?;
-        scanner.end()?;
-        Ok(out)
+            _ => as_null(scanner, out),
+        };
+        rewritten(json, |scanner, out| rewrite(scanner, out, &mut member))
     }
 }
 
@@ -355,12 +344,10 @@ fn redact_columns(
     fields: &mut Fields,
     out: &mut String,
 ) -> Result<(), Rejection> {
-    let mut comma = '{';
+    let mut object = Writing::object(out);
     each(scanner, |key, scanner| {
         if key == DOCUMENT && scanner.peek() == Some(b'{') {
-            out.push(std::mem::replace(&mut comma, ','));
-            out.push_str("\"_doc\":");
-            return redact_columns(scanner, node, fields, out);
+            return redact_columns(scanner, node, fields, object.member(key));
         }
         // A former value is as private as the one that came after it.
         let own = fields.child(node, key);
@@ -368,13 +355,13 @@ fn redact_columns(
             Some(bare) if fields.privacy(own).is_none() => fields.child(node, bare),
             Some(_) | None => own,
         };
-        redact_column((key, field), scanner, fields, says_nothing, (&mut comma, &mut *out))
+        redact_column((key, field), scanner, fields, says_nothing, &mut object)
     })?;
-    push(out, if comma == '{' { "{}" } else { "}" })
+    object.end()
 }
 
 /// The columns of the key, and the types that they get where the table is made.
-fn primary_key(control: &str) -> Result<Vec<(String, Option<&'static str>)>, Rejection> {
+fn primary_key(control: &str) -> Result<Vec<KeyColumn>, Rejection> {
     let mut types = HashMap::new();
     let mut key = Vec::new();
     each(&mut Scanner::new(control), |member, scanner| match member {
@@ -396,10 +383,7 @@ fn primary_key(control: &str) -> Result<Vec<(String, Option<&'static str>)>, Rej
         }),
         _ => skip(scanner),
     })?;
-    let typed = |name: String| {
-        let sql_type = types.get(&name).copied().flatten();
-        (name, sql_type)
-    };
+    let typed = |name: String| KeyColumn { sql_type: types.get(&name).copied().flatten(), name };
     Ok(key.into_iter().map(typed).collect())
 }
 
@@ -483,7 +467,7 @@ mod tests {
         let control = r#"{"table-def":{"columns":{"b":{"type":"NUMERIC","precision":5},"a":{"type":"INT64"},"c":{"type":"GEO"}},
             "primary-key":["a","b","c"]}}"#;
         let key = primary_key(control).unwrap();
-        let key: Vec<_> = key.iter().map(|(name, sql_type)| (&**name, *sql_type)).collect();
+        let key: Vec<_> = key.iter().map(|column| (&*column.name, column.sql_type)).collect();
         assert_eq!(key, [("a", Some("bigint")), ("b", Some("numeric")), ("c", None)]);
         assert!(primary_key(r#"{"table-def":{"primary-key":[1]}}"#).is_err());
     }

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use super::malformed;
+use super::members::{Writing, copy, push, rewrite_elements, rewritten, skip};
 use super::scan::{ScanError, Scanner};
 use crate::change::Value;
 use crate::field::{Field, Fields, Privacy};
@@ -50,10 +51,7 @@ pub fn flatten<'a>(
     values: &mut Vec<(Field, Value<'a>)>,
 ) -> Result<(), Rejection> {
     match fields.privacy(field) {
-        Some(Privacy::Drop) => {
-            scanner.skip()?;
-            return Ok(());
-        }
+        Some(Privacy::Drop) => return skip(scanner),
         Some(Privacy::Sha256) => {
             let hash = hashed(fields, scanner)?;
             values.push((field, Value::Text(Cow::Owned(hash))));
@@ -101,11 +99,7 @@ pub fn hashed(fields: &Fields, scanner: &mut Scanner<'_>) -> Result<String, Reje
 
 /// The JSON at `field` again, without its private fields. An array's elements are treated as if each stood at `field`.
 pub fn redact(fields: &mut Fields, field: Field, json: &str) -> Result<String, Rejection> {
-    let mut scanner = Scanner::new(json);
-    let mut out = String::with_capacity(json.len());
-    redact_value(fields, field, &mut scanner, &mut out)?;
-    scanner.end()?;
-    Ok(out)
+    rewritten(json, |scanner, out| redact_value(fields, field, scanner, out))
 }
 
 fn redact_value(
@@ -116,34 +110,25 @@ fn redact_value(
 ) -> Result<(), Rejection> {
     match scanner.peek() {
         Some(b'{') if fields.private_within(field) => {
-            let mut comma = '{';
-            members(scanner, fields, field, &mut |fields, child, scanner| {
-                if fields.privacy(child) == Some(Privacy::Drop) {
-                    scanner.skip()?;
-                    return Ok(());
+            let mut object = Writing::object(out);
+            members(scanner, fields, field, &mut |fields, child, scanner| match fields.privacy(child) {
+                Some(Privacy::Drop) => skip(scanner),
+                Some(Privacy::Sha256) => {
+                    let hash = hashed(fields, scanner)?;
+                    push(object.member(fields.key(child)), &format!("\"{hash}\""))
                 }
-                out.push(std::mem::replace(&mut comma, ','));
-                out.push_str(&serde_json::Value::from(fields.key(child)).to_string());
-                out.push(':');
-                if fields.privacy(child) == Some(Privacy::Sha256) {
-                    out.push_str(&format!("\"{}\"", hashed(fields, scanner)?));
-                    return Ok(());
+                None => {
+                    let out = object.member(fields.key(child));
+                    redact_value(fields, child, scanner, out)
                 }
-                redact_value(fields, child, scanner, out)
             })?;
-            out.push_str(if comma == '{' { "{}" } else { "}" });
+            object.end()
         }
         Some(b'[') if fields.private_within(field) => {
-            let mut comma = '[';
-            scanner.each_element(|scanner| {
-                out.push(std::mem::replace(&mut comma, ','));
-                redact_value(fields, field, scanner, out)
-            })?;
-            out.push_str(if comma == '[' { "[]" } else { "]" });
+            rewrite_elements(scanner, out, |scanner, out| redact_value(fields, field, scanner, out))
         }
-        _ => out.push_str(scanner.skip()?),
+        _ => copy(scanner, out),
     }
-    Ok(())
 }
 
 #[cfg(test)]

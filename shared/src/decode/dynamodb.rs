@@ -10,8 +10,8 @@ use base64::engine::general_purpose::STANDARD;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::malformed;
-use super::members::{copy, each, push, raw, rewrite, skip, text};
-use super::replica::{KeyColumn, Page, Replica};
+use super::members::{Writing, as_null, copy, each, push, raw, rewrite, rewrite_elements, rewritten, skip, text};
+use super::replica::{Page, Replica};
 use super::scan::Scanner;
 use crate::change::{Value, Version};
 use crate::config::Source;
@@ -19,7 +19,7 @@ use crate::decimal::Decimal;
 use crate::field::{Field, Fields, Privacy};
 use crate::record::Record;
 use crate::rejection::{Reason, Rejection};
-use crate::spec::{Merge, Tables};
+use crate::spec::{KeyColumn, Merge, Tables};
 use crate::timestamp::Timestamp;
 
 /// Digits of a sequence number that an order holds; of longer ones the first digits count as eras.
@@ -66,9 +66,7 @@ impl Dynamodb {
         let name = parts.table_name(record)?;
         let deleted = parts.is_delete()?;
         // A table's key is known from the keys of any record; a whole item does not tell it.
-        let key_types = parts.keys.map(key_types).transpose()?.unwrap_or_default();
-        let key: Vec<KeyColumn<'_>> =
-            key_types.iter().map(|(name, sql_type)| KeyColumn { name, sql_type: Some(sql_type) }).collect();
+        let key = parts.keys.map(key_columns).transpose()?.unwrap_or_default();
         let known = self.replica.table(&name, &key, page.fields, page.tables)?;
         let version = parts.version(record, json)?;
         let start = page.changes.values.len();
@@ -94,14 +92,11 @@ impl Dynamodb {
     ) -> Result<String, Rejection> {
         let name = Parts::read(json)?.table_name(record)?;
         let node = self.replica.table(&name, &[], fields, tables)?.node;
-        let mut out = String::with_capacity(json.len());
-        let mut scanner = Scanner::new(json);
-        rewrite(&mut scanner, &mut out, &mut |key, scanner, out| match key {
+        let mut member = |key: &str, scanner: &mut Scanner<'_>, out: &mut String| match key {
             "dynamodb" => rewrite(scanner, out, &mut |key, scanner, out| redact_image(key, node, fields, scanner, out)),
             _ => redact_image(key, node, fields, scanner, out),
-        })?;
-        scanner.end()?;
-        Ok(out)
+        };
+        rewritten(json, |scanner, out| rewrite(scanner, out, &mut member))
     }
 }
 
@@ -205,8 +200,8 @@ fn sequence_version(sequence: &str) -> Option<Version> {
 }
 
 /// The key's attributes and the types of their columns, by name: which of them is the hash key nobody tells.
-fn key_types(keys: &str) -> Result<Vec<(String, &'static str)>, Rejection> {
-    let mut types = Vec::new();
+fn key_columns(keys: &str) -> Result<Vec<KeyColumn>, Rejection> {
+    let mut columns = Vec::new();
     each(&mut Scanner::new(keys), |name, scanner| {
         check_name(name)?;
         let sql_type = typed(scanner, |descriptor, scanner| {
@@ -218,11 +213,11 @@ fn key_types(keys: &str) -> Result<Vec<(String, &'static str)>, Rejection> {
                 _ => Err(malformed(format!("the key attribute {name:?} is neither S, N nor B"))),
             }
         })?;
-        types.push((name.to_owned(), sql_type));
+        columns.push(KeyColumn { name: name.to_owned(), sql_type: Some(sql_type) });
         Ok(())
     })?;
-    types.sort();
-    Ok(types)
+    columns.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(columns)
 }
 
 /// Appends an image's attributes.
@@ -347,44 +342,23 @@ fn write_typed(
     match descriptor {
         "S" | "B" | "BOOL" | "SS" | "BS" => copy(scanner, out),
         "N" => push(out, number(scanner)?),
-        "NULL" => {
-            scanner.skip()?;
-            push(out, "null")
-        }
-        "NS" => write_elements(scanner, out, |scanner, out| push(out, number(scanner)?)),
-        "L" => write_elements(scanner, out, |scanner, out| write_json(scanner, field, fields, out)),
+        "NULL" => as_null(scanner, out),
+        "NS" => rewrite_elements(scanner, out, |scanner, out| push(out, number(scanner)?)),
+        "L" => rewrite_elements(scanner, out, |scanner, out| write_json(scanner, field, fields, out)),
         "M" => {
-            let mut comma = '{';
+            let mut object = Writing::object(out);
             each(scanner, |key, scanner| {
                 let child = fields.child(field, key);
-                if fields.privacy(child) == Some(Privacy::Drop) {
-                    return skip(scanner);
+                match fields.privacy(child) {
+                    Some(Privacy::Drop) => skip(scanner),
+                    Some(Privacy::Sha256) => push(object.member(key), &format!("\"{}\"", hashed(fields, scanner)?)),
+                    None => write_json(scanner, child, fields, object.member(key)),
                 }
-                out.push(std::mem::replace(&mut comma, ','));
-                out.push_str(&serde_json::Value::from(key).to_string());
-                out.push(':');
-                if fields.privacy(child) == Some(Privacy::Sha256) {
-                    return push(out, &format!("\"{}\"", hashed(fields, scanner)?));
-                }
-                write_json(scanner, child, fields, out)
             })?;
-            push(out, if comma == '{' { "{}" } else { "}" })
+            object.end()
         }
         other => Err(unknown(other)),
     }
-}
-
-fn write_elements<'a>(
-    scanner: &mut Scanner<'a>,
-    out: &mut String,
-    mut element: impl FnMut(&mut Scanner<'a>, &mut String) -> Result<(), Rejection>,
-) -> Result<(), Rejection> {
-    let mut comma = '[';
-    scanner.each_element(|scanner| {
-        out.push(std::mem::replace(&mut comma, ','));
-        element(scanner, out)
-    })?;
-    push(out, if comma == '[' { "[]" } else { "]" })
 }
 
 /// The hash of an attribute: of a text itself, of a number's digits, of anything else's JSON.
@@ -422,21 +396,16 @@ fn redact_attributes(
     fields: &mut Fields,
     out: &mut String,
 ) -> Result<(), Rejection> {
-    let mut comma = '{';
+    let mut object = Writing::object(out);
     each(scanner, |key, scanner| {
         let field = fields.child(above, key);
-        if fields.privacy(field) == Some(Privacy::Drop) {
-            return skip(scanner);
-        }
-        out.push(std::mem::replace(&mut comma, ','));
-        out.push_str(&serde_json::Value::from(key).to_string());
-        out.push(':');
         match fields.privacy(field) {
-            Some(Privacy::Sha256) => push(out, &format!("{{\"S\":\"{}\"}}", hashed(fields, scanner)?)),
-            _ => redact_attribute(scanner, field, fields, out),
+            Some(Privacy::Drop) => skip(scanner),
+            Some(Privacy::Sha256) => push(object.member(key), &format!("{{\"S\":\"{}\"}}", hashed(fields, scanner)?)),
+            None => redact_attribute(scanner, field, fields, object.member(key)),
         }
     })?;
-    push(out, if comma == '{' { "{}" } else { "}" })
+    object.end()
 }
 
 fn redact_attribute(
@@ -450,7 +419,7 @@ fn redact_attribute(
     }
     rewrite(scanner, out, &mut |descriptor, scanner, out| match descriptor {
         "M" => redact_attributes(scanner, field, fields, out),
-        "L" => write_elements(scanner, out, |scanner, out| redact_attribute(scanner, field, fields, out)),
+        "L" => rewrite_elements(scanner, out, |scanner, out| redact_attribute(scanner, field, fields, out)),
         _ => copy(scanner, out),
     })
 }

@@ -19,20 +19,81 @@ pub fn each<'a>(
     Ok(())
 }
 
+/// An object or array that is being written.
+pub struct Writing<'o> {
+    out: &'o mut String,
+    empty: bool,
+    close: char,
+}
+
+impl<'o> Writing<'o> {
+    /// An object without members so far.
+    pub fn object(out: &'o mut String) -> Self {
+        out.push('{');
+        Self { out, empty: true, close: '}' }
+    }
+
+    /// An array without elements so far.
+    pub fn array(out: &'o mut String) -> Self {
+        out.push('[');
+        Self { out, empty: true, close: ']' }
+    }
+
+    /// Where the value of the object's next member is to be written; its name is.
+    pub fn member(&mut self, name: &str) -> &mut String {
+        let out = self.element();
+        out.push_str(&serde_json::Value::from(name).to_string());
+        out.push(':');
+        out
+    }
+
+    /// Where the array's next element is to be written.
+    pub fn element(&mut self) -> &mut String {
+        if !std::mem::take(&mut self.empty) {
+            self.out.push(',');
+        }
+        self.out
+    }
+
+    /// Nothing follows.
+    pub fn end(self) -> Result<(), Rejection> {
+        self.out.push(self.close);
+        Ok(())
+    }
+}
+
+/// A whole document again, as `write` writes the value that it is.
+pub fn rewritten<'a>(
+    json: &'a str,
+    write: impl FnOnce(&mut Scanner<'a>, &mut String) -> Result<(), Rejection>,
+) -> Result<String, Rejection> {
+    let mut scanner = Scanner::new(json);
+    let mut out = String::with_capacity(json.len());
+    write(&mut scanner, &mut out)?;
+    scanner.end()?;
+    Ok(out)
+}
+
 /// Writes an object again, its members by `member`.
 pub fn rewrite<'a>(
     scanner: &mut Scanner<'a>,
     out: &mut String,
     member: &mut dyn FnMut(&str, &mut Scanner<'a>, &mut String) -> Result<(), Rejection>,
 ) -> Result<(), Rejection> {
-    let mut comma = '{';
-    each(scanner, |key, scanner| {
-        out.push(std::mem::replace(&mut comma, ','));
-        out.push_str(&serde_json::Value::from(key).to_string());
-        out.push(':');
-        member(key, scanner, out)
-    })?;
-    push(out, if comma == '{' { "{}" } else { "}" })
+    let mut object = Writing::object(out);
+    each(scanner, |key, scanner| member(key, scanner, object.member(key)))?;
+    object.end()
+}
+
+/// Writes an array again, its elements by `element`.
+pub fn rewrite_elements<'a>(
+    scanner: &mut Scanner<'a>,
+    out: &mut String,
+    mut element: impl FnMut(&mut Scanner<'a>, &mut String) -> Result<(), Rejection>,
+) -> Result<(), Rejection> {
+    let mut array = Writing::array(out);
+    scanner.each_element(|scanner| element(scanner, array.element()))?;
+    array.end()
 }
 
 /// A value as it is written.
@@ -53,6 +114,12 @@ pub fn text<'a>(scanner: &mut Scanner<'a>, into: &mut Option<Cow<'a, str>>) -> R
 /// Writes a value again, as it is.
 pub fn copy(scanner: &mut Scanner<'_>, out: &mut String) -> Result<(), Rejection> {
     push(out, scanner.skip()?)
+}
+
+/// Writes a null in the place of a value.
+pub fn as_null(scanner: &mut Scanner<'_>, out: &mut String) -> Result<(), Rejection> {
+    skip(scanner)?;
+    push(out, "null")
 }
 
 /// Appends a text: what ends most ways of writing a value.

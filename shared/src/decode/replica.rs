@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 
 use super::document::{hashed, redact, value};
+use super::members::{Writing, push};
 use super::scan::Scanner;
 use crate::change::{Change, Changes, Operation, Value, Version};
 use crate::config::{self, DeletedRows, Source};
@@ -14,8 +15,8 @@ use crate::field::{Field, Fields, Privacy};
 use crate::names::{Identifier, TableName};
 use crate::rejection::{Reason, Rejection};
 use crate::spec::{
-    Absent, Arrays, ColumnSpec, DELETED_AT, Deletes, Merge, MisfitRule, Nested, RESERVED, Rule, TableId, TableSpec,
-    Tables, Typing,
+    Absent, Arrays, ColumnSpec, DELETED_AT, Deletes, KeyColumn, Merge, MisfitRule, Nested, RESERVED, Rule, TableId,
+    TableSpec, Tables, Typing,
 };
 use crate::timestamp::Timestamp;
 
@@ -51,15 +52,6 @@ pub struct Known {
     pub table: TableId,
 }
 
-/// A column of a table's key.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct KeyColumn<'k> {
-    /// What the source calls it.
-    pub name: &'k str,
-    /// The type that it gets where the table is made; `None` is inferred from its first value.
-    pub sql_type: Option<&'static str>,
-}
-
 impl Replica {
     /// The tables of a source whose changes may leave columns out that have not changed (`merge` by column) or never do.
     pub fn new(source: &Source, what: &'static str, merge: Merge) -> Self {
@@ -71,7 +63,7 @@ impl Replica {
     pub fn table(
         &mut self,
         name: &str,
-        key: &[KeyColumn<'_>],
+        key: &[KeyColumn],
         fields: &mut Fields,
         tables: &mut Tables,
     ) -> Result<Known, Rejection> {
@@ -94,19 +86,6 @@ impl Replica {
         Ok(known)
     }
 
-    /// Takes a table's key from elsewhere than its records.
-    pub fn learn_key(
-        &mut self,
-        table: &str,
-        key: &[(String, Option<&'static str>)],
-        fields: &mut Fields,
-        tables: &mut Tables,
-    ) -> Result<(), Rejection> {
-        let key: Vec<KeyColumn<'_>> =
-            key.iter().map(|(name, sql_type)| KeyColumn { name, sql_type: *sql_type }).collect();
-        self.table(table, &key, fields, tables).map(drop)
-    }
-
     /// The table that the source calls `name`, if it has been met.
     pub fn known(&self, name: &str) -> Option<TableId> {
         self.known.get(name).map(|known| known.table)
@@ -124,7 +103,7 @@ impl Replica {
         }
     }
 
-    fn spec(&self, name: &str, node: Field, key: &[KeyColumn<'_>], fields: &mut Fields) -> TableSpec {
+    fn spec(&self, name: &str, node: Field, key: &[KeyColumn], fields: &mut Fields) -> TableSpec {
         let called = |table: &&config::Table| table.from.as_deref().unwrap_or(table.name.as_str()) == name;
         let declared = self.source.tables.iter().find(called);
         let table = declared.map(|table| table.name.clone());
@@ -244,7 +223,7 @@ pub fn redact_column(
     scanner: &mut Scanner<'_>,
     fields: &mut Fields,
     says_nothing: fn(&str) -> bool,
-    (comma, out): (&mut char, &mut String),
+    object: &mut Writing<'_>,
 ) -> Result<(), Rejection> {
     let json = scanner.skip()?;
     let written = match fields.privacy(field) {
@@ -256,31 +235,27 @@ pub fn redact_column(
         }
         Some(Privacy::Sha256) | None => redact(fields, field, json)?,
     };
-    out.push(std::mem::replace(comma, ','));
-    out.push_str(&serde_json::Value::from(key).to_string());
-    out.push(':');
-    out.push_str(&written);
-    Ok(())
+    push(object.member(key), &written)
 }
 
 /// The key as the source tells it, or as the configuration does.
-fn key_columns<'k>(declared: Option<&'k config::Table>, told: &[KeyColumn<'k>]) -> Vec<KeyColumn<'k>> {
+fn key_columns(declared: Option<&config::Table>, told: &[KeyColumn]) -> Vec<KeyColumn> {
     match declared.map(|table| &table.kind) {
         Some(config::Kind::Entity { key, .. }) if !key.is_empty() => {
             let known = |name: &str| told.iter().find(|column| column.name == name).and_then(|column| column.sql_type);
-            key.iter().map(|name| KeyColumn { name, sql_type: known(name) }).collect()
+            key.iter().map(|name| KeyColumn { name: name.clone(), sql_type: known(name) }).collect()
         }
         _ => told.to_vec(),
     }
 }
 
 /// The place of a key's column among the columns, to which it is added if it is not declared.
-fn key_place(key: &KeyColumn<'_>, node: Field, columns: &mut Vec<ColumnSpec>, fields: &mut Fields) -> usize {
-    let field = fields.child(node, key.name);
+fn key_place(key: &KeyColumn, node: Field, columns: &mut Vec<ColumnSpec>, fields: &mut Fields) -> usize {
+    let field = fields.child(node, &key.name);
     let place = columns.iter().position(|column| column.field == Some(field)).unwrap_or_else(|| {
-        let name = Identifier::fitting(fields.column(field), key.name);
+        let name = Identifier::fitting(fields.column(field), &key.name);
         let taken = RESERVED.contains(&name.as_str()) || columns.iter().any(|column| column.name == name);
-        let name = if taken { Identifier::distinct(fields.column(field), key.name) } else { name };
+        let name = if taken { Identifier::distinct(fields.column(field), &key.name) } else { name };
         columns.push(ColumnSpec::of(name, field));
         columns.len() - 1
     });

@@ -19,7 +19,7 @@ pub struct TableLack {
     pub partition_by: Option<Identifier>,
     /// Lacking columns.
     pub columns: Vec<NewColumn>,
-    /// The owner's columns without a comment, which from now on belong to the path given.
+    /// The owner's columns that from now on belong to a path, and the comments that say so.
     pub claims: Vec<(Identifier, String)>,
     /// Lacking partitions.
     pub partitions: Vec<NewPartition>,
@@ -38,7 +38,7 @@ pub struct NewColumn {
     pub check: Option<String>,
     /// A default, in SQL.
     pub default: Option<&'static str>,
-    /// The path whose values it holds, kept as its comment.
+    /// The path whose values it holds, kept in its comment.
     pub original: Option<String>,
 }
 

@@ -76,6 +76,12 @@ impl TableWrite {
         &self.members[row.members.end - 1]
     }
 
+    /// The cells of a row's newest change, in the order of the columns.
+    pub fn newest_cells(&self, row: &Row) -> impl Iterator<Item = &[u8]> {
+        let newest = self.newest(row);
+        (0..self.columns.len()).map(move |column| self.cell(newest, column))
+    }
+
     /// No rows, of a table whose keys are asked for.
     pub fn of_keys(table: Arc<Table>, spec: &TableSpec) -> Self {
         let columns: Vec<usize> = spec.key_columns().filter_map(|c| table.position(c.name.as_str())).collect();
@@ -119,6 +125,11 @@ impl TableWrite {
         self.cells(member, 0..self.key)
     }
 
+    /// How many changes are encoded whole: each has a bound before each of its cells, and one behind the last.
+    fn encoded_count(&self) -> usize {
+        self.bounds.len() / (self.columns.len() + 1)
+    }
+
     fn key(&self, encoded: usize) -> &[u8] {
         self.key_cells(&Member { record: 0, operation: Operation::Put, version: None, encoded })
     }
@@ -154,8 +165,6 @@ struct Encoder<'s, 'v> {
     /// Whether a column that a change does not carry keeps what it has.
     keeps_absent: bool,
     lacks_overflow: bool,
-    /// How many changes are encoded.
-    encoded: usize,
     /// One change's values, by the place of their column; kept to be used again.
     values: Vec<Option<(Field, &'v Value<'v>, MisfitRule)>>,
     overflowing: Vec<(Field, &'v Value<'v>)>,
@@ -191,7 +200,6 @@ impl<'s, 'v> Encoder<'s, 'v> {
             places,
             keeps_absent: spec.rule == Rule::Merge(Merge::Column) && spec.absent == Absent::Keeps,
             lacks_overflow: false,
-            encoded: 0,
             values: vec![None; columns.len()],
             overflowing: Vec::new(),
             write: TableWrite { columns, key, ..TableWrite::empty(table.clone(), spec) },
@@ -200,7 +208,7 @@ impl<'s, 'v> Encoder<'s, 'v> {
 
     /// Appends the cells of one change, or nothing at all.
     fn change(&mut self, operation: Operation, values: &'v [(Field, Value<'v>)]) -> Result<(), Reason> {
-        let (cells, bounds) = (self.write.cells.len(), self.write.bounds.len());
+        let (cells, bounds, encoded) = (self.write.cells.len(), self.write.bounds.len(), self.write.encoded_count());
         let outcome = self.collect(values).and_then(|()| match operation {
             Operation::Put => self.encode(),
             Operation::Delete => self.encode_key(),
@@ -208,9 +216,7 @@ impl<'s, 'v> Encoder<'s, 'v> {
         if outcome.is_err() {
             self.write.cells.truncate(cells);
             self.write.bounds.truncate(bounds);
-            self.write.untold.remove(&self.encoded);
-        } else {
-            self.encoded += 1;
+            self.write.untold.remove(&encoded);
         }
         outcome
     }
@@ -230,7 +236,7 @@ impl<'s, 'v> Encoder<'s, 'v> {
                 Slot::Lacking(_) if *value == Value::NullAttribute => self.overflowing.push((*field, value)),
                 Slot::Lacking(_) if *value == Value::Unchanged => {
                     let path = self.survey.fields.path(*field).to_owned();
-                    self.write.untold.entry(self.encoded).or_default().push(path);
+                    self.write.untold.entry(self.write.encoded_count()).or_default().push(path);
                 }
                 Slot::Overflow
                     if !matches!(value, Value::Null | Value::Unchanged) && self.survey.takes(*field, value) =>

@@ -3,8 +3,8 @@
 use std::fmt;
 
 use super::cell::show;
-use super::{Plan, TableLack, TableWrite};
-use crate::catalog::ORIGIN;
+use super::{NewColumn, Plan, TableLack, TableWrite};
+use crate::catalog::comment::telling;
 use crate::names::literal;
 
 impl fmt::Display for Plan {
@@ -49,22 +49,21 @@ impl TableLack {
                     self.definitions().join(", "),
                     self.partitioning()
                 ));
-                statements.push(format!("COMMENT ON TABLE {table} IS {}", literal(&format!("{ORIGIN}{origin}"))));
+                statements.push(format!("COMMENT ON TABLE {table} IS {}", literal(&telling(None, origin))));
             }
             None if self.columns.is_empty() => {}
             None => {
                 // Into a table with rows, a column comes nullable, and its check is not run over them: that would hold
                 // the lock for as long as the table is large.
-                let column = |column: &super::NewColumn| format!("ADD COLUMN {} {}", column.name, column.sql_type);
-                let check =
-                    |column: &super::NewColumn| Some(format!("ADD CHECK ({}) NOT VALID", column.check.as_ref()?));
+                let column = |column: &NewColumn| format!("ADD COLUMN {} {}", column.name, column.sql_type);
+                let check = |column: &NewColumn| Some(format!("ADD CHECK ({}) NOT VALID", column.check.as_ref()?));
                 let columns = self.columns.iter().map(column).chain(self.columns.iter().filter_map(check));
                 statements.push(format!("ALTER TABLE {table} {}", columns.collect::<Vec<_>>().join(", ")));
             }
         }
-        let named = self.columns.iter().filter_map(|column| Some((&column.name, column.original.as_ref()?)));
-        for (column, original) in named.chain(self.claims.iter().map(|(column, original)| (column, original))) {
-            statements.push(format!("COMMENT ON COLUMN {table}.{column} IS {}", literal(original)));
+        let of_column = |column: &NewColumn| Some((column.name.clone(), telling(None, column.original.as_ref()?)));
+        for (column, comment) in self.columns.iter().filter_map(of_column).chain(self.claims.iter().cloned()) {
+            statements.push(format!("COMMENT ON COLUMN {table}.{column} IS {}", literal(&comment)));
         }
         statements.extend(self.partitions.iter().flat_map(|partition| self.partition_statements(partition)));
         statements

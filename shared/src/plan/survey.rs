@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::lack::{Inferred, NewColumn, NewPartition, TableLack};
 use super::{Plan, PlanError, cell};
+use crate::catalog::comment::telling;
 use crate::catalog::{Catalog, Column, Kind, Table};
 use crate::change::{Changes, Value};
 use crate::field::{Field, Fields};
@@ -220,8 +221,9 @@ impl<'p> Survey<'p> {
     /// The slot of the column that `path` is to have, whether it is there or not.
     fn slot_named(&mut self, name: Identifier, path: &str) -> Slot {
         if let Some(position) = self.table.position(name.as_str()) {
-            if self.table.columns[position].original.is_none() && self.table.owned {
-                self.claims.push((name, path.to_owned()));
+            let column = &self.table.columns[position];
+            if column.original.is_none() && self.table.owned {
+                self.claims.push((name, telling(column.comment.as_deref(), path)));
             }
             return self.existing_slot(position);
         }

@@ -148,15 +148,7 @@ impl Unpacker {
         for document in documents::split(&self.batch.bytes[start..]) {
             let place = Place { sub_sequence: *next, ..place.clone() };
             let payload = start + document.start..start + document.end;
-            self.batch.records.push(Record {
-                place,
-                arrival,
-                partition_key: key.clone(),
-                payload,
-                redacted: None,
-                attempts: 0,
-                fault: None,
-            });
+            self.batch.records.push(Record::new(place, arrival, key.clone(), payload));
             *next += 1;
         }
     }
@@ -165,29 +157,15 @@ impl Unpacker {
         let place = Place { sub_sequence: *next, ..place.clone() };
         *next += 1;
         let payload = start..self.batch.bytes.len();
-        self.batch.records.push(Record {
-            place,
-            arrival,
-            partition_key: key.clone(),
-            payload,
-            redacted: None,
-            attempts: 0,
-            fault: Some(fault),
-        });
+        let record = Record::new(place, arrival, key.clone(), payload);
+        self.batch.records.push(Record { fault: Some(fault), ..record });
     }
 
     fn push(&mut self, place: Place, arrival: Timestamp, partition_key: Arc<str>, bytes: &[u8], fault: Option<Fault>) {
         let start = self.batch.bytes.len();
         self.batch.bytes.extend_from_slice(bytes);
-        self.batch.records.push(Record {
-            place,
-            arrival,
-            partition_key,
-            payload: start..start + bytes.len(),
-            redacted: None,
-            attempts: 0,
-            fault,
-        });
+        let record = Record::new(place, arrival, partition_key, start..start + bytes.len());
+        self.batch.records.push(Record { fault, ..record });
     }
 
     fn place(&mut self, stream: &str, shard: &str, sequence: &str) -> Place {

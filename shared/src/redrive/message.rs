@@ -181,15 +181,8 @@ pub fn records(letter: &DeadLetter, payload: Vec<u8>) -> Result<Batch, Kept> {
     let digest = u64::from_str_radix(&letter.digest, 16);
     let digest = digest.map_err(|error| Kept::Unreadable(format!("its digest is no number: {error}")))?;
     let mut batch = Batch::default();
-    batch.records.push(Record {
-        place,
-        arrival: arrival(letter),
-        partition_key: (*letter.partition_key).into(),
-        payload: 0..payload.len(),
-        redacted: Some(digest),
-        attempts: 0,
-        fault: None,
-    });
+    let record = Record::new(place, arrival(letter), (*letter.partition_key).into(), 0..payload.len());
+    batch.records.push(Record { redacted: Some(digest), ..record });
     batch.bytes = payload;
     Ok(batch)
 }

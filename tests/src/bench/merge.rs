@@ -1,6 +1,8 @@
 //! Merging entities whose rows are all there already, against a temporary table and `INSERT … ON CONFLICT`.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use tokio_postgres::Client;
 
 use super::{Line, Outcome, TURNS, events, ingest, raw, run_events};
 use crate::postgresql::{PostgreSql, connect};
@@ -13,63 +15,82 @@ const COLUMNS: usize = 16;
 
 /// The whole invocation by row and by column.
 pub async fn measure(server: &PostgreSql) -> Outcome<Vec<Line>> {
-    Ok(vec![rule(server, "row", "_version").await?, rule(server, "column", "_versions").await?])
+    Ok(vec![rule(server, "row", newest).await?, rule(server, "column", carried).await?])
 }
 
-async fn rule(server: &PostgreSql, merge: &str, version: &str) -> Outcome<Line> {
-    let url = server.database().await?;
-    let client = connect(&url).await?;
+async fn rule(server: &PostgreSql, merge: &str, set: fn(&str) -> String) -> Outcome<Line> {
     let config = format!(
         "[source.bench]\nstream = \"bench\"\nformat = \"json\"\n[table.item]\nsource = \"bench\"\nkey = [\"id\"]\n\
          version = \"revision\"\nmerge = \"{merge}\"\n"
     );
-    let mut ingest = ingest(&config, &url)?;
-    run_events(&mut ingest, &events(&documents(0), BATCH)).await?;
+    let changed = |revision| events(&documents(revision), BATCH);
+    let (mut ours, mut others) = turns(server, &config, changed, set).await?;
+    let what = format!("merge by {merge}, every row there already, against a temporary table and INSERT … ON CONFLICT");
+    Ok(Line::ratio(&what, ROWS as u64, &mut ours, &mut others, Some(0.8)))
+}
+
+/// Every row of `bench.item` changed, by turns by the whole invocation and by what a careful hand would write: our times,
+/// and the other's. `changed` gives the events that bring all rows to a revision, `set` what becomes of a column.
+pub async fn turns(
+    server: &PostgreSql,
+    config: &str,
+    changed: impl Fn(u64) -> Vec<Vec<u8>>,
+    set: fn(&str) -> String,
+) -> Outcome<(Vec<Duration>, Vec<Duration>)> {
+    let url = server.database().await?;
+    let client = connect(&url).await?;
+    let mut ingest = ingest(config, &url)?;
+    run_events(&mut ingest, &changed(0)).await?;
     let (mut ours, mut others) = (Vec::new(), Vec::new());
-    for turn in 1..=TURNS {
-        let events = events(&documents(2 * turn - 1), BATCH);
-        settle(&client, "bench.item").await?;
+    for turn in 1..=TURNS as u64 {
+        let events = changed(2 * turn - 1);
+        settle(&client).await?;
         let since = Instant::now();
         run_events(&mut ingest, &events).await?;
         ours.push(since.elapsed());
         // The same rows again, as the database has them now, each one changed by the raw way once more.
         let exported = raw::export(&client, "bench", events.len()).await?;
-        settle(&client, "bench.item").await?;
-        let merge = |table: &str, columns: &str| upsert(table, columns, version);
+        settle(&client).await?;
+        let merge = |table: &str, columns: &str| upsert(table, columns, set);
         others.push(raw::through_temporary(&client, &exported, merge).await?);
     }
-    let what = format!("merge by {merge}, every row there already, against a temporary table and INSERT … ON CONFLICT");
-    Ok(Line::ratio(&what, ROWS as u64, &mut ours, &mut others, Some(0.8)))
+    Ok((ours, others))
 }
 
 /// Both sides begin without dead rows, and pay alike for the first change of each page after a checkpoint.
-pub async fn settle(client: &tokio_postgres::Client, table: &str) -> Outcome<()> {
-    client.batch_execute(&format!("VACUUM {table}")).await?;
+async fn settle(client: &Client) -> Outcome<()> {
+    client.batch_execute("VACUUM bench.item").await?;
     Ok(client.batch_execute("CHECKPOINT").await?)
 }
 
-/// What a careful hand would write: newer rows replace older ones (for columns: values that are there do).
-fn upsert(table: &str, columns: &str, version: &str) -> String {
-    let set = columns.split(", ").filter(|column| *column != "id").map(|column| match version {
-        "_version" => format!("{column} = excluded.{column}"),
-        _ => format!("{column} = coalesce(excluded.{column}, t.{column})"),
-    });
-    let set = set.collect::<Vec<_>>().join(", ");
+/// What a careful hand would write: newer rows replace older ones.
+fn upsert(table: &str, columns: &str, set: fn(&str) -> String) -> String {
+    let set = columns.split(", ").filter(|column| *column != "id").map(set).collect::<Vec<_>>().join(", ");
     format!(
         "INSERT INTO {table} AS t ({columns}) SELECT {columns} FROM incoming ORDER BY id ON CONFLICT (id) DO UPDATE SET {set} \
          WHERE excluded.revision >= t.revision"
     )
 }
 
+/// A column takes whatever the newer row has.
+pub fn newest(column: &str) -> String {
+    format!("{column} = excluded.{column}")
+}
+
+/// A column takes what the newer row has, if it has something.
+fn carried(column: &str) -> String {
+    format!("{column} = coalesce(excluded.{column}, t.{column})")
+}
+
 /// Every entity once, in another order each time.
-fn documents(revision: usize) -> Vec<Vec<u8>> {
-    let mut random = Random::new(revision as u64 + 1);
+fn documents(revision: u64) -> Vec<Vec<u8>> {
+    let mut random = Random::new(revision + 1);
     let mut documents: Vec<Vec<u8>> = (0..ROWS).map(|number| document(number, revision, &mut random)).collect();
     random.shuffle(&mut documents);
     documents
 }
 
-fn document(number: usize, revision: usize, random: &mut Random) -> Vec<u8> {
+fn document(number: usize, revision: u64, random: &mut Random) -> Vec<u8> {
     let columns: Vec<String> = (0..COLUMNS)
         .map(|column| match column % 4 {
             0 => format!("\"amount{column}\":{}.{:02}", random.below(100_000), random.below(100)),

@@ -8,14 +8,14 @@ use flate2::write::GzEncoder;
 use serde_json::json;
 use tokio::process::Command;
 
-use super::merge::settle;
+use super::merge::{newest, turns};
 use super::process::peak_megabytes;
-use super::{Line, Outcome, TURNS, ingest, raw, run_events};
+use super::{Line, Outcome, ingest, run_events};
 use crate::dynamodb::arn;
 use crate::event_source::{Element, event_of};
 use crate::function::binary;
 use crate::local_aws::LocalAws;
-use crate::postgresql::{PostgreSql, connect};
+use crate::postgresql::PostgreSql;
 use crate::process::target;
 use crate::random::Random;
 
@@ -29,33 +29,9 @@ pub async fn measure(server: &PostgreSql) -> Outcome<Vec<Line>> {
 }
 
 async fn modify(server: &PostgreSql) -> Outcome<Line> {
-    let url = server.database().await?;
-    let client = connect(&url).await?;
-    let mut ingest = ingest(CONFIG, &url)?;
-    run_events(&mut ingest, &changes(0)).await?;
-    let (mut ours, mut others) = (Vec::new(), Vec::new());
-    for turn in 1..=TURNS as u64 {
-        let events = changes(2 * turn - 1);
-        settle(&client, "bench.item").await?;
-        let since = Instant::now();
-        run_events(&mut ingest, &events).await?;
-        ours.push(since.elapsed());
-        let exported = raw::export(&client, "bench", events.len()).await?;
-        settle(&client, "bench.item").await?;
-        others.push(raw::through_temporary(&client, &exported, upsert).await?);
-    }
+    let (mut ours, mut others) = turns(server, CONFIG, changes, newest).await?;
     let what = "DynamoDB MODIFY, 20 attributes, 1 KB, against a temporary table and INSERT … ON CONFLICT";
     Ok(Line::ratio(what, ITEMS, &mut ours, &mut others, Some(0.8)))
-}
-
-fn upsert(table: &str, columns: &str) -> String {
-    let set =
-        columns.split(", ").filter(|column| *column != "id").map(|column| format!("{column} = excluded.{column}"));
-    format!(
-        "INSERT INTO {table} AS t ({columns}) SELECT {columns} FROM incoming ORDER BY id ON CONFLICT (id) DO UPDATE SET {} \
-         WHERE excluded.revision >= t.revision",
-        set.collect::<Vec<_>>().join(", ")
-    )
 }
 
 /// Every item once, in another order each time, in batches.
