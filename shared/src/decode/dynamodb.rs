@@ -11,7 +11,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::malformed;
 use super::members::{Writing, as_null, copy, each, push, raw, rewrite, rewrite_elements, rewritten, skip, text};
-use super::replica::{Page, Replica};
+use super::replica::{Known, Page, Replica};
 use super::scan::Scanner;
 use crate::change::{Value, Version};
 use crate::config::Source;
@@ -32,20 +32,29 @@ pub struct Dynamodb {
     pub replica: Replica,
 }
 
-/// A record, its images still untouched.
+/// A record, what it holds of the item still untouched or read on the way.
 #[derive(Default)]
 struct Parts<'a> {
     event: Option<Cow<'a, str>>,
     event_id: Option<Cow<'a, str>>,
     table: Option<Cow<'a, str>>,
     keys: Option<&'a str>,
-    new: Option<&'a str>,
+    new: Option<Image<'a>>,
     /// The whole item: a line of a full export, or a scanned item.
-    item: Option<&'a str>,
+    item: Option<Image<'a>>,
     sequence: Option<Cow<'a, str>>,
     view: Option<Cow<'a, str>>,
     created: Option<&'a str>,
     written: Option<&'a str>,
+}
+
+/// A record's image, or a whole item.
+#[derive(Clone, Copy)]
+enum Image<'a> {
+    /// As it stands.
+    Untouched(&'a str),
+    /// Its attributes have been read already.
+    Read,
 }
 
 impl Dynamodb {
@@ -62,17 +71,35 @@ impl Dynamodb {
         json: &'a str,
         page: &mut Page<'_, 'a>,
     ) -> Result<(), Rejection> {
-        let parts = Parts::read(json)?;
-        let name = parts.table_name(record)?;
-        let deleted = parts.is_delete()?;
-        // A table's key is known from the keys of any record; a whole item does not tell it.
-        let key = parts.keys.map(key_columns).transpose()?.unwrap_or_default();
-        let known = self.replica.table(&name, &key, page.fields, page.tables)?;
-        let version = parts.version(record, json)?;
         let start = page.changes.values.len();
-        let image = if deleted { parts.keys } else { parts.new.or(parts.item) };
-        let image = image.ok_or_else(|| malformed("it holds neither Keys nor an image"))?;
-        attributes(image, known.node, page.fields, &mut page.changes.values)?;
+        // Most records are of a table that has been met: one way through the document is enough for those.
+        let met = table_of_stream(record).and_then(|name| self.replica.met(name, page.tables));
+        let parts = Parts::read(json, &mut |scanner| match met {
+            Some(known) => {
+                page.changes.values.truncate(start);
+                attributes(scanner, known.node, page.fields, &mut page.changes.values)?;
+                Ok((page.changes.values.len() > start).then_some(Image::Read))
+            }
+            None => untouched(scanner),
+        })?;
+        let known = match met {
+            Some(known) => {
+                // Nothing is learnt from its key; but what is none, is none.
+                parts.keys.map_or(Ok(()), |keys| each_key(keys, |_name, _type| ()))?;
+                known
+            }
+            None => self.meet(&parts, record, page)?,
+        };
+        let deleted = parts.is_delete()?;
+        let version = parts.version(record, json)?;
+        let image = if deleted { parts.keys.map(Image::Untouched) } else { parts.new.or(parts.item) };
+        match image.ok_or_else(|| malformed("it holds neither Keys nor an image"))? {
+            Image::Read => {}
+            Image::Untouched(image) => {
+                page.changes.values.truncate(start);
+                attributes(&mut Scanner::new(image), known.node, page.fields, &mut page.changes.values)?;
+            }
+        }
         if deleted {
             let at = parts.moment().unwrap_or(record.arrival);
             self.replica.delete(known, index, version, at, start, page);
@@ -80,6 +107,13 @@ impl Dynamodb {
             self.replica.put(known, index, version, start, page);
         }
         Ok(())
+    }
+
+    /// The table of a record that is the first of it, or the first that tells its key; a whole item does not.
+    fn meet(&mut self, parts: &Parts<'_>, record: &Record, page: &mut Page<'_, '_>) -> Result<Known, Rejection> {
+        let name = parts.table_name(record)?;
+        let key = parts.keys.map(key_columns).transpose()?.unwrap_or_default();
+        self.replica.table(name, &key, page.fields, page.tables)
     }
 
     /// The record again, without its private attributes.
@@ -90,8 +124,8 @@ impl Dynamodb {
         fields: &mut Fields,
         tables: &mut Tables,
     ) -> Result<String, Rejection> {
-        let name = Parts::read(json)?.table_name(record)?;
-        let node = self.replica.table(&name, &[], fields, tables)?.node;
+        let parts = Parts::read(json, &mut untouched)?;
+        let node = self.replica.table(parts.table_name(record)?, &[], fields, tables)?.node;
         let mut member = |key: &str, scanner: &mut Scanner<'_>, out: &mut String| match key {
             "dynamodb" => rewrite(scanner, out, &mut |key, scanner, out| redact_image(key, node, fields, scanner, out)),
             _ => redact_image(key, node, fields, scanner, out),
@@ -101,16 +135,27 @@ impl Dynamodb {
 }
 
 impl<'a> Parts<'a> {
-    fn read(json: &'a str) -> Result<Self, Rejection> {
+    /// Reads a record; `image` reads its new image, or its item.
+    fn read(
+        json: &'a str,
+        image: &mut dyn FnMut(&mut Scanner<'a>) -> Result<Option<Image<'a>>, Rejection>,
+    ) -> Result<Self, Rejection> {
         let mut parts = Self::default();
+        let mut read_image = |scanner: &mut Scanner<'a>, into: &mut Option<Image<'a>>| {
+            match scanner.peek() {
+                Some(b'{') => *into = image(scanner)?,
+                _ => drop(scanner.skip()?),
+            }
+            Ok(())
+        };
         let mut scanner = Scanner::new(json);
         each(&mut scanner, |key, scanner| match key {
             "eventName" => text(scanner, &mut parts.event),
             "eventID" => text(scanner, &mut parts.event_id),
             "tableName" => text(scanner, &mut parts.table),
-            "Item" => raw(scanner, &mut parts.item),
+            "Item" => read_image(scanner, &mut parts.item),
             "Keys" => raw(scanner, &mut parts.keys),
-            "NewImage" => raw(scanner, &mut parts.new),
+            "NewImage" => read_image(scanner, &mut parts.new),
             "Metadata" => each(scanner, |key, scanner| match key {
                 "WriteTimestampMicros" => each(scanner, |_type, scanner| raw(scanner, &mut parts.written)),
                 _ => skip(scanner),
@@ -118,7 +163,7 @@ impl<'a> Parts<'a> {
             "dynamodb" => each(scanner, |key, scanner| match key {
                 "ApproximateCreationDateTime" => raw(scanner, &mut parts.created),
                 "Keys" => raw(scanner, &mut parts.keys),
-                "NewImage" => raw(scanner, &mut parts.new),
+                "NewImage" => read_image(scanner, &mut parts.new),
                 "SequenceNumber" => text(scanner, &mut parts.sequence),
                 "StreamViewType" => text(scanner, &mut parts.view),
                 _ => skip(scanner),
@@ -126,20 +171,14 @@ impl<'a> Parts<'a> {
             _ => skip(scanner),
         })?;
         scanner.end()?;
-        // A null, or an object without a member, is as good as none.
-        let there = |image: &&str| image.starts_with('{') && image[1..].trim_ascii_start() != "}";
-        parts.keys = parts.keys.filter(there);
-        parts.new = parts.new.filter(there);
+        parts.keys = parts.keys.filter(|keys| has_members(keys));
         Ok(parts)
     }
 
-    /// The record's own word, or the stream's ARN: `…:table/NAME/stream/…`.
-    fn table_name(&self, record: &Record) -> Result<String, Rejection> {
-        if let Some(name) = &self.table {
-            return Ok(name.to_string());
-        }
-        let of_stream = record.place.stream.split_once(":table/").and_then(|(_, rest)| rest.split('/').next());
-        of_stream.map(str::to_owned).ok_or_else(|| malformed("neither `tableName` nor the stream's ARN names a table"))
+    /// The stream's ARN, or the record's own word.
+    fn table_name<'r>(&'r self, record: &'r Record) -> Result<&'r str, Rejection> {
+        let name = table_of_stream(record).or(self.table.as_deref());
+        name.ok_or_else(|| malformed("neither `tableName` nor the stream's ARN names a table"))
     }
 
     fn is_delete(&self) -> Result<bool, Rejection> {
@@ -186,6 +225,20 @@ impl<'a> Parts<'a> {
     }
 }
 
+/// The table that a stream's ARN names: `…:table/NAME/stream/…`.
+fn table_of_stream(record: &Record) -> Option<&str> {
+    record.place.stream.split_once(":table/").and_then(|(_, rest)| rest.split('/').next())
+}
+
+/// A null, or an object without a member, is as good as none.
+fn has_members(image: &str) -> bool {
+    image.starts_with('{') && image[1..].trim_ascii_start() != "}"
+}
+
+fn untouched<'a>(scanner: &mut Scanner<'a>) -> Result<Option<Image<'a>>, Rejection> {
+    Ok(Some(scanner.skip()?).filter(|image| has_members(image)).map(Image::Untouched))
+}
+
 /// The version of a change with a sequence number: 21 to 40 digits
 /// (<https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_streams_StreamRecord.html>).
 fn sequence_version(sequence: &str) -> Option<Version> {
@@ -202,6 +255,12 @@ fn sequence_version(sequence: &str) -> Option<Version> {
 /// The key's attributes and the types of their columns, by name: which of them is the hash key nobody tells.
 fn key_columns(keys: &str) -> Result<Vec<KeyColumn>, Rejection> {
     let mut columns = Vec::new();
+    each_key(keys, |name, sql_type| columns.push(KeyColumn { name: name.to_owned(), sql_type: Some(sql_type) }))?;
+    columns.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(columns)
+}
+
+fn each_key(keys: &str, mut key: impl FnMut(&str, &'static str)) -> Result<(), Rejection> {
     each(&mut Scanner::new(keys), |name, scanner| {
         check_name(name)?;
         let sql_type = typed(scanner, |descriptor, scanner| {
@@ -213,21 +272,18 @@ fn key_columns(keys: &str) -> Result<Vec<KeyColumn>, Rejection> {
                 _ => Err(malformed(format!("the key attribute {name:?} is neither S, N nor B"))),
             }
         })?;
-        columns.push(KeyColumn { name: name.to_owned(), sql_type: Some(sql_type) });
+        key(name, sql_type);
         Ok(())
-    })?;
-    columns.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(columns)
+    })
 }
 
 /// Appends an image's attributes.
 fn attributes<'a>(
-    image: &'a str,
+    scanner: &mut Scanner<'a>,
     node: Field,
     fields: &mut Fields,
     values: &mut Vec<(Field, Value<'a>)>,
 ) -> Result<(), Rejection> {
-    let mut scanner = Scanner::new(image);
     scanner.enter_object()?;
     let mut before = None;
     while let Some(key) = scanner.key(before.is_none())? {
@@ -236,8 +292,8 @@ fn attributes<'a>(
         before = Some(field);
         match fields.privacy(field) {
             Some(Privacy::Drop) => drop(scanner.skip()?),
-            Some(Privacy::Sha256) => values.push((field, Value::Text(Cow::Owned(hashed(fields, &mut scanner)?)))),
-            None => values.push((field, attribute(&mut scanner, field, fields)?)),
+            Some(Privacy::Sha256) => values.push((field, Value::Text(Cow::Owned(hashed(fields, scanner)?)))),
+            None => values.push((field, attribute(scanner, field, fields)?)),
         }
     }
     Ok(())

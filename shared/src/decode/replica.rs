@@ -86,6 +86,11 @@ impl Replica {
         Ok(known)
     }
 
+    /// The table that the source calls `name`, if it has been met and its key is known.
+    pub fn met(&self, name: &str, tables: &Tables) -> Option<Known> {
+        self.known.get(name).copied().filter(|known| !tables.get(known.table).key.is_empty())
+    }
+
     /// The table that the source calls `name`, if it has been met.
     pub fn known(&self, name: &str) -> Option<TableId> {
         self.known.get(name).map(|known| known.table)

@@ -19,8 +19,11 @@ use crate::plan::{Plan, plan, settle};
 use crate::record::Batch;
 use crate::report::Times;
 
-/// Small enough that little is waited for at the beginning and the end, large enough for PostgreSQL to work at a stretch.
+/// Large enough for PostgreSQL to work at a stretch, small enough that little is waited for at the end.
 const SLICE_RECORDS: usize = 1_000;
+
+/// PostgreSQL waits for the first slice with nothing to do: slices begin small, and double.
+const FIRST_SLICE_RECORDS: usize = 250;
 
 /// After so many records the connection is looked after: PostgreSQL shall not wait for its next statement.
 const RECORDS_AT_A_STRETCH: usize = 8;
@@ -46,16 +49,16 @@ impl Writer {
         if batch.records.len() < 2 * SLICE_RECORDS || self.catalog.is_empty() || !decoder.tables.are_whole_rows() {
             return Ok(None);
         }
-        let count = batch.records.len();
-        let slices = (0..count).step_by(SLICE_RECORDS).map(|start| start..(start + SLICE_RECORDS).min(count));
         let Self { database, catalog, experience } = self;
         decoder.learn(batch);
-        let Some(first) = prepare(decoder, catalog, batch, 0..SLICE_RECORDS, times).await else { return Ok(None) };
+        let Some(first) = prepare(decoder, catalog, batch, 0..FIRST_SLICE_RECORDS, times).await else {
+            return Ok(None);
+        };
         let applying = Instant::now();
         let connection = database.connection().await?;
         let Ok(mut session) = Session::begin(&connection, limits, &first.plan.writes).await else { return Ok(None) };
         let mut pipeline = Pipeline { decoder, catalog, batch, experience };
-        let done = pipeline.run(&mut session, first, slices.skip(1), times).await;
+        let done = pipeline.run(&mut session, first, slices(batch.records.len()).skip(1), times).await;
         let (outcome, heard) = match done {
             Some(done) => {
                 let committed = session.commit().await.is_ok();
@@ -70,6 +73,14 @@ impl Writer {
         times.apply += applying.elapsed();
         Ok(outcome)
     }
+}
+
+fn slices(count: usize) -> impl Iterator<Item = Range<usize>> {
+    let next = move |slice: &Range<usize>| {
+        let records = (2 * slice.len()).min(SLICE_RECORDS);
+        (slice.end < count).then(|| slice.end..(slice.end + records).min(count))
+    };
+    std::iter::successors(Some(0..FIRST_SLICE_RECORDS.min(count)), next)
 }
 
 struct Pipeline<'p> {
