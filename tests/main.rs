@@ -5,6 +5,7 @@
 mod credentials;
 mod end_to_end;
 mod faults;
+mod functions;
 mod golden;
 mod killed;
 mod maintain;

@@ -20,7 +20,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use crate::process::{start, target};
+use crate::process::{start, target, workspace};
 
 /// What a function is started with.
 #[derive(Clone, Debug)]
@@ -169,6 +169,15 @@ fn start_process(settings: &Settings, name: &str, api: &str) -> std::io::Result<
             .env("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST")
             .envs(settings.environment.iter().map(|(name, value)| (name, value)));
     })
+}
+
+/// The names of all functions: a folder each.
+///
+/// # Errors
+/// The folder of the functions cannot be read.
+pub fn names() -> std::io::Result<Vec<String>> {
+    let folders = std::fs::read_dir(workspace().join("functions"))?;
+    folders.map(|folder| Ok(folder?.file_name().to_string_lossy().into_owned())).collect()
 }
 
 /// The binary of a function, built by cargo beside the running program or in the other profile's folder.

@@ -1,17 +1,21 @@
-//! The real function's process: how soon it asks for an event, and how much memory a full batch takes.
+//! The real functions' processes: how large they are, how soon they ask for an event, and how much memory a full batch takes.
 
+use std::io::Write;
 use std::time::{Duration, Instant};
+
+use flate2::Compression;
+use flate2::write::DeflateEncoder;
 
 use super::append::{CONFIG, track_events};
 use super::{Line, Outcome, events, median};
-use crate::function::{Function, Settings, binary};
+use crate::function::{Function, Settings, binary, names};
 use crate::postgresql::PostgreSql;
 use crate::process::target;
 
 /// A full payload: Lambda cuts batches at six megabytes.
 const PAYLOAD_BYTES: usize = 6 * 1024 * 1024;
 
-/// Start to first poll, and the peak of memory after a batch of six megabytes.
+/// Sizes and starts, the largest and the slowest of all functions; and the peak of memory after a batch of six megabytes.
 pub async fn measure(server: &PostgreSql) -> Outcome<Vec<Line>> {
     let config = target().join("bench.toml");
     std::fs::write(&config, CONFIG)?;
@@ -19,7 +23,23 @@ pub async fn measure(server: &PostgreSql) -> Outcome<Vec<Line>> {
         ("DATABASE_URL".to_owned(), server.database().await?),
         ("MILLSTREAM_CONFIG".to_owned(), config.to_string_lossy().into_owned()),
     ];
-    let settings = Settings { binary: binary("kinesis-ingest")?, environment, timeout: Duration::from_secs(60) };
+    let settings = |function: &str| -> Outcome<Settings> {
+        let (binary, environment) = (binary(function)?, environment.clone());
+        Ok(Settings { binary, environment, timeout: Duration::from_secs(60) })
+    };
+    let (mut slowest, mut largest) = (Duration::ZERO, 0.0_f64);
+    for function in names()? {
+        slowest = slowest.max(start(settings(&function)?).await?);
+        largest = largest.max(package_megabytes(&settings(&function)?)?);
+    }
+    Ok(vec![
+        Line::at_most("process start to first poll, the slowest function", slowest.as_secs_f64() * 1e3, "ms", 20.0),
+        Line::at_most("its package, zipped, the largest function", largest, "MB", 6.0),
+        memory(settings("kinesis-ingest")?).await?,
+    ])
+}
+
+async fn start(settings: Settings) -> Outcome<Duration> {
     let mut starts = Vec::new();
     for _ in 0..10 {
         let since = Instant::now();
@@ -27,6 +47,17 @@ pub async fn measure(server: &PostgreSql) -> Outcome<Vec<Line>> {
         function.first_poll().await;
         starts.push(since.elapsed());
     }
+    Ok(median(&mut starts))
+}
+
+/// What a zip file makes of the binary.
+fn package_megabytes(settings: &Settings) -> Outcome<f64> {
+    let mut packer = DeflateEncoder::new(Vec::new(), Compression::default());
+    packer.write_all(&std::fs::read(&settings.binary)?)?;
+    Ok(packer.finish()?.len() as f64 / 1e6)
+}
+
+async fn memory(settings: Settings) -> Outcome<Line> {
     let documents = track_events(8_000);
     let bytes_each = events(&documents[..100], 100)[0].len() / 100;
     let event = events(&documents[..PAYLOAD_BYTES / bytes_each], documents.len()).remove(0);
@@ -35,15 +66,8 @@ pub async fn measure(server: &PostgreSql) -> Outcome<Vec<Line>> {
     for _ in 0..2 {
         function.invoke(event.clone()).await?;
     }
-    Ok(vec![
-        Line::at_most("process start to first poll", median(&mut starts).as_secs_f64() * 1e3, "ms", 20.0),
-        Line::at_most(
-            &format!("peak memory, batch of {} bytes", event.len()),
-            peak_megabytes(function.pid())?,
-            "MB",
-            64.0,
-        ),
-    ])
+    let what = format!("peak memory, batch of {} bytes", event.len());
+    Ok(Line::at_most(&what, peak_megabytes(function.pid())?, "MB", 64.0))
 }
 
 /// The most memory that a process has held, in MB.
