@@ -133,7 +133,12 @@ impl Ingest {
         let Some(index) = self.source_of(&batch)? else { return Ok(empty_report(&batch)) };
         let backup = if self.config.sources[index].backup { Backup::Keep } else { Backup::None };
         // Boxed: with the SDK's futures within, the future is deeper than the compiler likes.
-        Box::pin(self.records(index, &batch, backup, started, time_left)).await
+        let report = Box::pin(self.records(index, &batch, backup, started, time_left)).await?;
+        if report.counts.reached_the_database() {
+            let time_left = time_left.saturating_sub(started.elapsed());
+            self.writer.tell(&self.config.sources[index].name, &batch, time_left).await;
+        }
+        Ok(report)
     }
 
     /// Brings records of a source into the database that come from elsewhere than its stream: they are kept already.

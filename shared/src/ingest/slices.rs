@@ -48,7 +48,7 @@ impl Writer {
         }
         let count = batch.records.len();
         let slices = (0..count).step_by(SLICE_RECORDS).map(|start| start..(start + SLICE_RECORDS).min(count));
-        let Self { database, catalog, experience } = self;
+        let Self { database, catalog, experience, .. } = self;
         decoder.learn(batch);
         let Some(first) = prepare(decoder, catalog, batch, 0..SLICE_RECORDS, times).await else { return Ok(None) };
         let applying = Instant::now();
