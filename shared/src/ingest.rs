@@ -1,5 +1,6 @@
 //! The way of a batch: records, changes, plan, apply, report. What a function keeps between invocations is kept here.
 
+mod rehearsal;
 mod slices;
 mod writer;
 
@@ -19,6 +20,7 @@ use crate::record::{Batch, Envelope, unpack};
 use crate::rejection::{Reason, Rejection};
 use crate::report::{Ledger, Outcome, Report, Times, Unaccounted};
 use crate::timestamp::Timestamp;
+pub use rehearsal::{DeclaredTable, Rehearsal, Rehearsed};
 use writer::{Decoded, Writer, Written};
 
 /// How often a batch is planned anew because the database had changed, or was changed for it.
