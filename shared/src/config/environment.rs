@@ -14,6 +14,8 @@ pub struct Environment {
     pub database: DatabaseAddress,
     /// `DEAD_LETTER_QUEUE_URL`.
     pub dead_letter_queue: Option<String>,
+    /// `ON_FAILURE_QUEUE_URL`: where Lambda itself tells of batches that it gave up.
+    pub on_failure_queue: Option<String>,
     /// `ARCHIVE_BUCKET`.
     pub archive_bucket: Option<String>,
     /// `AWS_LAMBDA_FUNCTION_NAME`, for logs and metrics.
@@ -100,6 +102,7 @@ impl Environment {
             config: get("MILLSTREAM_CONFIG").unwrap_or_else(beside_the_binary),
             database: database(variables)?,
             dead_letter_queue: get("DEAD_LETTER_QUEUE_URL"),
+            on_failure_queue: get("ON_FAILURE_QUEUE_URL"),
             archive_bucket: get("ARCHIVE_BUCKET"),
             function: get("AWS_LAMBDA_FUNCTION_NAME").unwrap_or_else(|| "millstream".to_owned()),
             log_level: get("AWS_LAMBDA_LOG_LEVEL").and_then(|level| level.parse().ok()).unwrap_or(LevelFilter::INFO),
@@ -112,6 +115,12 @@ impl Environment {
     pub fn config_named(&self) -> bool {
         self.config != beside_the_binary() || std::path::Path::new(&self.config).exists()
     }
+}
+
+/// Where the configuration is, for a program that needs nothing else of the environment.
+pub fn config_address() -> String {
+    let named = std::env::vars().find(|(name, value)| name == "MILLSTREAM_CONFIG" && !value.is_empty());
+    named.map_or_else(beside_the_binary, |(_, value)| value)
 }
 
 fn beside_the_binary() -> String {
