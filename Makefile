@@ -3,11 +3,12 @@ SHELL := bash
 .DELETE_ON_ERROR:
 
 FUNCTIONS := $(notdir $(wildcard functions/*))
+SYSTEMS := $(notdir $(wildcard events/*))
 TOOLS := target/tools/bin
 # Lambda's own variables would lead the programs elsewhere.
 CARGO := env -u AWS_ENDPOINT_URL cargo
 
-.PHONY: help demo test accept bench replay lint build tools clean
+.PHONY: help demo test accept bench replay status plan verify maintain backfill catalogue lint build tools clean
 
 help: ## This list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
@@ -31,6 +32,22 @@ bench: tools ## The table of the README; PART=append for a part of it
 replay: tools ## One event through cargo lambda: FUNCTION=kinesis-ingest EVENT=events/sportsbook/bet-placed.json
 	$(CARGO) build --workspace
 	env PATH="$(CURDIR)/$(TOOLS):$$PATH" ./target/debug/replay $(FUNCTION) $(EVENT)
+
+status: ## How each source is: last commit, lag, rows, partitions; and the queues (the environment says which system)
+plan: ## Dry run of the configuration, or of events: ARGS='--event events/sportsbook/bet-life.json'
+verify: ## Compares DynamoDB tables with their replicas: ARGS='--source shop'
+maintain: ## Partitions ahead, expired ones dropped: what the scheduled function does
+backfill: ## Tables from a backup, an export, a scan: ARGS='scan --source shop --table Orders'
+status plan verify maintain backfill:
+	@$(CARGO) build --quiet --workspace
+	@./target/debug/millstream $@ $(ARGS)
+
+catalogue: ## Writes each system's page, events/SYSTEM/CATALOGUE.md, from its configuration and its stacks
+	$(CARGO) build --workspace
+	for system in $(SYSTEMS); do \
+	    ./target/debug/millstream catalogue --config events/$$system/millstream.toml \
+	        $$(ls infra/parameters/$$system.toml 2>/dev/null | sed 's/^/--parameters /') > events/$$system/CATALOGUE.md || exit 1; \
+	done
 
 lint: tools ## Formatting and clippy
 	$(CARGO) fmt --all --check

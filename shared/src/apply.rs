@@ -11,6 +11,7 @@ mod append;
 mod compare;
 mod copy;
 mod ddl;
+mod freshness;
 mod isolate;
 mod merge;
 mod replace;
@@ -25,8 +26,9 @@ use std::time::Duration;
 use tokio_postgres::Client;
 
 pub use compare::{Differing, compare, keys};
-pub use ddl::{begin, make_up};
-pub use tombstone::make as make_tombstones;
+pub use ddl::{OwnTable, begin, begin_reading, lacking_schema, make_up};
+pub use freshness::{Freshness, TABLE as FRESHNESS};
+pub use tombstone::{TABLE as TOMBSTONE, make as make_tombstones};
 
 use crate::catalog::CatalogError;
 use crate::database::fault::{Verdict, describe, judge};

@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 pub use kind::{Element, Kind};
-pub use load::{CatalogError, fingerprints, load};
+pub use load::{CatalogError, fingerprints, load, types};
 
 use crate::names::{Identifier, TableName};
 use crate::partition::Bounds;
@@ -138,7 +138,7 @@ impl Table {
     }
 
     /// Has arrays written as text and cast where they cannot be sent as they are: in rows that are not sent whole, and in keys.
-    fn cast_arrays(&mut self) {
+    pub(crate) fn cast_arrays(&mut self) {
         let parted = |column: &Column| column.kind == Kind::Other || (column.guarded && !column.required);
         let unknown = self.columns.iter().any(parted);
         let unique = &self.unique;

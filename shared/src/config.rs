@@ -10,7 +10,7 @@ mod section;
 mod source;
 mod table;
 
-pub use environment::{Credentials, DatabaseAddress, Environment, EnvironmentError};
+pub use environment::{Credentials, DatabaseAddress, Environment, EnvironmentError, config_address};
 pub use mistakes::Mistakes;
 
 use toml::de::DeTable;
@@ -72,11 +72,22 @@ pub enum DeletedRows {
 impl Source {
     /// Whether records with this `eventSourceARN` are the source's.
     pub fn reads(&self, arn: &str) -> bool {
-        let kinesis = arn.rsplit_once(":stream/").map(|(_, name)| name);
-        let dynamodb = arn.split_once(":table/").map(|(_, rest)| rest.split('/').next().unwrap_or(rest));
-        let names = [Some("*"), Some(arn), kinesis, dynamodb];
-        self.streams.iter().any(|stream| names.contains(&Some(&**stream)))
+        let names = ["*", arn, stream_name(arn)];
+        self.streams.iter().any(|stream| names.contains(&&**stream))
     }
+
+    /// What its streams (or DynamoDB tables) are called, without the rest of an ARN; `*` stands for every one.
+    pub fn stream_names(&self) -> impl Iterator<Item = &str> {
+        self.streams.iter().map(|stream| stream_name(stream))
+    }
+}
+
+/// The name in the ARN of a Kinesis stream, a DynamoDB table or a table's stream; what is no ARN is a name.
+pub fn stream_name(arn: &str) -> &str {
+    if let Some((_, name)) = arn.rsplit_once(":stream/") {
+        return name;
+    }
+    arn.split_once(":table/").map_or(arn, |(_, rest)| rest.split('/').next().unwrap_or(rest))
 }
 
 /// The format of a stream's records.

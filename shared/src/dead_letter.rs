@@ -4,7 +4,7 @@
 //! Private fields are gone from the payload; where they cannot be told apart, the payload is withheld and the letter holds
 //! its place in the stream, its length and its digest.
 
-use aws_sdk_sqs::types::SendMessageBatchRequestEntry;
+use aws_sdk_sqs::types::{QueueAttributeName, SendMessageBatchRequestEntry};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use futures_util::StreamExt;
@@ -132,6 +132,14 @@ pub enum DeadLetterError {
         /// What the SDK, or SQS about an entry, says.
         reason: String,
     },
+    /// SQS does not tell how many there are.
+    #[error("asking the queue {queue}: {reason}")]
+    Unreachable {
+        /// The queue's URL.
+        queue: String,
+        /// What the SDK says.
+        reason: String,
+    },
     /// S3 refused a payload.
     #[error("a dead letter's payload")]
     Bucket(#[from] ObjectError),
@@ -233,6 +241,42 @@ impl DeadLetters {
         };
         Draft { letter, payload }
     }
+}
+
+/// How many messages a queue holds: SQS's approximate numbers.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Serialize, Debug)]
+pub struct Messages {
+    /// Those that wait.
+    pub waiting: i64,
+    /// Those that somebody has received and not yet deleted.
+    pub in_flight: i64,
+}
+
+impl Messages {
+    /// All of them.
+    pub fn all(&self) -> i64 {
+        self.waiting + self.in_flight
+    }
+}
+
+/// Asks a queue for its messages' number, about.
+///
+/// # Errors
+/// SQS's refusal.
+pub async fn messages(aws: &Aws, queue: &str) -> Result<Messages, DeadLetterError> {
+    use QueueAttributeName::{
+        ApproximateNumberOfMessages as Waiting, ApproximateNumberOfMessagesDelayed as Delayed,
+        ApproximateNumberOfMessagesNotVisible as InFlight,
+    };
+    let request = aws_sdk_sqs::Client::new(aws.config().await).get_queue_attributes().queue_url(queue);
+    let request = request.set_attribute_names(Some(vec![Waiting, Delayed, InFlight]));
+    let answer = request.send().await.map_err(|error| DeadLetterError::Unreachable {
+        queue: queue.to_owned(),
+        reason: aws_sdk_sqs::error::DisplayErrorContext(&error).to_string(),
+    })?;
+    let told = answer.attributes.unwrap_or_default();
+    let number = |name: &QueueAttributeName| told.get(name).and_then(|text| text.parse::<i64>().ok()).unwrap_or(0);
+    Ok(Messages { waiting: number(&Waiting) + number(&Delayed), in_flight: number(&InFlight) })
 }
 
 /// Messages in batches that SQS takes.

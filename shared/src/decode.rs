@@ -234,6 +234,21 @@ impl Decoder {
         self.format.replica()?.known(name)
     }
 
+    /// The tables that the configuration declares, or that its source fills where it declares none.
+    pub fn declared(&mut self) -> Vec<TableId> {
+        let tables = self.source.tables.clone();
+        if self.source.format.replicates() {
+            let called = |table: &config::Table| table.from.clone().unwrap_or_else(|| table.name.as_str().to_owned());
+            return tables.iter().filter_map(|table| self.replicated(&called(table))).collect();
+        }
+        let only_table = tables.is_empty() && self.source.format == config::Format::Json;
+        let is_declared = |id: &TableId| {
+            let name = &self.tables.get(*id).name.table;
+            only_table || tables.iter().any(|table| table.name == *name)
+        };
+        (0..self.tables.count() as u32).map(TableId).filter(is_declared).collect()
+    }
+
     /// A record's partition key as it may be kept: Debezium's is the row's key, of which only the columns' names are needed.
     pub fn partition_key<'r>(&self, record: &'r Record) -> Cow<'r, str> {
         match &self.format {

@@ -1,5 +1,6 @@
 //! The way of a batch: records, changes, plan, apply, report. What a function keeps between invocations is kept here.
 
+mod rehearsal;
 mod slices;
 mod writer;
 
@@ -20,6 +21,7 @@ use crate::rejection::{Reason, Rejection};
 use crate::report::{Ledger, Outcome, Report, Times, Unaccounted};
 use crate::spec::KeyColumn;
 use crate::timestamp::Timestamp;
+pub use rehearsal::{DeclaredTable, Rehearsal, Rehearsed};
 use writer::{Decoded, Writer, Written};
 
 /// How often a batch is planned anew because the database had changed, or was changed for it.
@@ -134,7 +136,12 @@ impl Ingest {
         let Some(index) = self.source_of(&batch)? else { return Ok(empty_report(&batch)) };
         let backup = self.backup_of(index, Origin::Stream);
         // Boxed: with the SDK's futures within, the future is deeper than the compiler likes.
-        Box::pin(self.records(index, &batch, backup, started, time_left)).await
+        let report = Box::pin(self.records(index, &batch, backup, started, time_left)).await?;
+        if report.counts.reached_the_database() {
+            let time_left = time_left.saturating_sub(started.elapsed());
+            self.writer.tell(&self.config.sources[index].name, &batch, time_left).await;
+        }
+        Ok(report)
     }
 
     /// Brings records of a source into the database that come from elsewhere than its stream: they are kept already.

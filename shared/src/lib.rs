@@ -29,5 +29,6 @@ pub mod rejection;
 pub mod report;
 pub mod runtime;
 pub mod spec;
+pub mod status;
 pub mod telemetry;
 pub mod timestamp;

@@ -4,6 +4,8 @@
 //! write, and a partition is detached concurrently before it is dropped, so that nobody waits for the drop. Whatever was
 //! interrupted is taken up again by the next run.
 
+pub mod due;
+
 use std::time::Duration;
 
 use serde::Serialize;
@@ -11,18 +13,18 @@ use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
 use crate::apply::{self, ApplyError, Limits};
-use crate::catalog::{self, Catalog, CatalogError, Table};
+use crate::catalog::{Catalog, CatalogError, Table};
 use crate::config::{Config, Source};
 use crate::database::fault::describe;
 use crate::database::{Database, DatabaseError};
 use crate::ingest::now;
 use crate::names::{Identifier, TableName};
-use crate::plan::{TableLack, new_partition};
 use crate::spec::Period;
-use crate::timestamp::Timestamp;
+use due::Leftover;
 
 /// A statement of the upkeep takes at most this long; it is a matter of the catalog, not of rows.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(60);
+const LIMITS: Limits = Limits { statement: STATEMENT_TIMEOUT, lock: STATEMENT_TIMEOUT };
 
 /// Nobody shall queue behind a waiting detach for longer.
 const LOCK_TIMEOUT_MS: u32 = 2_000;
@@ -58,10 +60,14 @@ pub enum MaintainError {
 }
 
 /// A table that is looked after.
-struct Kept {
-    name: TableName,
-    by: Identifier,
-    period: Period,
+#[derive(Clone, Debug)]
+pub struct Kept {
+    /// Schema and name.
+    pub name: TableName,
+    /// The column that it is partitioned by.
+    pub by: Identifier,
+    /// How long a partition is, how many are made ahead, how long rows are kept.
+    pub period: Period,
 }
 
 /// Looks after every partitioned table of the configuration.
@@ -79,6 +85,7 @@ pub async fn maintain(config: &Config, database: &Database) -> Result<Upkeep, Ma
         if source.format.replicates() {
             upkeep.forgotten += forget(client, source).await?;
         }
+        forget_shards(client, source, &mut upkeep).await?;
     }
     connection.release();
     Ok(upkeep)
@@ -86,8 +93,7 @@ pub async fn maintain(config: &Config, database: &Database) -> Result<Upkeep, Ma
 
 /// Forgets deletes that are older than the source's configuration asks; how many.
 async fn forget(client: &Client, source: &Source) -> Result<u64, MaintainError> {
-    let there = client.query_typed("SELECT to_regclass('millstream.tombstone') IS NOT NULL", &[]).await?;
-    if !there.first().is_some_and(|row| row.get(0)) {
+    if !apply::TOMBSTONE.is_there(client).await? {
         return Ok(0);
     }
     let (tables, seconds) = (format!("{}.", source.schema.as_str()), source.remember as f64 / 1e6);
@@ -102,9 +108,27 @@ async fn forget(client: &Client, source: &Source) -> Result<u64, MaintainError> 
     }
 }
 
+/// Forgets how fresh shards were that are long closed. Nothing depends on it.
+async fn forget_shards(client: &Client, source: &Source, upkeep: &mut Upkeep) -> Result<(), MaintainError> {
+    if !apply::FRESHNESS.is_there(client).await? {
+        return Ok(());
+    }
+    let statement = include_str!("maintain/forget_shards.sql");
+    match client.execute_typed(statement, &[(&source.name, Type::TEXT)]).await {
+        Err(error) if error.as_db_error().is_some() => {
+            upkeep.postponed.push(format!("forgetting shards of {}: {}", source.name, describe(&error)));
+        }
+        outcome => drop(outcome?),
+    }
+    Ok(())
+}
+
 /// The partitioned tables of a source: those that are declared with a partitioning of their own, and all others of its
 /// schema that are partitioned by the source's column.
-async fn tables(client: &Client, source: &Source) -> Result<Vec<Kept>, MaintainError> {
+///
+/// # Errors
+/// PostgreSQL's, or the connection's.
+pub async fn tables(client: &Client, source: &Source) -> Result<Vec<Kept>, MaintainError> {
     let rows =
         client.query_typed(include_str!("maintain/tables.sql"), &[(&source.schema.as_str(), Type::TEXT)]).await?;
     let mut kept = Vec::new();
@@ -121,53 +145,29 @@ async fn tables(client: &Client, source: &Source) -> Result<Vec<Kept>, MaintainE
 }
 
 async fn look_after(client: &Client, kept: &Kept, upkeep: &mut Upkeep) -> Result<(), MaintainError> {
-    let limits = Limits { statement: STATEMENT_TIMEOUT, lock: STATEMENT_TIMEOUT };
     finish_detached(client, kept, upkeep).await?;
-    let mut catalog = Catalog::default();
-    apply::begin(client, limits.lock, limits.statement).await?;
-    let loaded = catalog::load(client, &mut catalog, std::slice::from_ref(&kept.name)).await;
+    apply::begin_reading(client, LIMITS).await?;
+    let loaded = due::load(client, kept).await;
     client.batch_execute("COMMIT").await?;
-    match loaded {
-        Ok(()) => {}
+    let table = match loaded {
+        Ok(table) => table,
         Err(error @ CatalogError::DefaultPartition(_)) => {
             upkeep.postponed.push(error.to_string());
             return Ok(());
         }
         Err(error) => return Err(error.into()),
-    }
-    let Some(table) = catalog.table(&kept.name).cloned() else { return Ok(()) };
-    make_ahead(client, &mut catalog, &table, kept, limits, upkeep).await?;
+    };
+    let Some(table) = table else { return Ok(()) };
+    make_ahead(client, &table, kept, upkeep).await?;
     drop_expired(client, &table, kept, upkeep).await
 }
 
-async fn make_ahead(
-    client: &Client,
-    catalog: &mut Catalog,
-    table: &Table,
-    kept: &Kept,
-    limits: Limits,
-    upkeep: &mut Upkeep,
-) -> Result<(), MaintainError> {
-    let mut lack = TableLack {
-        table: kept.name.clone(),
-        create: None,
-        key: key_of_partitions(table, &kept.by),
-        partition_by: Some(kept.by.clone()),
-        columns: Vec::new(),
-        claims: Vec::new(),
-        partitions: Vec::new(),
-    };
-    let mut moment = now();
-    for _ in 0..=kept.period.ahead {
-        if table.partition_of(moment).is_none() {
-            lack.partitions.push(new_partition(table, kept.period.every, moment, &lack.partitions));
-        }
-        moment = kept.period.every.bounds(moment).to.unwrap_or(moment);
-    }
+async fn make_ahead(client: &Client, table: &Table, kept: &Kept, upkeep: &mut Upkeep) -> Result<(), MaintainError> {
+    let lack = due::ahead(table, kept, now());
     if lack.is_empty() {
         return Ok(());
     }
-    match apply::make_up(client, catalog, std::slice::from_ref(&lack), limits).await {
+    match apply::make_up(client, &mut Catalog::default(), std::slice::from_ref(&lack), LIMITS).await {
         Ok(_) => upkeep.made.extend(lack.partitions.iter().map(|partition| partition.name.plain())),
         Err(error @ ApplyError::Schema { .. }) => upkeep.postponed.push(error.to_string()),
         Err(error) => return Err(error.into()),
@@ -175,23 +175,11 @@ async fn make_ahead(
     Ok(())
 }
 
-/// The columns that rows of a partition are known by: those of its neighbours' index, or of the table's own.
-fn key_of_partitions(table: &Table, by: &Identifier) -> Vec<Identifier> {
-    if !table.unique.is_empty() {
-        return table.unique[0].clone();
-    }
-    let neighbour = table.partitions.iter().rev().find_map(|partition| partition.unique.first().cloned());
-    neighbour.unwrap_or_else(|| vec![by.clone()])
-}
-
 async fn drop_expired(client: &Client, table: &Table, kept: &Kept, upkeep: &mut Upkeep) -> Result<(), MaintainError> {
-    let Some(oldest) = kept.period.oldest(now()) else { return Ok(()) };
-    let expired = table.partitions.iter().filter(|partition| partition.bounds.to.is_some_and(|to| to <= oldest));
-    for partition in expired {
+    for partition in due::expired(table, kept, now()) {
         // A concurrent detach cannot run inside a transaction; the setting is taken back right after.
-        let detach = format!("ALTER TABLE {} DETACH PARTITION {} CONCURRENTLY", kept.name, partition.name);
         client.batch_execute(&format!("SET lock_timeout = {LOCK_TIMEOUT_MS}")).await?;
-        let outcome = client.batch_execute(&detach).await;
+        let outcome = client.batch_execute(&due::detach(&kept.name, &partition.name)).await;
         client.batch_execute("RESET lock_timeout").await?;
         match outcome {
             Ok(()) => drop_table(client, &partition.name, upkeep).await?,
@@ -204,45 +192,20 @@ async fn drop_expired(client: &Client, table: &Table, kept: &Kept, upkeep: &mut 
     Ok(())
 }
 
-/// What an earlier run left half done: detaches that were interrupted, and partitions that were detached but not dropped.
+/// What an earlier run left half done.
 async fn finish_detached(client: &Client, kept: &Kept, upkeep: &mut Upkeep) -> Result<(), MaintainError> {
-    let parameters = [(&kept.name.schema.as_str() as &(dyn tokio_postgres::types::ToSql + Sync), Type::TEXT)];
-    let name = kept.name.table.as_str();
-    let comment = format!("Millstream: partition of {} [", kept.name.plain());
-    let rows = client
-        .query_typed(
-            include_str!("maintain/detached.sql"),
-            &[parameters[0].clone(), (&name, Type::TEXT), (&comment, Type::TEXT)],
-        )
-        .await?;
-    let Some(oldest) = kept.period.oldest(now()) else { return Ok(()) };
-    for row in rows {
-        let (table, pending, comment): (String, bool, String) = (row.get(0), row.get(1), row.get(2));
-        let partition = TableName { schema: kept.name.schema.clone(), table: Identifier::fitting(&table, &table) };
-        if !ends_before(&comment, oldest) {
+    for Leftover { name, pending } in due::leftovers(client, kept, now()).await? {
+        if pending && let Err(error) = client.batch_execute(&due::finalize(&kept.name, &name)).await {
+            upkeep.postponed.push(format!("detaching {}: {}", name.plain(), describe(&error)));
             continue;
         }
-        if pending {
-            let finalize = format!("ALTER TABLE {} DETACH PARTITION {partition} FINALIZE", kept.name);
-            if let Err(error) = client.batch_execute(&finalize).await {
-                upkeep.postponed.push(format!("detaching {}: {}", partition.plain(), describe(&error)));
-                continue;
-            }
-        }
-        drop_table(client, &partition, upkeep).await?;
+        drop_table(client, &name, upkeep).await?;
     }
     Ok(())
 }
 
-/// Whether the partition that wrote this comment held only what has expired. One that the owner detached to keep it stays,
-/// if it is younger.
-fn ends_before(comment: &str, oldest: Timestamp) -> bool {
-    let end = comment.rsplit_once(", ").and_then(|(_, end)| end.strip_suffix(')'));
-    end.and_then(Timestamp::parse).is_some_and(|end| end <= oldest)
-}
-
 async fn drop_table(client: &Client, name: &TableName, upkeep: &mut Upkeep) -> Result<(), MaintainError> {
-    match client.batch_execute(&format!("DROP TABLE IF EXISTS {name}")).await {
+    match client.batch_execute(&due::drop_table(name)).await {
         Ok(()) => upkeep.dropped.push(name.plain()),
         Err(error) if error.as_db_error().is_some() => {
             upkeep.postponed.push(format!("dropping {}: {}", name.plain(), describe(&error)));

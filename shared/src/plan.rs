@@ -5,16 +5,20 @@
 //! is changed, and the batch planned anew), or holds every row in the form in which it is written. It prints itself.
 
 pub mod cell;
+mod configured;
 mod lack;
+mod made;
 pub mod merge;
 mod rows;
 mod settle;
 mod show;
 mod survey;
 
+pub use configured::{Configured, configured};
 pub use lack::{NewColumn, NewPartition, TableLack};
 pub use rows::{Member, Row, TableWrite};
 pub use settle::settle;
+pub use show::ShownChange;
 pub use survey::new_partition;
 
 use crate::catalog::Catalog;

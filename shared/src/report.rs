@@ -72,6 +72,11 @@ impl Counts {
         } += 1;
     }
 
+    /// Whether a transaction was committed for some of them, be it only to find that they were there already.
+    pub fn reached_the_database(&self) -> bool {
+        self.applied + self.duplicate + self.superseded > 0
+    }
+
     /// All records. A new outcome does not compile until it is told here.
     pub fn total(&self) -> u64 {
         let Self { applied, duplicate, superseded, expired, dead_lettered, retry, control } = *self;

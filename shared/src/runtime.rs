@@ -23,6 +23,7 @@ use crate::dynamodb::SourceTables;
 use crate::ingest::{Ingest, IngestError};
 use crate::maintain::MaintainError;
 use crate::redrive::{self, Queues, Redrive, RedriveError, Streams};
+use crate::status::StatusError;
 use crate::telemetry;
 
 /// Kept back from the invocation's time, to answer while there is somebody to answer to; a quarter of a short time-out.
@@ -136,25 +137,37 @@ impl App {
         }
     }
 
-    /// An app in the process's environment, for a program on a terminal.
+    /// An app in the process's environment, for a program on a terminal; `config` says where the configuration is, if not the
+    /// environment.
     ///
     /// # Errors
     /// What the environment lacks.
-    pub fn from_environment() -> Result<Self, Failure> {
-        Ok(Self::new(Environment::read()?, None))
+    pub fn from_environment(config: Option<&str>) -> Result<Self, Failure> {
+        let mut environment = Environment::read()?;
+        config.into_iter().for_each(|address| environment.config = address.to_owned());
+        Ok(Self::new(environment, None))
     }
 
-    async fn config(&self) -> Result<Config, Failure> {
+    /// What the environment says.
+    pub fn environment(&self) -> &Environment {
+        &self.environment
+    }
+
+    /// The AWS SDK's configuration.
+    pub fn aws(&self) -> &Aws {
+        &self.aws
+    }
+
+    /// The checked configuration.
+    ///
+    /// # Errors
+    /// Where there is none, and what is wrong with it.
+    pub async fn config(&self) -> Result<Config, Failure> {
         let address = &self.environment.config;
         if let Some(config) = self.without_config.clone().filter(|_| !self.environment.config_named()) {
             return Ok(config);
         }
-        let text = if archive::is_address(address) {
-            Archive::new(self.aws.clone(), None).read_text(address).await?
-        } else {
-            std::fs::read_to_string(address).map_err(|error| Failure::unreadable(address, &error))?
-        };
-        Ok(Config::parse(address, &text)?)
+        read_config(address, &self.aws).await
     }
 
     /// The database of the environment.
@@ -224,6 +237,19 @@ impl App {
         };
         Ok(self.ingest.insert(ingest))
     }
+}
+
+/// Reads and checks the configuration at an address: a path, or `s3://…`.
+///
+/// # Errors
+/// Where there is none, and what is wrong with it.
+pub async fn read_config(address: &str, aws: &Aws) -> Result<Config, Failure> {
+    let text = if archive::is_address(address) {
+        Archive::new(aws.clone(), None).read_text(address).await?
+    } else {
+        std::fs::read_to_string(address).map_err(|error| Failure::unreadable(address, &error))?
+    };
+    Ok(Config::parse(address, &text)?)
 }
 
 impl Failure {
@@ -306,6 +332,12 @@ impl From<BackfillError> for Failure {
 impl From<RedriveError> for Failure {
     fn from(error: RedriveError) -> Self {
         Self { kind: "Millstream.Redrive", message: chain(&error), needs_a_person: error.needs_a_person() }
+    }
+}
+
+impl From<StatusError> for Failure {
+    fn from(error: StatusError) -> Self {
+        Self { kind: "Millstream.Status", message: chain(&error), needs_a_person: false }
     }
 }
 

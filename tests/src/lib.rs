@@ -9,6 +9,7 @@ pub mod kinesis;
 pub mod local_aws;
 pub mod postgresql;
 pub mod process;
+pub mod program;
 pub mod proxy;
 pub mod random;
 pub mod replica;

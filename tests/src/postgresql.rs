@@ -72,6 +72,21 @@ impl PostgreSql {
         Ok(self.url(&name))
     }
 
+    /// Everything that a database holds, as SQL.
+    ///
+    /// # Errors
+    /// What pg_dump says.
+    pub fn dump(&self, url: &str) -> std::io::Result<String> {
+        let output = Command::new(program("pg_dump")?).args(["-d", url]).output()?;
+        if !output.status.success() {
+            return Err(std::io::Error::other(String::from_utf8_lossy(&output.stderr).into_owned()));
+        }
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        // Each dump has a key of its own: <https://www.postgresql.org/docs/current/app-pgdump.html>.
+        let lines = text.lines().filter(|line| !line.starts_with("\\restrict") && !line.starts_with("\\unrestrict"));
+        Ok(lines.map(|line| format!("{line}\n")).collect())
+    }
+
     /// Ends the server at once, as a crash would, and starts it again.
     ///
     /// # Errors

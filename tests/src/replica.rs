@@ -1,11 +1,9 @@
 //! The reporting replica on one machine: tables and their streams, the functions behind them, a bucket, a queue.
 
 use std::path::Path;
-use std::process::Stdio;
 use std::time::Duration;
 
 use millstream::backfill::Task;
-use tokio::process::Command;
 use tokio::sync::mpsc;
 
 use crate::dynamodb::{self, delete_item, put_item};
@@ -13,6 +11,7 @@ use crate::event_source::{Mapping, Progress, poll};
 use crate::function::{Function, Settings, binary};
 use crate::kinesis::create_stream;
 use crate::local_aws::LocalAws;
+use crate::program::{Ran, millstream};
 use crate::shop::{Change, TABLES};
 use crate::system::{Outcome, Reported, reported};
 
@@ -101,18 +100,30 @@ impl Replica {
         Ok(Function::start(Settings { binary: binary(name)?, environment, timeout: Duration::from_secs(60) }).await?)
     }
 
-    /// Runs the `backfill` program on a terminal's terms; the task as it is when it is done.
+    /// Adds a variable to the environment of its functions and its operator.
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.environment.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// Runs an operator's command.
+    ///
+    /// # Errors
+    /// The system's.
+    pub async fn run(&self, arguments: &[&str]) -> std::io::Result<Ran> {
+        millstream(&self.environment, arguments).await
+    }
+
+    /// Runs `millstream backfill`; the task as it is when it is done.
     ///
     /// # Errors
     /// What the program says.
     pub async fn backfill(&self, task: &serde_json::Value) -> Outcome<Task> {
-        let mut command = Command::new(binary("backfill")?);
-        command.arg(task.to_string()).envs(self.environment.clone()).stdin(Stdio::null());
-        let output = command.output().await?;
-        if !output.status.success() {
-            return Err(String::from_utf8_lossy(&output.stderr).into_owned().into());
+        let ran = self.run(&["backfill", "--json", &task.to_string()]).await?;
+        // A comparison that has found differences has its own code.
+        if ![0, 3].contains(&ran.code) {
+            return Err(ran.err.into());
         }
-        Ok(serde_json::from_slice(&output.stdout)?)
+        Ok(serde_json::from_str(&ran.out)?)
     }
 }
 

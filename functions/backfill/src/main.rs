@@ -1,7 +1,4 @@
-//! Backups, exports and scans → tables. `handle` says what one piece of the work does; with a task as its argument the program
-//! does the whole work on a terminal.
-
-mod terminal;
+//! Backups, exports and scans → tables. `handle` says what one piece of the work does.
 
 use std::time::Instant;
 
@@ -15,8 +12,5 @@ async fn handle(app: &mut App, task: Task, invocation: Invocation) -> Result<Tas
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), lambda_runtime::Error> {
-    match std::env::args().nth(1) {
-        Some(task) => terminal::run(&task).await,
-        None => serve(None, |app, task, invocation| Box::pin(handle(app, task, invocation))).await,
-    }
+    serve(None, |app, task, invocation| Box::pin(handle(app, task, invocation))).await
 }

@@ -11,7 +11,7 @@ use tokio_postgres::types::Type;
 use super::{ApplyError, Limits};
 use crate::catalog::{Catalog, load};
 use crate::database::fault::describe;
-use crate::names::TableName;
+use crate::names::{Identifier, TableName};
 use crate::pause::pause;
 use crate::plan::TableLack;
 
@@ -95,10 +95,83 @@ async fn try_once(
     Ok(statements)
 }
 
+/// Makes a table of the writer's own schema, if it is not there; whether it had to be made.
+pub async fn make_own(client: &Client, own: &OwnTable, limits: Limits) -> Result<bool, ApplyError> {
+    begin(client, limits.lock, limits.statement).await?;
+    match make_own_within(client, own).await {
+        Ok(made) => {
+            client.batch_execute("COMMIT").await?;
+            Ok(made)
+        }
+        Err(error) => {
+            client.batch_execute("ROLLBACK").await.unwrap_or_default();
+            Err(error)
+        }
+    }
+}
+
+async fn make_own_within(client: &Client, own: &OwnTable) -> Result<bool, ApplyError> {
+    // One lock for all of them: their schema is made with the first.
+    serialise(client, OWN_SCHEMA).await?;
+    let statements = own.lacking(client).await?;
+    if !statements.is_empty() {
+        client.batch_execute(&statements.join(";")).await?;
+    }
+    Ok(!statements.is_empty())
+}
+
+/// A table of the writer's own schema.
+pub struct OwnTable {
+    /// Its name, with the schema.
+    pub name: &'static str,
+    /// What makes both, for owners whose writers may not: `CREATE SCHEMA` comes first.
+    pub ddl: &'static str,
+}
+
+/// The writer's own schema.
+const OWN_SCHEMA: &str = "millstream";
+
+impl OwnTable {
+    /// Whether the table is there.
+    ///
+    /// # Errors
+    /// PostgreSQL's, or the connection's.
+    pub async fn is_there(&self, client: &Client) -> Result<bool, ApplyError> {
+        let find = "SELECT FROM pg_class WHERE oid = to_regclass($1)";
+        Ok(!client.query_typed(find, &[(&self.name, Type::TEXT)]).await?.is_empty())
+    }
+
+    /// The statements that make the table; none where it is there.
+    ///
+    /// # Errors
+    /// PostgreSQL's, or the connection's.
+    pub async fn lacking(&self, client: &Client) -> Result<Vec<String>, ApplyError> {
+        if self.is_there(client).await? {
+            return Ok(Vec::new());
+        }
+        let code: Vec<&str> = self.ddl.lines().filter(|line| !line.starts_with("--")).collect();
+        let statements = code.join("\n");
+        let statements = statements.split(';').map(|part| part.split_whitespace().collect::<Vec<_>>().join(" "));
+        let schema = Identifier::fitting(OWN_SCHEMA, OWN_SCHEMA);
+        // To make a schema that is there asks for a permission all the same.
+        let there = usize::from(lacking_schema(client, &schema).await?.is_none());
+        Ok(statements.skip(there).collect())
+    }
+}
+
 /// Begins a transaction in which moments read and write as UTC.
 pub async fn begin(client: &Client, lock: Duration, statement: Duration) -> Result<(), ApplyError> {
+    begin_with(client, "BEGIN", lock, statement).await
+}
+
+/// The same, for one that only looks: PostgreSQL itself refuses whatever would write.
+pub async fn begin_reading(client: &Client, limits: Limits) -> Result<(), ApplyError> {
+    begin_with(client, "BEGIN READ ONLY", limits.lock, limits.statement).await
+}
+
+async fn begin_with(client: &Client, begin: &str, lock: Duration, statement: Duration) -> Result<(), ApplyError> {
     let settings = format!(
-        "BEGIN; SET LOCAL lock_timeout = {}; SET LOCAL statement_timeout = {}; SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO'",
+        "{begin}; SET LOCAL lock_timeout = {}; SET LOCAL statement_timeout = {}; SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO'",
         lock.as_millis().max(1),
         statement.as_millis().max(1),
     );
@@ -112,14 +185,18 @@ pub async fn serialise(client: &Client, thing: &str) -> Result<(), ApplyError> {
     Ok(())
 }
 
-/// `CREATE SCHEMA IF NOT EXISTS` asks for a permission even where the schema is there.
 async fn create_schema(client: &Client, table: &TableName) -> Result<usize, ApplyError> {
-    let schema = &table.schema;
-    serialise(client, &schema.to_string()).await?;
+    serialise(client, &table.schema.to_string()).await?;
+    let lacking = lacking_schema(client, &table.schema).await?;
+    if let Some(statement) = &lacking {
+        client.batch_execute(statement).await?;
+    }
+    Ok(usize::from(lacking.is_some()))
+}
+
+/// What makes the schema, if it is not there: `CREATE SCHEMA IF NOT EXISTS` asks for a permission even where it is.
+pub async fn lacking_schema(client: &Client, schema: &Identifier) -> Result<Option<String>, ApplyError> {
     let find = "SELECT FROM pg_namespace WHERE nspname = $1";
     let there = client.query_typed(find, &[(&schema.as_str(), Type::TEXT)]).await?;
-    if there.is_empty() {
-        client.batch_execute(&format!("CREATE SCHEMA {schema}")).await?;
-    }
-    Ok(usize::from(there.is_empty()))
+    Ok(there.is_empty().then(|| format!("CREATE SCHEMA {schema}")))
 }

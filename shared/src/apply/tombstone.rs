@@ -8,13 +8,17 @@ use tokio_postgres::Client;
 use tokio_postgres::types::{ToSql, Type};
 use xxhash_rust::xxh3::xxh3_128;
 
+use super::ddl::{self, OwnTable};
 use super::session::Session;
-use super::{ApplyError, Limits, ddl};
+use super::{ApplyError, Limits};
 use crate::catalog::Kind;
 use crate::change::Version;
 use crate::plan::merge::UnreadableVersion;
 use crate::plan::{Row, TableWrite, cell};
 use crate::spec::Deletes;
+
+/// The table.
+pub const TABLE: OwnTable = OwnTable { name: "millstream.tombstone", ddl: include_str!("tombstone/create.sql") };
 
 /// A key of a table, as 16 bytes: keys themselves may be longer than an index takes.
 pub type KeyDigest = [u8; 16];
@@ -85,12 +89,5 @@ pub async fn bury(session: &Session<'_>, write: &TableWrite, dead: &[(KeyDigest,
 
 /// Makes the table, if it is not there; how many statements that took.
 pub async fn make(client: &Client, limits: Limits) -> Result<usize, ApplyError> {
-    ddl::begin(client, limits.lock, limits.statement).await?;
-    ddl::serialise(client, "tombstones").await?;
-    let there = client.query_typed("SELECT FROM pg_class WHERE oid = to_regclass('millstream.tombstone')", &[]).await?;
-    if there.is_empty() {
-        client.batch_execute(include_str!("tombstone/create.sql")).await?;
-    }
-    client.batch_execute("COMMIT").await?;
-    Ok(usize::from(there.is_empty()))
+    Ok(usize::from(ddl::make_own(client, &TABLE, limits).await?))
 }

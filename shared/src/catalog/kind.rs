@@ -144,8 +144,40 @@ impl Kind {
     }
 }
 
+/// What PostgreSQL keeps of the numbers in a declaration, `numeric(12,2)`, beside the type's name; -1 where there are none.
+pub fn modifier(typname: &str, declaration: &str) -> i32 {
+    let inner = declaration.split_once('(').and_then(|(_, rest)| rest.split_once(')'));
+    let numbers: Vec<i32> = inner
+        .map(|(list, _)| list.split(',').filter_map(|text| text.trim().parse().ok()).collect())
+        .unwrap_or_default();
+    match (typname.trim_start_matches('_'), &numbers[..]) {
+        ("numeric", [precision]) => (precision << 16) + 4,
+        ("numeric", [precision, scale]) => ((precision << 16) | (scale & 0x7ff)) + 4,
+        ("varchar" | "bpchar", [length]) => length + 4,
+        ("timestamptz" | "timestamp", [digits]) => *digits,
+        _ => -1,
+    }
+}
+
 /// Precision and scale; since PostgreSQL 15 the scale is a signed number of 11 bits.
 fn numeric_modifier(packed: usize) -> (i64, i64) {
     let scale = (packed & 0x7ff) as i64;
     ((packed >> 16) as i64, if scale >= 0x400 { scale - 0x800 } else { scale })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_declaration_is_the_kind_that_postgresql_makes_of_it() {
+        let kind = |typname: &str, declaration| Kind::of(typname, "b", true, modifier(typname, declaration));
+        assert_eq!(kind("numeric", "numeric(12,2)"), Kind::Numeric { modifier: Some((12, 2)) });
+        assert_eq!(kind("numeric", "decimal( 5 )"), Kind::Numeric { modifier: Some((5, 0)) });
+        assert_eq!(kind("numeric", "numeric"), Kind::Numeric { modifier: None });
+        assert_eq!(kind("varchar", "character varying(7)"), Kind::Text { characters_max: Some(7) });
+        assert_eq!(kind("timestamptz", "timestamptz(3)"), Kind::Timestamp { zoned: true, digits: 3 });
+        assert_eq!(kind("timestamptz", "timestamptz"), Kind::Timestamp { zoned: true, digits: 6 });
+        assert_eq!(kind("_numeric", "numeric(9,1)[]"), Kind::Other);
+    }
 }

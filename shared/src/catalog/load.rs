@@ -58,6 +58,20 @@ pub async fn load(client: &Client, catalog: &mut Catalog, names: &[TableName]) -
     Ok(())
 }
 
+/// The kind and the number of each type, as a declaration calls it (`numeric(12,2)`); `None` where there is no such type.
+///
+/// # Errors
+/// The connection's.
+pub async fn types(client: &Client, names: &[&str]) -> Result<Vec<Option<(Kind, u32)>>, CatalogError> {
+    let rows = client.query_typed(include_str!("types.sql"), &[(&names, Type::TEXT_ARRAY)]).await?;
+    let kind = |(name, row): (&&str, &Row)| {
+        let typname: &str = row.get::<_, Option<&str>>("typname")?;
+        let modifier = super::kind::modifier(typname, name);
+        Some((Kind::of(typname, row.get("typtype"), row.get("builtin"), modifier), row.get("oid")))
+    };
+    Ok(names.iter().zip(&rows).map(kind).collect())
+}
+
 /// The fingerprints of the tables that are still there.
 ///
 /// # Errors

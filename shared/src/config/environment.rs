@@ -14,7 +14,7 @@ pub struct Environment {
     pub database: DatabaseAddress,
     /// `DEAD_LETTER_QUEUE_URL`.
     pub dead_letter_queue: Option<String>,
-    /// `ON_FAILURE_QUEUE_URL`: where Lambda tells of batches that it gave up; only the redrive reads it.
+    /// `ON_FAILURE_QUEUE_URL`: where Lambda itself tells of batches that it gave up.
     pub on_failure_queue: Option<String>,
     /// `ARCHIVE_BUCKET`.
     pub archive_bucket: Option<String>,
@@ -115,6 +115,12 @@ impl Environment {
     pub fn config_named(&self) -> bool {
         self.config != beside_the_binary() || std::path::Path::new(&self.config).exists()
     }
+}
+
+/// Where the configuration is, for a program that needs nothing else of the environment.
+pub fn config_address() -> String {
+    let named = std::env::vars().find(|(name, value)| name == "MILLSTREAM_CONFIG" && !value.is_empty());
+    named.map_or_else(beside_the_binary, |(_, value)| value)
 }
 
 fn beside_the_binary() -> String {

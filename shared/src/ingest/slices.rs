@@ -49,7 +49,7 @@ impl Writer {
         if batch.records.len() < 2 * SLICE_RECORDS || self.catalog.is_empty() || !decoder.tables.are_whole_rows() {
             return Ok(None);
         }
-        let Self { database, catalog, experience } = self;
+        let Self { database, catalog, experience, .. } = self;
         decoder.learn(batch);
         let Some(first) = prepare(decoder, catalog, batch, 0..FIRST_SLICE_RECORDS, times).await else {
             return Ok(None);

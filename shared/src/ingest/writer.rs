@@ -1,10 +1,10 @@
 //! Changes into the database: planned and applied until the plan and the database agree.
 
 use std::collections::BTreeSet;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{IngestError, LOCK_TIMEOUT, ROUNDS_MAX, now, refused};
-use crate::apply::{self, Applied, ApplyError, Differing, Experience, Limits};
+use crate::apply::{self, Applied, ApplyError, Differing, Experience, Freshness, Limits};
 use crate::catalog::{self, Catalog, CatalogError};
 use crate::change::Changes;
 use crate::database::{Connection, Database};
@@ -12,15 +12,21 @@ use crate::decode::Decoder;
 use crate::names::TableName;
 use crate::plan::merge::Fate;
 use crate::plan::{Plan, TableWrite, plan, settle};
+use crate::record::Batch;
 use crate::rejection::{Reason, Rejection};
 use crate::report::Times;
 use crate::spec::TableId;
+use crate::timestamp::Timestamp;
+
+/// To tell how fresh a table is delays no answer for longer.
+const TELLING: Duration = Duration::from_secs(5);
 
 /// What writes, and what it remembers between batches.
 pub struct Writer {
     pub(super) database: Database,
     pub(super) catalog: Catalog,
     pub(super) experience: Experience,
+    freshness: Freshness,
 }
 
 /// What the records of a batch said, beside their changes.
@@ -95,7 +101,31 @@ impl Written {
 impl Writer {
     /// A writer that knows nothing yet.
     pub fn new(database: Database) -> Self {
-        Self { database, catalog: Catalog::default(), experience: Experience::default() }
+        let (catalog, experience, freshness) = (Catalog::default(), Experience::default(), Freshness::default());
+        Self { database, catalog, experience, freshness }
+    }
+
+    /// Tells that a batch of a shard has been committed. What keeps it from being told is no reason to fail.
+    pub async fn tell(&mut self, source: &str, batch: &Batch, time_left: Duration) {
+        // Elements that are no records tell no place.
+        let placed = batch.records.iter().find(|record| !record.place.stream.is_empty());
+        let Some(first) = placed.filter(|first| self.freshness.is_due(&first.place, now())) else { return };
+        let arrivals = batch.records.iter().map(|record| record.arrival).filter(|arrival| arrival.0 > 0);
+        let oldest: Timestamp = arrivals.min().unwrap_or_else(now);
+        // There must be time to answer, too.
+        let time = TELLING.min(time_left / 2);
+        let limits = Limits { statement: time, lock: time };
+        let telling = async {
+            let connection = self.database.connection().await?;
+            self.freshness.tell(&connection, source, &first.place, oldest, limits).await?;
+            connection.release();
+            Ok::<(), IngestError>(())
+        };
+        match tokio::time::timeout(time, telling).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(source, %error, "freshness is not told"),
+            Err(_elapsed) => tracing::warn!(source, "freshness is not told: the database did not answer in time"),
+        }
     }
 
     /// The keys of a table behind one of them, and the names of their parts at the source; see [`apply::keys`].
@@ -202,7 +232,7 @@ impl Writer {
     }
 }
 
-fn tables_of(changes: &Changes<'_>) -> Vec<TableId> {
+pub(super) fn tables_of(changes: &Changes<'_>) -> Vec<TableId> {
     let mut tables: Vec<_> = changes.list.iter().map(|change| change.table).collect();
     tables.sort_unstable();
     tables.dedup();
@@ -210,7 +240,7 @@ fn tables_of(changes: &Changes<'_>) -> Vec<TableId> {
 }
 
 /// Makes sure that the database has been asked for the tables.
-async fn read_catalog(
+pub(super) async fn read_catalog(
     client: &Connection,
     catalog: &mut Catalog,
     decoder: &mut Decoder,
@@ -233,7 +263,7 @@ async fn read_catalog(
         if names.iter().all(|name| catalog.knows(name)) {
             return Ok(());
         }
-        apply::begin(client, limits.lock, limits.statement).await?;
+        apply::begin_reading(client, limits).await?;
         catalog::load(client, catalog, &names).await?;
         client.batch_execute("COMMIT").await.map_err(CatalogError::from)?;
     }

@@ -57,6 +57,11 @@ impl TableLack {
         self.create.is_none() && self.columns.is_empty() && self.claims.is_empty() && self.partitions.is_empty()
     }
 
+    /// Whether keys are unique within a partition only: then the index is made there.
+    pub(super) fn key_is_by_partition(&self) -> bool {
+        self.partition_by.as_ref().is_some_and(|by| !self.key.contains(by))
+    }
+
     /// What of it is still lacking, now that the table looks like this: others may have been faster.
     pub fn still(&self, table: Option<&Table>) -> Self {
         let mut lack = self.clone();

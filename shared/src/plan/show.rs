@@ -3,8 +3,9 @@
 use std::fmt;
 
 use super::cell::show;
-use super::{NewColumn, Plan, TableLack, TableWrite};
+use super::{Member, NewColumn, Plan, Row, TableLack, TableWrite};
 use crate::catalog::comment::telling;
+use crate::change::Operation;
 use crate::names::literal;
 
 impl fmt::Display for Plan {
@@ -71,9 +72,7 @@ impl TableLack {
 
     fn definitions(&self) -> Vec<String> {
         let mut definitions: Vec<String> = self.columns.iter().map(ToString::to_string).collect();
-        // A partitioned table's keys are unique within a partition: the index is made there.
-        let holds_partition = self.partition_by.as_ref().is_none_or(|by| self.key.contains(by));
-        if holds_partition {
+        if !self.key_is_by_partition() {
             definitions.push(format!("PRIMARY KEY ({})", self.key_columns()));
         }
         definitions
@@ -97,7 +96,7 @@ impl TableLack {
         let mut statements = vec![format!(
             "CREATE TABLE {name} (LIKE {table} INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING GENERATED INCLUDING STORAGE)"
         )];
-        if self.partition_by.as_ref().is_some_and(|by| !self.key.contains(by)) {
+        if self.key_is_by_partition() {
             statements.push(format!("ALTER TABLE {name} ADD PRIMARY KEY ({})", self.key_columns()));
         }
         let comment = format!("Millstream: partition of {} {}", table.plain(), partition.bounds);
@@ -126,20 +125,55 @@ impl fmt::Display for super::NewColumn {
 impl fmt::Display for TableWrite {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{} ({:?}): {} rows", self.table.name.plain(), self.rule, self.rows.len())?;
-        for row in &self.rows {
-            for member in &self.members[row.members.clone()] {
-                write!(f, "  record {}", member.record)?;
-                if let Some(partition) = self.table.partitions.get(row.partition) {
-                    write!(f, " in {}", partition.name.table.as_str())?;
-                }
-                let carried = (0..self.columns.len()).filter(|&column| !self.cell(member, column).is_empty());
-                for column in carried {
-                    let known = &self.table.columns[self.columns[column]];
-                    write!(f, " {}={}", known.name.as_str(), show(known.kind, self.cell(member, column)))?;
-                }
-                writeln!(f)?;
+        for ShownChange { record, operation, partition, cells } in self.shown() {
+            write!(f, "  record {record}")?;
+            if operation == Operation::Delete {
+                write!(f, " deletes")?;
             }
+            if let Some(partition) = partition {
+                write!(f, " in {partition}")?;
+            }
+            for (column, value) in cells {
+                write!(f, " {column}={value}")?;
+            }
+            writeln!(f)?;
         }
         Ok(())
+    }
+}
+
+/// A change of a row, as text.
+#[derive(Debug)]
+pub struct ShownChange<'w> {
+    /// The record that says it.
+    pub record: usize,
+    /// What it does to the row.
+    pub operation: Operation,
+    /// The partition's table, where there is one.
+    pub partition: Option<&'w str>,
+    /// The columns that the change carries, and their values as a person reads them.
+    pub cells: Vec<(&'w str, String)>,
+}
+
+impl TableWrite {
+    /// The changes in the order in which they are written.
+    pub fn shown(&self) -> impl Iterator<Item = ShownChange<'_>> {
+        self.rows.iter().flat_map(move |row| {
+            self.members[row.members.clone()].iter().map(move |member| self.shown_change(row, member))
+        })
+    }
+
+    fn shown_change(&self, row: &Row, member: &Member) -> ShownChange<'_> {
+        let cell = |column: usize| {
+            let known = &self.table.columns[self.columns[column]];
+            (known.name.as_str(), show(known.kind, self.cell(member, column)))
+        };
+        let carried = (0..self.columns.len()).filter(|&column| !self.cell(member, column).is_empty());
+        ShownChange {
+            record: member.record,
+            operation: member.operation,
+            partition: self.table.partitions.get(row.partition).map(|partition| partition.name.table.as_str()),
+            cells: carried.map(cell).collect(),
+        }
     }
 }

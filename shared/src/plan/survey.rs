@@ -348,6 +348,16 @@ impl<'p> Survey<'p> {
         (!lack.is_empty()).then_some(lack)
     }
 
+    /// Asks for every column whose type is declared, whatever the records carry.
+    pub fn ask_for_declared(&mut self) {
+        for column in self.spec.columns.iter().filter(|column| column.sql_type.is_some()) {
+            let asked = self.lacking.iter().any(|lacking| lacking.column.name == column.name);
+            if !asked && self.table.position(column.name.as_str()).is_none() {
+                self.add_lacking(declared(column), None, true);
+            }
+        }
+    }
+
     /// Makes sure that a key can be there only once, in the table or in each partition that is written.
     pub fn check_unique(&self, rows: &[Candidate]) -> Result<(), PlanError> {
         let key: Vec<&Identifier> = self.spec.key_columns().map(|column| &column.name).collect();

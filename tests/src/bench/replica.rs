@@ -130,8 +130,8 @@ pub async fn export(server: &PostgreSql) -> Outcome<Vec<Line>> {
     std::fs::write(&config, CONFIG)?;
     let task = json!({"source": "bench", "export": {"manifest": "s3://archive/summary.json", "key": ["id"]}});
     let since = Instant::now();
-    let mut program = Command::new(binary("backfill")?)
-        .arg(task.to_string())
+    let mut program = Command::new(binary("millstream")?)
+        .args(["backfill", &task.to_string()])
         .envs(aws.environment())
         .env("DATABASE_URL", server.database().await?)
         .env("MILLSTREAM_CONFIG", &config)

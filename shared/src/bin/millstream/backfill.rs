@@ -1,0 +1,160 @@
+//! `millstream backfill`: the whole of a task at once, with a bar on a terminal.
+
+use std::time::{Duration, Instant};
+
+use clap::{Args, Subcommand};
+use indicatif::{ProgressBar, ProgressStyle};
+use millstream::backfill::{Progress, Task, Work};
+use millstream::runtime::App;
+
+use crate::layout::count_of;
+use crate::{Answer, Session, Unanswered, source_called, verify};
+
+/// A piece: the time after which the task as it is then would be lost.
+const PIECE: Duration = Duration::from_secs(600);
+
+const KNOWN: &str = "{wide_bar} {human_pos} of {human_len} records, {per_sec}, {eta} left; {msg}";
+const UNKNOWN: &str = "{spinner} {human_pos} records, {per_sec}, {elapsed}; {msg}";
+
+#[derive(Args)]
+#[command(args_conflicts_with_subcommands = true, arg_required_else_help = true, disable_help_subcommand = true)]
+pub struct Arguments {
+    /// The task as the function takes it, in JSON; one that was interrupted goes on
+    task: Option<String>,
+    #[command(subcommand)]
+    source: Option<From>,
+}
+
+#[derive(Subcommand)]
+enum From {
+    /// A DynamoDB export on S3
+    Export {
+        /// The configuration's name of the source whose tables are filled
+        #[arg(long, value_name = "NAME")]
+        source: String,
+        /// The export's manifest-summary.json
+        #[arg(long, value_name = "s3://…")]
+        manifest: String,
+        /// Only this data file, by its key
+        #[arg(long, value_name = "KEY")]
+        file: Option<String>,
+        /// The attributes of the table's key, where the table itself is not there to be asked
+        #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
+        key: Vec<String>,
+    },
+    /// A scan of a DynamoDB table, for small tables
+    Scan {
+        /// The configuration's name of the source whose tables are filled
+        #[arg(long, value_name = "NAME")]
+        source: String,
+        /// The table
+        #[arg(long)]
+        table: String,
+        /// Which part of it, from 0
+        #[arg(long, default_value_t = 0)]
+        segment: u32,
+        /// In how many parts it is scanned at the same time
+        #[arg(long, default_value_t = 1)]
+        segments: u32,
+    },
+    /// What the backup holds of a time
+    Reapply {
+        /// The configuration's name of the source whose tables are filled
+        #[arg(long, value_name = "NAME")]
+        source: String,
+        /// The first moment of arrival: 2026-02-08T00:00:00Z
+        #[arg(long, value_name = "MOMENT")]
+        from: String,
+        /// The moment behind the last
+        #[arg(long, value_name = "MOMENT")]
+        to: String,
+        /// Only this table, as it is called in PostgreSQL
+        #[arg(long)]
+        table: Option<String>,
+    },
+}
+
+impl From {
+    fn task(self) -> Task {
+        let (source, work) = match self {
+            Self::Export { source, manifest, file, key } => (source, Work::Export { manifest, file, key }),
+            Self::Scan { source, table, segment, segments } => (source, Work::Scan { table, segment, segments }),
+            Self::Reapply { source, from, to, table } => (source, Work::Reapply { from, to, table }),
+        };
+        Task { source, work, progress: Progress::default() }
+    }
+}
+
+pub async fn run(arguments: Arguments, session: &Session) -> Result<Task, Unanswered> {
+    let task = match (arguments.source, &arguments.task) {
+        (Some(source), _) => source.task(),
+        (None, text) => read(text.as_deref().unwrap_or_default())?,
+    };
+    let mut app = session.app()?;
+    source_called(&app.config().await?, &task.source)?;
+    work(&mut app, task).await
+}
+
+fn read(task: &str) -> Result<Task, Unanswered> {
+    serde_json::from_str(task).map_err(|error| {
+        let form = r#"{"source": "shop", "scan": {"table": "Orders"}}"#;
+        Unanswered::Usage(format!("neither export, scan or reapply nor a task such as {form}: {error}"))
+    })
+}
+
+/// Works on a task until it is done.
+pub async fn work(app: &mut App, mut task: Task) -> Result<Task, Unanswered> {
+    let bar = ProgressBar::new(0);
+    while !task.progress.done {
+        task = app.backfill(task, Instant::now() + PIECE, &|progress| show(&bar, progress)).await?;
+    }
+    bar.finish_and_clear();
+    Ok(task)
+}
+
+fn show(bar: &ProgressBar, progress: &Progress) {
+    let template = if progress.total.is_some() { KNOWN } else { UNKNOWN };
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style);
+    }
+    bar.set_length(progress.total.unwrap_or(0));
+    bar.set_position(progress.records);
+    bar.set_message(format!(
+        "{} rows, {} dead letters, {} MB",
+        progress.rows,
+        progress.dead_lettered,
+        progress.bytes / 1_000_000
+    ));
+}
+
+impl Answer for Task {
+    fn for_people(&self) -> String {
+        let what = match &self.work {
+            Work::Reapply { from, to, table } => {
+                let tables = table.as_deref().map(|table| format!(" of {table}")).unwrap_or_default();
+                format!("the backup{tables} from {from} to {to}, into {}", self.source)
+            }
+            Work::Export { manifest, file, .. } => {
+                let file = file.as_deref().map(|file| format!("{file} of ")).unwrap_or_default();
+                format!("{file}the export {manifest}, into {}", self.source)
+            }
+            Work::Scan { table, segment: 0, segments: 1 } => format!("a scan of {table}, into {}", self.source),
+            Work::Scan { table, segment, segments } => {
+                format!("segment {segment} of {segments} of a scan of {table}, into {}", self.source)
+            }
+            Work::Verify { table } => return verify::told(table, &self.progress),
+        };
+        let Progress { records, rows, dead_lettered, bytes, .. } = self.progress;
+        format!(
+            "Done: {what}\n  {} records ({} bytes), {} rows written, {} dead letters",
+            count_of(records),
+            count_of(bytes),
+            count_of(rows),
+            count_of(dead_lettered)
+        )
+    }
+
+    fn is_alarming(&self) -> bool {
+        self.progress.differences.is_some()
+    }
+}

@@ -1,0 +1,169 @@
+//! The page: Markdown, with a diagram that GitHub and most editors draw (<https://mermaid.js.org/syntax/flowchart.html>).
+//!
+//! A section a thing that the system has: what it has not is not spoken of.
+
+use super::system::{FunctionEntry, SourceEntry, StreamEntry, System, TableEntry};
+
+/// The scheduled function that looks after partitions.
+const UPKEEP: &str = "maintain";
+
+/// Writes the page.
+pub fn write(system: &System) -> String {
+    let files: Vec<String> = system.files.iter().map(|file| format!("`{file}`")).collect();
+    let head = format!(
+        "# {}\n\nWritten by `millstream catalogue` (`make catalogue`) from {}.\n",
+        system.name,
+        files.join(", ")
+    );
+    let sections = [diagram(system), sources(system), tables(system), private(system), functions(system)];
+    sections.into_iter().flatten().fold(head, |page, section| format!("{page}\n{section}"))
+}
+
+/// A table of Markdown under a heading; `None` without rows.
+fn section(heading: &str, columns: &[&str], rows: Vec<Vec<String>>) -> Option<String> {
+    if rows.is_empty() {
+        return None;
+    }
+    let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
+    let titles: Vec<String> = columns.iter().map(|&title| title.to_owned()).collect();
+    let rule = format!("|{}\n", "---|".repeat(columns.len()));
+    let body: String = rows.iter().map(|row| line(row)).collect();
+    Some(format!("## {heading}\n\n{}{rule}{body}", line(&titles)))
+}
+
+fn code(text: &str) -> String {
+    format!("`{text}`")
+}
+
+fn codes(texts: &[String]) -> String {
+    texts.iter().map(|text| code(text)).collect::<Vec<_>>().join(", ")
+}
+
+fn none() -> String {
+    "–".to_owned()
+}
+
+fn sources(system: &System) -> Option<String> {
+    let row = |source: &SourceEntry| {
+        let streams: Vec<String> = source.streams.iter().map(|stream| stream.name.clone()).collect();
+        let mut fed: Vec<usize> = source.streams.iter().flat_map(|stream| stream.functions.clone()).collect();
+        fed.sort_unstable();
+        fed.dedup();
+        let functions: Vec<String> = fed.iter().map(|&place| system.functions[place].name.clone()).collect();
+        let functions = if functions.is_empty() { none() } else { codes(&functions) };
+        let backup = if source.backup { "on S3" } else { "–" };
+        let cells = [code(&source.name), codes(&streams), source.format.to_owned(), functions, code(&source.schema)];
+        cells.into_iter().chain([backup.to_owned()]).collect()
+    };
+    let columns = ["source", "streams", "format", "function", "schema", "backup"];
+    section("Sources", &columns, system.sources.iter().map(row).collect())
+}
+
+fn tables(system: &System) -> Option<String> {
+    let row = |table: &TableEntry| {
+        let row = match (&table.newest, &table.key[..]) {
+            (None, key) => format!("an event, once by {}", codes(key)),
+            (Some(_), []) => "one a key of the source's".to_owned(),
+            (Some(_), key) => format!("one a key: {}", codes(key)),
+        };
+        let (partition, kept) = match &table.partition {
+            None => (none(), "for ever".to_owned()),
+            Some(found) => {
+                let partition = format!("{} of {}, {} ahead", found.every, code(&found.by), found.ahead);
+                (partition, found.keep.clone().unwrap_or_else(|| "for ever".to_owned()))
+            }
+        };
+        let newest = table.newest.clone().unwrap_or_else(none);
+        let deletes = table.deletes.map_or_else(none, str::to_owned);
+        vec![code(&table.name), table.takes.clone(), row, newest, deletes, partition, kept]
+    };
+    let columns =
+        ["table", "takes", "a row is", "the newest wins, by", "deleted rows are", "partition", "rows are kept"];
+    section("Tables", &columns, system.sources.iter().flat_map(|source| &source.tables).map(row).collect())
+}
+
+fn private(system: &System) -> Option<String> {
+    let rows = system.sources.iter().flat_map(|source| {
+        source.private.iter().map(|field| vec![code(&source.name), code(&field.path), field.becomes.to_owned()])
+    });
+    section("Private fields", &["source", "field", "is"], rows.collect())
+}
+
+fn functions(system: &System) -> Option<String> {
+    let row = |function: &FunctionEntry| {
+        let starts = match (&function.starts[..], function.on) {
+            (_, false) => "nothing: it is switched off".to_owned(),
+            ([], true) => "whoever invokes it".to_owned(),
+            (starts, true) => starts.join("; "),
+        };
+        vec![code(&function.name), function.description.clone(), starts]
+    };
+    section("Functions", &["function", "does", "started by"], system.functions.iter().map(row).collect())
+}
+
+fn diagram(system: &System) -> Option<String> {
+    let mut lines = vec!["flowchart LR".to_owned()];
+    let drawn =
+        |(number, function): &(usize, &FunctionEntry)| function.on && (function.scheduled || feeds(system, *number));
+    let functions = || system.functions.iter().enumerate().filter(drawn);
+    for (number, function) in functions() {
+        lines.push(format!("    function{number}[{}]", label(&function.name)));
+        if function.scheduled {
+            lines.push(format!("    schedule{number}([{}]) --> function{number}", label(&schedule(function))));
+        }
+    }
+    for (number, source) in system.sources.iter().enumerate() {
+        lines.extend(flow(number, source));
+    }
+    for (number, function) in functions() {
+        if function.dead_letters && feeds(system, number) {
+            lines.push(format!("    function{number} -. refused .-> letters[/{}/]", label("dead letters")));
+        }
+        if function.name == UPKEEP {
+            lines.extend((0..system.sources.len()).map(|source| format!("    function{number} -.-> schema{source}")));
+        }
+    }
+    Some(format!("```mermaid\n{}\n```\n", lines.join("\n")))
+}
+
+fn feeds(system: &System, function: usize) -> bool {
+    system.sources.iter().flat_map(|source| &source.streams).any(|stream| stream.functions.contains(&function))
+}
+
+fn schedule(function: &FunctionEntry) -> String {
+    function.starts.iter().map(|start| start.trim_matches('`')).collect::<Vec<_>>().join(", ")
+}
+
+/// From a source's streams to its tables.
+fn flow(number: usize, source: &SourceEntry) -> Vec<String> {
+    let mut lines = vec![format!("    subgraph schema{number}[{}]", label(&format!("PostgreSQL: {}", source.schema)))];
+    for (place, table) in source.tables.iter().enumerate() {
+        lines.push(format!("        table{number}_{place}[({})]", label(&table.name)));
+    }
+    lines.push("    end".to_owned());
+    for (place, stream) in source.streams.iter().enumerate() {
+        let name = format!("stream{number}_{place}");
+        lines.push(format!("    {name}>{}]", label(&stream_label(stream))));
+        for function in &stream.functions {
+            lines.push(format!("    {name} --> function{function}"));
+        }
+        if stream.functions.is_empty() {
+            lines.push(format!("    {name} --> schema{number}"));
+        }
+    }
+    let mut fed: Vec<usize> = source.streams.iter().flat_map(|stream| stream.functions.clone()).collect();
+    fed.sort_unstable();
+    fed.dedup();
+    lines.extend(fed.iter().map(|function| format!("    function{function} --> schema{number}")));
+    lines
+}
+
+fn stream_label(stream: &StreamEntry) -> String {
+    let name = if stream.name == "*" { "every stream" } else { &stream.name };
+    stream.kind.map_or(name.to_owned(), |kind| format!("{kind}: {name}"))
+}
+
+/// A text that no character of ends early.
+fn label(text: &str) -> String {
+    format!("\"{}\"", text.replace('"', "#quot;"))
+}

@@ -1,0 +1,145 @@
+//! `millstream`: the operator's commands, a module each. Here the arguments are read, and the answer becomes text or JSON, and an
+//! exit code.
+
+mod backfill;
+mod catalogue;
+mod layout;
+mod maintain;
+mod plan;
+mod status;
+mod verify;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use millstream::config::{Config, Source};
+use millstream::runtime::{App, Failure};
+use serde::Serialize;
+
+const EXIT_CODES: &str = "Exit codes:
+  0  fine
+  1  it failed; the reason is on standard error
+  2  wrong usage: an argument that cannot be read, or that names what is not there
+  3  `status` has found what a person should look at, or a comparison has found differences
+
+The environment is that of the functions: DATABASE_URL (or DATABASE_SECRET_ARN, or DATABASE_AUTH=iam), MILLSTREAM_CONFIG,
+DEAD_LETTER_QUEUE_URL, ON_FAILURE_QUEUE_URL, ARCHIVE_BUCKET, and the AWS SDK's own.";
+
+/// What an operator does with Millstream.
+#[derive(Parser)]
+#[command(name = "millstream", version, after_help = EXIT_CODES, disable_help_subcommand = true)]
+struct Arguments {
+    /// The configuration, a path or an s3:// address [default: MILLSTREAM_CONFIG]
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<String>,
+    /// Answer in JSON, for programs
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// How each source is: last commit, lag, rows, partitions; and the queues
+    Status(status::Arguments),
+    /// Dry run: the DDL and the rows that events, or the configuration alone, would cause
+    Plan(plan::Arguments),
+    /// Fill tables from the backup, an export or a scan
+    Backfill(backfill::Arguments),
+    /// Compare DynamoDB tables with their replicas
+    Verify(verify::Arguments),
+    /// Make partitions ahead, drop expired ones, forget old deletes: what the scheduled function does
+    Maintain,
+    /// The system on a page: which stream feeds which function feeds which table (Markdown)
+    Catalogue(catalogue::Arguments),
+}
+
+/// What a command is run with, beside its own arguments.
+struct Session {
+    config: Option<String>,
+}
+
+/// What a command has to say.
+trait Answer: Serialize {
+    /// The answer as text of at most 100 columns, where nothing in it is longer by itself.
+    fn for_people(&self) -> String;
+
+    /// Whether a person should look at it.
+    fn is_alarming(&self) -> bool {
+        false
+    }
+}
+
+/// Why there is no answer.
+enum Unanswered {
+    /// It failed.
+    Failed(Failure),
+    /// It was asked for what cannot be.
+    Usage(String),
+}
+
+impl<F: Into<Failure>> From<F> for Unanswered {
+    fn from(failure: F) -> Self {
+        Self::Failed(failure.into())
+    }
+}
+
+impl Session {
+    /// The app in the environment.
+    fn app(&self) -> Result<App, Unanswered> {
+        Ok(App::from_environment(self.config.as_deref())?)
+    }
+}
+
+/// The source that the configuration calls so.
+fn source_called<'c>(config: &'c Config, name: &str) -> Result<&'c Source, Unanswered> {
+    config.sources.iter().find(|source| source.name == name).ok_or_else(|| {
+        let known: Vec<&str> = config.sources.iter().map(|source| &*source.name).collect();
+        Unanswered::Usage(format!("no source of the configuration is called `{name}`; there are: {}", known.join(", ")))
+    })
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let Arguments { config, json, command } = Arguments::parse();
+    let session = Session { config };
+    let form = if json { Form::Json } else { Form::People };
+    let told = match command {
+        Command::Status(arguments) => form.tell(status::run(&arguments, &session).await),
+        Command::Plan(arguments) => form.tell(plan::run(&arguments, &session).await),
+        Command::Backfill(arguments) => form.tell(backfill::run(arguments, &session).await),
+        Command::Verify(arguments) => form.tell(verify::run(&arguments, &session).await),
+        Command::Maintain => form.tell(maintain::run(&session).await),
+        Command::Catalogue(arguments) => form.tell(catalogue::run(&arguments, &session).await),
+    };
+    told.unwrap_or_else(|unanswered| {
+        let (message, code) = match unanswered {
+            Unanswered::Failed(failure) => (failure.to_string(), 1),
+            Unanswered::Usage(message) => (message, 2),
+        };
+        writeln!(std::io::stderr(), "millstream: {message}").unwrap_or_default();
+        ExitCode::from(code)
+    })
+}
+
+/// How answers are told.
+#[derive(Clone, Copy)]
+enum Form {
+    People,
+    Json,
+}
+
+impl Form {
+    fn tell<A: Answer>(self, answer: Result<A, Unanswered>) -> Result<ExitCode, Unanswered> {
+        let answer = answer?;
+        let text = match self {
+            Self::People => answer.for_people(),
+            Self::Json => serde_json::to_string(&answer).map_err(|error| Unanswered::Usage(error.to_string()))?,
+        };
+        // A reader that went away is no reason to fail.
+        writeln!(std::io::stdout(), "{}", text.trim_end()).unwrap_or_default();
+        Ok(if answer.is_alarming() { ExitCode::from(3) } else { ExitCode::SUCCESS })
+    }
+}

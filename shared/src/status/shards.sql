@@ -1,0 +1,6 @@
+-- How fresh a source's shards are, the last commit first; times in microseconds since 1970, as of the server's clock.
+SELECT stream, shard, (extract(epoch FROM committed_at) * 1000000)::bigint AS committed_at,
+       (extract(epoch FROM arrived_at) * 1000000)::bigint AS arrived_at
+FROM millstream.freshness
+WHERE source = $1
+ORDER BY committed_at DESC, stream, shard
