@@ -8,7 +8,7 @@ TOOLS := target/tools/bin
 # Lambda's own variables would lead the programs elsewhere.
 CARGO := env -u AWS_ENDPOINT_URL cargo
 
-.PHONY: help demo test accept bench replay status plan verify maintain backfill catalogue lint build tools clean
+.PHONY: help demo test accept bench replay status plan redrive verify maintain backfill catalogue lint build tools clean
 
 help: ## This list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
@@ -35,10 +35,11 @@ replay: tools ## One event through cargo lambda: FUNCTION=kinesis-ingest EVENT=e
 
 status: ## How each source is: last commit, lag, rows, partitions; and the queues (the environment says which system)
 plan: ## Dry run of the configuration, or of events: ARGS='--event events/sportsbook/bet-life.json'
+redrive: ## Dead letters back in: ARGS='--dry-run', ARGS='--reason does_not_fit --limit 10'
 verify: ## Compares DynamoDB tables with their replicas: ARGS='--source shop'
 maintain: ## Partitions ahead, expired ones dropped: what the scheduled function does
 backfill: ## Tables from a backup, an export, a scan: ARGS='scan --source shop --table Orders'
-status plan verify maintain backfill:
+status plan redrive verify maintain backfill:
 	@$(CARGO) build --quiet --workspace
 	@./target/debug/millstream $@ $(ARGS)
 

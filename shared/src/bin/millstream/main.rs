@@ -6,6 +6,7 @@ mod catalogue;
 mod layout;
 mod maintain;
 mod plan;
+mod redrive;
 mod status;
 mod verify;
 
@@ -48,6 +49,8 @@ enum Command {
     Plan(plan::Arguments),
     /// Fill tables from the backup, an export or a scan
     Backfill(backfill::Arguments),
+    /// Dead letters, and batches that Lambda gave up, back in
+    Redrive(redrive::Arguments),
     /// Compare DynamoDB tables with their replicas
     Verify(verify::Arguments),
     /// Make partitions ahead, drop expired ones, forget old deletes: what the scheduled function does
@@ -110,6 +113,7 @@ async fn main() -> ExitCode {
         Command::Status(arguments) => form.tell(status::run(&arguments, &session).await),
         Command::Plan(arguments) => form.tell(plan::run(&arguments, &session).await),
         Command::Backfill(arguments) => form.tell(backfill::run(arguments, &session).await),
+        Command::Redrive(arguments) => form.tell(redrive::run(arguments, &session).await),
         Command::Verify(arguments) => form.tell(verify::run(&arguments, &session).await),
         Command::Maintain => form.tell(maintain::run(&session).await),
         Command::Catalogue(arguments) => form.tell(catalogue::run(&arguments, &session).await),
