@@ -12,7 +12,18 @@ use metrics_cloudwatch_embedded::{Builder, Collector};
 use tracing::level_filters::LevelFilter;
 
 use crate::backfill::Progress;
+use crate::maintain::Upkeep;
 use crate::report::{Counts, Report};
+
+/// What is counted of batches.
+const OF_BATCHES: [&str; 9] =
+    ["commits", "records", "rows", "duplicates", "superseded", "expired", "dead_letters", "retried", "ddl_statements"];
+
+/// What is counted of failed invocations: those that no further attempt mends, and those of which records are not accounted for.
+const OF_FAILURES: [&str; 2] = ["person_needed", "unaccounted"];
+
+/// What is counted of the upkeep.
+const OF_UPKEEP: [&str; 4] = ["partitions_made", "partitions_dropped", "deletes_forgotten", "upkeep_postponed"];
 
 static COLLECTOR: OnceLock<&'static Collector> = OnceLock::new();
 
@@ -37,10 +48,11 @@ pub fn start(function: &str, level: LevelFilter) {
     if let Ok(collector) = built {
         COLLECTOR.get_or_init(|| collector);
     }
-    for name in ["records", "rows", "duplicates", "superseded", "expired", "dead_letters", "retried", "ddl_statements"]
-    {
-        describe_counter!(name, Unit::Count, "");
+    for name in OF_BATCHES.iter().chain(&OF_FAILURES).chain(&OF_UPKEEP) {
+        describe_counter!(*name, Unit::Count, "");
     }
+    // Counted by every function from the beginning, so that zeros are told.
+    count(OF_FAILURES, [0, 0]);
     for name in ["iterator_age", "decode_time", "plan_time", "apply_time", "dead_letter_time"] {
         describe_histogram!(name, Unit::Milliseconds, "");
     }
@@ -70,18 +82,8 @@ pub fn report(report: &Report, request: &str) {
         apply_ms = milliseconds(times.apply),
         "batch"
     );
-    for (name, value) in [
-        ("records", report.counts.total()),
-        ("rows", report.rows),
-        ("duplicates", duplicate),
-        ("superseded", superseded),
-        ("expired", expired),
-        ("dead_letters", dead_lettered),
-        ("retried", retry),
-        ("ddl_statements", report.ddl),
-    ] {
-        counter!(name).increment(value);
-    }
+    let total = report.counts.total();
+    count(OF_BATCHES, [1, total, report.rows, duplicate, superseded, expired, dead_lettered, retry, report.ddl]);
     for (name, value) in [
         ("iterator_age", report.age),
         ("decode_time", times.decode),
@@ -102,6 +104,26 @@ pub fn progress(source: &str, progress: &Progress) {
     gauge!("backfill_left").set(total.unwrap_or(*records).saturating_sub(*records) as f64);
     gauge!("backfill_bytes").set(*bytes as f64);
     flush(source);
+}
+
+/// One INFO line about an upkeep, and its numbers as metrics.
+pub fn upkeep(upkeep: &Upkeep, request: &str) {
+    let Upkeep { made, dropped, forgotten, postponed } = upkeep;
+    tracing::info!(request, ?made, ?dropped, forgotten, ?postponed, "upkeep");
+    count(OF_UPKEEP, [made.len() as u64, dropped.len() as u64, *forgotten, postponed.len() as u64]);
+    flush(request);
+}
+
+/// Counts a failed invocation: 1 for what it is, 0 for what it is not.
+pub fn failure(request: &str, person_needed: u64, unaccounted: u64) {
+    count(OF_FAILURES, [person_needed, unaccounted]);
+    flush(request);
+}
+
+fn count<const N: usize>(names: [&'static str; N], values: [u64; N]) {
+    for (name, value) in names.into_iter().zip(values) {
+        counter!(name).increment(value);
+    }
 }
 
 /// Writes the metrics in one piece, so that no log line comes between.
