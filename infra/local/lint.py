@@ -19,10 +19,6 @@ from cfnlint.config import ManualArgs
 from cloudformation import Stack, write
 from rules import Finding
 
-# W1020: the translator has put a parameter's value in, and left the function around it. W1030: an empty parameter, which a
-# condition keeps away. W3002: nested templates lie on this disk; SAM uploads them.
-NOT_ASKED = ["W1020", "W1030", "W3002"]
-
 
 def main() -> int:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -57,8 +53,7 @@ def cfn_lint(stack: Stack, seen: set[str]) -> Iterator[Finding]:
             if text in seen:
                 continue
             seen.add(text)
-            config = ManualArgs(regions=[stack.region], ignore_checks=NOT_ASKED)
-            for match in cfnlint.api.lint_file(path, config):
+            for match in cfnlint.api.lint_file(path, ManualArgs(regions=[stack.region])):
                 place = ".".join(map(str, match.path or []))
                 yield Finding(f"{stack.name}, {path.name}, {place}", match.rule.id, match.message)
 

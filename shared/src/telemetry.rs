@@ -117,6 +117,8 @@ pub fn upkeep(upkeep: &Upkeep, request: &str) {
 /// Counts a failed invocation: 1 for what it is, 0 for what it is not.
 pub fn failure(request: &str, person_needed: u64, unaccounted: u64) {
     count(OF_FAILURES, [person_needed, unaccounted]);
+    // Where nothing was ever committed, an alarm has to see that, too.
+    count(["commits"], [0]);
     flush(request);
 }
 

@@ -32,6 +32,7 @@ pub fn assert_has(found: &Value, asked: &Value) {
 }
 
 const ACCOUNT: &str = "eu-west-1:123456789012";
+const KEY: &str = "arn:aws:kms:eu-west-1:123456789012:key/01234567-89ab-cdef-0123-456789abcdef";
 
 #[test]
 fn each_stream_is_mapped_so_that_nothing_is_lost() {
@@ -62,15 +63,21 @@ fn each_stream_is_mapped_so_that_nothing_is_lost() {
 
 #[test]
 fn queues_keep_failures_for_two_weeks_encrypted_and_for_tls_alone() {
-    let queues = &created("replica")["queues"];
-    assert_eq!(keys(queues), BTreeSet::from(["replica-dead-letters", "replica-on-failure"]));
-    for (name, queue) in queues.as_object().unwrap() {
-        let asked = json!({
-            "MessageRetentionPeriod": "1209600", "SqsManagedSseEnabled": "true", "VisibilityTimeout": "900",
-            "Tags": {"system": "replica"},
-        });
-        assert_has(queue, &asked);
-        assert_eq!(queue["Policy"]["Statement"], only_tls("sqs:*", &json!(format!("arn:aws:sqs:{ACCOUNT}:{name}"))));
+    for (system, encryption) in [
+        ("sportsbook", json!({"SqsManagedSseEnabled": "true", "KmsMasterKeyId": null})),
+        ("replica", json!({"KmsMasterKeyId": KEY})),
+    ] {
+        let queues = &created(system)["queues"];
+        let names = ["dead-letters", "on-failure"].map(|name| format!("{system}-{name}"));
+        assert_eq!(keys(queues), names.iter().map(String::as_str).collect());
+        for (name, queue) in queues.as_object().unwrap() {
+            let asked =
+                json!({"MessageRetentionPeriod": "1209600", "VisibilityTimeout": "900", "Tags": {"system": system}});
+            assert_has(queue, &asked);
+            assert_has(queue, &encryption);
+            let arn = json!(format!("arn:aws:sqs:{ACCOUNT}:{name}"));
+            assert_eq!(queue["Policy"]["Statement"], only_tls("sqs:*", &arn));
+        }
     }
 }
 
@@ -91,7 +98,10 @@ fn the_archive_is_private_and_grows_cold() {
         "tags": {"system": "sportsbook"},
     });
     assert_has(bucket, &asked);
-    assert_eq!(bucket["encryption"][0]["ApplyServerSideEncryptionByDefault"]["SSEAlgorithm"], "AES256");
+    let encryption =
+        |system: &str| created(system)["bucket"]["encryption"][0]["ApplyServerSideEncryptionByDefault"].clone();
+    assert_eq!(encryption("sportsbook"), json!({"SSEAlgorithm": "AES256"}));
+    assert_eq!(encryption("replica"), json!({"SSEAlgorithm": "aws:kms", "KMSMasterKeyID": KEY}));
     let arn = "arn:aws:s3:::sportsbook-archive-123456789012-eu-west-1";
     assert_eq!(bucket["policy"]["Statement"], only_tls("s3:*", &json!([arn, format!("{arn}/*")])));
     let [age, letters] = &bucket["lifecycle"].as_array().unwrap()[..] else { panic!("{bucket:#}") };
@@ -198,7 +208,7 @@ fn roles_may_what_they_need_and_nothing_else() {
         "kinesis:GetShardIterator",
         "kinesis:ListShards",
     ];
-    let writing = ["s3:PutObject", "sqs:SendMessage"];
+    let writing = ["s3:PutObject", "sqs:SendMessage", "kms:Decrypt", "kms:GenerateDataKey"];
     assert_eq!(own("kinesis-ingest"), kinesis.into_iter().chain(writing).collect());
     let redrive = own("redrive");
     let queue = ["sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:ChangeMessageVisibility", "sqs:GetQueueAttributes"];

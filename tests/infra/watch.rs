@@ -125,6 +125,7 @@ async fn functions_tell_every_metric_that_is_asked_for() {
     let unknown = told("kinesis-ingest", event("unknown", shard, &records), &url).await;
     assert!(unknown.contains(&("person_needed".to_owned(), json!(1))), "{unknown:?}");
     assert!(unknown.contains(&("unaccounted".to_owned(), json!(0))), "{unknown:?}");
+    assert!(unknown.contains(&("commits".to_owned(), json!(0))), "{unknown:?}");
     let upkeep = told("maintain", b"{}".to_vec(), &url).await;
     assert!(upkeep.contains(&("upkeep_postponed".to_owned(), json!(0))), "{upkeep:?}");
     let told: BTreeSet<String> = [good, unknown, upkeep].concat().into_iter().map(|(name, _)| name).collect();
