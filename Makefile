@@ -8,7 +8,7 @@ TOOLS := target/tools/bin
 # Lambda's own variables would lead the programs elsewhere.
 CARGO := env -u AWS_ENDPOINT_URL cargo
 
-.PHONY: help demo test accept bench replay status plan redrive verify maintain backfill catalogue lint build tools clean
+.PHONY: help demo test accept bench replay status plan redrive verify maintain backfill catalogue lint build deploy tools clean
 
 help: ## This list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
@@ -50,9 +50,10 @@ catalogue: ## Writes each system's page, events/SYSTEM/CATALOGUE.md, from its co
 	        $$(ls infra/parameters/$$system.toml 2>/dev/null | sed 's/^/--parameters /') > events/$$system/CATALOGUE.md || exit 1; \
 	done
 
-lint: tools ## Formatting and clippy
+lint: tools ## Formatting, clippy, and the templates of infra/ as CloudFormation gets them
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	$(TOOLS)/python infra/local/lint.py
 
 build: tools ## Every function for Lambda, x86_64 and arm64, as zip files under target/lambda
 	for architecture in x86-64 arm64; do \
@@ -60,12 +61,13 @@ build: tools ## Every function for Lambda, x86_64 and arm64, as zip files under 
 	        && ! rustup target add aarch64-unknown-linux-gnu 2>/dev/null; then \
 	        echo "arm64 is left out: this toolchain has no target aarch64-unknown-linux-gnu"; continue; \
 	    fi; \
-	    for function in $(FUNCTIONS); do \
-	        env PATH="$(CURDIR)/$(TOOLS):$$PATH" cargo lambda build --release --$$architecture --output-format zip \
-	            --lambda-dir target/lambda/$$architecture -p $$function || exit 1; \
-	    done; \
+	    env PATH="$(CURDIR)/$(TOOLS):$$PATH" cargo lambda build --release --$$architecture --output-format zip \
+	        --lambda-dir target/lambda/$$architecture $(addprefix -p ,$(FUNCTIONS)) || exit 1; \
 	done
 	@ls -l target/lambda/*/*/bootstrap.zip
+
+deploy: tools ## A system to AWS: SYSTEM=sportsbook, by infra/parameters/sportsbook.toml; STACK=database for one of its stacks
+	infra/deploy $(SYSTEM) $(STACK)
 
 tools:
 	@infra/local/install

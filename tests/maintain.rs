@@ -23,7 +23,7 @@ async fn look_after(url: &str) -> Upkeep {
     look_after_all(CONFIG, url).await
 }
 
-async fn look_after_all(config: &str, url: &str) -> Upkeep {
+pub async fn look_after_all(config: &str, url: &str) -> Upkeep {
     let database = Database::new(&DatabaseAddress::of_url(url), Aws::default()).unwrap();
     maintain(&Config::parse("test.toml", config).unwrap(), &database).await.unwrap()
 }

@@ -115,6 +115,11 @@ impl IngestError {
             Self::NotKnownYet(_) | Self::Backup(_) => false,
         }
     }
+
+    /// Whether records were lost count of.
+    pub fn is_unaccounted(&self) -> bool {
+        matches!(self, Self::Unaccounted(_))
+    }
 }
 
 impl Ingest {

@@ -35,6 +35,9 @@ const LAST_BATCH: Duration = Duration::from_secs(30);
 /// Lambda's longest time-out: <https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html>.
 const TIMEOUT_MAX: Duration = Duration::from_secs(900);
 
+/// The kind of failure in which records are not accounted for: an error of ours, which has an alarm of its own.
+const UNACCOUNTED: &str = "Millstream.Unaccounted";
+
 /// What a function has at hand.
 pub struct App {
     environment: Environment,
@@ -96,11 +99,11 @@ where
         let (app, handle) = (app.clone(), handle.clone());
         async move {
             let invocation = Invocation::of(&event.context);
-            let time_left = invocation.time_left;
+            let (request, time_left) = (invocation.request.clone(), invocation.time_left);
             let mut app = app.lock().await;
             let outcome = tokio::time::timeout(time_left, handle(&mut app, event.payload, invocation)).await;
             let outcome = outcome.unwrap_or_else(|_elapsed| Err(Failure::time_is_up(time_left)));
-            outcome.inspect_err(Failure::log)
+            outcome.inspect_err(|failure| failure.tell(&request))
         }
     });
     lambda_runtime::run(service).await
@@ -253,12 +256,19 @@ pub async fn read_config(address: &str, aws: &Aws) -> Result<Config, Failure> {
 }
 
 impl Failure {
-    fn log(&self) {
+    /// One line of the log, and one of metrics.
+    fn tell(&self, request: &str) {
         if self.needs_a_person {
-            tracing::error!(kind = self.kind, error = self.message, "a person must act");
+            tracing::error!(request, kind = self.kind, error = self.message, "a person must act");
         } else {
-            tracing::warn!(kind = self.kind, error = self.message, "the invocation fails, and Lambda tries again");
+            tracing::warn!(
+                request,
+                kind = self.kind,
+                error = self.message,
+                "the invocation fails, and Lambda tries again"
+            );
         }
+        telemetry::failure(request, u64::from(self.needs_a_person), u64::from(self.kind == UNACCOUNTED));
     }
 
     fn time_is_up(time: Duration) -> Self {
@@ -319,13 +329,16 @@ impl From<DatabaseError> for Failure {
 
 impl From<IngestError> for Failure {
     fn from(error: IngestError) -> Self {
-        Self { kind: "Millstream.Ingest", message: chain(&error), needs_a_person: error.needs_a_person() }
+        let kind = if error.is_unaccounted() { UNACCOUNTED } else { "Millstream.Ingest" };
+        Self { kind, message: chain(&error), needs_a_person: error.needs_a_person() }
     }
 }
 
 impl From<BackfillError> for Failure {
     fn from(error: BackfillError) -> Self {
-        Self { kind: "Millstream.Backfill", message: chain(&error), needs_a_person: error.needs_a_person() }
+        let unaccounted = matches!(&error, BackfillError::Ingest(error) if error.is_unaccounted());
+        let kind = if unaccounted { UNACCOUNTED } else { "Millstream.Backfill" };
+        Self { kind, message: chain(&error), needs_a_person: error.needs_a_person() }
     }
 }
 
@@ -344,5 +357,22 @@ impl From<StatusError> for Failure {
 impl From<MaintainError> for Failure {
     fn from(error: MaintainError) -> Self {
         Self { kind: "Millstream.Maintain", message: chain(&error), needs_a_person: false }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::Unaccounted;
+
+    #[test]
+    fn lost_count_is_a_kind_of_its_own_wherever_it_happens() {
+        let lost = || IngestError::from(Unaccounted(3));
+        for failure in [Failure::from(lost()), Failure::from(BackfillError::from(lost()))] {
+            assert_eq!((failure.kind, failure.needs_a_person), (UNACCOUNTED, true));
+            assert_eq!(failure.message, "3 records of the batch are not accounted for");
+        }
+        let other = Failure::from(IngestError::SeveralStreams);
+        assert_eq!((other.kind, other.needs_a_person), ("Millstream.Ingest", true));
     }
 }

@@ -12,8 +12,19 @@ use metrics_cloudwatch_embedded::{Builder, Collector};
 use tracing::level_filters::LevelFilter;
 
 use crate::backfill::Progress;
+use crate::maintain::Upkeep;
 use crate::redrive;
 use crate::report::{Counts, Report};
+
+/// What is counted of batches.
+const OF_BATCHES: [&str; 9] =
+    ["commits", "records", "rows", "duplicates", "superseded", "expired", "dead_letters", "retried", "ddl_statements"];
+
+/// What is counted of failed invocations: those that no further attempt mends, and those of which records are not accounted for.
+const OF_FAILURES: [&str; 2] = ["person_needed", "unaccounted"];
+
+/// What is counted of the upkeep.
+const OF_UPKEEP: [&str; 4] = ["partitions_made", "partitions_dropped", "deletes_forgotten", "upkeep_postponed"];
 
 static COLLECTOR: OnceLock<&'static Collector> = OnceLock::new();
 
@@ -38,10 +49,11 @@ pub fn start(function: &str, level: LevelFilter) {
     if let Ok(collector) = built {
         COLLECTOR.get_or_init(|| collector);
     }
-    for name in ["records", "rows", "duplicates", "superseded", "expired", "dead_letters", "retried", "ddl_statements"]
-    {
-        describe_counter!(name, Unit::Count, "");
+    for name in OF_BATCHES.iter().chain(&OF_FAILURES).chain(&OF_UPKEEP) {
+        describe_counter!(*name, Unit::Count, "");
     }
+    // Counted by every function from the beginning, so that zeros are told.
+    count(OF_FAILURES, [0, 0]);
     for name in ["iterator_age", "decode_time", "plan_time", "apply_time", "dead_letter_time"] {
         describe_histogram!(name, Unit::Milliseconds, "");
     }
@@ -71,18 +83,8 @@ pub fn report(report: &Report, request: &str) {
         apply_ms = milliseconds(times.apply),
         "batch"
     );
-    for (name, value) in [
-        ("records", report.counts.total()),
-        ("rows", report.rows),
-        ("duplicates", duplicate),
-        ("superseded", superseded),
-        ("expired", expired),
-        ("dead_letters", dead_lettered),
-        ("retried", retry),
-        ("ddl_statements", report.ddl),
-    ] {
-        counter!(name).increment(value);
-    }
+    let total = report.counts.total();
+    count(OF_BATCHES, [1, total, report.rows, duplicate, superseded, expired, dead_lettered, retry, report.ddl]);
     for (name, value) in [
         ("iterator_age", report.age),
         ("decode_time", times.decode),
@@ -112,6 +114,28 @@ pub fn redriven(progress: &redrive::Progress) {
     gauge!("redriven").set(*redriven as f64);
     gauge!("redriven_dead_letters").set(records.dead_lettered as f64);
     flush("redrive");
+}
+
+/// One INFO line about an upkeep, and its numbers as metrics.
+pub fn upkeep(upkeep: &Upkeep, request: &str) {
+    let Upkeep { made, dropped, forgotten, postponed } = upkeep;
+    tracing::info!(request, ?made, ?dropped, forgotten, ?postponed, "upkeep");
+    count(OF_UPKEEP, [made.len() as u64, dropped.len() as u64, *forgotten, postponed.len() as u64]);
+    flush(request);
+}
+
+/// Counts a failed invocation: 1 for what it is, 0 for what it is not.
+pub fn failure(request: &str, person_needed: u64, unaccounted: u64) {
+    count(OF_FAILURES, [person_needed, unaccounted]);
+    // Where nothing was ever committed, an alarm has to see that, too.
+    count(["commits"], [0]);
+    flush(request);
+}
+
+fn count<const N: usize>(names: [&'static str; N], values: [u64; N]) {
+    for (name, value) in names.into_iter().zip(values) {
+        counter!(name).increment(value);
+    }
 }
 
 /// Writes the metrics in one piece, so that no log line comes between.

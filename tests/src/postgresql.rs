@@ -124,6 +124,23 @@ pub async fn connect(url: &str) -> Result<Client, tokio_postgres::Error> {
     Ok(client)
 }
 
+/// Runs a script by psql, with psql's variables and an environment.
+///
+/// # Errors
+/// The system's, and what psql says where it does not end well.
+pub fn psql(url: &str, script: &Path, variables: &[&str], environment: &[(&str, &str)]) -> std::io::Result<()> {
+    let mut command = Command::new(program("psql")?);
+    variables.iter().for_each(|variable| {
+        command.args(["-v", variable]);
+    });
+    let output =
+        command.envs(environment.iter().copied()).args(["--no-psqlrc", "-q", "-f"]).arg(script).arg(url).output()?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(std::io::Error::other(String::from_utf8_lossy(&output.stderr).into_owned()))
+}
+
 fn serve(folder: &Path, port: u16, durability: Durability) -> std::io::Result<Child> {
     let log = folder.join("log");
     let mut server = start(&program("postgres")?, server_user(), &log, |command| {

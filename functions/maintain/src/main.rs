@@ -2,13 +2,13 @@
 
 use millstream::maintain::{Upkeep, maintain};
 use millstream::runtime::{App, Failure, Invocation, serve};
+use millstream::telemetry;
 use serde::de::IgnoredAny;
 
 async fn handle(app: &mut App, _event: IgnoredAny, invocation: Invocation) -> Result<Upkeep, Failure> {
     let (config, database) = app.system().await?;
     let upkeep = maintain(&config, &database).await?;
-    let Upkeep { made, dropped, forgotten, postponed } = &upkeep;
-    tracing::info!(request = invocation.request, ?made, ?dropped, forgotten, ?postponed, "upkeep");
+    telemetry::upkeep(&upkeep, &invocation.request);
     Ok(upkeep)
 }
 

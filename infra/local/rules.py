@@ -1,0 +1,211 @@
+"""What no linter knows: the rules of this project's stacks, each with the fault that it keeps away.
+
+A rule is given a stack (or a whole system) as CloudFormation would see it, and tells what is wrong with it.
+"""
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from cfnlint.schema import PROVIDER_SCHEMA_MANAGER
+from cloudformation import Stack
+
+
+class Finding(NamedTuple):
+    """A fault: where it is, which rule names it, and what to do."""
+
+    place: str
+    rule: str
+    message: str
+
+
+def of_stack(stack: Stack) -> Iterator[Finding]:
+    """What is wrong with a stack, the stacks within included."""
+    wrong = list(parameters(stack))
+    yield from wrong
+    if wrong:
+        return
+    for rule in (assertions, tags, only_tls, mappings, on_failure, retention, dashboards, watched):
+        yield from rule(stack)
+    for nested in stack.nested().values():
+        yield from of_stack(nested)
+
+
+def parameters(stack: Stack) -> Iterator[Finding]:
+    """CloudFormation refuses unknown, missing and unfit parameters, but only once it is asked."""
+    declared = stack.source.get("Parameters", {})
+    for name in stack.given.keys() - declared.keys():
+        yield Finding(stack.name, "parameter", f"{name} is no parameter of {stack.path.name}")
+    for name, each in declared.items():
+        if name not in stack.parameters:
+            yield Finding(stack.name, "parameter", f"{name} has no default, and is not given")
+        elif fault := unfit(each, stack.parameters[name]):
+            yield Finding(stack.name, "parameter", f"{name}: {fault}")
+
+
+def unfit(declared: dict, value) -> str | None:
+    """Why a value is none for a parameter."""
+    if isinstance(value, (list, dict)):
+        return None
+    if "AllowedValues" in declared and str(value) not in map(str, declared["AllowedValues"]):
+        return f"{value!r} is none of {declared['AllowedValues']}"
+    if "AllowedPattern" in declared and not re.fullmatch(declared["AllowedPattern"], str(value)):
+        return f"{value!r} does not look like {declared['AllowedPattern']}"
+    if declared["Type"] == "Number":
+        if not re.fullmatch(r"-?\d+(\.\d+)?", str(value)):
+            return f"{value!r} is no number"
+        if not declared.get("MinValue", float("-inf")) <= float(value) <= declared.get("MaxValue", float("inf")):
+            return f"{value} is out of range"
+    return None
+
+
+def assertions(stack: Stack) -> Iterator[Finding]:
+    """The template's own Rules."""
+    for name, rule in stack.source.get("Rules", {}).items():
+        if "RuleCondition" in rule and not stack.truth(rule["RuleCondition"]):
+            continue
+        for each in rule["Assertions"]:
+            if not stack.truth(each["Assert"]):
+                yield Finding(f"{stack.name}.{name}", "assertion", each["AssertDescription"])
+
+
+def tags(stack: Stack) -> Iterator[Finding]:
+    """Whose a resource is, and what a system costs, is found by its tag."""
+    for name, resource in stack.resources.items():
+        schema = PROVIDER_SCHEMA_MANAGER.get_resource_schema(stack.region, resource["Type"]).schema
+        tagged = resource["Properties"].get("Tags", [])
+        pairs = tagged if isinstance(tagged, dict) else {tag["Key"]: tag["Value"] for tag in tagged}
+        if "Tags" in schema["properties"] and pairs.get("system") != stack.parameters["System"]:
+            yield Finding(f"{stack.name}.{name}", "tags", "it has no tag `system` with the system's name")
+
+
+def only_tls(stack: Stack) -> Iterator[Finding]:
+    """Queues and buckets take plain HTTP unless their policy refuses it."""
+    refusing = set()
+    for kind, of in (("AWS::SQS::QueuePolicy", "Queues"), ("AWS::S3::BucketPolicy", "Bucket")):
+        for policy in stack.of_type(kind).values():
+            insecure = {"Bool": {"aws:SecureTransport": "false"}}
+            denials = [each for each in policy["PolicyDocument"]["Statement"] if each["Effect"] == "Deny"]
+            if any(each.get("Condition") == insecure and each["Principal"] == "*" for each in denials):
+                named = policy[of] if isinstance(policy[of], list) else [policy[of]]
+                refusing.update(each["Ref"] for each in named)
+    for name in [*stack.of_type("AWS::SQS::Queue"), *stack.of_type("AWS::S3::Bucket")]:
+        if name not in refusing:
+            yield Finding(f"{stack.name}.{name}", "only-tls", "no policy of its own refuses what does not come by TLS")
+
+
+def mappings(stack: Stack) -> Iterator[Finding]:
+    """Values that CloudFormation takes, and that lose records or turn an outage into dead letters (AWS's documentation:
+    https://docs.aws.amazon.com/lambda/latest/dg/services-kinesis-parameters.html)."""
+    asked = {
+        "StartingPosition": ("TRIM_HORIZON", "LATEST misses records while a mapping is made or changed"),
+        "FunctionResponseTypes": (["ReportBatchItemFailures"], "else the function's answer is ignored"),
+        "BisectBatchOnFunctionError": (True, "else one record fails a batch for as long as records live"),
+        "MaximumRetryAttempts": (-1, "a limit turns a database outage into dead letters"),
+        "MetricsConfig": ({"Metrics": ["EventCount"]}, "else nobody sees how many records are dropped"),
+    }
+    for name, properties in stack.of_type("AWS::Lambda::EventSourceMapping").items():
+        if stack.path.name != "stream.yaml":
+            message = "only stream.yaml maps streams: settings, permissions and the budget stand there, once"
+            yield Finding(f"{stack.name}.{name}", "mapping", message)
+        for key, (value, reason) in asked.items():
+            if properties.get(key) != value:
+                yield Finding(f"{stack.name}.{name}", "mapping", f"{key} must be {json.dumps(value)}: {reason}")
+
+
+def on_failure(stack: Stack) -> Iterator[Finding]:
+    """Lambda tells of a batch that it gave up, with the function's role; without the permission the batch is lost silently. (SAM
+    would give the permission to a role that it makes, if the destination says its `Type`.)"""
+    for name, properties in stack.of_type("AWS::Lambda::EventSourceMapping").items():
+        destination = properties.get("DestinationConfig", {}).get("OnFailure", {}).get("Destination")
+        role = f"{properties['FunctionName']}-{stack.region}"
+        sends = (
+            statement
+            for policy in stack.of_type("AWS::IAM::Policy").values()
+            if role in policy["Roles"]
+            for statement in policy["PolicyDocument"]["Statement"]
+            if "sqs:SendMessage" in statement["Action"]
+        )
+        if destination is None:
+            yield Finding(f"{stack.name}.{name}", "on-failure", "there is no destination for what Lambda gives up")
+        elif not any(statement["Resource"] == destination for statement in sends):
+            yield Finding(f"{stack.name}.{name}", "on-failure", f"the role {role} may not send to {destination}")
+
+
+def retention(stack: Stack) -> Iterator[Finding]:
+    """Redrive reads from the stream what Lambda gave up: it must still be there."""
+    for name, properties in stack.of_type("AWS::Lambda::EventSourceMapping").items():
+        hours, age = int(stack.parameters.get("RetentionHours", 24)), int(properties.get("MaximumRecordAgeInSeconds", -1))
+        if ":dynamodb:" in properties["EventSourceArn"] and hours != 24:
+            yield Finding(f"{stack.name}.{name}", "retention", "DynamoDB keeps a stream's records for 24 hours")
+        if not 0 < age < hours * 3600:
+            message = f"MaximumRecordAgeInSeconds is {age}; it must be less than the retention, {hours * 3600}"
+            yield Finding(f"{stack.name}.{name}", "retention", message)
+
+
+def dashboards(stack: Stack) -> Iterator[Finding]:
+    """CloudWatch takes a dashboard as one text, which must be JSON."""
+    for name, properties in stack.of_type("AWS::CloudWatch::Dashboard").items():
+        try:
+            json.loads(properties["DashboardBody"])
+        except ValueError as error:
+            yield Finding(f"{stack.name}.{name}", "dashboard", f"its body is no JSON: {error}")
+
+
+def watched(stack: Stack) -> Iterator[Finding]:
+    """Every function has its alarms, and they know its time-out."""
+    alarms = {
+        nested["Parameters"]["FunctionName"]["Ref"]: nested["Parameters"]
+        for nested in stack.of_type("AWS::CloudFormation::Stack").values()
+        if nested["TemplateURL"] == "alarms/function.yaml"
+    }
+    for name, function in stack.of_type("AWS::Lambda::Function").items():
+        if name not in alarms:
+            yield Finding(f"{stack.name}.{name}", "watched", "no stack of alarms/function.yaml watches it")
+        elif str(alarms[name].get("TimeoutSeconds", function["Timeout"])) != str(function["Timeout"]):
+            message = f"its alarms think that its time-out is another than {function['Timeout']}"
+            yield Finding(f"{stack.name}.{name}", "watched", message)
+
+
+def of_system(stacks: list[Stack]) -> Iterator[Finding]:
+    """The connection budget: every stream has the concurrency that it takes, and all functions together fit the database.
+
+    Where shards × ParallelizationFactor exceed the reserved concurrency, invocations are throttled and records age; where the
+    reservations exceed the connections, PostgreSQL refuses people and functions alike.
+    """
+    needed: dict[str, int] = defaultdict(int)
+    for each in everything(stacks):
+        for mapping in each.of_type("AWS::Lambda::EventSourceMapping").values():
+            shards, factor = int(each.parameters.get("Shards", 1)), int(mapping.get("ParallelizationFactor", 1))
+            needed[str(mapping["FunctionName"])] += shards * factor
+        for machine in each.of_type("AWS::StepFunctions::StateMachine").values():
+            needed[f"{each.parameters['System']}-backfill"] = concurrency(machine)
+    for each in everything(stacks):
+        functions = each.of_type("AWS::Lambda::Function").values()
+        reserved = {function["FunctionName"]: function.get("ReservedConcurrentExecutions") for function in functions}
+        for function in (name for name, share in reserved.items() if share is None):
+            yield Finding(each.name, "budget", f"{function} has no reserved concurrency: nothing bounds its connections")
+        for function, wanted in needed.items():
+            if int(reserved.get(function) or 0) < wanted and function in reserved:
+                message = f"{function} needs {wanted} connections, and {reserved[function]} are reserved for it"
+                yield Finding(each.name, "budget", message)
+        total, most = sum(int(share or 0) for share in reserved.values()), int(each.parameters.get("MaxConnections", 0))
+        if total > most:
+            yield Finding(each.name, "budget", f"the functions may take {total} connections, of MaxConnections={most}")
+
+
+def everything(stacks: list[Stack]) -> Iterator[Stack]:
+    """The stacks, and those within."""
+    for stack in stacks:
+        yield stack
+        yield from everything(list(stack.nested().values()))
+
+
+def concurrency(machine: dict) -> int:
+    """How many functions the maps of a state machine run at once."""
+    definition = machine["DefinitionString"]
+    definition = definition if isinstance(definition, str) else "\n".join(definition["Fn::Join"][1])
+    states = json.loads(definition)["States"].values()
+    return sum(state["MaxConcurrency"] for state in states if state["Type"] == "Map")

@@ -1,0 +1,254 @@
+//! The systems' stacks, created in moto from the translated templates by `tests/stack/create.py`, and read back.
+
+use std::collections::BTreeSet;
+use std::process::Command;
+use std::sync::OnceLock;
+
+use millstream_tests::process::{tool, workspace};
+use serde_json::{Value, json};
+
+/// What is there after a system was created, by kind and name.
+pub fn created(system: &str) -> &'static Value {
+    static SPORTSBOOK: OnceLock<Value> = OnceLock::new();
+    static REPLICA: OnceLock<Value> = OnceLock::new();
+    let cell = if system == "replica" { &REPLICA } else { &SPORTSBOOK };
+    cell.get_or_init(|| {
+        let output = Command::new(tool("python")).arg(workspace().join("tests/stack/create.py")).arg(system).output();
+        let output = output.unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    })
+}
+
+fn keys(object: &Value) -> BTreeSet<&str> {
+    object.as_object().unwrap().keys().map(String::as_str).collect()
+}
+
+/// The members of `found` that `asked` has, and what `asked` says of them.
+pub fn assert_has(found: &Value, asked: &Value) {
+    for (key, value) in asked.as_object().unwrap() {
+        assert_eq!(&found[key], value, "{key} of {found:#}");
+    }
+}
+
+const ACCOUNT: &str = "eu-west-1:123456789012";
+const KEY: &str = "arn:aws:kms:eu-west-1:123456789012:key/01234567-89ab-cdef-0123-456789abcdef";
+
+#[test]
+fn each_stream_is_mapped_so_that_nothing_is_lost() {
+    let always = json!({
+        "StartingPosition": "TRIM_HORIZON", "BisectBatchOnFunctionError": true, "MaximumRetryAttempts": -1,
+        "FunctionResponseTypes": ["ReportBatchItemFailures"], "MetricsConfig": {"Metrics": ["EventCount"]},
+        "MaximumBatchingWindowInSeconds": 1, "State": "Enabled",
+    });
+    for (system, stream, function, batch, factor, age) in [
+        ("sportsbook", "sportsbook", "kinesis-ingest", 2000, 2, 432_000),
+        ("replica", "bank", "kinesis-ingest", 2000, 1, 64_800),
+        ("replica", "Customers", "dynamodb-sync", 1000, 1, 64_800),
+        ("replica", "Orders", "dynamodb-sync", 1000, 2, 64_800),
+        ("replica", "Stock", "dynamodb-sync", 1000, 1, 64_800),
+    ] {
+        let mapping = &created(system)["mappings"][stream];
+        assert_has(mapping, &always);
+        let own = json!({
+            "BatchSize": batch, "ParallelizationFactor": factor, "MaximumRecordAgeInSeconds": age,
+            "FunctionArn": format!("arn:aws:lambda:{ACCOUNT}:function:{system}-{function}"),
+            "DestinationConfig": {"OnFailure": {"Destination": format!("arn:aws:sqs:{ACCOUNT}:{system}-on-failure")}},
+        });
+        assert_has(mapping, &own);
+    }
+    assert_eq!(keys(&created("sportsbook")["mappings"]).len(), 1);
+    assert_eq!(keys(&created("replica")["mappings"]).len(), 4);
+}
+
+#[test]
+fn queues_keep_failures_for_two_weeks_encrypted_and_for_tls_alone() {
+    for (system, encryption) in [
+        ("sportsbook", json!({"SqsManagedSseEnabled": "true", "KmsMasterKeyId": null})),
+        ("replica", json!({"KmsMasterKeyId": KEY})),
+    ] {
+        let queues = &created(system)["queues"];
+        let names = ["dead-letters", "on-failure"].map(|name| format!("{system}-{name}"));
+        assert_eq!(keys(queues), names.iter().map(String::as_str).collect());
+        for (name, queue) in queues.as_object().unwrap() {
+            let asked =
+                json!({"MessageRetentionPeriod": "1209600", "VisibilityTimeout": "900", "Tags": {"system": system}});
+            assert_has(queue, &asked);
+            assert_has(queue, &encryption);
+            let arn = json!(format!("arn:aws:sqs:{ACCOUNT}:{name}"));
+            assert_eq!(queue["Policy"]["Statement"], only_tls("sqs:*", &arn));
+        }
+    }
+}
+
+fn only_tls(action: &str, resource: &Value) -> Value {
+    json!([{
+        "Sid": "OnlyTls", "Effect": "Deny", "Principal": "*", "Action": action, "Resource": resource,
+        "Condition": {"Bool": {"aws:SecureTransport": "false"}},
+    }])
+}
+
+#[test]
+fn the_archive_is_private_and_grows_cold() {
+    let bucket = &created("sportsbook")["bucket"];
+    let asked = json!({
+        "versioning": "Enabled",
+        "public": {"BlockPublicAcls": true, "IgnorePublicAcls": true, "BlockPublicPolicy": true, "RestrictPublicBuckets": true},
+        "ownership": [{"ObjectOwnership": "BucketOwnerEnforced"}],
+        "tags": {"system": "sportsbook"},
+    });
+    assert_has(bucket, &asked);
+    let encryption =
+        |system: &str| created(system)["bucket"]["encryption"][0]["ApplyServerSideEncryptionByDefault"].clone();
+    assert_eq!(encryption("sportsbook"), json!({"SSEAlgorithm": "AES256"}));
+    assert_eq!(encryption("replica"), json!({"SSEAlgorithm": "aws:kms", "KMSMasterKeyID": KEY}));
+    let arn = "arn:aws:s3:::sportsbook-archive-123456789012-eu-west-1";
+    assert_eq!(bucket["policy"]["Statement"], only_tls("s3:*", &json!([arn, format!("{arn}/*")])));
+    let [age, letters] = &bucket["lifecycle"].as_array().unwrap()[..] else { panic!("{bucket:#}") };
+    let transitions = json!([{"StorageClass": "STANDARD_IA", "Days": 30}, {"StorageClass": "GLACIER_IR", "Days": 90}]);
+    let aging = json!({
+        "Status": "Enabled", "Filter": {"Prefix": ""}, "Transitions": transitions,
+        "NoncurrentVersionExpiration": {"NoncurrentDays": 30}, "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 7},
+    });
+    assert_has(age, &aging);
+    assert!(age.get("Expiration").is_none(), "a backup is never dropped");
+    let dropped = json!({"Status": "Enabled", "Filter": {"Prefix": "dead-letters/"}, "Expiration": {"Days": 30}});
+    assert_has(letters, &dropped);
+}
+
+#[test]
+fn every_function_is_there_with_its_environment_and_its_share_of_the_connections() {
+    let functions = &created("replica")["functions"];
+    for folder in std::fs::read_dir(workspace().join("functions")).unwrap() {
+        let name = folder.unwrap().file_name().into_string().unwrap();
+        assert!(functions.get(format!("replica-{name}")).is_some(), "{name} is not in the template");
+    }
+    let shares = [("kinesis-ingest", 2), ("dynamodb-sync", 8), ("backfill", 8), ("maintain", 1), ("redrive", 1)];
+    for (name, share) in shares {
+        let function = &functions[format!("replica-{name}")];
+        let asked = json!({
+            "Runtime": "provided.al2023", "Architectures": ["arm64"], "Concurrency": share,
+            "Role": format!("arn:aws:iam::123456789012:role/replica-{name}-eu-west-1"),
+        });
+        assert_has(function, &asked);
+        assert_eq!(function["Tags"]["system"], "replica");
+        assert_eq!(function["VpcConfig"]["SubnetIds"].as_array().unwrap().len(), 1);
+        let layer = function["Layers"][0]["Arn"].as_str().unwrap();
+        assert!(layer.ends_with(":layer:replica-configuration:1"), "{layer}");
+        let environment = json!({
+            "MILLSTREAM_CONFIG": "/opt/millstream.toml", "DATABASE_AUTH": "iam", "DATABASE_SECRET_ARN": "",
+            "DATABASE_USER": "millstream_writer", "DATABASE_NAME": "reporting", "DATABASE_CA_FILE": "/opt/rds.pem",
+            "DEAD_LETTER_QUEUE_URL": "https://sqs.eu-west-1.amazonaws.com/123456789012/replica-dead-letters",
+            "ARCHIVE_BUCKET": "replica-archive-123456789012-eu-west-1",
+        });
+        assert_has(&function["Environment"]["Variables"], &environment);
+    }
+    let redrive = &functions["replica-redrive"]["Environment"]["Variables"]["ON_FAILURE_QUEUE_URL"];
+    assert_eq!(redrive, "https://sqs.eu-west-1.amazonaws.com/123456789012/replica-on-failure");
+    let log = &created("replica")["log_groups"]["/millstream/replica"];
+    assert_has(log, &json!({"retentionInDays": 30}));
+    let secret = &created("sportsbook")["functions"]["sportsbook-kinesis-ingest"]["Environment"]["Variables"];
+    assert_eq!(secret["DATABASE_AUTH"], "");
+    assert!(secret["DATABASE_SECRET_ARN"].as_str().unwrap().contains(":secret:sportsbook/database"), "{secret:#}");
+}
+
+/// The variables that the functions read are those that the template sets: a name in one place only would be silently without effect.
+#[test]
+fn the_environment_is_the_one_that_functions_read() {
+    let source = std::fs::read_to_string(workspace().join("shared/src/config/environment.rs")).unwrap();
+    let variables = &created("replica")["functions"]["replica-kinesis-ingest"]["Environment"]["Variables"];
+    for name in keys(variables) {
+        assert!(source.contains(&format!("\"{name}\"")), "{name} is read by nobody");
+    }
+}
+
+#[test]
+fn upkeep_is_scheduled() {
+    let schedules = created("sportsbook")["schedules"].as_array().unwrap();
+    let [schedule] = &schedules[..] else { panic!("{schedules:#?}") };
+    assert_has(schedule, &json!({"ScheduleExpression": "rate(3 hours)", "State": "ENABLED"}));
+    let target = json!({
+        "Arn": format!("arn:aws:lambda:{ACCOUNT}:function:sportsbook-maintain"),
+        "RoleArn": "arn:aws:iam::123456789012:role/sportsbook-schedule-eu-west-1",
+        "RetryPolicy": {"MaximumRetryAttempts": 2, "MaximumEventAgeInSeconds": 3600},
+    });
+    assert_has(&schedule["Target"], &target);
+    // A name that is the logical id would collide with the next system's.
+    assert!(schedule["Name"].as_str().unwrap().starts_with("sportsbook-default-"), "{schedule:#}");
+}
+
+/// What is granted without a resource, because AWS knows none for it.
+const EVERYWHERE: [&str; 3] = ["ec2:", "logs:", "dynamodb:ListStreams"];
+
+#[test]
+fn roles_may_what_they_need_and_nothing_else() {
+    let roles = &created("replica")["roles"];
+    for (role, statements) in roles.as_object().unwrap() {
+        for statement in statements.as_array().unwrap() {
+            let anywhere = statement["Resource"] == "*";
+            for action in actions(statement) {
+                assert!(!action.contains('*'), "{role}: {statement}");
+                assert!(!anywhere || EVERYWHERE.iter().any(|known| action.starts_with(known)), "{role}: {statement}");
+            }
+        }
+    }
+    let granted = |role: &str| -> BTreeSet<&str> {
+        roles[format!("replica-{role}-eu-west-1")].as_array().unwrap().iter().flat_map(actions).collect()
+    };
+    let network = granted("maintain");
+    let own = |role: &str| -> BTreeSet<&str> { granted(role).difference(&network).copied().collect() };
+    assert!(
+        network.contains("rds-db:connect") && !network.iter().any(|action| action.starts_with("s3:")),
+        "{network:?}"
+    );
+    let kinesis = [
+        "kinesis:DescribeStream",
+        "kinesis:DescribeStreamSummary",
+        "kinesis:GetRecords",
+        "kinesis:GetShardIterator",
+        "kinesis:ListShards",
+    ];
+    let writing = ["s3:PutObject", "sqs:SendMessage", "kms:Decrypt", "kms:GenerateDataKey"];
+    assert_eq!(own("kinesis-ingest"), kinesis.into_iter().chain(writing).collect());
+    let redrive = own("redrive");
+    let queue = ["sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:ChangeMessageVisibility", "sqs:GetQueueAttributes"];
+    let dynamodb = ["dynamodb:DescribeStream", "dynamodb:GetRecords", "dynamodb:GetShardIterator"];
+    for action in kinesis.into_iter().chain(writing).chain(queue).chain(dynamodb).chain(["s3:GetObject"]) {
+        assert!(redrive.contains(action), "redrive may not {action}");
+    }
+    // Each stream by itself, and the database by the one user.
+    let resources: Vec<&Value> =
+        roles["replica-redrive-eu-west-1"].as_array().unwrap().iter().map(|s| &s["Resource"]).collect();
+    let streams = ["stream/bank", "table/Customers/stream/", "table/Orders/stream/", "table/Stock/stream/"];
+    for stream in streams {
+        assert!(
+            resources.iter().any(|resource| resource.to_string().contains(stream)),
+            "redrive does not read {stream}"
+        );
+    }
+}
+
+fn actions(statement: &Value) -> Vec<&str> {
+    let action = &statement["Action"];
+    let several = action.as_array().map(Vec::as_slice).unwrap_or(std::slice::from_ref(action));
+    several.iter().filter_map(Value::as_str).collect()
+}
+
+#[test]
+fn the_full_load_is_a_state_machine_of_the_function() {
+    let machines = created("replica")["state_machines"].as_array().unwrap();
+    let [machine] = &machines[..] else { panic!("{machines:#?}") };
+    assert_has(machine, &json!({"name": "replica-load", "type": "STANDARD"}));
+    let piece = &machine["definition"]["States"]["Load"]["ItemProcessor"]["States"]["Piece"];
+    assert_eq!(piece["Parameters"]["FunctionName"], "replica-backfill");
+    let failed = &created("replica")["alarms"]["replica-load-failed"]["Dimensions"];
+    assert_eq!(failed, &json!([{"Name": "StateMachineArn", "Value": machine["stateMachineArn"]}]));
+}
+
+#[test]
+fn endpoints_are_made_where_they_are_asked_for() {
+    let services = ["dynamodb", "kinesis-streams", "s3", "secretsmanager", "sqs"];
+    let names = services.map(|service| format!("com.amazonaws.eu-west-1.{service}"));
+    assert_eq!(created("sportsbook")["endpoints"], json!(names));
+    assert_eq!(created("replica")["endpoints"], json!([]));
+}

@@ -1,0 +1,161 @@
+//! `infra/roles.sql` on a server of its own, run as RDS's master user is: no superuser.
+
+use std::path::PathBuf;
+
+use millstream_tests::postgresql::{Durability, PostgreSql, connect, psql};
+use millstream_tests::process::workspace;
+use tokio_postgres::Client;
+
+use crate::maintain::look_after_all;
+use crate::support::{batch, ingest, rows};
+
+const EVENTS: &str = "[source.log]\nstream = \"s\"\nformat = \"json\"\n[table.entry]\nsource = \"log\"\nid = \"id\"\n\
+    partition = { by = \"at\", every = \"day\", ahead = 2, keep = \"10 days\" }\n";
+
+const REPORTS: &str = "[source.log]\nstream = \"s\"\nformat = \"json\"\n";
+
+const REPLICA: &str = "[source.shop]\nstream = \"*\"\nformat = \"dynamodb\"\n";
+
+fn script() -> PathBuf {
+    workspace().join("infra/roles.sql")
+}
+
+/// A database that belongs to a master as RDS has them, and a name for each who connects to it.
+struct Server {
+    cluster: PostgreSql,
+}
+
+impl Server {
+    async fn start(name: &str) -> Self {
+        let cluster = PostgreSql::start(name, Durability::Test).unwrap();
+        let superuser = connect(&cluster.url("postgres")).await.unwrap();
+        let master = "CREATE ROLE master LOGIN CREATEROLE CREATEDB; CREATE ROLE rds_iam; GRANT rds_iam TO master WITH ADMIN OPTION";
+        superuser.batch_execute(master).await.unwrap();
+        superuser.batch_execute("CREATE DATABASE app OWNER master").await.unwrap();
+        Self { cluster }
+    }
+
+    fn url(&self, user: &str) -> String {
+        format!("postgresql://{user}@127.0.0.1:{}/app", self.cluster.port())
+    }
+
+    async fn client(&self, user: &str) -> Client {
+        connect(&self.url(user)).await.unwrap()
+    }
+
+    fn run(&self, variables: &[&str], password: &str) {
+        psql(&self.url("master"), &script(), variables, &[("WRITER_PASSWORD", password)]).unwrap();
+    }
+
+    /// A person who has one of the roles.
+    async fn person(&self, name: &str, role: &str) -> Client {
+        let master = self.client("master").await;
+        master.batch_execute(&format!("CREATE ROLE {name} LOGIN; GRANT {role} TO {name}")).await.unwrap();
+        self.client(name).await
+    }
+}
+
+async fn refused(client: &Client, statement: &str) -> String {
+    let error = client.batch_execute(statement).await.expect_err(statement);
+    error.code().map(|code| code.code().to_owned()).unwrap_or_default()
+}
+
+/// All that the roles are and may.
+async fn state(client: &Client) -> Vec<String> {
+    let roles = "SELECT rolname, rolcanlogin, rolconnlimit, rolsuper, rolcreaterole, \
+         ARRAY(SELECT r.rolname FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.roleid WHERE m.member = pg_roles.oid ORDER BY 1) AS of, \
+         (SELECT datacl::text FROM pg_database WHERE datname = 'app') AS database, \
+         ARRAY(SELECT defaclobjtype::text || defaclacl::text FROM pg_default_acl WHERE defaclrole = pg_roles.oid ORDER BY 1) AS defaults \
+         FROM pg_roles WHERE rolname LIKE 'millstream%' ORDER BY 1";
+    rows(client, roles).await
+}
+
+#[tokio::test]
+async fn the_writer_evolves_the_reader_reads_and_a_second_run_changes_nothing() {
+    let server = Server::start("roles").await;
+    server.run(&["connections=40"], "hunter2");
+    let first = state(&server.client("master").await).await;
+    assert!(
+        first[2].starts_with(r#"{"rolname":"millstream_writer","rolcanlogin":true,"rolconnlimit":40,"rolsuper":false"#),
+        "{first:?}"
+    );
+    server.run(&["connections=40"], "hunter2");
+    assert_eq!(state(&server.client("master").await).await, first);
+
+    // The writer makes schemas, tables, partitions and columns, forgets and keeps partitions.
+    let writer = server.url("millstream_writer");
+    let mut events = ingest(EVENTS, &writer);
+    let entry = |id: u32, more: &str| format!(r#"{{"id":"{id}","at":"{}"{more}}}"#, millstream::ingest::now());
+    let report = batch(&mut events, 1, &[entry(1, "")]).await.unwrap();
+    assert_eq!(report.counts.applied, 1, "{report}");
+    let report = batch(&mut events, 2, &[entry(2, r#","new":"column""#)]).await.unwrap();
+    assert_eq!((report.counts.applied, report.ddl > 0), (1, true), "{report}");
+    assert_eq!(look_after_all(EVENTS, &writer).await.made.len(), 2);
+    let delete = r#"{"Records":[{"eventID":"e","eventName":"REMOVE","eventSourceARN":"arn:aws:dynamodb:us-east-1:1:table/T/stream/x",
+        "dynamodb":{"Keys":{"id":{"S":"a"}},"SequenceNumber":"100000000000000000001"}}]}"#;
+    let delete = serde_json::from_str(delete).unwrap();
+    ingest(REPLICA, &writer).batch(&delete, std::time::Duration::from_secs(60)).await.unwrap();
+
+    // A reader reads all of it, what was made after the script included, and writes nothing.
+    let reader = server.person("alice", "millstream_reader").await;
+    assert_eq!(
+        rows(&reader, "SELECT id, new FROM log.entry ORDER BY id").await,
+        [r#"{"id":"1","new":null}"#, r#"{"id":"2","new":"column"}"#]
+    );
+    assert_eq!(rows(&reader, "SELECT count(*) FROM millstream.tombstone").await, [r#"{"count":1}"#]);
+    for statement in [
+        "INSERT INTO log.entry (id, at) VALUES ('3', now())",
+        "UPDATE log.entry SET new = 'x'",
+        "DELETE FROM log.entry",
+        "TRUNCATE log.entry",
+        "ALTER TABLE log.entry ADD COLUMN mine text",
+        "CREATE TABLE log.mine ()",
+        "CREATE SCHEMA mine",
+        "DELETE FROM millstream.tombstone",
+    ] {
+        assert_eq!(refused(&reader, statement).await, "42501", "{statement}");
+    }
+
+    // An owner changes what the writer made; the writer evolves what an owner made as the writer, and fills what it made as itself.
+    let owner = server.person("olga", "millstream_owner").await;
+    let prepared = "ALTER TABLE log.entry ALTER COLUMN new TYPE varchar(20); \
+         SET ROLE millstream_writer; CREATE SCHEMA prepared; CREATE TABLE prepared.other (_id text PRIMARY KEY); \
+         RESET ROLE; CREATE FUNCTION log.entries() RETURNS bigint LANGUAGE sql AS 'SELECT count(*) FROM log.entry'";
+    owner.batch_execute(prepared).await.unwrap();
+    assert_eq!(rows(&reader, "SELECT log.entries()").await, [r#"{"entries":2}"#]);
+    let other = "[source.prepared]\nstream = \"s\"\nformat = \"json\"\n[table.other]\nsource = \"prepared\"\n";
+    let report = batch(&mut ingest(other, &writer), 5, &[r#"{"more":1}"#]).await.unwrap();
+    assert_eq!((report.counts.applied, report.ddl > 0), (1, true), "{report}");
+    assert_eq!(rows(&reader, "SELECT more FROM prepared.other").await, [r#"{"more":1}"#]);
+}
+
+#[tokio::test]
+async fn what_is_there_already_is_read_too_and_iam_is_asked_for() {
+    let server = Server::start("roles-late").await;
+    server.run(&[], "");
+    let master = server.client("master").await;
+    assert_eq!(
+        rows(&master, "SELECT pg_has_role('millstream_writer', 'rds_iam', 'MEMBER') AS iam").await,
+        [r#"{"iam":false}"#]
+    );
+    // A table that was made before its readers could read it.
+    batch(&mut ingest(REPORTS, &server.url("millstream_writer")), 1, &[r#"{"id":"1"}"#]).await.unwrap();
+    let reader = server.person("alice", "millstream_reader").await;
+    master
+        .batch_execute("REVOKE ALL ON SCHEMA log FROM millstream_reader; REVOKE ALL ON log.log FROM millstream_reader")
+        .await
+        .unwrap();
+    assert_eq!(refused(&reader, "SELECT FROM log.log").await, "42501");
+    server.run(&["iam=yes", "prefix=other"], "");
+    server.run(&["iam=yes"], "");
+    assert_eq!(rows(&reader, "SELECT id FROM log.log").await, [r#"{"id":"1"}"#]);
+    assert_eq!(
+        rows(&master, "SELECT pg_has_role('millstream_writer', 'rds_iam', 'MEMBER') AS iam").await,
+        [r#"{"iam":true}"#]
+    );
+    let names = "SELECT string_agg(rolname, ' ' ORDER BY rolname) AS all FROM pg_roles WHERE rolname LIKE 'other%'";
+    assert_eq!(rows(&master, names).await, [r#"{"all":"other_owner other_reader other_writer"}"#]);
+    // Two systems of a cluster do not write each other's tables.
+    let other = server.client("other_writer").await;
+    assert_eq!(refused(&other, "DROP SCHEMA log CASCADE").await, "42501");
+}
