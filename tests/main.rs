@@ -4,6 +4,7 @@
 
 mod credentials;
 mod end_to_end;
+mod event_source;
 mod faults;
 mod golden;
 mod killed;
