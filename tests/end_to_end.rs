@@ -46,7 +46,7 @@ async fn a_dead_letter_holds_all_that_a_second_try_needs() {
     let good = r#"{"type":"track","event":"Bet Placed","messageId":"1","context":{"ip":"192.0.2.1"},"properties":{"bet_id":"b","stake":-5}}"#;
     let records = [("k1".to_owned(), good.as_bytes().to_vec()), ("k2".to_owned(), b"\xff no json 192.0.2.2".to_vec())];
     put(&system.aws, "sportsbook", &records).await.unwrap();
-    system.consume_only(&Progress::default()).await.unwrap();
+    system.consume_only().await.unwrap();
     let bodies = system.aws.drain(&system.queue).await.unwrap();
     let letters: Vec<DeadLetter> = bodies.iter().map(|body| serde_json::from_str(body).unwrap()).collect();
     assert_eq!(letters.len(), 2);

@@ -5,6 +5,7 @@
 mod commands;
 mod credentials;
 mod end_to_end;
+mod event_source;
 mod faults;
 mod functions;
 mod golden;

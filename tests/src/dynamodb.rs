@@ -1,20 +1,19 @@
-//! DynamoDB tables on the local AWS, changed and read through the JSON of its API, and their streams as an event source.
+//! DynamoDB tables on the local AWS, changed, exported and read through the JSON of its API.
 //!
 //! By hand, because the API's JSON is what Lambda hands over: the SDK would take it apart and leave it to be put together again.
 
 use std::io::Write;
-use std::time::Duration;
 
 use aws_sdk_s3::primitives::ByteStream;
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use millstream::record::SequenceNumber;
+use millstream::timestamp::Timestamp;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
 
-use crate::event_source::{Element, Invoked, Mapping, Progress, deliver};
-use crate::function::Function;
+use crate::event_source::StreamRecord;
 use crate::local_aws::{ACCOUNT, LocalAws, REGION};
 use crate::system::Outcome;
 
@@ -115,50 +114,25 @@ async fn store(aws: &LocalAws, bucket: &str, key: &str, body: Vec<u8>) -> Outcom
     Ok(())
 }
 
-/// Polls a table's stream until it is told to finish and has nothing left, as [`crate::event_source::poll`] does a shard's.
-///
-/// # Errors
-/// The API's.
-pub async fn poll(
-    aws: &LocalAws,
-    stream: &str,
-    batch_size: usize,
-    function: &mut Function,
-    progress: &Progress,
-    seen: &mpsc::UnboundedSender<Invoked>,
-) -> Outcome<()> {
-    let described = call(aws, "DynamoDBStreams_20120810.DescribeStream", &json!({"StreamArn": stream})).await?;
-    let shard = described["StreamDescription"]["Shards"][0]["ShardId"].as_str().unwrap_or_default().to_owned();
-    let from = json!({"StreamArn": stream, "ShardId": shard, "ShardIteratorType": "TRIM_HORIZON"});
-    let mut place = call(aws, "DynamoDBStreams_20120810.GetShardIterator", &from).await?["ShardIterator"].take();
-    let mapping = Mapping { stream: stream.to_owned(), batch_size, bisect: true };
-    while !place.is_null() {
-        let finishing = progress.is_finishing();
-        let mut page = call(aws, "DynamoDBStreams_20120810.GetRecords", &json!({"ShardIterator": place})).await?;
-        place = page["NextShardIterator"].take();
-        let records: Vec<Element> =
-            page["Records"].as_array_mut().into_iter().flatten().map(|r| element(r, stream)).collect();
-        progress.add(records.len());
-        if records.is_empty() {
-            if finishing {
-                return Ok(());
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        deliver(&mapping, &shard, &records, function, seen).await;
-    }
-    Ok(())
-}
-
-/// A record of GetRecords as Lambda hands it over.
-fn element(record: &mut Value, stream: &str) -> Element {
+/// A DynamoDB record as Lambda hands it over: with the stream's ARN, in whole seconds, and of today's version, where moto
+/// writes another.
+pub fn stream_record(stream: &str, record: &mut Value) -> StreamRecord {
     record["eventSourceARN"] = stream.into();
-    let sequence = record["dynamodb"]["SequenceNumber"].as_str().unwrap_or_default().to_owned();
-    Element { sequence, json: record.to_string() }
+    record["eventVersion"] = "1.1".into();
+    let change = &mut record["dynamodb"];
+    let created = change["ApproximateCreationDateTime"].to_string();
+    let seconds: i64 = created.split('.').next().and_then(|whole| whole.parse().ok()).unwrap_or_default();
+    change["ApproximateCreationDateTime"] = seconds.into();
+    StreamRecord {
+        sequence: SequenceNumber(change["SequenceNumber"].as_str().unwrap_or_default().into()),
+        key: change["Keys"].to_string(),
+        arrival: Timestamp(seconds * 1_000_000),
+        json: record.to_string(),
+    }
 }
 
 /// One request of the JSON API; the local AWS looks at no signature.
-async fn call(aws: &LocalAws, target: &str, body: &Value) -> Outcome<Value> {
+pub(crate) async fn call(aws: &LocalAws, target: &str, body: &Value) -> Outcome<Value> {
     let address = aws.endpoint().trim_start_matches("http://").to_owned();
     let body = body.to_string();
     let request = format!(

@@ -20,6 +20,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
+use crate::local_aws::{ACCOUNT, REGION};
 use crate::process::{start, target, workspace};
 
 /// What a function is started with.
@@ -42,6 +43,7 @@ pub struct Function {
     events: mpsc::UnboundedSender<Event>,
     server: JoinHandle<()>,
     shared: Arc<Shared>,
+    request: String,
 }
 
 /// What went wrong with an invocation, as Lambda tells it.
@@ -62,6 +64,7 @@ struct Event {
     id: String,
     payload: Bytes,
     deadline: u128,
+    arn: String,
 }
 
 type Answer = Result<Bytes, String>;
@@ -85,12 +88,17 @@ impl Function {
         let server = tokio::spawn(serve(listener, Arc::new(Mutex::new(received)), shared.clone()));
         let name = settings.binary.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let process = start_process(&settings, &name, &api)?;
-        Ok(Self { settings, name, api, process, events, server, shared })
+        Ok(Self { settings, name, api, process, events, server, shared, request: String::new() })
     }
 
     /// Where the function's log is.
     pub fn log(&self) -> PathBuf {
         log_of(&self.name, &self.api)
+    }
+
+    /// The last invocation's request id.
+    pub fn request(&self) -> &str {
+        &self.request
     }
 
     /// The process's number.
@@ -110,14 +118,15 @@ impl Function {
     /// # Errors
     /// As Lambda tells them; the process is started anew where it ended.
     pub async fn invoke(&mut self, payload: impl Into<Bytes>) -> Result<Bytes, FunctionError> {
-        static REQUESTS: AtomicU64 = AtomicU64::new(0);
-        let id = format!("00000000-0000-4000-8000-{:012}", REQUESTS.fetch_add(1, Ordering::Relaxed));
+        let id = request_id();
+        self.request.clone_from(&id);
         let (tell, mut told) = oneshot::channel();
         self.shared.waiting.lock().await.insert(id.clone(), tell);
         let timeout = self.settings.timeout;
         let deadline =
             (SystemTime::now() + timeout).duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();
-        self.events.send(Event { id, payload: payload.into(), deadline }).unwrap_or_default();
+        let arn = arn(&self.name);
+        self.events.send(Event { id, payload: payload.into(), deadline, arn }).unwrap_or_default();
         let since = Instant::now();
         loop {
             match tokio::time::timeout(Duration::from_millis(50), &mut told).await {
@@ -180,6 +189,17 @@ pub fn names() -> std::io::Result<Vec<String>> {
     folders.map(|folder| Ok(folder?.file_name().to_string_lossy().into_owned())).collect()
 }
 
+/// A new request id.
+pub fn request_id() -> String {
+    static REQUESTS: AtomicU64 = AtomicU64::new(0);
+    format!("00000000-0000-4000-8000-{:012}", REQUESTS.fetch_add(1, Ordering::Relaxed))
+}
+
+/// A function's ARN.
+pub fn arn(name: &str) -> String {
+    format!("arn:aws:lambda:{REGION}:{ACCOUNT}:function:{name}")
+}
+
 /// The binary of a function, built by cargo beside the running program or in the other profile's folder.
 pub fn binary(name: &str) -> std::io::Result<PathBuf> {
     let own = std::env::current_exe()?;
@@ -236,7 +256,7 @@ fn next(event: Event) -> Response<Full<Bytes>> {
     let response = Response::builder()
         .header("lambda-runtime-aws-request-id", event.id)
         .header("lambda-runtime-deadline-ms", event.deadline.to_string())
-        .header("lambda-runtime-invoked-function-arn", "arn:aws:lambda:us-east-1:123456789012:function:local")
+        .header("lambda-runtime-invoked-function-arn", event.arn)
         .header("lambda-runtime-trace-id", "Root=1-00000000-000000000000000000000000;Sampled=0")
         .body(Full::new(event.payload));
     response.unwrap_or_else(|_| status(StatusCode::INTERNAL_SERVER_ERROR))

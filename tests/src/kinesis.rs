@@ -2,12 +2,16 @@
 
 use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::primitives::Blob;
-use aws_sdk_kinesis::types::PutRecordsRequestEntry;
+use aws_sdk_kinesis::types::{PutRecordsRequestEntry, Shard};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use crate::event_source::{Element, event_of};
+use millstream::record::SequenceNumber;
+use millstream::timestamp::Timestamp;
+
+use crate::event_source::{StreamRecord, event_of};
 use crate::local_aws::{ACCOUNT, LocalAws, REGION};
+use crate::system::Outcome;
 
 /// Kinesis takes this many records in one request.
 const PUT_RECORDS_MAX: usize = 500;
@@ -38,14 +42,26 @@ pub fn arn(stream: &str) -> String {
     format!("arn:aws:kinesis:{REGION}:{ACCOUNT}:stream/{stream}")
 }
 
+impl From<aws_sdk_kinesis::types::Record> for ShardRecord {
+    fn from(record: aws_sdk_kinesis::types::Record) -> Self {
+        let arrival = record.approximate_arrival_timestamp.map(|time| time.as_secs_f64()).unwrap_or_default();
+        Self {
+            sequence: record.sequence_number,
+            arrival: format!("{arrival:.3}"),
+            partition_key: record.partition_key.unwrap_or_default(),
+            data: record.data.into_inner(),
+        }
+    }
+}
+
 /// The event of one batch, byte for byte in Lambda's form.
 pub fn event(stream: &str, shard: &str, records: &[ShardRecord]) -> Vec<u8> {
-    let elements: Vec<Element> = records.iter().map(|record| element(stream, shard, record)).collect();
-    event_of(&elements)
+    let records: Vec<StreamRecord> = records.iter().map(|record| stream_record(stream, shard, record)).collect();
+    event_of(records.iter().map(|record| &*record.json))
 }
 
 /// A record as it stands in an event.
-pub fn element(stream: &str, shard: &str, record: &ShardRecord) -> Element {
+pub fn stream_record(stream: &str, shard: &str, record: &ShardRecord) -> StreamRecord {
     let ShardRecord { sequence, arrival, partition_key, data } = record;
     let (key, arn) = (serde_json::Value::from(partition_key.as_str()), arn(stream));
     let json = format!(
@@ -56,7 +72,12 @@ pub fn element(stream: &str, shard: &str, record: &ShardRecord) -> Element {
          \"eventSourceARN\":\"{arn}\"}}",
         STANDARD.encode(data)
     );
-    Element { sequence: sequence.clone(), json }
+    StreamRecord {
+        sequence: SequenceNumber(sequence.as_str().into()),
+        key: partition_key.clone(),
+        arrival: Timestamp::parse_epoch_seconds(arrival).unwrap_or(Timestamp(0)),
+        json,
+    }
 }
 
 /// Makes a stream and waits until it is there.
@@ -67,6 +88,39 @@ pub async fn create_stream(aws: &LocalAws, stream: &str, shards: i32) -> Result<
     let client = Client::new(aws.config());
     client.create_stream().stream_name(stream).shard_count(shards).send().await?;
     Ok(())
+}
+
+/// Splits a shard in the middle of its keys' hashes; the ids of its children.
+///
+/// # Errors
+/// The SDK's.
+pub async fn split(aws: &LocalAws, stream: &str, shard: &str) -> Outcome<Vec<String>> {
+    let client = Client::new(aws.config());
+    let shards = client.list_shards().stream_name(stream).send().await?;
+    let found = shards.shards().iter().find(|listed| listed.shard_id() == shard);
+    let range = found.and_then(Shard::hash_key_range).ok_or_else(|| format!("{stream} has no shard {shard}"))?;
+    let (from, to): (u128, u128) = (range.starting_hash_key().parse()?, range.ending_hash_key().parse()?);
+    let middle = from + (to - from) / 2 + 1;
+    let request = client.split_shard().stream_name(stream).shard_to_split(shard);
+    request.new_starting_hash_key(middle.to_string()).send().await?;
+    children(&client, stream, shard).await
+}
+
+/// Merges two shards whose keys' hashes are neighbours; the id of their child.
+///
+/// # Errors
+/// The SDK's.
+pub async fn merge(aws: &LocalAws, stream: &str, shard: &str, adjacent: &str) -> Outcome<Vec<String>> {
+    let client = Client::new(aws.config());
+    let request = client.merge_shards().stream_name(stream).shard_to_merge(shard);
+    request.adjacent_shard_to_merge(adjacent).send().await?;
+    children(&client, stream, shard).await
+}
+
+async fn children(client: &Client, stream: &str, shard: &str) -> Outcome<Vec<String>> {
+    let listed = client.list_shards().stream_name(stream).send().await?;
+    let children = listed.shards().iter().filter(|listed| listed.parent_shard_id() == Some(shard));
+    Ok(children.map(|child| child.shard_id().to_owned()).collect())
 }
 
 /// Puts records, each with its partition key.

@@ -1,4 +1,4 @@
-//! A local AWS: moto's server, reached with the real SDK.
+//! A local AWS: moto's server, its resharding put right (`local_aws.py`), reached with the real SDK.
 
 use std::process::Child;
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 
 use millstream::aws::Aws;
 
-use crate::process::{free_port, start, target, tool};
+use crate::process::{free_port, start, target, tool, workspace};
 
 /// moto's account.
 pub const ACCOUNT: &str = "123456789012";
@@ -31,8 +31,8 @@ impl LocalAws {
     pub async fn start() -> std::io::Result<Self> {
         let port = free_port()?;
         let log = target().join(format!("moto-{port}.log"));
-        let server = start(&tool("moto_server"), None, &log, |command| {
-            command.args(["-H", "127.0.0.1", "-p", &port.to_string()]);
+        let server = start(&tool("python"), None, &log, |command| {
+            command.arg(workspace().join("tests/src/local_aws.py")).args(["-H", "127.0.0.1", "-p", &port.to_string()]);
         })?;
         let endpoint = format!("http://127.0.0.1:{port}");
         let since = Instant::now();

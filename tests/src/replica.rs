@@ -4,12 +4,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use millstream::backfill::Task;
-use tokio::sync::mpsc;
 
 use crate::dynamodb::{self, delete_item, put_item};
-use crate::event_source::{Mapping, Progress, poll};
-use crate::function::{Function, Settings, binary};
-use crate::kinesis::create_stream;
+use crate::event_source::{Environments, EventSource, Mapping, Progress, SourceKind};
+use crate::function::{Settings, binary};
+use crate::kinesis::{self, create_stream};
 use crate::local_aws::LocalAws;
 use crate::program::{Ran, millstream};
 use crate::shop::{Change, TABLES};
@@ -73,31 +72,37 @@ impl Replica {
     /// # Errors
     /// Whatever a part ends with.
     pub async fn consume(&self, progress: &Progress) -> Outcome<Reported> {
-        let tables =
-            futures_util::future::try_join_all(self.streams.iter().map(|stream| self.consume_table(stream, progress)));
-        let (mut logs, bank) = futures_util::future::try_join(tables, self.consume_bank(progress)).await?;
-        logs.push(bank);
+        let streams = self.streams.iter().cloned().chain([kinesis::arn(BANK)]);
+        let consuming = streams.map(|stream| async {
+            let source = self.source(Mapping {
+                batch_size: 1_000,
+                bisect_batch_on_function_error: true,
+                report_batch_item_failures: true,
+                ..Mapping::new(stream)
+            })?;
+            Outcome::Ok(source.run(progress).await?.log)
+        });
+        let logs = futures_util::future::try_join_all(consuming).await?;
         Ok(reported(&logs.concat()))
     }
 
-    async fn consume_table(&self, stream: &str, progress: &Progress) -> Outcome<String> {
-        let mut function = self.function("dynamodb-sync").await?;
-        let (seen, _told) = mpsc::unbounded_channel();
-        dynamodb::poll(&self.aws, stream, 1_000, &mut function, progress, &seen).await?;
-        end(function)
+    /// The streams of the shop's tables, in the order of [`TABLES`].
+    pub fn streams(&self) -> &[String] {
+        &self.streams
     }
 
-    async fn consume_bank(&self, progress: &Progress) -> Outcome<String> {
-        let mut function = self.function("kinesis-ingest").await?;
-        let (seen, _told) = mpsc::unbounded_channel();
-        let mapping = Mapping { stream: BANK.to_owned(), batch_size: 1_000, bisect: true };
-        poll(&self.aws, &mapping, "shardId-000000000000", &mut function, progress, &seen).await?;
-        end(function)
-    }
-
-    async fn function(&self, name: &str) -> Outcome<Function> {
+    /// A mapping from one of the streams to the function that is for it.
+    ///
+    /// # Errors
+    /// What Lambda would say of the mapping, and a program that is not built.
+    pub fn source(&self, mapping: Mapping) -> Outcome<EventSource<'_>> {
+        let name = match mapping.kind()? {
+            SourceKind::Kinesis => "kinesis-ingest",
+            SourceKind::Dynamodb => "dynamodb-sync",
+        };
         let environment = self.environment.clone();
-        Ok(Function::start(Settings { binary: binary(name)?, environment, timeout: Duration::from_secs(60) }).await?)
+        let settings = Settings { binary: binary(name)?, environment, timeout: Duration::from_secs(60) };
+        Ok(EventSource::new(&self.aws, mapping, Environments::new(settings))?)
     }
 
     /// Adds a variable to the environment of its functions and its operator.
@@ -125,10 +130,4 @@ impl Replica {
         }
         Ok(serde_json::from_str(&ran.out)?)
     }
-}
-
-fn end(function: Function) -> Outcome<String> {
-    let log = function.log();
-    drop(function);
-    Ok(std::fs::read_to_string(log)?)
 }

@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 
 use millstream::dead_letter::DeadLetter;
 use serde::Deserialize;
-use tokio::sync::mpsc;
 use tokio_postgres::Client;
 
-use crate::event_source::{Invoked, Mapping, Progress, poll};
-use crate::function::{Function, Settings, binary};
-use crate::kinesis::{create_stream, put};
+use crate::event_source::response::Response;
+use crate::event_source::{Delivered, Environments, EventSource, Mapping, Progress, deliver_or_discard};
+use crate::function::{Settings, binary};
+use crate::kinesis::{arn, create_stream, put};
 use crate::local_aws::LocalAws;
 use crate::postgresql::connect;
 
@@ -28,7 +28,6 @@ pub struct System {
     /// The dead-letter queue's URL.
     pub queue: String,
     stream: String,
-    shards: usize,
     settings: Settings,
 }
 
@@ -101,7 +100,7 @@ impl Account {
 }
 
 impl System {
-    /// A stream of so many shards, `kinesis-ingest` ready for each, and a queue. `folder` is the system's under `events/`.
+    /// A stream of so many shards, `kinesis-ingest` behind it, and a queue. `folder` is the system's under `events/`.
     ///
     /// # Errors
     /// Whatever keeps a part from starting.
@@ -116,7 +115,7 @@ impl System {
             ("MILLSTREAM_CONFIG".to_owned(), folder.join("millstream.toml").to_string_lossy().into_owned()),
         ]);
         let settings = Settings { binary: binary("kinesis-ingest")?, environment, timeout: Duration::from_secs(60) };
-        Ok(Self { aws, url, queue, stream: stream.to_owned(), shards, settings })
+        Ok(Self { aws, url, queue, stream: stream.to_owned(), settings })
     }
 
     /// A client of the database.
@@ -134,7 +133,6 @@ impl System {
     /// Whatever a part ends with.
     pub async fn run(&self, records: &[(String, Vec<u8>)], progress: &Progress) -> Outcome<Account> {
         let since = Instant::now();
-        let (seen, mut told) = mpsc::unbounded_channel();
         let putting = async {
             for part in records.chunks(5_000) {
                 put(&self.aws, &self.stream, part).await?;
@@ -142,57 +140,57 @@ impl System {
             progress.finish();
             Outcome::Ok(())
         };
-        let polling = futures_util::future::try_join_all(
-            (0..self.shards).map(|shard| self.consume(shard, progress, seen.clone())),
-        );
-        let ((), logs) = futures_util::future::try_join(putting, polling).await?;
-        let time = since.elapsed();
-        drop(seen);
-        let mut invoked = Vec::new();
-        while let Some(one) = told.recv().await {
-            invoked.push(one);
-        }
-        self.account(records.len() as u64, &invoked, &logs.concat(), time).await
+        let consuming = self.consume(self.mapping(), progress);
+        let ((), delivered) = futures_util::future::try_join(putting, consuming).await?;
+        self.account(records.len() as u64, &delivered, since.elapsed()).await
     }
 
     /// Consumes what is on the stream, and leaves the dead letters on their queue.
     ///
     /// # Errors
     /// Whatever a part ends with.
-    pub async fn consume_only(&self, progress: &Progress) -> Outcome<()> {
-        progress.finish();
-        let (seen, _told) = mpsc::unbounded_channel();
-        for shard in 0..self.shards {
-            self.consume(shard, progress, seen.clone()).await?;
+    pub async fn consume_only(&self) -> Outcome<Delivered> {
+        deliver_or_discard(&self.aws, self.mapping(), self.environments()).await
+    }
+
+    /// Consumes the stream by a mapping until it is told to finish and nothing is left.
+    ///
+    /// # Errors
+    /// Whatever a part ends with.
+    pub async fn consume(&self, mapping: Mapping, progress: &Progress) -> Outcome<Delivered> {
+        EventSource::new(&self.aws, mapping, self.environments())?.run(progress).await
+    }
+
+    /// The mapping as it should be deployed: whatever fails is tried until it succeeds.
+    pub fn mapping(&self) -> Mapping {
+        Mapping {
+            batch_size: 4_000,
+            bisect_batch_on_function_error: true,
+            report_batch_item_failures: true,
+            ..Mapping::new(arn(&self.stream))
         }
-        Ok(())
     }
 
-    /// Consumes one shard to its end; the function's log.
-    async fn consume(
-        &self,
-        shard: usize,
-        progress: &Progress,
-        seen: mpsc::UnboundedSender<Invoked>,
-    ) -> Outcome<String> {
-        let mapping = Mapping { stream: self.stream.clone(), batch_size: 4_000, bisect: true };
-        let mut function = Function::start(self.settings.clone()).await?;
-        poll(&self.aws, &mapping, &format!("shardId-{shard:012}"), &mut function, progress, &seen).await?;
-        let log = function.log();
-        drop(function);
-        Ok(std::fs::read_to_string(log)?)
+    /// The function behind the stream.
+    pub fn environments(&self) -> Environments {
+        Environments::new(self.settings.clone())
     }
 
-    async fn account(&self, put: u64, invoked: &[Invoked], log: &str, time: Duration) -> Outcome<Account> {
-        let mut invocations: Vec<Duration> = invoked.iter().map(|one| one.time).collect();
+    /// The account of what was put and delivered; takes the dead letters from their queue.
+    ///
+    /// # Errors
+    /// The queue's.
+    pub async fn account(&self, put: u64, delivered: &Delivered, time: Duration) -> Outcome<Account> {
+        let mut invocations: Vec<Duration> = delivered.invocations.iter().map(|one| one.time).collect();
         invocations.sort_unstable();
         let mut dead_letters = BTreeMap::new();
         for body in self.aws.drain(&self.queue).await? {
             let letter: DeadLetter = serde_json::from_str(&body)?;
             *dead_letters.entry(letter.error.class).or_insert(0) += 1;
         }
-        let failed = invoked.iter().filter(|one| one.error.is_some()).count() as u64;
-        Ok(Account { put, reported: reported(log), dead_letters, time, invocations, failed })
+        let failed = delivered.invocations.iter().filter(|one| !matches!(one.response, Response::Answered(_)));
+        let failed = failed.count() as u64;
+        Ok(Account { put, reported: reported(&delivered.log), dead_letters, time, invocations, failed })
     }
 }
 

@@ -12,7 +12,7 @@ use super::merge::{newest, turns};
 use super::process::peak_megabytes;
 use super::{Line, Outcome, ingest, run_events};
 use crate::dynamodb::arn;
-use crate::event_source::{Element, event_of};
+use crate::event_source::event_of;
 use crate::function::binary;
 use crate::local_aws::LocalAws;
 use crate::postgresql::PostgreSql;
@@ -42,17 +42,16 @@ fn changes(revision: u64) -> Vec<Vec<u8>> {
     let change = |(place, number): (usize, &u64)| {
         let sequence = format!("1405400000000{:012}", revision * ITEMS + place as u64);
         let (key, image) = (format!("{{\"id\":{{\"S\":\"item-{number:08}\"}}}}"), item(*number, revision, &mut random));
-        let json = format!(
+        format!(
             "{{\"eventID\":\"{sequence}\",\"eventName\":\"MODIFY\",\"eventVersion\":\"1.1\",\"eventSource\":\"aws:dynamodb\",\
              \"awsRegion\":\"us-east-1\",\"dynamodb\":{{\"ApproximateCreationDateTime\":1770593460,\"Keys\":{key},\"NewImage\":{image},\
              \"SequenceNumber\":\"{sequence}\",\"SizeBytes\":1000,\"StreamViewType\":\"NEW_IMAGE\"}},\
              \"eventSourceARN\":\"{}/stream/2026-02-01T00:00:00.000\"}}",
             arn("Item")
-        );
-        Element { sequence, json }
+        )
     };
-    let elements: Vec<Element> = numbers.iter().enumerate().map(change).collect();
-    elements.chunks(BATCH).map(event_of).collect()
+    let changes: Vec<String> = numbers.iter().enumerate().map(change).collect();
+    changes.chunks(BATCH).map(|batch| event_of(batch.iter().map(String::as_str))).collect()
 }
 
 /// 20 attributes, about a kilobyte.
@@ -87,7 +86,7 @@ async fn columns(server: &PostgreSql) -> Outcome<Line> {
             140_540_000_000_000_000_000_u128 + u128::from(number),
             arn("Item")
         );
-        event_of(&[Element { sequence: String::new(), json }])
+        event_of([&*json])
     };
     run_events(&mut ingest, &[batch(0, "same")]).await?;
     let plain: Vec<Vec<u8>> = (1..=BATCHES).map(|number| batch(number, "same")).collect();

@@ -1,0 +1,43 @@
+//! The event source's clock: the wall's, which a test may set ahead instead of waiting.
+
+use std::time::Duration;
+
+use millstream::ingest;
+use millstream::timestamp::Timestamp;
+use tokio::sync::watch;
+
+/// A clock and its copies, which go together.
+#[derive(Clone, Debug)]
+pub struct Clock(watch::Sender<i64>);
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self(watch::Sender::new(0))
+    }
+}
+
+impl Clock {
+    /// What time it is.
+    pub fn now(&self) -> Timestamp {
+        ingest::now().saturating_add(*self.0.borrow())
+    }
+
+    /// Sets the clock ahead, and wakes who waits for a moment that has thereby come.
+    pub fn advance(&self, time: Duration) {
+        self.0.send_modify(|ahead| *ahead += i64::try_from(time.as_micros()).unwrap_or(i64::MAX));
+    }
+
+    /// Waits until it is this late; for ever where there is no such moment.
+    pub async fn until(&self, moment: Option<Timestamp>) {
+        let Some(moment) = moment else { return std::future::pending().await };
+        let mut advanced = self.0.subscribe();
+        loop {
+            let left = Duration::from_micros(u64::try_from(moment.0 - self.now().0).unwrap_or(0));
+            if left.is_zero() {
+                return;
+            }
+            // Whether the time is over or the clock was advanced, the next look tells.
+            tokio::time::timeout(left, advanced.changed()).await.map(drop).unwrap_or_default();
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! One shard's poller: reads ahead, invokes for its lanes side by side, and tells the on-failure destination. What to do and
+//! when is [`Shard`]'s to say.
+
+use std::pin::Pin;
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use millstream::record::SequenceNumber;
+use millstream::timestamp::Timestamp;
+
+use super::Invoked;
+use super::environments::Invocation;
+use super::lane::Step;
+use super::on_failure::{Discarded, OnFailure, Origin};
+use super::record::event_of;
+use super::response::Response;
+use super::run::Run;
+use super::shard::Shard;
+use super::stream::Page;
+use crate::function::request_id;
+use crate::system::Outcome;
+
+/// Kinesis takes five looks a second at a shard: <https://docs.aws.amazon.com/kinesis/latest/APIReference/API_GetRecords.html>.
+const LOOK_PAUSE: Duration = Duration::from_millis(200);
+
+/// How the reading of a shard has come to rest: everything of it that was read is done.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Rest {
+    /// Nothing further will come into the shard.
+    Ended,
+    /// The run was told to finish, and nothing further was there.
+    Drained,
+}
+
+/// A poller at work.
+pub struct Poller<'a> {
+    run: &'a Run<'a>,
+    id: &'a str,
+    shard: Shard,
+    /// The last invocation's request id, by lane.
+    requests: Vec<String>,
+    happenings: FuturesUnordered<Happening<'a>>,
+    /// Where the next look begins, while none is under way.
+    iterator: Option<String>,
+    looked_at: Option<Instant>,
+    rest: Option<Rest>,
+}
+
+type Happening<'a> = Pin<Box<dyn Future<Output = Outcome<Happened>> + Send + 'a>>;
+
+enum Happened {
+    Answered(Place, Invocation),
+    Looked(Page, Look),
+}
+
+/// Which records an invocation is about.
+struct Place {
+    lane: usize,
+    first: SequenceNumber,
+    last: SequenceNumber,
+    records: usize,
+}
+
+/// What was known before a look at the shard: only then does an empty page tell something.
+#[derive(Clone, Copy)]
+struct Look {
+    is_closed: bool,
+    is_finishing: bool,
+}
+
+impl<'a> Poller<'a> {
+    /// Reads a shard from where it was left, until it rests.
+    ///
+    /// # Errors
+    /// The API's.
+    pub async fn run(run: &'a Run<'a>, id: &'a str) -> Outcome<Rest> {
+        let position = run.source.lineage().position(id);
+        let iterator = run.stream.iterator(id, &position).await?;
+        let mapping = &run.source.mapping;
+        let poller = Self {
+            run,
+            id,
+            shard: Shard::new(mapping, run.source.clock.now()),
+            requests: (0..mapping.parallelization_factor).map(|_| request_id()).collect(),
+            happenings: FuturesUnordered::new(),
+            rest: iterator.is_none().then_some(Rest::Ended),
+            iterator,
+            looked_at: None,
+        };
+        poller.work().await
+    }
+
+    async fn work(mut self) -> Outcome<Rest> {
+        loop {
+            self.look();
+            let until = self.begin().await?;
+            self.run.source.lineage().reached(self.id, self.shard.checkpoint());
+            if let Some(rest) = self.rest.filter(|_| self.shard.is_idle()) {
+                return Ok(rest);
+            }
+            tokio::select! {
+                Some(happened) = self.happenings.next() => match happened? {
+                    Happened::Answered(place, invocation) => self.answered(place, invocation),
+                    Happened::Looked(page, look) => self.looked(page, look),
+                },
+                () = self.run.source.clock.until(until) => {}
+            }
+        }
+    }
+
+    /// Begins all that is to be done now. Until when there is nothing further to do.
+    async fn begin(&mut self) -> Outcome<Option<Timestamp>> {
+        loop {
+            match self.shard.next(self.run.source.clock.now()) {
+                (_, Step::Wait(until)) => return Ok(until),
+                (lane, Step::Discard(discarded)) => self.discard(lane, &discarded).await?,
+                (lane, Step::Invoke(records)) => {
+                    let (Some(first), Some(last)) = (records.first(), records.last()) else { continue };
+                    let (first, last) = (first.sequence.clone(), last.sequence.clone());
+                    let place = Place { lane, first, last, records: records.len() };
+                    let event = event_of(records.iter().map(|record| &*record.json));
+                    let environments = &self.run.source.environments;
+                    let invoke = async move { Ok(Happened::Answered(place, environments.invoke(event).await)) };
+                    self.happenings.push(Box::pin(invoke));
+                }
+            }
+        }
+    }
+
+    /// Looks for further records, unless a look is under way or enough is waiting.
+    fn look(&mut self) {
+        if self.shard.is_full() {
+            return;
+        }
+        let pause = self.looked_at.map_or(Duration::ZERO, |at| LOOK_PAUSE.saturating_sub(at.elapsed()));
+        let Some(iterator) = self.iterator.take() else { return };
+        let (run, id) = (self.run, self.id);
+        self.happenings.push(Box::pin(async move {
+            tokio::time::sleep(pause).await;
+            let is_closed = run.source.lineage().is_closed(id);
+            let look = Look { is_closed, is_finishing: run.progress.is_finishing() };
+            Ok(Happened::Looked(run.stream.page(id, &iterator).await?, look))
+        }));
+    }
+
+    fn looked(&mut self, page: Page, look: Look) {
+        let count = page.records.len();
+        self.run.progress.add(count);
+        self.shard.arrived(page.records, self.run.source.clock.now());
+        self.iterator = page.next;
+        self.looked_at = Some(Instant::now());
+        self.rest = match (&self.iterator, count) {
+            (None, _) => Some(Rest::Ended),
+            // moto hands out iterators for ever, and no empty pages before the end.
+            (Some(_), 0) if look.is_closed => Some(Rest::Ended),
+            (Some(_), 0) if look.is_finishing => Some(Rest::Drained),
+            (Some(_), _) => None,
+        };
+        if self.rest.is_some() {
+            self.iterator = None;
+        }
+    }
+
+    fn answered(&mut self, place: Place, invocation: Invocation) {
+        let Place { lane, first, last, records } = place;
+        let Invocation { request_id, began, time, response } = invocation;
+        self.shard.answered(lane, &response, self.run.source.clock.now());
+        self.requests[lane] = request_id;
+        if !matches!(response, Response::Answered(_)) {
+            self.run.progress.add_failed();
+        }
+        let shard = self.id.to_owned();
+        self.run.delivered().invocations.push(Invoked { shard, lane, first, last, records, began, time, response });
+    }
+
+    async fn discard(&mut self, lane: usize, discarded: &Discarded) -> Outcome<()> {
+        let source = self.run.source;
+        let origin = Origin {
+            kind: source.kind,
+            stream_arn: &source.mapping.event_source_arn,
+            shard: self.id,
+            function_arn: &source.environments.function_arn(),
+            request_id: &self.requests[lane],
+        };
+        let message = OnFailure::new(discarded, origin, source.clock.now());
+        if let Some(queue) = &source.mapping.on_failure {
+            let client = aws_sdk_sqs::Client::new(source.aws.config());
+            client.send_message().queue_url(queue).message_body(serde_json::to_string(&message)?).send().await?;
+        }
+        self.run.delivered().discarded.push(message);
+        Ok(())
+    }
+}
