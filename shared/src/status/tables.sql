@@ -10,7 +10,8 @@ FROM pg_class c
 JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname = $1 AND c.relkind IN ('r', 'p') AND NOT c.relispartition
   AND (c.relname = ANY ($2)
-       OR starts_with(obj_description(c.oid, 'pg_class'), 'Millstream: ')
+       -- On a line of its own, behind the owner's words.
+       OR obj_description(c.oid, 'pg_class') ~ '(?n)^Millstream: '
           -- One that was detached and not yet dropped.
-          AND NOT starts_with(obj_description(c.oid, 'pg_class'), 'Millstream: partition of '))
+          AND obj_description(c.oid, 'pg_class') !~ '(?n)^Millstream: partition of ')
 ORDER BY c.relname

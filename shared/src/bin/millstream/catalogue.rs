@@ -44,15 +44,20 @@ pub async fn run(arguments: &Arguments, session: &Session) -> Result<System, Una
     Ok(System::of(title(&address), files, &config, &deployment))
 }
 
-/// The stacks of SAM's configuration, `[NAME.deploy.parameters]` each; `template` is that of those that name none.
+/// The stacks of SAM's configuration, `[NAME.global.parameters]` or `[NAME.deploy.parameters]` each, of which the latter has the
+/// last word; `template` is that of those that name none.
 fn stacks(file: &Path, template: Option<&Path>) -> Result<Vec<Stack>, String> {
     let text = std::fs::read_to_string(file).map_err(|error| error.to_string())?;
     let document: toml::Table = text.parse().map_err(|error: toml::de::Error| error.to_string())?;
     let deployed = document.iter().filter_map(|(name, commands)| {
-        let parameters = commands.get("deploy")?.get("parameters")?.as_table()?;
-        Some((name, parameters))
+        let of = |command: &str| commands.get(command)?.get("parameters")?.as_table().cloned();
+        let parameters = of("global").into_iter().chain(of("deploy")).reduce(|mut all, own| {
+            all.extend(own);
+            all
+        });
+        Some((name, parameters?))
     });
-    let stack = |(name, deployed): (&String, &toml::Table)| {
+    let stack = |(name, deployed): (&String, toml::Table)| {
         let own = deployed.get("template_file").and_then(toml::Value::as_str).map(PathBuf::from);
         let template = own.or_else(|| template.map(Path::to_owned));
         let template =
