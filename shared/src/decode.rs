@@ -245,6 +245,10 @@ impl Decoder {
         if self.source.private.is_empty() {
             return Some(bytes.to_vec());
         }
+        // What cannot be unpacked may hold anything, however well it reads: an element's data is JSON's text.
+        if record.fault.is_some() {
+            return None;
+        }
         // A hash that was made before stays what it is; what has become private since goes.
         self.fields.set_hashed(record.redacted.is_some());
         let json = str::from_utf8(bytes).ok()?;
