@@ -34,6 +34,15 @@ use crate::support::{client, database, rows};
 /// Longer than any piece of these tests takes.
 const PLENTY: Duration = Duration::from_secs(20);
 
+/// A table of single digits: of everything else there are letters.
+const NARROW: &str = "[source.log]\nstream = \"s\"\nformat = \"json\"\n[table.log]\nsource = \"log\"\n\
+    columns = { n = { path = \"n\", type = \"numeric(1)\" } }\n";
+
+/// The same once it has been mended.
+fn widened() -> String {
+    NARROW.replace("numeric(1)", "numeric")
+}
+
 /// The server that these tests share, each with names of its own.
 async fn local_aws() -> LocalAws {
     static SERVER: OnceCell<LocalAws> = OnceCell::const_new();
@@ -160,12 +169,21 @@ impl Desk {
         objects
     }
 
+    /// Makes the table of [`NARROW`] take any number.
+    async fn mend(&self) {
+        self.client().await.batch_execute("ALTER TABLE log.log ALTER n TYPE numeric").await.unwrap();
+    }
+
     /// Messages that are to be seen, and those that are out of sight.
     async fn counts(&self) -> (u32, u32) {
+        self.counts_of(&self.queue).await
+    }
+
+    async fn counts_of(&self, queue: &str) -> (u32, u32) {
         use QueueAttributeName::{
             ApproximateNumberOfMessages as Seen, ApproximateNumberOfMessagesNotVisible as Hidden,
         };
-        let request = self.sqs().get_queue_attributes().queue_url(&self.queue);
+        let request = self.sqs().get_queue_attributes().queue_url(queue);
         let answer = request.attribute_names(Seen).attribute_names(Hidden).send().await.unwrap();
         let count = |name| answer.attributes().and_then(|all| all.get(&name)?.parse().ok()).unwrap_or_default();
         (count(Seen), count(Hidden))

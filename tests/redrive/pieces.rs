@@ -5,11 +5,8 @@ use std::time::Duration;
 use millstream::redrive::Progress;
 use serde_json::json;
 
-use super::{Desk, counted, documents, ingest_event};
+use super::{Desk, NARROW, counted, documents, ingest_event, widened};
 use crate::support::rows;
-
-const REFUSING: &str = "[source.log]\nstream = \"s\"\nformat = \"json\"\n[table.log]\nsource = \"log\"\n\
-    columns = { n = { path = \"n\", type = \"numeric(1)\" } }\n";
 
 /// Letters of so many records that do not fit, their table mended; and the configuration that fits.
 async fn desk(count: usize, malformed: usize) -> (Desk, String) {
@@ -17,9 +14,9 @@ async fn desk(count: usize, malformed: usize) -> (Desk, String) {
     let mut records: Vec<String> = (0..count).map(|number| format!("{{\"n\":{}}}", number + 10)).collect();
     records.extend((0..malformed).map(|number| format!("no {number}")));
     records.push(r#"{"n":1}"#.to_owned());
-    ingest_event(&mut desk.ingest(REFUSING).await, &documents(1, &records)).await;
-    desk.client().await.batch_execute("ALTER TABLE log.log ALTER n TYPE numeric").await.unwrap();
-    (desk, REFUSING.replace("numeric(1)", "numeric"))
+    ingest_event(&mut desk.ingest(NARROW).await, &documents(1, &records)).await;
+    desk.mend().await;
+    (desk, widened())
 }
 
 async fn piece(desk: &Desk, config: &str, task: serde_json::Value) -> Progress {
