@@ -15,6 +15,7 @@ mod maintain;
 mod owners;
 mod properties;
 mod records;
+mod redrive;
 mod relational;
 mod replicas;
 mod restore;

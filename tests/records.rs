@@ -1,33 +1,14 @@
 //! Whatever Lambda hands over: wrapped, packed, broken. One bad record never takes its neighbours.
 
-use std::io::Write;
-
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use md5::{Digest, Md5};
 use millstream::record::{Envelope, unpack};
 use millstream_tests::kinesis::{ShardRecord, event};
 
+use crate::support::packed::{aggregate, gzip, sealed};
 use crate::support::{batch, client, database, ingest, rows};
 
 const CONFIG: &str = "[source.log]\nstream = \"s\"\nformat = \"json\"\n";
-
-/// An aggregate of the Kinesis Producer Library, all under one partition key.
-fn aggregate(records: &[&[u8]]) -> Vec<u8> {
-    // Field numbers and types of AggregatedRecord; lengths below 128 are one byte.
-    let mut message = vec![0x0a, 1, b'k'];
-    for data in records {
-        message.extend([0x1a, u8::try_from(data.len() + 4).unwrap(), 0x08, 0, 0x1a, u8::try_from(data.len()).unwrap()]);
-        message.extend(*data);
-    }
-    [&[0xf3, 0x89, 0x9a, 0xc2], &message[..], Md5::digest(&message).as_slice()].concat()
-}
-
-fn gzip(data: &[u8]) -> Vec<u8> {
-    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
-    encoder.write_all(data).unwrap();
-    encoder.finish().unwrap()
-}
 
 #[tokio::test]
 async fn every_wrapping_is_undone() {
@@ -62,9 +43,7 @@ async fn what_cannot_be_unpacked_costs_only_itself() {
     let end = broken.len() - 16;
     // An index that is not in the key table, under a checksum that is right.
     broken[3 + 4 + 3] = 7;
-    let checksum = Md5::digest(&broken[4..end]);
-    broken.truncate(end);
-    broken.extend(checksum.as_slice());
+    let broken = sealed(&broken[4..end]);
     let bomb = gzip(&vec![b' '; 40 * 1024 * 1024]);
     let records: [&[u8]; 6] =
         [br#"{"n":1}"#, &broken, b"\x1f\x8bno gzip", b"\x28\xb5\x2f\xfdno zstd", &bomb, br#"{"n":2}"#];

@@ -197,9 +197,10 @@ impl DeadLetters {
             return Err(DeadLetterError::NoBucket(payload.len()));
         }
         let place = &letter.place;
+        // Sequence numbers are unique within a shard only, and DynamoDB does not tell its shards: the content tells them apart.
         let key = format!(
-            "dead-letters/{}/{}/{}-{}",
-            letter.source, place.shard, place.sequence_number, place.sub_sequence_number
+            "dead-letters/{}/{}/{}-{}-{}",
+            letter.source, place.shard, place.sequence_number, place.sub_sequence_number, letter.digest
         );
         Ok(self.archive.put(&key, payload).await?)
     }
@@ -235,7 +236,7 @@ impl DeadLetters {
                 sqlstate: rejection.sqlstate.clone(),
                 message: rejection.to_string(),
             },
-            attempts: record.attempts + 1,
+            attempts: record.attempts.saturating_add(1),
             refused_at: Some(now().to_string()),
             function: self.function.clone(),
         };

@@ -266,6 +266,10 @@ impl Decoder {
         if self.source.private.is_empty() {
             return Some(bytes.to_vec());
         }
+        // What cannot be unpacked may hold anything, however well it reads: an element's data is JSON's text.
+        if record.fault.is_some() {
+            return None;
+        }
         self.set_hashes(record, Hashes::Marked);
         let json = str::from_utf8(bytes).ok()?;
         let redacted = match &mut self.format {

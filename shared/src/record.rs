@@ -14,6 +14,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
+pub(crate) use element::stream_of;
 pub use element::{unpack, unpack_data};
 pub use envelope::Envelope;
 

@@ -6,10 +6,12 @@
 //! database, or both, and to apply twice is to apply once. A run never takes what was refused since it began: nothing loops.
 
 mod message;
+mod payload;
 mod queue;
 mod selection;
 mod stream;
 mod sweep;
+mod tally;
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -17,7 +19,7 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 
 use crate::archive::Archive;
-use crate::ingest::{Ingest, IngestError, now};
+use crate::ingest::{Ingest, IngestError};
 use crate::report::Counts;
 use crate::timestamp::Timestamp;
 pub use queue::{QueueError, Queues};
@@ -25,6 +27,7 @@ use selection::Criteria;
 pub use selection::Selection;
 pub use stream::Streams;
 use sweep::Sweep;
+use tally::Tally;
 
 /// What is to be redriven, and how far it is.
 #[derive(Clone, Default, PartialEq, Serialize, Deserialize, Debug)]
@@ -50,13 +53,14 @@ pub struct Progress {
     pub done: bool,
     /// When the run began; letters of a later refusal are not taken.
     pub started: Option<String>,
-    /// Messages selected, by source, table and reason; a message selected and kept in one piece is counted again in the next.
+    /// Messages selected, by source, table and reason; those selected and kept are the last piece's.
     pub selected: BTreeMap<String, u64>,
     /// Messages deleted, because all their records are durable.
     pub redriven: u64,
-    /// The records of those messages, by outcome; those dead-lettered are on the queue again.
+    /// The records written, by outcome, those that are left of a message that stays among them; those dead-lettered are
+    /// on the queue again.
     pub records: Counts,
-    /// Messages that the last piece left on the queue, and why.
+    /// Messages that the last piece left on the queue, and why; without those that were refused since the run began.
     pub kept: BTreeMap<String, u64>,
 }
 
@@ -104,7 +108,7 @@ pub struct Redrive<'r> {
     pub streams: Streams,
     /// Where the messages are.
     pub queues: Queues,
-    /// The end of the time for this piece.
+    /// The end of the time for this piece, which goes beyond it only where it has not come any further.
     pub until: Instant,
     /// Is told after each batch how far the run is.
     pub watch: &'r (dyn Fn(&Progress) + Send + Sync),
@@ -118,20 +122,20 @@ pub async fn work(redrive: &mut Redrive<'_>, task: &Task) -> Result<Progress, Re
     if !redrive.ingest.keeps_dead_letters() {
         return Err(RedriveError::NoQueue);
     }
-    let mut progress = Progress { kept: BTreeMap::new(), done: false, ..task.progress.clone() };
-    let began = progress.started.get_or_insert_with(|| now().to_string());
+    let mut tally = Tally::of(&task.progress);
+    let began = tally.progress.started.as_deref().unwrap_or_default();
     let criteria = Criteria::new(&task.only, moment(began)?)?;
     let mut swept = true;
     for url in redrive.queues.urls(task.queue.as_deref()) {
         let queue = redrive.queues.open(&url).await;
-        let mut sweep = Sweep::new(redrive, queue, task, &criteria, &mut progress);
+        let mut sweep = Sweep::new(redrive, queue, task, &criteria, &mut tally);
         let ended = sweep.run().await;
         // Also after an error: what is held would else be out of sight for the rest of the time.
         let released = sweep.release().await;
         swept &= ended?;
         released?;
     }
-    progress.done = swept;
+    let progress = tally.close(swept);
     (redrive.watch)(&progress);
     Ok(progress)
 }

@@ -4,6 +4,7 @@ use std::process::Child;
 use std::time::{Duration, Instant};
 
 use aws_config::SdkConfig;
+use aws_sdk_sqs::types::DeleteMessageBatchRequestEntry;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -18,7 +19,8 @@ pub const REGION: &str = "us-east-1";
 
 /// A running local AWS.
 pub struct LocalAws {
-    server: Child,
+    /// `None` where somebody else has started it.
+    server: Option<Child>,
     endpoint: String,
     config: SdkConfig,
 }
@@ -44,7 +46,13 @@ impl LocalAws {
         }
         std::fs::remove_file(&log)?;
         let config = Aws::local(&endpoint, REGION).await.config().await.clone();
-        Ok(Self { server, endpoint, config })
+        Ok(Self { server: Some(server), endpoint, config })
+    }
+
+    /// The same server for another runtime: the SDK's connections belong to the one that they were made on.
+    pub async fn for_this_runtime(&self) -> Self {
+        let config = Aws::local(&self.endpoint, REGION).await.config().await.clone();
+        Self { server: None, endpoint: self.endpoint.clone(), config }
     }
 
     /// What `AWS_ENDPOINT_URL` is to be.
@@ -91,19 +99,24 @@ impl LocalAws {
             if messages.is_empty() {
                 return Ok(bodies);
             }
-            for message in messages {
+            let mut done = client.delete_message_batch().queue_url(queue);
+            for (number, message) in messages.iter().enumerate() {
                 bodies.push(message.body().unwrap_or_default().to_owned());
                 let handle = message.receipt_handle().unwrap_or_default();
-                client.delete_message().queue_url(queue).receipt_handle(handle).send().await?;
+                let entry = DeleteMessageBatchRequestEntry::builder().id(number.to_string()).receipt_handle(handle);
+                done = done.entries(entry.build()?);
             }
+            done.send().await?;
         }
     }
 }
 
 impl Drop for LocalAws {
     fn drop(&mut self) {
-        self.server.kill().unwrap_or_default();
-        self.server.wait().map(drop).unwrap_or_default();
+        if let Some(server) = &mut self.server {
+            server.kill().unwrap_or_default();
+            server.wait().map(drop).unwrap_or_default();
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! What most tests begin with: the cluster they share, an ingest for a configuration, and a look at the rows.
 
+pub mod packed;
+
 use std::sync::OnceLock;
 use std::time::Duration;
 

@@ -67,7 +67,7 @@ pub fn unpack_data(place: &Place, arrival: Timestamp, key: Arc<str>, data: Vec<u
     unpacker.batch.bytes = data;
     unpacker.decoded(&Place { sub_sequence: 0, ..place.clone() }, arrival, &key, 0);
     for record in &mut unpacker.batch.records {
-        record.place.sub_sequence += place.sub_sequence;
+        record.place.sub_sequence = record.place.sub_sequence.saturating_add(place.sub_sequence);
     }
     unpacker.batch
 }
@@ -203,6 +203,6 @@ fn read_element(raw: &RawValue) -> Result<Read<'_>, Fault> {
 }
 
 /// An enhanced fan-out consumer's ARN begins with its stream's: `…:stream/NAME/consumer/NAME:CREATED`.
-fn stream_of(arn: &str) -> &str {
+pub fn stream_of(arn: &str) -> &str {
     arn.find("/consumer/").map_or(arn, |at| &arn[..at])
 }

@@ -1,12 +1,11 @@
 //! What stands on the queues: dead letters of ours, and Lambda's own messages about batches that it gave up.
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
+use serde_json::error::Category;
+use serde_json::value::RawValue;
 
 use crate::dead_letter::{DeadLetter, ENVELOPE_VERSION};
-use crate::record::{Batch, Envelope, Fault, Place, Record, SequenceNumber, unpack, unpack_data};
-use crate::rejection::Reason;
+use crate::record::stream_of;
 use crate::timestamp::Timestamp;
 
 /// The reason of Lambda's own messages, for selecting and counting.
@@ -24,7 +23,7 @@ pub enum Kept {
     /// It is no dead letter, or not of a version that is known here.
     Unreadable(String),
     /// No source of the configuration is called so, or reads the stream.
-    UnknownSource,
+    UnknownSource(String),
     /// The stream does not hold its records any more; those that are left have been written.
     Gone(String),
     /// Its payload could not be fetched.
@@ -41,7 +40,7 @@ impl Kept {
             Self::NotSelected => "not_selected",
             Self::RefusedAgain => "refused_again",
             Self::Unreadable(_) => "unreadable",
-            Self::UnknownSource => "unknown_source",
+            Self::UnknownSource(_) => "unknown_source",
             Self::Gone(_) => "gone",
             Self::Unavailable(_) => "unavailable",
             Self::Failed(_) => "failed",
@@ -52,7 +51,7 @@ impl Kept {
     pub fn detail(&self) -> Option<String> {
         match self {
             Self::DryRun | Self::NotSelected | Self::RefusedAgain => None,
-            Self::UnknownSource => Some("no source of the configuration is called so, or reads its stream".to_owned()),
+            Self::UnknownSource(of) => Some(format!("no source of the configuration is called so, or reads it: {of}")),
             Self::Gone(what) => Some(format!("{what} cannot be found in the stream any more")),
             Self::Unreadable(detail) | Self::Unavailable(detail) | Self::Failed(detail) => Some(detail.clone()),
         }
@@ -92,25 +91,37 @@ pub struct OnFailure {
     pub records: u64,
 }
 
-/// Lambda's message; everything but the batch varies by how it came about.
+/// What tells messages apart; everything else of Lambda's varies by how it came about.
 #[derive(Deserialize)]
-struct LambdaMessage {
-    #[serde(rename = "KinesisBatchInfo", alias = "DDBStreamBatchInfo")]
-    batch: OnFailure,
+struct Outline<'a> {
+    #[serde(borrow, rename = "KinesisBatchInfo", alias = "DDBStreamBatchInfo")]
+    batch: Option<&'a RawValue>,
+    #[serde(borrow)]
+    version: Option<&'a RawValue>,
 }
 
 impl Letter {
     /// Reads a message's body.
     pub fn read(body: &str) -> Result<Self, Kept> {
-        if let Ok(message) = serde_json::from_str::<LambdaMessage>(body) {
-            return Ok(Self::OfLambda(message.batch));
+        const STRANGE: &str = "it is no dead letter, nor a message of Lambda";
+        match parse::<Outline<'_>>(body, STRANGE)? {
+            Outline { batch: Some(batch), .. } => {
+                let mut batch: OnFailure = parse(batch.get(), "it does not tell its batch as Lambda does")?;
+                batch.stream = stream_of(&batch.stream).to_owned();
+                Ok(Self::OfLambda(batch))
+            }
+            Outline { batch: None, version: Some(version) } => match parse(version.get(), STRANGE)? {
+                ENVELOPE_VERSION => parse(body, "the dead letter is damaged").map(Self::Ours),
+                version => Err(Kept::Unreadable(format!("its envelope has version {version:?}: a newer program's"))),
+            },
+            Outline { batch: None, version: None } => Err(Kept::Unreadable(STRANGE.to_owned())),
         }
-        let letter: DeadLetter = serde_json::from_str(body)
-            .map_err(|error| Kept::Unreadable(format!("it is no dead letter, nor a message of Lambda: {error}")))?;
-        match letter.version {
-            ENVELOPE_VERSION => Ok(Self::Ours(Box::new(letter))),
-            version => Err(Kept::Unreadable(format!("its envelope has version {version}: a newer program wrote it"))),
-        }
+    }
+
+    /// Where it comes from, for people.
+    pub fn origin(&self) -> String {
+        let source = self.source().map(|source| format!("{source}, ")).unwrap_or_default();
+        format!("{source}{}", self.stream())
     }
 
     /// The stream's ARN.
@@ -145,11 +156,11 @@ impl Letter {
         }
     }
 
-    /// When the (first) record arrived in its stream.
-    pub fn arrival(&self) -> Timestamp {
+    /// When the (first) record arrived in its stream; `None` where that is no moment.
+    pub fn arrival(&self) -> Option<Timestamp> {
         match self {
-            Self::Ours(letter) => arrival(letter),
-            Self::OfLambda(letter) => Timestamp::parse(&letter.arrival).unwrap_or(Timestamp(0)),
+            Self::Ours(letter) => Timestamp::parse(&letter.arrival),
+            Self::OfLambda(letter) => Timestamp::parse(&letter.arrival),
         }
     }
 
@@ -162,39 +173,37 @@ impl Letter {
     }
 }
 
-/// The bytes of a payload within the letter.
-pub fn decode(payload: &str) -> Result<Vec<u8>, Kept> {
-    STANDARD.decode(payload).map_err(|error| Kept::Unreadable(format!("its payload is not base64: {error}")))
+/// Reads JSON. What is wrong with it is told without quoting it, for it may be anything.
+fn parse<'a, T: Deserialize<'a>>(json: &'a str, wrong: &str) -> Result<T, Kept> {
+    serde_json::from_str(json).map_err(|error| {
+        let how = match error.classify() {
+            Category::Eof | Category::Io => "it ends too early",
+            Category::Syntax => "no JSON",
+            Category::Data => "a member is missing, or not of its kind",
+        };
+        Kept::Unreadable(format!("{wrong}: {how}, line {} column {}", error.line(), error.column()))
+    })
 }
 
-/// The records of a letter.
-pub fn records(letter: &DeadLetter, payload: Vec<u8>) -> Result<Batch, Kept> {
-    let place = Place {
-        stream: (*letter.place.stream).into(),
-        shard: (*letter.place.shard).into(),
-        sequence: SequenceNumber((*letter.place.sequence_number).into()),
-        sub_sequence: letter.place.sub_sequence_number,
-    };
-    if letter.error.class == Reason::Unreadable(Fault::Base64).class() {
-        return Ok(unpacked_again(place, letter, payload));
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A message may be anything, and what is told of it is logged.
+    #[test]
+    fn nothing_of_a_strange_message_is_told() {
+        for body in [
+            r#""hunter2""#,
+            r#"{"version":"hunter2"}"#,
+            r#"{"version":1,"source":{"hunter2":"hunter2"}}"#,
+            r#"{"version":1,"source":"hunter2","arrival":"hunter2"}"#,
+            r#"{"KinesisBatchInfo":"hunter2"}"#,
+            "hunter2",
+        ] {
+            let kept = Letter::read(body).unwrap_err();
+            assert_eq!(kept.class(), "unreadable", "{body}");
+            let told = kept.detail().unwrap_or_default();
+            assert!(!told.contains("hunter2") && told.contains("column"), "{told}");
+        }
     }
-    let digest = u64::from_str_radix(&letter.digest, 16);
-    let digest = digest.map_err(|error| Kept::Unreadable(format!("its digest is no number: {error}")))?;
-    let mut batch = Batch::default();
-    let record = Record::new(place, arrival(letter), (*letter.partition_key).into(), 0..payload.len());
-    batch.records.push(Record { redacted: Some(digest), ..record });
-    batch.bytes = payload;
-    Ok(batch)
-}
-
-fn arrival(letter: &DeadLetter) -> Timestamp {
-    Timestamp::parse(&letter.arrival).unwrap_or(Timestamp(0))
-}
-
-/// What could not be unpacked takes its first step again: an element of an event, or the data of a record of Kinesis.
-fn unpacked_again(place: Place, letter: &DeadLetter, payload: Vec<u8>) -> Batch {
-    if let Ok(element) = serde_json::from_slice(&payload) {
-        return unpack(&Envelope(vec![element]));
-    }
-    unpack_data(&place, arrival(letter), (*letter.partition_key).into(), payload)
 }

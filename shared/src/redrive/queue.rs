@@ -15,9 +15,8 @@ const ENTRIES_MAX: usize = 10;
 /// <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-short-and-long-polling.html>.
 const WAIT_SECONDS: i32 = 1;
 
-/// A message is held for the time of the piece, and for the batch at its end; SQS takes twelve hours at most.
-const HELD_BEYOND: Duration = Duration::from_secs(60);
-const HELD_SECONDS_MAX: u64 = 12 * 60 * 60;
+/// SQS holds messages for twelve hours at most.
+const HELD_SECONDS_MAX: f64 = 12.0 * 60.0 * 60.0;
 
 /// SQS refused.
 #[derive(Debug, thiserror::Error)]
@@ -77,9 +76,9 @@ impl Queue {
         &self.url
     }
 
-    /// Some messages; none where there are no more.
-    pub async fn receive(&self, time_left: Duration) -> Result<Vec<Held>, QueueError> {
-        let held = (time_left + HELD_BEYOND).as_secs().min(HELD_SECONDS_MAX);
+    /// Some messages, which nobody else sees for so long; none where there are no more.
+    pub async fn receive(&self, held: Duration) -> Result<Vec<Held>, QueueError> {
+        let held = held.as_secs_f64().ceil().min(HELD_SECONDS_MAX);
         let request = self.client.receive_message().queue_url(&self.url).max_number_of_messages(ENTRIES_MAX as i32);
         let request = request.visibility_timeout(held as i32).wait_time_seconds(WAIT_SECONDS);
         let received = request.send().await.map_err(|error| self.fault(DisplayErrorContext(&error)))?;

@@ -55,8 +55,8 @@ impl<'t> Criteria<'t> {
         let selected = same(of, Some(source))
             && same(table, letter.table())
             && same(reason, Some(letter.reason()))
-            && self.from.is_none_or(|from| arrived >= from)
-            && self.to.is_none_or(|to| arrived < to);
+            && self.from.is_none_or(|from| arrived.is_some_and(|arrived| arrived >= from))
+            && self.to.is_none_or(|to| arrived.is_some_and(|arrived| arrived < to));
         if selected { Ok(()) } else { Err(Kept::NotSelected) }
     }
 }

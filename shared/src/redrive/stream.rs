@@ -39,6 +39,10 @@ pub(super) struct Pages {
     /// `None` behind the end.
     iterator: Option<String>,
     empty: u32,
+    /// How many records of the range have been found.
+    found: u64,
+    /// Whether the first of them has.
+    begun: bool,
 }
 
 enum Reader {
@@ -62,12 +66,23 @@ impl Streams {
     /// The record at a place. A shard that is not told (DynamoDB's elements do not) is looked for.
     pub(super) async fn record(&self, stream: &str, shard: &str, sequence: &str) -> Result<Vec<Box<RawValue>>, Kept> {
         let shards = if shard.is_empty() { self.shards(stream, sequence).await? } else { vec![shard.to_owned()] };
+        let mut outcome = Ok(Vec::new());
         for shard in shards {
-            let mut pages = self.range(stream, &shard, sequence, sequence).await?;
-            while let Some(page) = pages.next().await? {
-                if !page.is_empty() {
-                    return Ok(page);
-                }
+            match self.record_of(stream, &shard, sequence).await {
+                Ok(found) if !found.is_empty() => return Ok(found),
+                Ok(_) => {}
+                // A shard that cannot hold the place may say so by an error.
+                Err(kept) => outcome = Err(kept),
+            }
+        }
+        outcome
+    }
+
+    async fn record_of(&self, stream: &str, shard: &str, sequence: &str) -> Result<Vec<Box<RawValue>>, Kept> {
+        let mut pages = self.range(stream, shard, sequence, sequence).await?;
+        while let Some(page) = pages.next().await? {
+            if !page.is_empty() {
+                return Ok(page);
             }
         }
         Ok(Vec::new())
@@ -95,7 +110,7 @@ impl Streams {
         };
         let [first, last] = [first, last].map(|number| SequenceNumber(number.into()));
         let (stream, shard) = (stream.to_owned(), shard.to_owned());
-        Ok(Pages { reader, stream, shard, first, last, iterator, empty: 0 })
+        Ok(Pages { reader, stream, shard, first, last, iterator, empty: 0, found: 0, begun: false })
     }
 
     async fn reader(&self, stream: &str) -> Reader {
@@ -137,9 +152,11 @@ impl Pages {
     /// The elements of the next page within the range; `None` behind the last.
     pub(super) async fn next(&mut self) -> Result<Option<Vec<Box<RawValue>>>, Kept> {
         let Some(iterator) = self.iterator.take() else { return Ok(None) };
+        // Of a single record no neighbours are read: what a shard gives in a second is limited.
+        let limit = if self.first == self.last { 1 } else { PAGE_RECORDS };
         let page = match &self.reader {
-            Reader::Kinesis(client) => kinesis_page(client, &self.stream, &self.shard, iterator).await?,
-            Reader::Dynamodb(client) => dynamodb_page(client, &self.stream, iterator).await?,
+            Reader::Kinesis(client) => kinesis_page(client, (&self.stream, &self.shard), iterator, limit).await?,
+            Reader::Dynamodb(client) => dynamodb_page(client, &self.stream, iterator, limit).await?,
         };
         self.empty = if page.elements.is_empty() { self.empty + 1 } else { 0 };
         let beyond = page.elements.last().is_some_and(|(sequence, _)| *sequence >= self.last);
@@ -147,18 +164,30 @@ impl Pages {
             self.iterator = page.next;
         }
         let range = self.first.clone()..=self.last.clone();
-        let within = page.elements.into_iter().filter(|(sequence, _)| range.contains(sequence));
-        Ok(Some(within.map(|(_, element)| element).collect()))
+        let within: Vec<_> = page.elements.into_iter().filter(|(sequence, _)| range.contains(sequence)).collect();
+        self.found += within.len() as u64;
+        self.begun |= within.first().is_some_and(|(sequence, _)| *sequence == self.first);
+        Ok(Some(within.into_iter().map(|(_, element)| element).collect()))
+    }
+
+    /// What is missing of a batch of so many records, now that all pages have been read. A stream loses its oldest records
+    /// first; a batch's own first and last are in the range's ends, whatever a filter left out between.
+    pub(super) fn lost(&self, records: u64) -> Option<String> {
+        match records.saturating_sub(self.found) {
+            0 if self.begun => None,
+            0 => Some("the first of its records".to_owned()),
+            lost => Some(format!("{lost} of {records} records")),
+        }
     }
 }
 
 async fn kinesis_page(
     client: &aws_sdk_kinesis::Client,
-    stream: &str,
-    shard: &str,
+    (stream, shard): (&str, &str),
     iterator: String,
+    limit: i32,
 ) -> Result<Page, Kept> {
-    let request = client.get_records().stream_arn(stream).shard_iterator(iterator).limit(PAGE_RECORDS);
+    let request = client.get_records().stream_arn(stream).shard_iterator(iterator).limit(limit);
     let answer = request.send().await.map_err(|error| unavailable(stream, DisplayErrorContext(&error)))?;
     let is_last = answer.records.is_empty() && answer.millis_behind_latest == Some(0);
     let elements = answer.records.iter().map(|record| {
@@ -171,6 +200,8 @@ async fn kinesis_page(
 /// As Lambda writes it: <https://docs.aws.amazon.com/lambda/latest/dg/with-kinesis.html>.
 fn kinesis_element(stream: &str, shard: &str, record: &Record) -> serde_json::Result<Box<RawValue>> {
     let arrival = record.approximate_arrival_timestamp.map(|time| time.as_secs_f64()).unwrap_or_default();
+    // Kinesis tells milliseconds; what a float makes of them may be a little less.
+    let arrival = (arrival * 1_000.0).round() / 1_000.0;
     to_raw_value(&json!({
         "kinesis": {
             "partitionKey": record.partition_key,
@@ -183,9 +214,14 @@ fn kinesis_element(stream: &str, shard: &str, record: &Record) -> serde_json::Re
     }))
 }
 
-async fn dynamodb_page(client: &aws_sdk_dynamodbstreams::Client, stream: &str, iterator: String) -> Result<Page, Kept> {
+async fn dynamodb_page(
+    client: &aws_sdk_dynamodbstreams::Client,
+    stream: &str,
+    iterator: String,
+    limit: i32,
+) -> Result<Page, Kept> {
     let body = AnswerBody::default();
-    let request = client.get_records().shard_iterator(iterator).limit(PAGE_RECORDS).customize();
+    let request = client.get_records().shard_iterator(iterator).limit(limit).customize();
     let answer = match request.interceptor(body.clone()).send().await {
         Ok(answer) => answer,
         Err(error) if is_trimmed(error.as_service_error().and_then(ProvideErrorMetadata::code)) => {

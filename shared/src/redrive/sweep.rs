@@ -1,12 +1,13 @@
 //! One way through a queue: messages are held, judged, their records written, and only then are they deleted.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
-use super::message::{self, Kept, Letter, OnFailure};
+use super::message::{Kept, Letter, OnFailure};
+use super::payload::records_of;
 use super::queue::{Held, Queue, QueueError};
-use super::{Criteria, Progress, Redrive, RedriveError, Task};
-use crate::dead_letter::{DeadLetter, Payload};
+use super::tally::Tally;
+use super::{Criteria, Redrive, RedriveError, Task};
 use crate::ingest::IngestError;
 use crate::record::{Batch, Envelope, unpack};
 
@@ -18,9 +19,21 @@ const BATCH_BYTES: usize = 4 * 1024 * 1024;
 /// <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html>.
 pub const HELD_MAX: usize = 100_000;
 
+/// A message is held for the time of the piece and for the batch at its end, which is never given longer than the piece
+/// itself, nor longer than this. Were it held much longer, a crash would keep it out of everybody's sight.
+const LAST_BATCH_MAX: Duration = Duration::from_secs(60);
+const LAST_BATCH_MIN: Duration = Duration::from_secs(1);
+
+/// A message that is asked for.
+struct Taken {
+    held: Held,
+    /// As what it is counted.
+    label: String,
+}
+
 /// A message whose records wait to be written with others.
 struct Waiting {
-    held: Held,
+    taken: Taken,
     batch: Batch,
 }
 
@@ -49,25 +62,20 @@ impl From<IngestError> for Obstacle {
     }
 }
 
-/// What a message's records need.
-enum Taken {
-    /// To be written with others of their source.
-    Waits(usize, Batch),
-    /// Nothing any more.
-    Written,
-}
-
-/// A sweep of one queue.
+/// A sweep of one queue. Whatever is held and not deleted is in one of its lists, so that it can be let go.
 pub struct Sweep<'s, 'r> {
     redrive: &'s mut Redrive<'r>,
     queue: Queue,
     task: &'s Task,
     criteria: &'s Criteria<'s>,
-    progress: &'s mut Progress,
+    tally: &'s mut Tally,
+    last_batch: Duration,
+    /// Not looked at yet.
+    received: VecDeque<Held>,
     /// By source.
     waiting: BTreeMap<usize, Vec<Waiting>>,
     kept: Vec<Held>,
-    /// The ids of the messages met: one that is held for too long comes again.
+    /// The ids of all these: a message that is held for too long comes again.
     met: HashSet<String>,
 }
 
@@ -78,40 +86,33 @@ impl<'s, 'r> Sweep<'s, 'r> {
         queue: Queue,
         task: &'s Task,
         criteria: &'s Criteria<'s>,
-        progress: &'s mut Progress,
+        tally: &'s mut Tally,
     ) -> Self {
-        let (waiting, kept, met) = (BTreeMap::new(), Vec::new(), HashSet::new());
-        Self { redrive, queue, task, criteria, progress, waiting, kept, met }
+        let piece = redrive.until.saturating_duration_since(Instant::now());
+        let last_batch = piece.clamp(LAST_BATCH_MIN, LAST_BATCH_MAX);
+        let (received, waiting) = (VecDeque::new(), BTreeMap::new());
+        let (kept, met) = (Vec::new(), HashSet::new());
+        Self { redrive, queue, task, criteria, tally, last_batch, received, waiting, kept, met }
     }
 
-    /// Whether the queue has been swept to its end, or as far as was asked for.
+    /// Whether the queue has been swept to its end, or as far as was asked for. However little time there is, it goes on
+    /// until something has been redriven: else the next piece would end where this one does.
     ///
     /// # Errors
     /// Whatever keeps the sweep from going on.
     pub async fn run(&mut self) -> Result<bool, RedriveError> {
-        while !self.is_enough() {
+        let mut swept = self.is_enough();
+        while !swept {
             if self.time_left().is_zero() {
                 self.write_waiting().await?;
-                return Ok(false);
-            }
-            let messages = self.queue.receive(self.time_left()).await?;
-            if messages.is_empty() {
-                break;
-            }
-            for held in messages {
-                if self.met.insert(held.id.clone()) {
-                    self.message(held).await?;
+                if self.tally.has_redriven() {
+                    break;
                 }
             }
-            if self.kept.len() >= HELD_MAX {
-                return Err(RedriveError::TooManyKept(self.queue.url().to_owned()));
-            }
-            if self.waiting.values().any(|waiting| is_full(waiting)) {
-                self.write_waiting().await?;
-            }
+            swept = !self.round().await? || self.is_enough();
         }
         self.write_waiting().await?;
-        Ok(true)
+        Ok(swept)
     }
 
     /// Lets go of what stays on the queue.
@@ -119,8 +120,8 @@ impl<'s, 'r> Sweep<'s, 'r> {
     /// # Errors
     /// SQS's.
     pub async fn release(&mut self) -> Result<(), QueueError> {
-        let waiting = std::mem::take(&mut self.waiting).into_values().flatten().map(|waiting| waiting.held);
-        let held: Vec<Held> = self.kept.drain(..).chain(waiting).collect();
+        let waiting = std::mem::take(&mut self.waiting).into_values().flatten().map(|waiting| waiting.taken.held);
+        let held: Vec<Held> = self.kept.drain(..).chain(self.received.drain(..)).chain(waiting).collect();
         self.queue.release(&held).await
     }
 
@@ -129,40 +130,62 @@ impl<'s, 'r> Sweep<'s, 'r> {
     }
 
     fn is_enough(&self) -> bool {
-        let selected: u64 = self.progress.selected.values().sum();
-        self.task.limit.is_some_and(|limit| selected >= limit)
+        self.task.limit.is_some_and(|limit| self.tally.selected_messages() >= limit)
+    }
+
+    /// Takes up some messages; whether there were any.
+    async fn round(&mut self) -> Result<bool, RedriveError> {
+        let messages = self.queue.receive(self.time_left() + self.last_batch).await?;
+        let any = !messages.is_empty();
+        for held in messages {
+            if self.met.insert(held.id.clone()) {
+                self.received.push_back(held);
+            }
+        }
+        while let Some(held) = self.received.pop_front() {
+            self.message(held).await?;
+        }
+        if self.kept.len() >= HELD_MAX {
+            self.write_waiting().await?;
+            return Err(RedriveError::TooManyKept(self.queue.url().to_owned()));
+        }
+        Ok(any)
     }
 
     async fn message(&mut self, held: Held) -> Result<(), RedriveError> {
-        match self.take(&held.body).await {
-            Ok(Taken::Waits(source, batch)) => self.waiting.entry(source).or_default().push(Waiting { held, batch }),
-            Ok(Taken::Written) => self.delete(&[held]).await?,
-            Err(Obstacle::Keep(kept)) => self.keep(held, &kept),
-            Err(Obstacle::Fail(error)) => {
-                self.kept.push(held);
-                return Err(error);
+        let (letter, source, label) = match self.judge(&held.body) {
+            Ok(judged) => judged,
+            Err(kept) => {
+                self.keep(held, &kept);
+                return Ok(());
+            }
+        };
+        self.tally.selected(&label);
+        let taken = Taken { held, label };
+        match letter {
+            _ if self.task.dry_run => self.conclude(vec![taken], Err(Kept::DryRun.into())).await,
+            Letter::Ours(letter) => match records_of(&letter, &self.redrive.archive, &self.redrive.streams).await {
+                Ok(batch) => self.wait(source, Waiting { taken, batch }).await,
+                Err(kept) => self.conclude(vec![taken], Err(kept.into())).await,
+            },
+            Letter::OfLambda(letter) => {
+                let outcome = self.read_back(&letter, source).await;
+                self.conclude(vec![taken], outcome).await
             }
         }
-        Ok(())
     }
 
-    async fn take(&mut self, body: &str) -> Result<Taken, Obstacle> {
+    /// Whether a message is asked for; then what it is, whose, and as what it is counted.
+    fn judge(&self, body: &str) -> Result<(Letter, usize, String), Kept> {
         let letter = Letter::read(body)?;
-        let source = self.source_of(&letter).ok_or(Kept::UnknownSource)?;
-        let name = self.redrive.ingest.source_name(source).to_owned();
+        let source = self.source_of(&letter).ok_or_else(|| Kept::UnknownSource(letter.origin()))?;
+        let name = self.redrive.ingest.source_name(source);
         if self.is_enough() {
-            return Err(Kept::NotSelected.into());
+            return Err(Kept::NotSelected);
         }
-        self.criteria.select(&letter, &name)?;
-        let told = format!("{name} {} {}", letter.table().unwrap_or("-"), letter.reason());
-        *self.progress.selected.entry(told).or_default() += 1;
-        if self.task.dry_run {
-            return Err(Kept::DryRun.into());
-        }
-        match letter {
-            Letter::Ours(letter) => Ok(Taken::Waits(source, self.records_of(&letter).await?)),
-            Letter::OfLambda(letter) => self.read_back(&letter, source).await,
-        }
+        self.criteria.select(&letter, name)?;
+        let label = format!("{name} {} {}", letter.table().unwrap_or("-"), letter.reason());
+        Ok((letter, source, label))
     }
 
     /// By its name, or, where the configuration has changed since, by its stream.
@@ -176,103 +199,106 @@ impl<'s, 'r> Sweep<'s, 'r> {
         if let Some(detail) = kept.detail() {
             tracing::warn!(message = held.id, kept = kept.class(), detail, "dead letter kept");
         }
-        *self.progress.kept.entry(kept.class().to_owned()).or_default() += 1;
+        self.tally.kept(kept);
         self.kept.push(held);
     }
 
-    async fn records_of(&self, letter: &DeadLetter) -> Result<Batch, Kept> {
-        let mut batch = match &letter.payload {
-            Payload::Base64(text) => message::records(letter, message::decode(text)?)?,
-            Payload::S3(address) => {
-                let payload = self.redrive.archive.read(address).await;
-                message::records(letter, payload.map_err(|error| Kept::Unavailable(error.to_string()))?)?
+    /// A message is done with, or stays.
+    async fn conclude(&mut self, taken: Vec<Taken>, outcome: Result<(), Obstacle>) -> Result<(), RedriveError> {
+        match outcome {
+            Ok(()) => self.delete(taken).await,
+            Err(Obstacle::Keep(kept)) => {
+                for Taken { held, label } in taken {
+                    self.tally.given_back(&label);
+                    self.keep(held, &kept);
+                }
+                Ok(())
             }
-            Payload::Withheld { .. } => self.withheld(letter).await?,
-        };
-        batch.records.iter_mut().for_each(|record| record.attempts = letter.attempts);
-        Ok(batch)
+            Err(Obstacle::Fail(error)) => {
+                self.kept.extend(taken.into_iter().map(|taken| taken.held));
+                Err(error)
+            }
+        }
     }
 
-    /// What a letter does not hold is still in the stream, for as long as that keeps it.
-    async fn withheld(&self, letter: &DeadLetter) -> Result<Batch, Kept> {
-        let place = &letter.place;
-        let elements = self.redrive.streams.record(&place.stream, &place.shard, &place.sequence_number).await?;
-        let mut batch = unpack(&Envelope(elements));
-        batch.records.retain(|record| record.place.sub_sequence == place.sub_sequence_number);
-        if batch.records.is_empty() { Err(Kept::Gone("the record".to_owned())) } else { Ok(batch) }
+    async fn delete(&mut self, written: Vec<Taken>) -> Result<(), RedriveError> {
+        let held: Vec<Held> = written.into_iter().map(|taken| taken.held).collect();
+        if let Err(error) = self.queue.delete(&held).await {
+            self.kept.extend(held);
+            return Err(error.into());
+        }
+        for message in &held {
+            self.met.remove(&message.id);
+        }
+        self.tally.redriven(held.len() as u64);
+        (self.redrive.watch)(&self.tally.progress);
+        Ok(())
     }
 
     /// Lambda's own message names a range of a shard: its records are read back and written, a page at a time.
-    async fn read_back(&mut self, letter: &OnFailure, source: usize) -> Result<Taken, Obstacle> {
-        let OnFailure { stream, shard, first, last, records, .. } = letter;
-        let mut pages = self.redrive.streams.range(stream, shard, first, last).await?;
-        let mut found = 0;
+    async fn read_back(&mut self, letter: &OnFailure, source: usize) -> Result<(), Obstacle> {
+        let mut pages = self.redrive.streams.range(&letter.stream, &letter.shard, &letter.first, &letter.last).await?;
         while let Some(page) = pages.next().await? {
-            found += page.len() as u64;
             let mut batch = unpack(&Envelope(page));
             batch.records.iter_mut().for_each(|record| record.attempts = 1);
-            self.write(source, &batch).await?;
+            self.apply(source, &batch).await?;
         }
-        if found < *records {
-            return Err(Kept::Gone(format!("{} of {records} records", records - found)).into());
-        }
-        Ok(Taken::Written)
+        pages.lost(letter.records).map_or(Ok(()), |lost| Err(Kept::Gone(lost).into()))
     }
 
-    /// Writes what waits, a source at a time.
+    async fn wait(&mut self, source: usize, message: Waiting) -> Result<(), RedriveError> {
+        let waiting = self.waiting.entry(source).or_default();
+        waiting.push(message);
+        if !is_full(waiting) {
+            return Ok(());
+        }
+        let full = std::mem::take(waiting);
+        self.write(source, full).await
+    }
+
     async fn write_waiting(&mut self) -> Result<(), RedriveError> {
         while let Some((source, waiting)) = self.waiting.pop_first() {
-            let mut whole = Batch::default();
-            waiting.iter().for_each(|waiting| whole.append(&waiting.batch));
-            match self.write(source, &whole).await.map_err(Obstacle::from) {
-                Ok(()) => {
-                    let written: Vec<Held> = waiting.into_iter().map(|waiting| waiting.held).collect();
-                    self.delete(&written).await?;
-                }
-                Err(Obstacle::Keep(_)) => self.write_apart(source, waiting).await?,
-                Err(Obstacle::Fail(error)) => {
-                    self.waiting.insert(source, waiting);
-                    return Err(error);
-                }
+            self.write(source, waiting).await?;
+        }
+        Ok(())
+    }
+
+    /// Writes messages of a source together; where some of them keep all from being written, in halves, until those are
+    /// alone.
+    async fn write(&mut self, source: usize, waiting: Vec<Waiting>) -> Result<(), RedriveError> {
+        let mut parts = vec![waiting];
+        while let Some(mut part) = parts.pop() {
+            let outcome = self.apply(source, &together(&part)).await.map_err(Obstacle::from);
+            if part.len() > 1 && matches!(outcome, Err(Obstacle::Keep(_))) {
+                let half = part.split_off(part.len() / 2);
+                parts.extend([half, part]);
+                continue;
+            }
+            let taken = part.into_iter().map(|waiting| waiting.taken).collect();
+            if let Err(error) = self.conclude(taken, outcome).await {
+                self.kept.extend(parts.into_iter().flatten().map(|waiting| waiting.taken.held));
+                return Err(error);
             }
         }
         Ok(())
     }
 
-    /// One message after the other: what fails for its own records' sake stays on the queue.
-    async fn write_apart(&mut self, source: usize, waiting: Vec<Waiting>) -> Result<(), RedriveError> {
-        let mut rest = waiting.into_iter();
-        while let Some(Waiting { held, batch }) = rest.next() {
-            match self.write(source, &batch).await.map_err(Obstacle::from) {
-                Ok(()) => self.delete(&[held]).await?,
-                Err(Obstacle::Keep(kept)) => self.keep(held, &kept),
-                Err(Obstacle::Fail(error)) => {
-                    self.kept.push(held);
-                    self.waiting.insert(source, rest.collect());
-                    return Err(error);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    async fn write(&mut self, source: usize, batch: &Batch) -> Result<(), IngestError> {
+    async fn apply(&mut self, source: usize, batch: &Batch) -> Result<(), IngestError> {
         if batch.records.is_empty() {
             return Ok(());
         }
         // A batch that has begun is brought to its end.
         let time_left = self.time_left().max(Duration::from_secs(30));
         let report = self.redrive.ingest.redriven(source, batch, time_left).await?;
-        self.progress.records += report.counts;
+        self.tally.progress.records += report.counts;
         Ok(())
     }
+}
 
-    async fn delete(&mut self, written: &[Held]) -> Result<(), RedriveError> {
-        self.queue.delete(written).await?;
-        self.progress.redriven += written.len() as u64;
-        (self.redrive.watch)(self.progress);
-        Ok(())
-    }
+fn together(waiting: &[Waiting]) -> Batch {
+    let mut whole = Batch::default();
+    waiting.iter().for_each(|waiting| whole.append(&waiting.batch));
+    whole
 }
 
 fn is_full(waiting: &[Waiting]) -> bool {
