@@ -54,7 +54,8 @@ def last_sequence_number(shard):
 
 def records_after(shard, sequence_number, limit):
     """The records, the last one's number, and how far that is behind; moto numbers a shard's records from 1 on."""
-    last = int(sequence_number)
+    # A place before the first: the iterator AT it is one before that.
+    last = max(int(sequence_number), 0)
     records = list(islice(shard.records.values(), last, last + (limit or GET_RECORDS_MAX)))
     return records, last + len(records), 0
 
