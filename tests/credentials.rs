@@ -39,16 +39,6 @@ async fn the_password_comes_from_secrets_manager() {
 }
 
 #[tokio::test]
-async fn off_localhost_plain_text_is_never_spoken() {
-    // The server speaks no TLS; the address does not say `disable`.
-    let through = format!("postgresql://postgres@127.0.0.1:{}/postgres?sslmode=verify-full", cluster().port());
-    let database = Database::new(&DatabaseAddress::of_url(&through), Aws::default()).unwrap();
-    let error = database.connection().await.map(drop).unwrap_err();
-    let source = std::error::Error::source(&error).unwrap().to_string();
-    assert!(source.contains("TLS"), "{source}");
-}
-
-#[tokio::test]
 async fn a_configuration_may_lie_on_s3() {
     let local = LocalAws::start().await.unwrap();
     let client = aws_sdk_s3::Client::new(local.config());

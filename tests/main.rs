@@ -15,4 +15,5 @@ mod relational;
 mod replicas;
 mod restore;
 mod support;
+mod tls;
 mod writer;

@@ -275,7 +275,7 @@ impl From<ObjectError> for Failure {
 
 impl From<DatabaseError> for Failure {
     fn from(error: DatabaseError) -> Self {
-        Self { kind: "Millstream.Database", message: chain(&error), needs_a_person: false }
+        Self { kind: "Millstream.Database", message: chain(&error), needs_a_person: error.needs_a_person() }
     }
 }
 

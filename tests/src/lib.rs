@@ -2,6 +2,7 @@
 //! as Lambda's does. Tests, the demo and the bench stand on it.
 
 pub mod bench;
+pub mod certificates;
 pub mod dynamodb;
 pub mod event_source;
 pub mod function;

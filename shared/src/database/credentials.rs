@@ -43,6 +43,16 @@ pub enum CredentialsError {
     Token(String),
 }
 
+impl CredentialsError {
+    /// Whether a person must act before there can be a login.
+    pub fn needs_a_person(&self) -> bool {
+        match self {
+            Self::Secret { .. } => false,
+            Self::Form { .. } | Self::Token(_) => true,
+        }
+    }
+}
+
 /// Gives the configuration to connect with.
 pub struct Provider {
     credentials: Credentials,
