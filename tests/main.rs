@@ -9,6 +9,7 @@ mod golden;
 mod killed;
 mod maintain;
 mod owners;
+mod pooler;
 mod properties;
 mod records;
 mod relational;

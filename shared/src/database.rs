@@ -139,6 +139,16 @@ impl Database {
         Ok(open.insert(connection))
     }
 
+    /// A connection beside the one, for the moment in which that one waits and has to be helped. It ends when it is dropped.
+    ///
+    /// # Errors
+    /// As [`Database::connection`].
+    pub async fn second(&self) -> Result<Client, DatabaseError> {
+        self.log_in(false).await?;
+        let (client, _ends_with_the_client) = self.connector.dial().await.map_err(|error| self.unreachable(error))?;
+        Ok(client)
+    }
+
     async fn log_in(&self, anew: bool) -> Result<(), CredentialsError> {
         if let Some(config) = self.credentials.login(anew).await? {
             *self.connector.login.lock().unwrap_or_else(PoisonError::into_inner) = config;

@@ -293,6 +293,6 @@ impl From<BackfillError> for Failure {
 
 impl From<MaintainError> for Failure {
     fn from(error: MaintainError) -> Self {
-        Self { kind: "Millstream.Maintain", message: chain(&error), needs_a_person: false }
+        Self { kind: "Millstream.Maintain", message: chain(&error), needs_a_person: error.needs_a_person() }
     }
 }

@@ -8,6 +8,7 @@ pub mod event_source;
 pub mod function;
 pub mod kinesis;
 pub mod local_aws;
+pub mod pgbouncer;
 pub mod postgresql;
 pub mod process;
 pub mod proxy;
