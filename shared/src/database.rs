@@ -202,8 +202,10 @@ impl Drop for Connection {
     }
 }
 
+/// PgBouncer calls a wrong password a violation of the protocol.
 fn is_refused_login(error: &tokio_postgres::Error) -> bool {
-    let refusals = [&SqlState::INVALID_PASSWORD, &SqlState::INVALID_AUTHORIZATION_SPECIFICATION];
+    let refusals =
+        [&SqlState::INVALID_PASSWORD, &SqlState::INVALID_AUTHORIZATION_SPECIFICATION, &SqlState::PROTOCOL_VIOLATION];
     error.code().is_some_and(|code| refusals.contains(&code))
 }
 
