@@ -1,12 +1,21 @@
 //! Secrets that come from elsewhere, and configurations that do.
 
+use std::time::Duration;
+
 use aws_sdk_s3::primitives::ByteStream;
 use millstream::aws::Aws;
 use millstream::config::{Credentials, DatabaseAddress};
 use millstream::database::Database;
+use millstream_tests::certificates::{Authority, Validity};
+use millstream_tests::function::{Function, FunctionError, Settings, binary};
+use millstream_tests::kinesis::{ShardRecord, event};
 use millstream_tests::local_aws::{LocalAws, REGION};
+use millstream_tests::pgbouncer::{Admission, PgBouncer};
+use millstream_tests::postgresql::{Durability, PostgreSql};
+use serde_json::json;
+use tokio_postgres::Client;
 
-use crate::support::{client, cluster, database};
+use crate::support::{Files, client, cluster, database, rows};
 
 async fn secret(aws: &LocalAws, name: &str, text: &str) -> String {
     let client = aws_sdk_secretsmanager::Client::new(aws.config());
@@ -38,14 +47,121 @@ async fn the_password_comes_from_secrets_manager() {
     assert!(!format!("{error:?}").contains("hunter2"));
 }
 
+/// A database whose owner has to know a password, the secret that holds it, and who changes both.
+struct Rotation {
+    aws: LocalAws,
+    server: PostgreSql,
+    name: String,
+    owner: Client,
+    arn: String,
+}
+
+impl Rotation {
+    async fn start(authority: &Authority) -> Self {
+        let (aws, server) =
+            (LocalAws::start().await.unwrap(), PostgreSql::start("rotation", Durability::Test).unwrap());
+        server.offer_tls(&authority.issue(&["127.0.0.1"], Validity::Good).unwrap()).await.unwrap();
+        server.admit("host all app all scram-sha-256").await.unwrap();
+        let url = server.database().await.unwrap();
+        let (owner, name) = (client(&url).await, url.rsplit('/').next().unwrap().to_owned());
+        owner.batch_execute(&format!("CREATE ROLE app LOGIN; ALTER DATABASE {name} OWNER TO app")).await.unwrap();
+        let arn = secret(&aws, "rotated", "{}").await;
+        let rotation = Self { aws, server, name, owner, arn };
+        rotation.change("first-pass").await;
+        rotation.tell("first-pass").await;
+        rotation
+    }
+
+    /// Changes the password in PostgreSQL.
+    async fn change(&self, password: &str) {
+        self.owner.batch_execute(&format!("ALTER ROLE app PASSWORD '{password}'")).await.unwrap();
+    }
+
+    /// Writes the password into the secret, in the form of the rotation templates.
+    async fn tell(&self, password: &str) {
+        let text = json!({"engine": "postgres", "host": "127.0.0.1", "port": self.server.port(), "dbname": self.name,
+            "username": "app", "password": password});
+        let client = aws_sdk_secretsmanager::Client::new(self.aws.config());
+        client.put_secret_value().secret_id(&self.arn).secret_string(text.to_string()).send().await.unwrap();
+    }
+
+    /// The backend of the function, and whether it is reached by TLS.
+    async fn backend(&self) -> Vec<String> {
+        let backend = "SELECT pid, ssl FROM pg_stat_activity JOIN pg_stat_ssl USING (pid) WHERE usename = 'app'";
+        rows(&self.owner, backend).await
+    }
+
+    async fn cut_off(&self) {
+        let cut = "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity WHERE usename = 'app'";
+        assert_eq!(rows(&self.owner, cut).await, [r#"{"count":1}"#]);
+    }
+}
+
+async fn write(function: &mut Function, number: u64) -> Result<(), FunctionError> {
+    let record = ShardRecord::numbered(number, format!(r#"{{"id":"{number}"}}"#));
+    function.invoke(event("s", "shardId-000000000000", &[record])).await.map(drop)
+}
+
 #[tokio::test]
-async fn off_localhost_plain_text_is_never_spoken() {
-    // The server speaks no TLS; the address does not say `disable`.
-    let through = format!("postgresql://postgres@127.0.0.1:{}/postgres?sslmode=verify-full", cluster().port());
-    let database = Database::new(&DatabaseAddress::of_url(&through), Aws::default()).unwrap();
-    let error = database.connection().await.map(drop).unwrap_err();
-    let source = std::error::Error::source(&error).unwrap().to_string();
-    assert!(source.contains("TLS"), "{source}");
+async fn a_password_changes_under_a_running_function() {
+    let (authority, files) = (Authority::new("ours").unwrap(), Files::new("rotation"));
+    let rotation = Rotation::start(&authority).await;
+    let queue = rotation.aws.queue("dead-letters").await.unwrap();
+    let config = "[source.log]\nstream = \"s\"\nformat = \"json\"\n[table.entry]\nsource = \"log\"\nid = \"id\"\n";
+    let mut environment = rotation.aws.environment();
+    for (name, value) in [
+        ("DATABASE_SECRET_ARN", rotation.arn.clone()),
+        ("DATABASE_CA_FILE", files.write("ca.pem", authority.pem())),
+        ("MILLSTREAM_CONFIG", files.write("millstream.toml", config)),
+        ("DEAD_LETTER_QUEUE_URL", queue.clone()),
+    ] {
+        environment.push((name.to_owned(), value));
+    }
+    let settings =
+        Settings { binary: binary("kinesis-ingest").unwrap(), environment, timeout: Duration::from_secs(30) };
+    let mut function = Function::start(settings).await.unwrap();
+    write(&mut function, 1).await.unwrap();
+    let first = rotation.backend().await;
+    assert!(first.len() == 1 && first[0].contains(r#""ssl":true"#), "{first:?}");
+
+    // The connection lives on, and nobody asks for the password.
+    rotation.change("second-pass").await;
+    rotation.tell("second-pass").await;
+    write(&mut function, 2).await.unwrap();
+    assert_eq!(rotation.backend().await, first);
+    // It does not, and the password that the function knows is the old one.
+    rotation.cut_off().await;
+    write(&mut function, 3).await.unwrap();
+    assert_ne!(rotation.backend().await, first);
+
+    // Between the change in the database and the change of the secret nobody can log in: that passes.
+    rotation.change("third-pass").await;
+    rotation.cut_off().await;
+    let Err(FunctionError::Handled(told)) = write(&mut function, 4).await else { panic!("nobody can log in") };
+    assert!(told.contains("password authentication failed") && told.contains("28P01"), "{told}");
+    rotation.tell("third-pass").await;
+    write(&mut function, 4).await.unwrap();
+    assert_eq!(rows(&rotation.owner, "SELECT count(*) FROM log.entry").await, [r#"{"count":4}"#]);
+    assert_eq!(rotation.aws.drain(&queue).await.unwrap(), [""; 0], "a refused login is nobody's dead letter");
+    let log = std::fs::read_to_string(function.log()).unwrap();
+    assert!(log.contains("Lambda tries again") && !log.contains("a person must act"), "{log}");
+    assert!(!format!("{told}{log}").contains("-pass"), "a password is in the log: {told}{log}");
+    drop(function);
+    behind_a_pooler(&rotation).await;
+}
+
+/// PgBouncer asks for the password itself, and refuses a wrong one in words of its own.
+async fn behind_a_pooler(rotation: &Rotation) {
+    let pooler = PgBouncer::start(rotation.server.port(), 1, Admission::Password).unwrap();
+    let url = format!("postgresql://127.0.0.1:{}/{}", pooler.port(), rotation.name);
+    let address =
+        DatabaseAddress { credentials: Credentials::Secret(rotation.arn.clone()), ..DatabaseAddress::of_url(&url) };
+    let database = Database::new(&address, Aws::local(rotation.aws.endpoint(), REGION).await).unwrap();
+    drop(database.connection().await.unwrap());
+    rotation.change("fourth-pass").await;
+    rotation.tell("fourth-pass").await;
+    let connection = database.connection().await.unwrap();
+    assert_eq!(connection.query_typed("SELECT current_user::text", &[]).await.unwrap()[0].get::<_, &str>(0), "app");
 }
 
 #[tokio::test]

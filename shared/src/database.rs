@@ -23,11 +23,12 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 pub use address::AddressError;
 pub use credentials::CredentialsError;
-pub use tls::TlsError;
+pub use tls::{Refusal, TlsError};
 
 use crate::aws::Aws;
 use crate::config::DatabaseAddress;
 use credentials::Provider;
+use fault::{Verdict, judge};
 
 /// A server that does not answer a connection attempt in this time is down, and the invocation is retried.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -42,7 +43,7 @@ const TCP_USER_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Database {
     pool: Pool,
     credentials: Provider,
-    login: Arc<Mutex<Config>>,
+    connector: Connector,
 }
 
 /// Why there is no connection.
@@ -57,12 +58,27 @@ pub enum DatabaseError {
     /// The secret or the token cannot be had.
     #[error(transparent)]
     Credentials(#[from] CredentialsError),
+    /// The server is not the one that it should be, or speaks no TLS.
+    #[error(transparent)]
+    Refusal(#[from] Refusal),
     /// The server cannot be reached, or refuses.
     #[error("connecting to PostgreSQL")]
     Connect(#[source] tokio_postgres::Error),
     /// The pool is of one connection, and it is in use.
     #[error("taking the connection: {0}")]
     Pool(String),
+}
+
+impl DatabaseError {
+    /// Whether a person must act before there can be a connection.
+    pub fn needs_a_person(&self) -> bool {
+        match self {
+            Self::Address(_) | Self::Tls(_) | Self::Refusal(_) => true,
+            Self::Credentials(error) => error.needs_a_person(),
+            Self::Connect(error) => judge(error) == Verdict::Halt,
+            Self::Pool(_) => false,
+        }
+    }
 }
 
 impl Database {
@@ -86,12 +102,12 @@ impl Database {
             .target_session_attrs(TargetSessionAttrs::ReadWrite);
         let credentials = Provider::new(&address.credentials, &config, aws);
         let login = Arc::new(Mutex::new(config.clone()));
-        let connector = Connector { login: login.clone(), tls: tls::connector(ca_file)? };
+        let connector = Connector { login, tls: tls::connector(ca_file)? };
         let recycling = ManagerConfig { recycling_method: RecyclingMethod::Verified };
-        let manager = Manager::from_connect(config, connector, recycling);
+        let manager = Manager::from_connect(config, connector.clone(), recycling);
         let pool =
             Pool::builder(manager).max_size(1).build().map_err(|error| DatabaseError::Pool(error.to_string()))?;
-        Ok(Self { pool, credentials, login })
+        Ok(Self { pool, credentials, connector })
     }
 
     /// The connection, checked; a dead one is replaced. After a refused login the secret is read anew, once: it may have
@@ -123,21 +139,38 @@ impl Database {
         Ok(open.insert(connection))
     }
 
+    /// A connection beside the one, for the moment in which that one waits and has to be helped. It ends when it is dropped.
+    ///
+    /// # Errors
+    /// As [`Database::connection`].
+    pub async fn second(&self) -> Result<Client, DatabaseError> {
+        self.log_in(false).await?;
+        let (client, _ends_with_the_client) = self.connector.dial().await.map_err(|error| self.unreachable(error))?;
+        Ok(client)
+    }
+
     async fn log_in(&self, anew: bool) -> Result<(), CredentialsError> {
         if let Some(config) = self.credentials.login(anew).await? {
-            *self.login.lock().unwrap_or_else(PoisonError::into_inner) = config;
+            *self.connector.login.lock().unwrap_or_else(PoisonError::into_inner) = config;
         }
         Ok(())
     }
 
     async fn get(&self) -> Result<Object, DatabaseError> {
         self.pool.get().await.map_err(|error| match error {
-            PoolError::Backend(error) => DatabaseError::Connect(error),
+            PoolError::Backend(error) => self.unreachable(error),
             PoolError::Timeout(_)
             | PoolError::Closed
             | PoolError::NoRuntimeSpecified
             | PoolError::PostCreateHook(_) => DatabaseError::Pool(error.to_string()),
         })
+    }
+
+    fn unreachable(&self, error: tokio_postgres::Error) -> DatabaseError {
+        match Refusal::of(&error, &self.connector.login()) {
+            Some(refusal) => refusal.into(),
+            None => DatabaseError::Connect(error),
+        }
     }
 }
 
@@ -169,28 +202,37 @@ impl Drop for Connection {
     }
 }
 
+/// PgBouncer calls a wrong password a violation of the protocol.
 fn is_refused_login(error: &tokio_postgres::Error) -> bool {
-    let refusals = [&SqlState::INVALID_PASSWORD, &SqlState::INVALID_AUTHORIZATION_SPECIFICATION];
+    let refusals =
+        [&SqlState::INVALID_PASSWORD, &SqlState::INVALID_AUTHORIZATION_SPECIFICATION, &SqlState::PROTOCOL_VIOLATION];
     error.code().is_some_and(|code| refusals.contains(&code))
 }
 
 /// Connects with the login that is current at the time.
+#[derive(Clone)]
 struct Connector {
     login: Arc<Mutex<Config>>,
     tls: MakeRustlsConnect,
 }
 
+impl Connector {
+    fn login(&self) -> Config {
+        self.login.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    async fn dial(&self) -> Result<(Client, JoinHandle<()>), tokio_postgres::Error> {
+        let (client, connection) = self.login().connect(self.tls.clone()).await?;
+        let task = tokio::spawn(async move {
+            // The client's own calls report the same error, with what they were doing.
+            connection.await.unwrap_or_default();
+        });
+        Ok((client, task))
+    }
+}
+
 impl Connect for Connector {
     fn connect(&self, _: &Config) -> BoxFuture<'_, Result<(Client, JoinHandle<()>), tokio_postgres::Error>> {
-        let login = self.login.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        async move {
-            let (client, connection) = login.connect(self.tls.clone()).await?;
-            let task = tokio::spawn(async move {
-                // The client's own calls report the same error, with what they were doing.
-                connection.await.unwrap_or_default();
-            });
-            Ok((client, task))
-        }
-        .boxed()
+        self.dial().boxed()
     }
 }

@@ -111,7 +111,8 @@ impl IngestError {
             Self::Unanswerable(_) | Self::Unaccounted(_) | Self::ViewType(_) | Self::Table(_) => true,
             Self::Apply(error) => error.needs_a_person(),
             Self::Catalog(CatalogError::DefaultPartition(_)) => true,
-            Self::Catalog(CatalogError::Database(_)) | Self::Database(_) | Self::DeadLetter(_) => false,
+            Self::Database(error) => error.needs_a_person(),
+            Self::Catalog(CatalogError::Database(_)) | Self::DeadLetter(_) => false,
             Self::NotKnownYet(_) | Self::Backup(_) => false,
         }
     }

@@ -3,19 +3,24 @@
 //! Safe against writers at work: a partition is made as writers make it, dropped ones hold only rows that writers no longer
 //! write, and a partition is detached concurrently before it is dropped, so that nobody waits for the drop. Whatever was
 //! interrupted is taken up again by the next run.
+//!
+//! No setting outlives its transaction, for a pooler may give every transaction another backend. A concurrent detach cannot
+//! have one; it is cancelled from outside where it waits too long.
 
 pub mod due;
 
+use std::pin::pin;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 
 use crate::apply::{self, ApplyError, Limits};
 use crate::catalog::{Catalog, CatalogError, Table};
 use crate::config::{Config, Source};
-use crate::database::fault::describe;
+use crate::database::fault::{Verdict, describe, judge};
 use crate::database::{Database, DatabaseError};
 use crate::ingest::now;
 use crate::names::{Identifier, TableName};
@@ -26,11 +31,15 @@ use due::Leftover;
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(60);
 const LIMITS: Limits = Limits { statement: STATEMENT_TIMEOUT, lock: STATEMENT_TIMEOUT };
 
-/// Nobody shall queue behind a waiting detach for longer.
-const LOCK_TIMEOUT_MS: u32 = 2_000;
+/// Nobody shall queue for longer behind what waits for a lock.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A concurrent detach waits this long for those who still read the partition. It holds nothing that others want, but the
+/// tables behind it have their turn, too.
+const DETACH_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What the upkeep did.
-#[derive(Clone, PartialEq, Eq, Default, Serialize, Debug)]
+#[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize, Debug)]
 pub struct Upkeep {
     /// Partitions made, by name.
     pub made: Vec<String>,
@@ -59,6 +68,19 @@ pub enum MaintainError {
     Upkeep(#[from] tokio_postgres::Error),
 }
 
+impl MaintainError {
+    /// Whether a person must act before it can go on.
+    pub fn needs_a_person(&self) -> bool {
+        match self {
+            Self::Database(error) => error.needs_a_person(),
+            Self::Apply(error) => error.needs_a_person(),
+            Self::Catalog(CatalogError::DefaultPartition(_)) => true,
+            Self::Catalog(CatalogError::Database(_)) => false,
+            Self::Upkeep(error) => judge(error) == Verdict::Halt,
+        }
+    }
+}
+
 /// A table that is looked after.
 #[derive(Clone, Debug)]
 pub struct Kept {
@@ -80,7 +102,7 @@ pub async fn maintain(config: &Config, database: &Database) -> Result<Upkeep, Ma
     let mut upkeep = Upkeep::default();
     for source in &config.sources {
         for kept in tables(client, source).await? {
-            look_after(client, &kept, &mut upkeep).await?;
+            look_after(database, client, &kept, &mut upkeep).await?;
         }
         if source.format.replicates() {
             upkeep.forgotten += forget(client, source).await?;
@@ -144,7 +166,12 @@ pub async fn tables(client: &Client, source: &Source) -> Result<Vec<Kept>, Maint
     Ok(kept)
 }
 
-async fn look_after(client: &Client, kept: &Kept, upkeep: &mut Upkeep) -> Result<(), MaintainError> {
+async fn look_after(
+    database: &Database,
+    client: &Client,
+    kept: &Kept,
+    upkeep: &mut Upkeep,
+) -> Result<(), MaintainError> {
     finish_detached(client, kept, upkeep).await?;
     apply::begin_reading(client, LIMITS).await?;
     let loaded = due::load(client, kept).await;
@@ -159,7 +186,7 @@ async fn look_after(client: &Client, kept: &Kept, upkeep: &mut Upkeep) -> Result
     };
     let Some(table) = table else { return Ok(()) };
     make_ahead(client, &table, kept, upkeep).await?;
-    drop_expired(client, &table, kept, upkeep).await
+    drop_expired(database, client, &table, kept, upkeep).await
 }
 
 async fn make_ahead(client: &Client, table: &Table, kept: &Kept, upkeep: &mut Upkeep) -> Result<(), MaintainError> {
@@ -175,29 +202,51 @@ async fn make_ahead(client: &Client, table: &Table, kept: &Kept, upkeep: &mut Up
     Ok(())
 }
 
-async fn drop_expired(client: &Client, table: &Table, kept: &Kept, upkeep: &mut Upkeep) -> Result<(), MaintainError> {
+async fn drop_expired(
+    database: &Database,
+    client: &Client,
+    table: &Table,
+    kept: &Kept,
+    upkeep: &mut Upkeep,
+) -> Result<(), MaintainError> {
     for partition in due::expired(table, kept, now()) {
-        // A concurrent detach cannot run inside a transaction; the setting is taken back right after.
-        client.batch_execute(&format!("SET lock_timeout = {LOCK_TIMEOUT_MS}")).await?;
-        let outcome = client.batch_execute(&due::detach(&kept.name, &partition.name)).await;
-        client.batch_execute("RESET lock_timeout").await?;
-        match outcome {
-            Ok(()) => drop_table(client, &partition.name, upkeep).await?,
-            Err(error) if error.as_db_error().is_some() => {
-                upkeep.postponed.push(format!("dropping {}: {}", partition.name.plain(), describe(&error)));
-            }
-            Err(error) => return Err(error.into()),
+        let detached = detach(database, client, &kept.name, &partition.name).await;
+        if upkeep.managed("detaching", &partition.name, detached)? {
+            drop_table(client, &partition.name, upkeep).await?;
         }
     }
     Ok(())
 }
 
-/// What an earlier run left half done.
+/// Detaches a partition concurrently: outside a transaction, with no lock that readers or writers of the table would wait for.
+async fn detach(
+    database: &Database,
+    client: &Client,
+    table: &TableName,
+    partition: &TableName,
+) -> Result<(), MaintainError> {
+    let detach = due::detach(table, partition);
+    let mut detaching = pin!(client.batch_execute(&detach));
+    loop {
+        match tokio::time::timeout(DETACH_PATIENCE, &mut detaching).await {
+            Ok(outcome) => return Ok(outcome?),
+            // By SQL, for RDS Proxy passes no request to cancel on; again, for the statement may have come to a backend only now.
+            Err(_elapsed) => {
+                let cancel = include_str!("maintain/cancel.sql");
+                database.second().await?.query_typed(cancel, &[(&detach, Type::TEXT)]).await?;
+            }
+        }
+    }
+}
+
+/// What an earlier run left half done: detaches that were interrupted, and partitions that were detached but not dropped.
 async fn finish_detached(client: &Client, kept: &Kept, upkeep: &mut Upkeep) -> Result<(), MaintainError> {
     for Leftover { name, pending } in due::leftovers(client, kept, now()).await? {
-        if pending && let Err(error) = client.batch_execute(&due::finalize(&kept.name, &name)).await {
-            upkeep.postponed.push(format!("detaching {}: {}", name.plain(), describe(&error)));
-            continue;
+        if pending {
+            let finalized = in_transaction(client, &due::finalize(&kept.name, &name)).await;
+            if !upkeep.managed("detaching", &name, finalized)? {
+                continue;
+            }
         }
         drop_table(client, &name, upkeep).await?;
     }
@@ -205,12 +254,38 @@ async fn finish_detached(client: &Client, kept: &Kept, upkeep: &mut Upkeep) -> R
 }
 
 async fn drop_table(client: &Client, name: &TableName, upkeep: &mut Upkeep) -> Result<(), MaintainError> {
-    match client.batch_execute(&due::drop_table(name)).await {
-        Ok(()) => upkeep.dropped.push(name.plain()),
-        Err(error) if error.as_db_error().is_some() => {
-            upkeep.postponed.push(format!("dropping {}: {}", name.plain(), describe(&error)));
-        }
-        Err(error) => return Err(error.into()),
+    let dropped = in_transaction(client, &due::drop_table(name)).await;
+    if upkeep.managed("dropping", name, dropped)? {
+        upkeep.dropped.push(name.plain());
     }
     Ok(())
+}
+
+/// Carries a statement out that shall not wait for a lock for long.
+async fn in_transaction(client: &Client, statement: &str) -> Result<(), MaintainError> {
+    apply::begin(client, LOCK_TIMEOUT, STATEMENT_TIMEOUT).await?;
+    let outcome = client.batch_execute(statement).await;
+    client.batch_execute(if outcome.is_ok() { "COMMIT" } else { "ROLLBACK" }).await?;
+    Ok(outcome?)
+}
+
+impl Upkeep {
+    /// Whether a step went through. What PostgreSQL refuses is postponed; a broken connection ends the run.
+    fn managed(
+        &mut self,
+        step: &str,
+        partition: &TableName,
+        outcome: Result<(), MaintainError>,
+    ) -> Result<bool, MaintainError> {
+        match outcome {
+            Ok(()) => Ok(true),
+            Err(MaintainError::Upkeep(error)) if error.as_db_error().is_some() => {
+                let cancelled = error.code() == Some(&SqlState::QUERY_CANCELED);
+                let reason = if cancelled { "others kept it waiting".to_owned() } else { describe(&error) };
+                self.postponed.push(format!("{step} {}: {reason}", partition.plain()));
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
 }

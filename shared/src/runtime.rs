@@ -323,7 +323,7 @@ impl From<ObjectError> for Failure {
 
 impl From<DatabaseError> for Failure {
     fn from(error: DatabaseError) -> Self {
-        Self { kind: "Millstream.Database", message: chain(&error), needs_a_person: false }
+        Self { kind: "Millstream.Database", message: chain(&error), needs_a_person: error.needs_a_person() }
     }
 }
 
@@ -356,7 +356,7 @@ impl From<StatusError> for Failure {
 
 impl From<MaintainError> for Failure {
     fn from(error: MaintainError) -> Self {
-        Self { kind: "Millstream.Maintain", message: chain(&error), needs_a_person: false }
+        Self { kind: "Millstream.Maintain", message: chain(&error), needs_a_person: error.needs_a_person() }
     }
 }
 

@@ -2,11 +2,13 @@
 //! as Lambda's does. Tests, the demo and the bench stand on it.
 
 pub mod bench;
+pub mod certificates;
 pub mod dynamodb;
 pub mod event_source;
 pub mod function;
 pub mod kinesis;
 pub mod local_aws;
+pub mod pgbouncer;
 pub mod postgresql;
 pub mod process;
 pub mod program;

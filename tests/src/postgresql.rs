@@ -1,5 +1,7 @@
 //! A private PostgreSQL cluster under `target/`, on a free port, gone with its owner.
 
+mod access;
+
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -169,8 +171,8 @@ fn serve(folder: &Path, port: u16, durability: Durability) -> std::io::Result<Ch
     Err(std::io::Error::other(format!("PostgreSQL did not start: {}", std::fs::read_to_string(&log)?)))
 }
 
-/// A new folder that the server's user can reach, and that tells whose it is: those of ended processes are removed.
-fn folder(name: &str) -> std::io::Result<PathBuf> {
+/// A new folder that the servers' user can reach, and that tells whose it is: those of ended processes are removed.
+pub(crate) fn folder(name: &str) -> std::io::Result<PathBuf> {
     let base = target().join("postgresql");
     std::fs::create_dir_all(&base)?;
     remove_abandoned(&base)?;
@@ -203,8 +205,8 @@ fn remove_abandoned(base: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// PostgreSQL refuses to run as root.
-fn server_user() -> Option<&'static str> {
+/// PostgreSQL refuses to run as root, and so does PgBouncer.
+pub(crate) fn server_user() -> Option<&'static str> {
     let root = std::fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0);
     root.then_some("postgres")
 }

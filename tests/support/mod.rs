@@ -1,7 +1,8 @@
-//! What most tests begin with: the cluster they share, an ingest for a configuration, and a look at the rows.
+//! What most tests begin with: the cluster they share, an ingest for a configuration, files, and a look at the rows.
 
 pub mod packed;
 
+use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use millstream::record::Envelope;
 use millstream::report::Report;
 use millstream_tests::kinesis::{ShardRecord, event};
 use millstream_tests::postgresql::{Durability, PostgreSql, connect};
+use millstream_tests::process::target;
 use tokio_postgres::Client;
 
 /// The cluster of all tests that do not hurt it.
@@ -63,4 +65,29 @@ pub async fn rows(client: &Client, query: &str) -> Vec<String> {
 /// A client of a database.
 pub async fn client(url: &str) -> Client {
     connect(url).await.expect("PostgreSQL answers")
+}
+
+/// Files of a test, gone with their owner.
+pub struct Files(PathBuf);
+
+impl Files {
+    /// A folder of this name and no other process's.
+    pub fn new(name: &str) -> Self {
+        let folder = target().join(format!("{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).expect("a folder is made");
+        Self(folder)
+    }
+
+    /// Writes a file; its path.
+    pub fn write(&self, name: &str, text: &str) -> String {
+        let path = self.0.join(name);
+        std::fs::write(&path, text).expect("a file is written");
+        path.to_string_lossy().into_owned()
+    }
+}
+
+impl Drop for Files {
+    fn drop(&mut self) {
+        std::fs::remove_dir_all(&self.0).unwrap_or_default();
+    }
 }

@@ -1,5 +1,6 @@
 //! Reading `DATABASE_URL`, including what users write and the driver does not know: `sslmode=verify-full`, `sslrootcert`.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -59,7 +60,7 @@ fn parse(text: &str) -> Result<Address, AddressError> {
     let (rest, ssl_mode, ca_file) = if text.contains("://") { split_url(text)? } else { split_pairs(text) };
     let config = Config::from_str(&rest).map_err(|_may_hold_a_password| AddressError::Unreadable)?;
     let plain = match ssl_mode.as_deref() {
-        None => !config.get_hosts().is_empty() && config.get_hosts().iter().all(is_local),
+        None => is_local(&config),
         Some("disable") => true,
         // All of them verify the certificate and the name: less is no protection.
         Some("require" | "verify-ca" | "verify-full") => false,
@@ -92,11 +93,14 @@ fn split_pairs(text: &str) -> Parts {
     (kept.join(" "), find("sslmode"), find("sslrootcert"))
 }
 
-fn is_local(host: &Host) -> bool {
-    match host {
+/// Whether every address that may be dialled is on this machine. A `hostaddr` is dialled in the place of its host.
+fn is_local(config: &Config) -> bool {
+    let is_named = |host: &Host| match host {
         Host::Tcp(name) => ["localhost", "127.0.0.1", "::1"].contains(&name.as_str()),
         Host::Unix(_) => true,
-    }
+    };
+    let hosts = config.get_hosts();
+    !hosts.is_empty() && hosts.iter().all(is_named) && config.get_hostaddrs().iter().all(IpAddr::is_loopback)
 }
 
 #[cfg(test)]
@@ -112,6 +116,9 @@ mod tests {
         assert!(!plain("postgresql://u:p@db.example/db"));
         assert!(!plain("postgresql://u:p@localhost/db?sslmode=verify-full&sslrootcert=/ca.pem"));
         assert!(!plain("host=db.example user=u sslmode=verify-full"));
+        assert!(plain("host=localhost hostaddr=127.0.0.1 user=u"));
+        assert!(!plain("host=localhost hostaddr=192.0.2.1 user=u"), "it is the address that is dialled");
+        assert!(!plain("host=db.example hostaddr=127.0.0.1 user=u"));
     }
 
     #[test]

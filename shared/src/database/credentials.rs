@@ -43,6 +43,16 @@ pub enum CredentialsError {
     Token(String),
 }
 
+impl CredentialsError {
+    /// Whether a person must act before there can be a login.
+    pub fn needs_a_person(&self) -> bool {
+        match self {
+            Self::Secret { .. } => false,
+            Self::Form { .. } | Self::Token(_) => true,
+        }
+    }
+}
+
 /// Gives the configuration to connect with.
 pub struct Provider {
     credentials: Credentials,
@@ -172,5 +182,20 @@ mod tests {
         }
         assert!(provider.login(false).await.unwrap().is_none(), "a fresh token is kept");
         assert!(provider.login(true).await.unwrap().is_some());
+    }
+
+    #[tokio::test]
+    async fn a_token_is_signed_anew_before_it_expires() {
+        let mut base = Config::new();
+        base.host("db.example").user("writer");
+        let provider = Provider::new(&Credentials::Iam, &base, Aws::local("http://127.0.0.1:1", "eu-west-1").await);
+        assert!(provider.login(false).await.unwrap().is_some());
+        let aged = |age: Duration| *provider.made.lock().unwrap() = Some(SystemTime::now() - age);
+        aged(TOKEN_RENEWAL - Duration::from_secs(5));
+        assert!(provider.login(false).await.unwrap().is_none());
+        aged(TOKEN_RENEWAL);
+        let renewed = provider.login(false).await.unwrap().expect("a login for the next connection");
+        assert!(renewed.get_password().is_some());
+        assert!(provider.login(false).await.unwrap().is_none(), "the new one is fresh");
     }
 }

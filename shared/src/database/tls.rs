@@ -3,16 +3,21 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{CertificateError, ClientConfig, RootCertStore};
 use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::pem::{self, PemObject};
+use tokio_postgres::Config;
+use tokio_postgres::config::Host;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 /// The certificates cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// The file is not there, or holds no certificate.
-    #[error("reading certificates from {file}: {reason}", file = .file.display())]
+    #[error(
+        "reading certificates from {file}: {reason}; DATABASE_CA_FILE or sslrootcert must name a file of PEM certificates",
+        file = .file.display()
+    )]
     CaFile {
         /// `DATABASE_CA_FILE` or `sslrootcert`.
         file: PathBuf,
@@ -24,16 +29,70 @@ pub enum TlsError {
     Setup(#[from] rustls::Error),
 }
 
+/// A server that cannot be talked to in confidence, and stays so until a person acts.
+#[derive(Debug, thiserror::Error)]
+#[error("speaking TLS to {host}: {reason}; {advice}")]
+pub struct Refusal {
+    host: String,
+    reason: String,
+    advice: &'static str,
+}
+
+/// What the driver says of a server that has TLS switched off.
+const WITHOUT_TLS: &str = "server does not support TLS";
+
+impl Refusal {
+    /// What an error of a connection attempt tells of the server's certificate; `None` where it is about something else.
+    pub fn of(error: &tokio_postgres::Error, login: &Config) -> Option<Self> {
+        let source = std::error::Error::source(error)?;
+        let refused = |reason: String, advice| Self { host: hosts(login), reason, advice };
+        if source.to_string() == WITHOUT_TLS {
+            let advice =
+                "switch it on there (ssl = on), or say sslmode=disable in DATABASE_URL to send all in plain text";
+            return Some(refused("the server does not offer it".to_owned(), advice));
+        }
+        let below = source.downcast_ref::<std::io::Error>()?.get_ref()?;
+        let rustls::Error::InvalidCertificate(fault) = below.downcast_ref::<rustls::Error>()? else { return None };
+        Some(if matches!(fault, CertificateError::UnknownIssuer | CertificateError::BadSignature) {
+            let reason = "its certificate is signed by none of the CAs that are trusted".to_owned();
+            refused(reason, "the signing CA's certificate belongs into the file of DATABASE_CA_FILE or sslrootcert")
+        } else {
+            // rustls tells the names and times itself.
+            refused(fault.to_string(), advice(fault))
+        })
+    }
+}
+
+/// What a person can do about a certificate of a CA that is trusted.
+fn advice(fault: &CertificateError) -> &'static str {
+    use CertificateError as Fault;
+    if matches!(fault, Fault::NotValidForName | Fault::NotValidForNameContext { .. }) {
+        "connect by a name that the certificate holds, or have one made for this name"
+    } else if matches!(fault, Fault::Expired | Fault::ExpiredContext { .. }) {
+        "the server needs a new certificate"
+    } else {
+        "the server needs a certificate that is valid now, of X.509 version 3, with a subjectAltName, and not a CA's own"
+    }
+}
+
+fn hosts(login: &Config) -> String {
+    let name = |host: &Host| match host {
+        Host::Tcp(name) => name.clone(),
+        Host::Unix(path) => path.display().to_string(),
+    };
+    login.get_hosts().iter().map(name).collect::<Vec<_>>().join(", ")
+}
+
 /// A connector that verifies the server's certificate and name. RDS's own roots are in no public store: they have to be
 /// in `ca_file` (<https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/UsingWithRDS.SSL.html>); RDS Proxy needs none.
 pub fn connector(ca_file: Option<&Path>) -> Result<MakeRustlsConnect, TlsError> {
     let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
     if let Some(file) = ca_file {
         let fault = |reason: String| TlsError::CaFile { file: file.to_owned(), reason };
-        let certificates = CertificateDer::pem_file_iter(file).map_err(|error| fault(error.to_string()))?;
+        let certificates = CertificateDer::pem_file_iter(file).map_err(|error| fault(unreadable(&error)))?;
         let mut found = 0;
         for certificate in certificates {
-            let certificate = certificate.map_err(|error| fault(error.to_string()))?;
+            let certificate = certificate.map_err(|error| fault(unreadable(&error)))?;
             roots.add(certificate).map_err(|error| fault(error.to_string()))?;
             found += 1;
         }
@@ -47,4 +106,12 @@ pub fn connector(ca_file: Option<&Path>) -> Result<MakeRustlsConnect, TlsError> 
         .with_root_certificates(roots)
         .with_no_client_auth();
     Ok(MakeRustlsConnect::new(config))
+}
+
+fn unreadable(error: &pem::Error) -> String {
+    if matches!(error, pem::Error::MissingSectionEnd { .. } | pem::Error::IllegalSectionStart { .. }) {
+        // The library would tell the line byte by byte.
+        return "a certificate in it is cut off, or its first line is".to_owned();
+    }
+    error.to_string()
 }

@@ -1,0 +1,142 @@
+//! PgBouncer in transaction mode before a cluster: each transaction on whatever backend is free, as RDS Proxy gives them.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Child;
+use std::time::{Duration, Instant};
+
+use tokio_postgres::SimpleQueryMessage;
+
+use crate::postgresql::{connect, folder, server_user};
+use crate::process::{free_port, start};
+use crate::system::Outcome;
+
+/// Where Debian's package has it.
+const PROGRAM: &str = "/usr/sbin/pgbouncer";
+
+/// A running pooler.
+pub struct PgBouncer {
+    folder: PathBuf,
+    port: u16,
+    backends: u32,
+    server: Child,
+}
+
+/// Whom it lets in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Admission {
+    /// Everybody, as the cluster's superuser.
+    Anybody,
+    /// Those who know the password that the cluster has for them.
+    Password,
+}
+
+impl PgBouncer {
+    /// Starts one before the cluster at a port of localhost. `backends` is how many connections it makes to a database.
+    ///
+    /// # Errors
+    /// What keeps it from starting.
+    pub fn start(cluster: u16, backends: u32, admission: Admission) -> std::io::Result<Self> {
+        // Between finding a free port and taking it another may come; then the next is tried.
+        let mut last = std::io::Error::other("no port is free");
+        for _ in 0..5 {
+            let port = free_port()?;
+            let folder = folder(&format!("pgbouncer-{port}"))?;
+            match serve(&folder, &settings(port, cluster, backends, admission)) {
+                Ok(server) => return Ok(Self { folder, port, backends, server }),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    /// The pooler's port on localhost.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The URL of a database by way of the pooler; `direct` is the one that its cluster gave.
+    pub fn url(&self, direct: &str) -> String {
+        format!("postgresql://postgres@127.0.0.1:{}/{}", self.port, name(direct))
+    }
+
+    /// How many clients a database has at the pooler, idle ones too.
+    ///
+    /// # Errors
+    /// PgBouncer's.
+    pub async fn clients(&self, direct: &str) -> Outcome<usize> {
+        let console = connect(&self.url("/pgbouncer")).await?;
+        let answer = console.simple_query("SHOW CLIENTS").await?;
+        let is_of = |message: &&SimpleQueryMessage| matches!(message, SimpleQueryMessage::Row(row) if row.get("database") == Some(name(direct)));
+        Ok(answer.iter().filter(is_of).count())
+    }
+
+    /// What clients have left behind on the backends of a database. They are held all at once, so that each is another one.
+    ///
+    /// # Errors
+    /// PostgreSQL's, and if not every backend could be looked at.
+    pub async fn leftovers(&self, direct: &str) -> Outcome<Vec<String>> {
+        let (mut held, mut numbers, mut found) = (Vec::new(), BTreeSet::new(), Vec::new());
+        for _ in 0..self.backends {
+            let client = connect(&self.url(direct)).await?;
+            client.batch_execute("BEGIN").await?;
+            for row in client.query_typed(include_str!("pgbouncer/leftovers.sql"), &[]).await? {
+                numbers.insert(row.get::<_, i32>(0));
+                found.extend(row.get::<_, Option<String>>(1));
+            }
+            held.push(client);
+        }
+        // A backend whose client goes away within a transaction is closed; these are to stay.
+        for client in &held {
+            client.batch_execute("ROLLBACK").await?;
+        }
+        found.sort();
+        if numbers.len() == held.len() { Ok(found) } else { Err(format!("of the backends only {numbers:?}").into()) }
+    }
+}
+
+fn name(url: &str) -> &str {
+    url.rsplit('/').next().unwrap_or_default()
+}
+
+impl Drop for PgBouncer {
+    fn drop(&mut self) {
+        self.server.kill().unwrap_or_default();
+        self.server.wait().map(drop).unwrap_or_default();
+        std::fs::remove_dir_all(&self.folder).unwrap_or_default();
+    }
+}
+
+/// Each transaction goes to the backend that has waited longest, so that two in a row never have the same one if others are
+/// idle. A start-up parameter that is not of PostgreSQL's own few is refused, and nothing is reset between two clients of a
+/// backend: whatever one leaves behind, the next one meets. <https://www.pgbouncer.org/config.html>
+fn settings(port: u16, cluster: u16, backends: u32, admission: Admission) -> String {
+    let (database, auth) = match admission {
+        Admission::Anybody => ("user=postgres", "auth_type = any"),
+        Admission::Password => ("auth_user=postgres", "auth_type = scram-sha-256"),
+    };
+    format!(
+        "[databases]\n* = host=127.0.0.1 port={cluster} {database}\n\
+         [pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n{auth}\n\
+         pool_mode = transaction\ndefault_pool_size = {backends}\nserver_round_robin = 1\n\
+         server_reset_query_always = 0\nignore_startup_parameters =\n"
+    )
+}
+
+fn serve(folder: &Path, settings: &str) -> std::io::Result<Child> {
+    let (file, log) = (folder.join("pgbouncer.ini"), folder.join("log"));
+    std::fs::write(&file, settings)?;
+    let mut server = start(PROGRAM.as_ref(), server_user(), &log, |command| {
+        command.arg(&file).current_dir("/");
+    })?;
+    let since = Instant::now();
+    while since.elapsed() < Duration::from_secs(30) && server.try_wait()?.is_none() {
+        if std::fs::read_to_string(&log)?.contains("process up") {
+            return Ok(server);
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    server.kill().unwrap_or_default();
+    let log = std::fs::read_to_string(&log)?;
+    Err(std::io::Error::other(format!("PgBouncer did not start; is it installed (`make tools`)? {log}")))
+}

@@ -1,0 +1,100 @@
+//! TLS to PostgreSQL: off this machine nothing is said to a server before it has shown that it is the one that is meant.
+//!
+//! The server is on this machine all the same: `host` is the name that counts, `hostaddr` is where it is.
+
+use millstream::aws::Aws;
+use millstream::config::DatabaseAddress;
+use millstream::database::{Database, DatabaseError};
+use millstream_tests::certificates::{Authority, Validity};
+use millstream_tests::postgresql::{Durability, PostgreSql};
+
+use crate::support::{Files, cluster};
+
+/// A server on this machine under another name, and a password that nobody shall read.
+fn address(host: &str, server: &PostgreSql, ca_file: Option<&str>) -> DatabaseAddress {
+    let ca = ca_file.map(|file| format!("&sslrootcert={file}")).unwrap_or_default();
+    let port = server.port();
+    DatabaseAddress::of_url(&format!("postgresql://postgres:hunter2@{host}:{port}/postgres?hostaddr=127.0.0.1{ca}"))
+}
+
+/// The TLS version that the server sees.
+async fn version(address: &DatabaseAddress) -> Result<String, DatabaseError> {
+    let connection = Database::new(address, Aws::default())?.connection().await?;
+    let seen = "SELECT version FROM pg_stat_ssl WHERE ssl AND pid = pg_backend_pid()";
+    Ok(connection.query_typed(seen, &[]).await.unwrap()[0].get(0))
+}
+
+/// What a person reads who has to act: all of `expected`, and never the password.
+async fn assert_refused(address: &DatabaseAddress, expected: &[&str]) {
+    let error = version(address).await.unwrap_err();
+    let told = error.to_string();
+    assert!(expected.iter().all(|part| told.contains(part)), "{told}, not {expected:?}");
+    assert!(error.needs_a_person(), "{told}");
+    assert!(!format!("{told} {error:?}").contains("hunter2"), "{error:?}");
+}
+
+#[tokio::test]
+async fn only_the_server_that_is_meant_is_spoken_to() {
+    let server = PostgreSql::start("tls", Durability::Test).unwrap();
+    let files = Files::new("tls");
+    let (ours, others) = (Authority::new("ours").unwrap(), Authority::new("others").unwrap());
+    // Of the same name, as whoever wants to pass for it would call itself.
+    let false_one = Authority::new("ours").unwrap();
+    let ca = files.write("ca.pem", ours.pem());
+    let bundle = files.write("bundle.pem", &format!("{}# ours\n{}{}", others.pem(), ours.pem(), false_one.pem()));
+
+    server.offer_tls(&ours.issue(&["db.example", "127.0.0.1"], Validity::Good).unwrap()).await.unwrap();
+    assert_eq!(version(&address("db.example", &server, Some(&ca))).await.unwrap(), "TLSv1.3");
+    assert_eq!(version(&address("db.example", &server, Some(&bundle))).await.unwrap(), "TLSv1.3");
+    let by_variable = DatabaseAddress { ca_file: Some(ca.clone().into()), ..address("db.example", &server, None) };
+    assert_eq!(version(&by_variable).await.unwrap(), "TLSv1.3");
+    let local = format!("{}?sslmode=verify-full&sslrootcert={}", server.url("postgres"), ca);
+    assert_eq!(version(&DatabaseAddress::of_url(&local)).await.unwrap(), "TLSv1.3");
+
+    let untrusted = ["db.example", "signed by none of the CAs that are trusted", "DATABASE_CA_FILE"];
+    for other in [&others, &false_one] {
+        let file = files.write("other.pem", other.pem());
+        assert_refused(&address("db.example", &server, Some(&file)), &untrusted).await;
+    }
+    assert_refused(&address("db.example", &server, None), &untrusted).await;
+    let elsewhere = ["elsewhere.example", "db.example", "connect by a name that the certificate holds"];
+    assert_refused(&address("elsewhere.example", &server, Some(&ca)), &elsewhere).await;
+
+    server.offer_tls(&ours.issue(&["db.example"], Validity::Expired).unwrap()).await.unwrap();
+    let expired = ["db.example", "certificate expired", "the server needs a new certificate"];
+    assert_refused(&address("db.example", &server, Some(&ca)), &expired).await;
+    // What openssl makes by default: a certificate that is its own CA.
+    server.offer_tls(&ours.own()).await.unwrap();
+    assert_refused(&address("db.example", &server, Some(&ca)), &["CaUsedAsEndEntity", "and not a CA's own"]).await;
+}
+
+#[tokio::test]
+async fn off_localhost_plain_text_is_never_spoken() {
+    // This server speaks no TLS, and the address does not say `disable`.
+    let without_tls = ["db.example", "the server does not offer it", "ssl = on", "sslmode=disable"];
+    assert_refused(&address("db.example", cluster(), None), &without_tls).await;
+    let asked_for = format!("{}?sslmode=verify-full", cluster().url("postgres"));
+    assert_refused(&DatabaseAddress::of_url(&asked_for), &["127.0.0.1", "the server does not offer it"]).await;
+}
+
+#[tokio::test]
+async fn a_file_without_usable_certificates_is_named() {
+    let files = Files::new("ca-files");
+    let authority = Authority::new("ours").unwrap();
+    let cut = &authority.pem()[..authority.pem().len() / 2];
+    let garbled = authority.pem().replace("MII", "M!!");
+    for (file, reason) in [
+        ("/nowhere/ca.pem".to_owned(), "No such file"),
+        (files.write("empty.pem", ""), "it holds no PEM certificate"),
+        (files.write("key.pem", &authority.issue(&["db.example"], Validity::Good).unwrap().key), "no PEM certificate"),
+        (files.write("ca.der", "0\u{1}\u{2}"), "it holds no PEM certificate"),
+        (files.write("cut.pem", cut), "a certificate in it is cut off"),
+        (files.write("garbled.pem", &garbled), "base64"),
+        (
+            files.write("no-certificate.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"),
+            "BadEncoding",
+        ),
+    ] {
+        assert_refused(&address("db.example", cluster(), Some(&file)), &[&file, reason, "DATABASE_CA_FILE"]).await;
+    }
+}
