@@ -53,6 +53,8 @@ async fn local_aws() -> LocalAws {
 /// A database, and a queue and a bucket that have its name.
 struct Desk {
     aws: LocalAws,
+    /// The same as the functions see it.
+    sdk: Aws,
     url: String,
     /// The queue's URL.
     queue: String,
@@ -64,14 +66,19 @@ impl Desk {
     async fn open() -> Self {
         static DESKS: AtomicU32 = AtomicU32::new(0);
         let (aws, url) = (local_aws().await, database().await);
+        let sdk = Aws::local(aws.endpoint(), REGION).await;
         let bucket = format!("desk-{}", DESKS.fetch_add(1, Ordering::Relaxed));
         let queue = aws.queue(&bucket).await.unwrap();
         aws_sdk_s3::Client::new(aws.config()).create_bucket().bucket(&bucket).send().await.unwrap();
-        Self { aws, url, queue, bucket }
+        Self { aws, sdk, url, queue, bucket }
     }
 
     async fn client(&self) -> Client {
         client(&self.url).await
+    }
+
+    fn archive(&self) -> Archive {
+        Archive::new(self.sdk.clone(), Some(self.bucket.clone()))
     }
 
     fn sqs(&self) -> aws_sdk_sqs::Client {
@@ -79,12 +86,12 @@ impl Desk {
     }
 
     /// As a function that has just started: it remembers nothing.
-    async fn ingest(&self, config: &str) -> Ingest {
-        self.ingest_into(config, &self.url, &self.queue).await
+    fn ingest(&self, config: &str) -> Ingest {
+        self.ingest_into(config, &self.url, &self.queue)
     }
 
-    async fn ingest_into(&self, config: &str, url: &str, queue: &str) -> Ingest {
-        let aws = Aws::local(self.aws.endpoint(), REGION).await;
+    fn ingest_into(&self, config: &str, url: &str, queue: &str) -> Ingest {
+        let aws = self.sdk.clone();
         let database = Database::new(&DatabaseAddress::of_url(url), aws.clone()).unwrap();
         let config = Config::parse("test.toml", config).unwrap_or_else(|mistakes| panic!("{mistakes}"));
         let queue = Some(queue.to_owned());
@@ -93,12 +100,12 @@ impl Desk {
 
     /// Redrives this desk's queue with plenty of time.
     async fn redrive(&self, config: &str, task: Value) -> Result<Progress, RedriveError> {
-        let ingest = self.ingest(config).await;
+        let ingest = self.ingest(config);
         self.redrive_with(ingest, task, PLENTY).await
     }
 
     async fn redrive_with(&self, ingest: Ingest, task: Value, time: Duration) -> Result<Progress, RedriveError> {
-        let queues = Queues::new(Aws::local(self.aws.endpoint(), REGION).await, [self.queue.clone()]);
+        let queues = Queues::new(self.sdk.clone(), [self.queue.clone()]);
         self.redrive_from(queues, ingest, task, time).await
     }
 
@@ -109,11 +116,10 @@ impl Desk {
         task: Value,
         time: Duration,
     ) -> Result<Progress, RedriveError> {
-        let aws = Aws::local(self.aws.endpoint(), REGION).await;
         let redrive = &mut Redrive {
             ingest: &mut ingest,
-            archive: Archive::new(aws.clone(), Some(self.bucket.clone())),
-            streams: Streams::new(aws),
+            archive: self.archive(),
+            streams: Streams::new(self.sdk.clone()),
             queues,
             until: Instant::now() + time,
             watch: &|_| (),
@@ -160,7 +166,7 @@ impl Desk {
 
     /// The objects of the bucket, with their texts.
     async fn objects(&self, prefix: &str) -> BTreeMap<String, String> {
-        let archive = Archive::new(Aws::local(self.aws.endpoint(), REGION).await, Some(self.bucket.clone()));
+        let archive = self.archive();
         let mut objects = BTreeMap::new();
         for key in archive.list(prefix, "", Folders::Apart).await.unwrap().keys {
             let text = archive.read_text(&archive.address(&key).unwrap()).await.unwrap();

@@ -2,11 +2,8 @@
 
 use std::time::Instant;
 
-use millstream::archive::Archive;
-use millstream::aws::Aws;
 use millstream::backfill::{Backfill, Task, work};
 use millstream::dynamodb::SourceTables;
-use millstream_tests::local_aws::REGION;
 use serde_json::json;
 
 use super::{
@@ -24,7 +21,7 @@ fn put(number: u64, text: &str) -> String {
 #[tokio::test]
 async fn a_batch_whose_first_and_last_were_refused_is_restored_whole() {
     let desk = Desk::open().await;
-    let mut ingest = desk.ingest(SHOP).await;
+    let mut ingest = desk.ingest(SHOP);
     ingest_event(&mut ingest, &dynamodb_event(&[put(1, "a")])).await;
     let owner = desk.client().await;
     owner.batch_execute("ALTER TABLE shop.items ALTER text TYPE varchar(3)").await.unwrap();
@@ -45,11 +42,10 @@ async fn a_batch_whose_first_and_last_were_refused_is_restored_whole() {
     let rows = everything(&desk.url).await;
     assert_eq!(rows.len(), 5);
     owner.batch_execute("DROP SCHEMA shop CASCADE; DROP SCHEMA IF EXISTS millstream CASCADE").await.unwrap();
-    let aws = Aws::local(desk.aws.endpoint(), REGION).await;
     let mut backfill = Backfill {
-        ingest: &mut desk.ingest(SHOP).await,
-        archive: Archive::new(aws.clone(), Some(desk.bucket.clone())),
-        tables: SourceTables::new(aws),
+        ingest: &mut desk.ingest(SHOP),
+        archive: desk.archive(),
+        tables: SourceTables::new(desk.sdk.clone()),
         until: Instant::now() + PLENTY,
         watch: &|_| (),
     };

@@ -19,7 +19,7 @@ async fn desk(count: usize) -> Desk {
     let desk = Desk::open().await;
     let mut records: Vec<String> = (0..count).map(|number| format!("{{\"n\":{}}}", number + 10)).collect();
     records.push(r#"{"n":1}"#.to_owned());
-    ingest_event(&mut desk.ingest(NARROW).await, &documents(1, &records)).await;
+    ingest_event(&mut desk.ingest(NARROW), &documents(1, &records)).await;
     desk.mend().await;
     desk
 }
@@ -47,7 +47,7 @@ async fn a_database_that_is_cut_off_fails_the_run_and_every_message_is_there_aga
         let proxy = std::sync::Arc::new(Proxy::start(cluster().port()).await.unwrap());
         let through = desk.url.replace(&format!(":{}/", cluster().port()), &format!(":{}/", proxy.port()));
         let cutting = cut_for_ever(proxy.clone(), fault, "COMMIT");
-        let ingest = desk.ingest_into(&widened(), &through, &desk.queue).await;
+        let ingest = desk.ingest_into(&widened(), &through, &desk.queue);
         let error = desk.redrive_with(ingest, json!({"limit": 25}), PLENTY).await.unwrap_err();
         cutting.abort();
         assert!(!error.needs_a_person() && proxy.cuts() > 0, "{error}");
@@ -56,7 +56,7 @@ async fn a_database_that_is_cut_off_fails_the_run_and_every_message_is_there_aga
         proxy.cut(fault, "COMMIT");
         let mut redriven = 0;
         while redriven < 25 {
-            let ingest = desk.ingest_into(&widened(), &through, &desk.queue).await;
+            let ingest = desk.ingest_into(&widened(), &through, &desk.queue);
             redriven +=
                 desk.redrive_with(ingest, json!({"limit": 25}), PLENTY).await.map_or(0, |progress| progress.redriven);
         }
@@ -69,7 +69,7 @@ async fn a_queue_that_fails_in_the_middle_costs_nothing() {
     let desk = desk(25).await;
     // What is refused again cannot be stored: nothing of its batch is deleted.
     let nowhere = desk.queue.replace(&desk.bucket, "nowhere");
-    let ingest = desk.ingest_into(NARROW, &desk.url, &nowhere).await;
+    let ingest = desk.ingest_into(NARROW, &desk.url, &nowhere);
     let narrowed = "ALTER TABLE log.log ALTER n TYPE numeric(1)";
     let owner = desk.client().await;
     owner.batch_execute(narrowed).await.unwrap();
@@ -84,10 +84,8 @@ async fn a_queue_that_fails_in_the_middle_costs_nothing() {
     let through = Aws::local(&format!("http://127.0.0.1:{}", proxy.port()), REGION).await;
     let queues = Queues::new(through, [desk.queue.clone()]);
     let cutting = cut_for_ever(proxy.clone(), Fault::Before, "DeleteMessageBatch");
-    let error = desk
-        .redrive_from(queues.clone(), desk.ingest(&widened()).await, json!({"limit": 12}), PLENTY)
-        .await
-        .unwrap_err();
+    let error =
+        desk.redrive_from(queues.clone(), desk.ingest(&widened()), json!({"limit": 12}), PLENTY).await.unwrap_err();
     cutting.abort();
     assert!(!error.needs_a_person() && proxy.cuts() > 0, "{error}");
     assert_eq!(desk.counts().await, (25, 0));
@@ -95,8 +93,7 @@ async fn a_queue_that_fails_in_the_middle_costs_nothing() {
     assert_eq!(written, [r#"{"count":13}"#]);
     // Deleted, and the answer lost.
     proxy.cut(Fault::After, "DeleteMessageBatch");
-    let progress =
-        desk.redrive_from(queues, desk.ingest(&widened()).await, json!({"limit": 25}), PLENTY).await.unwrap();
+    let progress = desk.redrive_from(queues, desk.ingest(&widened()), json!({"limit": 25}), PLENTY).await.unwrap();
     assert_eq!((progress.redriven, progress.records.duplicate, progress.records.applied), (25, 12, 13));
     assert_whole(&desk, 25).await;
 }
@@ -114,7 +111,7 @@ async fn two_runs_over_one_queue_do_not_disturb_each_other() {
 }
 
 /// A letter as it would be, but for some members.
-fn letter(changed: &Value) -> String {
+pub fn letter(changed: &Value) -> String {
     let mut letter = json!({
         "version": 1, "source": "log",
         "place": {"stream": "arn:aws:kinesis:us-east-1:123456789012:stream/s", "shard": "shardId-000000000000", "sequence_number": "77", "sub_sequence_number": 0},
@@ -233,7 +230,7 @@ async fn a_letter_whose_table_cannot_be_filled_does_not_keep_others() {
             _ => format!(r#"{{"kind":"note","n":{number}}}"#),
         })
         .collect();
-    ingest_event(&mut desk.ingest(&refusing).await, &documents(1, &records)).await;
+    ingest_event(&mut desk.ingest(&refusing), &documents(1, &records)).await;
     let owner = desk.client().await;
     owner.batch_execute("CREATE SCHEMA log; CREATE TABLE log.item (id text, v bigint)").await.unwrap();
     let progress = desk.redrive(&config, json!({"limit": 23})).await.unwrap();
@@ -264,7 +261,7 @@ async fn a_letter_whose_key_is_not_known_yet_waits_and_does_not_keep_others() {
         let arrival = (now.0 / 1_000_000).to_string();
         String::from_utf8(event).unwrap().replace("1770593400.98", &arrival).into_bytes()
     };
-    let mut ingest = desk.ingest(&config("only = [\"public.none\"]\n")).await;
+    let mut ingest = desk.ingest(&config("only = [\"public.none\"]\n"));
     let refused = young(documents(1, &[row("unkeyed"), row("keyed")]));
     assert_eq!(ingest_event(&mut ingest, &refused).await.counts.dead_lettered, 2);
     let keyed = config("[table.keyed]\nsource = \"bank\"\nfrom = \"public.keyed\"\nkey = [\"id\"]\n");
@@ -272,7 +269,7 @@ async fn a_letter_whose_key_is_not_known_yet_waits_and_does_not_keep_others() {
     assert_eq!((progress.redriven, progress.kept.clone()), (1, counted(&[("failed", 1)])), "{progress:?}");
     // The other shard's word has come, and has made the table.
     ingest_event(
-        &mut desk.ingest(&keyed).await,
+        &mut desk.ingest(&keyed),
         &young(documents(9, &[control("unkeyed"), row("unkeyed").replace(":1}", ":2}")])),
     )
     .await;

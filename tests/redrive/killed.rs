@@ -16,7 +16,7 @@ async fn refuse(desk: &Desk, queue: &str, first: u64, mendable: u64, malformed: 
     let numbers = first..first + mendable;
     let mut records: Vec<String> = numbers.map(|number| format!("{{\"n\":{}}}", number + 10)).collect();
     records.extend((0..malformed).map(|number| format!("hunter{number}")));
-    let report = ingest_event(&mut desk.ingest_into(NARROW, &desk.url, queue).await, &documents(first, &records)).await;
+    let report = ingest_event(&mut desk.ingest_into(NARROW, &desk.url, queue), &documents(first, &records)).await;
     assert_eq!(report.counts.dead_lettered, mendable + malformed);
 }
 
@@ -71,12 +71,12 @@ async fn a_function_killed_at_random_points_loses_nothing_and_doubles_nothing() 
     }
     desk.mend().await;
     // As long as an invocation may take, its messages are out of sight after it is killed.
-    let mut function = function(&desk, Duration::from_secs(6)).await;
+    let mut function = function(&desk, Duration::from_secs(4)).await;
     let (mut random, mut kills, mut whole) = (Random::new(11), 0, None);
     let began = Instant::now();
     while let Some(queue) = queues.pop_front() {
         // The first is left alone, to know how long one takes.
-        let killer = whole.filter(|_| kills < 8).map(|whole: Duration| {
+        let killer = whole.filter(|_| kills < 5).map(|whole: Duration| {
             let (pid, moment) = (function.pid().to_string(), whole.mul_f64(random.below(100) as f64 / 100.0));
             tokio::spawn(async move {
                 tokio::time::sleep(moment).await;

@@ -89,7 +89,7 @@ async fn ingest_evening(ingest: &mut Ingest) -> (u64, u64) {
 #[tokio::test]
 async fn mended_letters_become_the_rows_that_they_would_have_been() {
     let (desk, twin) = (Desk::open().await, database().await);
-    assert_eq!(ingest_evening(&mut desk.ingest(REFUSING).await).await, (5, 12));
+    assert_eq!(ingest_evening(&mut desk.ingest(REFUSING)).await, (5, 12));
     desk.client().await.batch_execute(MEND).await.unwrap();
     // SQS may hand out a message twice, and a person may put it there again.
     let copies: Vec<String> = desk.bodies().await.into_iter().filter(|body| body.contains("log.bet")).take(2).collect();
@@ -109,7 +109,7 @@ async fn mended_letters_become_the_rows_that_they_would_have_been() {
     let refused = [("malformed 2", 2), ("missing 2", 1), ("unreadable 2", 3)];
     assert_eq!(desk.account().await, refused.map(|(name, count)| (name.to_owned(), count)).into());
 
-    let mut good = desk.ingest_into(&mended(), &twin, &desk.queue).await;
+    let mut good = desk.ingest_into(&mended(), &twin, &desk.queue);
     assert_eq!(ingest_evening(&mut good).await, (11, 6));
     assert_eq!(everything(&desk.url).await, everything(&twin).await);
     let life = "SELECT id, stake, side FROM log.bet WHERE id IN ('life', 'turn') ORDER BY id";
@@ -127,7 +127,7 @@ async fn mended_letters_become_the_rows_that_they_would_have_been() {
 #[tokio::test]
 async fn a_letter_stays_the_same_however_often_it_is_refused() {
     let desk = Desk::open().await;
-    ingest_event(&mut desk.ingest(REFUSING).await, &mixture()).await;
+    ingest_event(&mut desk.ingest(REFUSING), &mixture()).await;
     let before = desk.letters().await;
     for _ in 0..2 {
         // Enough: what was refused meanwhile is none of the run's.
@@ -176,7 +176,7 @@ async fn an_old_letter_neither_overwrites_nor_resurrects() {
         put("Items", 18, "again", "too long"),
         put("Secret", 19, "secret", "e"),
     ];
-    let mut ingest = desk.ingest(&format!("{SHOP}exclude = [\"Secret\"]\n")).await;
+    let mut ingest = desk.ingest(&format!("{SHOP}exclude = [\"Secret\"]\n"));
     ingest_event(&mut ingest, &dynamodb_event(&first)).await;
     let owner = desk.client().await;
     owner.batch_execute("ALTER TABLE shop.items ALTER text TYPE varchar(3)").await.unwrap();
@@ -191,7 +191,7 @@ async fn an_old_letter_neither_overwrites_nor_resurrects() {
     let progress = desk.redrive(SHOP, json!({"limit": 5})).await.unwrap();
     let records = progress.records;
     assert_eq!((progress.redriven, records.applied, records.superseded), (5, 3, 2), "{records:?}");
-    let mut good = desk.ingest_into(SHOP, &twin, &desk.queue).await;
+    let mut good = desk.ingest_into(SHOP, &twin, &desk.queue);
     for record in first.iter().chain(&rest) {
         ingest_event(&mut good, &dynamodb_event(std::slice::from_ref(record))).await;
     }

@@ -61,8 +61,7 @@ async fn what_was_withheld_is_read_back_from_kinesis() {
         delivered = delivered.replace(&whole, &format!("{}!", &whole[..whole.len() - 1]));
     }
     let report =
-        ingest_event(&mut desk.ingest(&bank(stream, "exclude = [\"public.secret\"]\n")).await, delivered.as_bytes())
-            .await;
+        ingest_event(&mut desk.ingest(&bank(stream, "exclude = [\"public.secret\"]\n")), delivered.as_bytes()).await;
     assert_eq!(report.counts.dead_lettered, 6, "{report}");
     let letters = desk.letters().await;
     for letter in &letters {
@@ -95,13 +94,13 @@ async fn what_was_withheld_is_read_back_from_dynamodb_which_tells_no_shard() {
     let images = format!(r#""Keys":{{"id":{{"S":"a"}}}},"NewImage":{item}"#);
     let there = dynamodb_change(&stream, "INSERT", &dynamodb_sequence(1), &images);
     let missing = dynamodb_change(&stream, "INSERT", &dynamodb_sequence(7), &images);
-    let mut ingest = desk.ingest(&format!("{SHOP}exclude = [\"{}\"]\n", desk.bucket)).await;
+    let mut ingest = desk.ingest(&format!("{SHOP}exclude = [\"{}\"]\n", desk.bucket));
     ingest_event(&mut ingest, &dynamodb_event(&[there.clone(), missing])).await;
     assert!(desk.letters().await.iter().all(|letter| matches!(letter.payload, Payload::Withheld { .. })));
     let progress = desk.redrive(SHOP, json!({"limit": 2})).await.unwrap();
     assert_eq!((progress.redriven, progress.kept), (1, counted(&[("gone", 1)])));
     let twin = database().await;
-    ingest_event(&mut desk.ingest_into(SHOP, &twin, &desk.queue).await, &dynamodb_event(&[there])).await;
+    ingest_event(&mut desk.ingest_into(SHOP, &twin, &desk.queue), &dynamodb_event(&[there])).await;
     assert_eq!(everything(&desk.url).await, everything(&twin).await);
 }
 
@@ -117,7 +116,7 @@ async fn what_is_private_is_dropped_and_hashed_exactly_once_on_the_whole_way() {
     let stream = dynamodb_stream("Items");
     let first = [dynamodb_change(&stream, "INSERT", &dynamodb_sequence(1), &image("first", "a"))];
     let refused = [dynamodb_change(&stream, "MODIFY", &dynamodb_sequence(2), &image("second", "too long"))];
-    let mut ingest = desk.ingest(SHOP).await;
+    let mut ingest = desk.ingest(SHOP);
     ingest_event(&mut ingest, &dynamodb_event(&first)).await;
     let owner = desk.client().await;
     owner.batch_execute("ALTER TABLE shop.items ALTER text TYPE varchar(3)").await.unwrap();
@@ -130,7 +129,7 @@ async fn what_is_private_is_dropped_and_hashed_exactly_once_on_the_whole_way() {
     owner.batch_execute("ALTER TABLE shop.items ALTER text TYPE text").await.unwrap();
     assert_eq!(desk.redrive(SHOP, json!({"limit": 1})).await.unwrap().records.applied, 1);
 
-    let mut good = desk.ingest_into(SHOP, &twin, &desk.queue).await;
+    let mut good = desk.ingest_into(SHOP, &twin, &desk.queue);
     ingest_event(&mut good, &dynamodb_event(&first)).await;
     ingest_event(&mut good, &dynamodb_event(&refused)).await;
     let found = everything(&desk.url).await;
@@ -153,7 +152,7 @@ const LARGE: &str = "[source.log]\nstream = [\"s\", \"o\"]\nformat = \"json\"\n[
 async fn large_payloads_come_from_s3_and_are_kept_while_they_are_not_there() {
     let desk = Desk::open().await;
     let large = |key: &str| format!(r#"{{"key":"{key}","n":10,"text":"{}"}}"#, key.repeat(200_000));
-    let mut ingest = desk.ingest(LARGE).await;
+    let mut ingest = desk.ingest(LARGE);
     ingest_event(&mut ingest, &documents(1, &[r#"{"key":"small","n":1}"#.to_owned(), large("a"), large("b")])).await;
     // The same place of another stream is another place.
     let other = String::from_utf8(documents(2, &[large("c")])).unwrap().replace(":stream/s\"", ":stream/o\"");

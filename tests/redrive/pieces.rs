@@ -5,6 +5,7 @@ use std::time::Duration;
 use millstream::redrive::Progress;
 use serde_json::json;
 
+use super::faults::letter;
 use super::{Desk, NARROW, counted, documents, ingest_event, widened};
 use crate::support::rows;
 
@@ -14,18 +15,21 @@ async fn desk(count: usize, malformed: usize) -> (Desk, String) {
     let mut records: Vec<String> = (0..count).map(|number| format!("{{\"n\":{}}}", number + 10)).collect();
     records.extend((0..malformed).map(|number| format!("no {number}")));
     records.push(r#"{"n":1}"#.to_owned());
-    ingest_event(&mut desk.ingest(NARROW).await, &documents(1, &records)).await;
+    ingest_event(&mut desk.ingest(NARROW), &documents(1, &records)).await;
     desk.mend().await;
     (desk, widened())
 }
 
 async fn piece(desk: &Desk, config: &str, task: serde_json::Value) -> Progress {
-    desk.redrive_with(desk.ingest(config).await, task, Duration::ZERO).await.unwrap()
+    desk.redrive_with(desk.ingest(config), task, Duration::ZERO).await.unwrap()
 }
 
 #[tokio::test]
 async fn pieces_without_any_time_come_to_the_end_and_the_sums_are_right() {
     let (desk, config) = desk(35, 3).await;
+    // Asked for in every piece, and never to be had.
+    let error = json!({"class": "does_not_fit", "table": "log.log", "sqlstate": null, "message": ""});
+    desk.put(&[letter(&json!({"payload": {"s3": "s3://nobody-s-bucket/key"}, "error": error}))]).await;
     let mut progress = Progress::default();
     let mut pieces = 0;
     while !progress.done {
@@ -38,8 +42,8 @@ async fn pieces_without_any_time_come_to_the_end_and_the_sums_are_right() {
     }
     assert!(pieces > 3, "{pieces}");
     assert_eq!((progress.redriven, progress.records.applied, progress.records.total()), (35, 35, 35));
-    assert_eq!(progress.selected, counted(&[("log log.log does_not_fit", 35)]));
-    assert_eq!(progress.kept, counted(&[("not_selected", 3)]));
+    assert_eq!(progress.selected, counted(&[("log log.log does_not_fit", 36)]));
+    assert_eq!(progress.kept, counted(&[("not_selected", 3), ("unavailable", 1)]));
     assert_eq!(rows(&desk.client().await, "SELECT count(*) FROM log.log").await, [r#"{"count":36}"#]);
 }
 

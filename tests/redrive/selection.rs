@@ -29,7 +29,7 @@ columns = { n = { path = "n", type = "numeric(3)" } }
 /// A desk with seven letters: of two sources, three tables, three reasons, two hours.
 async fn desk() -> Desk {
     let desk = Desk::open().await;
-    let mut ingest = desk.ingest(CONFIG).await;
+    let mut ingest = desk.ingest(CONFIG);
     let log =
         documents(1, &[r#"{"kind":"bet","n":-1}"#, r#"{"kind":"bet","n":1000}"#, r#"{"kind":"note","n":-1}"#, "no"]);
     assert_eq!(ingest_event(&mut ingest, &log).await.counts.dead_lettered, 4);
@@ -70,8 +70,8 @@ async fn a_dry_run_tells_the_selection_and_changes_nothing() {
     let bodies = desk.bodies().await;
     let runs = cases.iter().enumerate().map(async |(number, (only, expected))| {
         let queue = desk.aws.queue(&format!("{}-{number}", desk.bucket)).await.unwrap();
-        let copy =
-            Desk { aws: desk.aws.for_this_runtime().await, url: desk.url.clone(), queue, bucket: desk.bucket.clone() };
+        let (aws, sdk) = (desk.aws.for_this_runtime().await, desk.sdk.clone());
+        let copy = Desk { aws, sdk, url: desk.url.clone(), queue, bucket: desk.bucket.clone() };
         copy.put(&bodies).await;
         let progress = copy.redrive(CONFIG, json!({"only": only, "dry_run": true})).await.unwrap();
         assert_eq!(progress.selected, counted(expected), "{only}");

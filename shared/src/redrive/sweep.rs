@@ -133,15 +133,17 @@ impl<'s, 'r> Sweep<'s, 'r> {
         self.task.limit.is_some_and(|limit| self.tally.selected_messages() >= limit)
     }
 
-    /// Takes up some messages; whether there were any.
+    /// Takes up some messages; whether there were any that may be followed by others.
     async fn round(&mut self) -> Result<bool, RedriveError> {
         let messages = self.queue.receive(self.time_left() + self.last_batch).await?;
-        let any = !messages.is_empty();
+        // Beyond its time a sweep may meet again what it has kept: then it has been round.
+        let any = !messages.is_empty() && !self.time_left().is_zero();
         for held in messages {
             if self.met.insert(held.id.clone()) {
                 self.received.push_back(held);
             }
         }
+        let any = any || !self.received.is_empty();
         while let Some(held) = self.received.pop_front() {
             self.message(held).await?;
         }
