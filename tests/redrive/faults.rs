@@ -104,8 +104,9 @@ async fn two_runs_over_one_queue_do_not_disturb_each_other() {
     let config = widened();
     let (one, other) = tokio::join!(desk.redrive(&config, json!({})), desk.redrive(&config, json!({})));
     let (one, other) = (one.unwrap(), other.unwrap());
-    assert_eq!(one.redriven + other.redriven, 80);
-    assert_eq!(one.records.total() + other.records.total(), 80);
+    // SQS may hand a message to both.
+    assert!(one.redriven + other.redriven >= 80, "{one:?} {other:?}");
+    assert_eq!(one.records.applied + other.records.applied, 80, "{one:?} {other:?}");
     assert!(one.kept.is_empty() && other.kept.is_empty(), "{one:?} {other:?}");
     assert_whole(&desk, 80).await;
 }

@@ -95,7 +95,7 @@ async fn mended_letters_become_the_rows_that_they_would_have_been() {
     let copies: Vec<String> = desk.bodies().await.into_iter().filter(|body| body.contains("log.bet")).take(2).collect();
     desk.put(&copies).await;
 
-    let first = desk.redrive(&mended(), json!({})).await.unwrap();
+    let first = desk.redrive(&mended(), json!({"limit": 14})).await.unwrap();
     assert!(first.done);
     assert_eq!((first.redriven, first.kept), (14, counted(&[])), "{:?}", first.records);
     let records = first.records;

@@ -104,7 +104,7 @@ async fn what_is_selected_is_redriven_up_to_the_limit_and_nothing_else() {
     assert_eq!((progress.done, progress.redriven, progress.records.applied), (true, 2, 2), "{progress:?}");
     let progress = desk.redrive(&mended, json!({"only": notes, "limit": 0})).await.unwrap();
     assert_eq!((progress.done, progress.redriven), (true, 0));
-    let progress = desk.redrive(&mended, json!({"only": notes})).await.unwrap();
+    let progress = desk.redrive(&mended, json!({"only": notes, "limit": 1})).await.unwrap();
     assert_eq!((progress.redriven, progress.kept), (1, counted(&[("not_selected", 4)])));
     assert_eq!(rows(&owner, "SELECT count(*) FROM log.note").await, [r#"{"count":3}"#]);
     assert_eq!(desk.counts().await, (4, 0));
