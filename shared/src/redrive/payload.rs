@@ -38,15 +38,8 @@ fn held(letter: &DeadLetter, payload: Vec<u8>) -> Result<Batch, Kept> {
         return Ok(unpacked_again(place, arrival, letter, payload));
     }
     let digest = u64::from_str_radix(&letter.digest, 16).map_err(|error| damaged("digest", error))?;
-    let record = Record {
-        place,
-        arrival,
-        partition_key: (*letter.partition_key).into(),
-        payload: 0..payload.len(),
-        redacted: letter.redacted.then_some(digest),
-        attempts: 0,
-        fault: None,
-    };
+    let record = Record::new(place, arrival, (*letter.partition_key).into(), 0..payload.len());
+    let record = Record { redacted: letter.redacted.then_some(digest), ..record };
     Ok(Batch { records: vec![record], bytes: payload, empty: 0 })
 }
 
