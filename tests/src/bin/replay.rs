@@ -31,7 +31,9 @@ async fn main() -> ExitCode {
 
 async fn replay(function: &str, event: &Path) -> Outcome<ExitCode> {
     let event = workspace().join(event);
-    let config = event.parent().map(|folder| folder.join("millstream.toml")).unwrap_or_default();
+    // A task lies in a folder of its own within the system's.
+    let config = event.ancestors().map(|folder| folder.join("millstream.toml")).find(|file| file.is_file());
+    let config = config.ok_or_else(|| format!("no millstream.toml beside {} or above it", event.display()))?;
     let server = PostgreSql::start("replay", Durability::Test)?;
     let aws = LocalAws::start().await?;
     let queue = aws.queue("dead-letters").await?;
