@@ -4,10 +4,8 @@
 //! Private fields are gone from the payload; where they cannot be told apart, the payload is withheld and the letter holds
 //! its place in the stream, its length and its digest.
 
-use aws_sdk_sqs::types::{QueueAttributeName, SendMessageBatchRequestEntry};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use futures_util::StreamExt;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -15,21 +13,15 @@ use crate::archive::{Archive, ObjectError};
 use crate::aws::Aws;
 use crate::ingest::now;
 use crate::names::hex;
+use crate::queue::{Queue, QueueError};
 use crate::record::Record;
 use crate::rejection::Rejection;
 
 /// The version of the envelope. A reader refuses what it does not know.
 pub const ENVELOPE_VERSION: u32 = 1;
 
-/// SQS takes 256 KiB a message and a batch on every queue, whatever larger limit a queue may be given
-/// (<https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html>).
-const BATCH_BYTES_MAX: usize = 250 * 1024;
-/// Base64 makes four bytes of three; the rest of the envelope needs its room, too.
+/// SQS takes messages of 256 KiB. Base64 makes four bytes of three; the rest of the envelope needs its room, too.
 const PAYLOAD_BYTES_MAX: usize = 150 * 1024;
-/// SQS's limit.
-const BATCH_ENTRIES_MAX: usize = 10;
-/// Requests under way at once.
-const REQUESTS_MAX: usize = 8;
 
 /// A dead letter, as it stands on the queue.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
@@ -125,21 +117,11 @@ pub struct DeadLetters {
 #[derive(Debug, thiserror::Error)]
 pub enum DeadLetterError {
     /// SQS refused some or all.
-    #[error("sending dead letters to {queue}: {reason}")]
-    Queue {
-        /// The queue's URL.
-        queue: String,
-        /// What the SDK, or SQS about an entry, says.
-        reason: String,
-    },
-    /// SQS does not tell how many there are.
-    #[error("asking the queue {queue}: {reason}")]
-    Unreachable {
-        /// The queue's URL.
-        queue: String,
-        /// What the SDK says.
-        reason: String,
-    },
+    #[error("sending dead letters: {0}")]
+    Queue(QueueError),
+    /// A letter that is no JSON: an error of ours.
+    #[error("writing a dead letter")]
+    Letter(#[from] serde_json::Error),
     /// S3 refused a payload.
     #[error("a dead letter's payload")]
     Bucket(#[from] ObjectError),
@@ -180,16 +162,9 @@ impl DeadLetters {
                 Some(payload) => letter.payload = Payload::Base64(STANDARD.encode(&payload)),
                 None => {}
             }
-            let body = serde_json::to_string(&letter);
-            messages.push(
-                body.map_err(|error| DeadLetterError::Queue { queue: queue.to_owned(), reason: error.to_string() })?,
-            );
+            messages.push(serde_json::to_string(&letter)?);
         }
-        let client = aws_sdk_sqs::Client::new(self.aws.config().await);
-        let sending = batches(messages).into_iter().map(|batch| send(&client, queue, batch));
-        let outcomes: Vec<Result<(), DeadLetterError>> =
-            futures_util::stream::iter(sending).buffer_unordered(REQUESTS_MAX).collect().await;
-        outcomes.into_iter().collect()
+        Queue::open(&self.aws, queue).await.send(messages).await.map_err(DeadLetterError::Queue)
     }
 
     async fn store_payload(&self, letter: &DeadLetter, payload: Vec<u8>) -> Result<String, DeadLetterError> {
@@ -241,87 +216,5 @@ impl DeadLetters {
             function: self.function.clone(),
         };
         Draft { letter, payload }
-    }
-}
-
-/// How many messages a queue holds: SQS's approximate numbers.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Serialize, Debug)]
-pub struct Messages {
-    /// Those that wait.
-    pub waiting: i64,
-    /// Those that somebody has received and not yet deleted.
-    pub in_flight: i64,
-}
-
-impl Messages {
-    /// All of them.
-    pub fn all(&self) -> i64 {
-        self.waiting + self.in_flight
-    }
-}
-
-/// Asks a queue for its messages' number, about.
-///
-/// # Errors
-/// SQS's refusal.
-pub async fn messages(aws: &Aws, queue: &str) -> Result<Messages, DeadLetterError> {
-    use QueueAttributeName::{
-        ApproximateNumberOfMessages as Waiting, ApproximateNumberOfMessagesDelayed as Delayed,
-        ApproximateNumberOfMessagesNotVisible as InFlight,
-    };
-    let request = aws_sdk_sqs::Client::new(aws.config().await).get_queue_attributes().queue_url(queue);
-    let request = request.set_attribute_names(Some(vec![Waiting, Delayed, InFlight]));
-    let answer = request.send().await.map_err(|error| DeadLetterError::Unreachable {
-        queue: queue.to_owned(),
-        reason: aws_sdk_sqs::error::DisplayErrorContext(&error).to_string(),
-    })?;
-    let told = answer.attributes.unwrap_or_default();
-    let number = |name: &QueueAttributeName| told.get(name).and_then(|text| text.parse::<i64>().ok()).unwrap_or(0);
-    Ok(Messages { waiting: number(&Waiting) + number(&Delayed), in_flight: number(&InFlight) })
-}
-
-/// Messages in batches that SQS takes.
-fn batches(messages: Vec<String>) -> Vec<Vec<String>> {
-    let mut batches: Vec<Vec<String>> = Vec::new();
-    let mut bytes = 0;
-    for message in messages {
-        bytes += message.len();
-        match batches.last_mut().filter(|batch| batch.len() < BATCH_ENTRIES_MAX && bytes <= BATCH_BYTES_MAX) {
-            Some(batch) => batch.push(message),
-            None => {
-                bytes = message.len();
-                batches.push(vec![message]);
-            }
-        }
-    }
-    batches
-}
-
-async fn send(client: &aws_sdk_sqs::Client, queue: &str, batch: Vec<String>) -> Result<(), DeadLetterError> {
-    let fault = |reason: String| DeadLetterError::Queue { queue: queue.to_owned(), reason };
-    let mut request = client.send_message_batch().queue_url(queue);
-    for (number, body) in batch.into_iter().enumerate() {
-        let entry = SendMessageBatchRequestEntry::builder().id(number.to_string()).message_body(body).build();
-        request = request.entries(entry.map_err(|error| fault(error.to_string()))?);
-    }
-    let answer =
-        request.send().await.map_err(|error| fault(aws_sdk_sqs::error::DisplayErrorContext(&error).to_string()))?;
-    match answer.failed() {
-        [] => Ok(()),
-        [first, ..] => Err(fault(format!("{}: {}", first.code(), first.message().unwrap_or_default()))),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn batches_keep_to_the_queue_s_limits() {
-        let message = |bytes: usize| "x".repeat(bytes);
-        let sizes = |messages: Vec<String>| batches(messages).iter().map(Vec::len).collect::<Vec<_>>();
-        assert_eq!(sizes(vec![message(10); 25]), [10, 10, 5]);
-        assert_eq!(sizes(vec![message(120 * 1024); 3]), [2, 1]);
-        assert_eq!(sizes(vec![]), [0; 0]);
     }
 }

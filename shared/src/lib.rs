@@ -23,6 +23,7 @@ pub mod names;
 pub mod partition;
 mod pause;
 pub mod plan;
+pub mod queue;
 pub mod record;
 pub mod redrive;
 pub mod rejection;

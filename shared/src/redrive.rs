@@ -7,22 +7,22 @@
 
 mod message;
 mod payload;
-mod queue;
 mod selection;
 mod stream;
 mod sweep;
 mod tally;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
 use crate::archive::Archive;
+use crate::aws::Aws;
 use crate::ingest::{Ingest, IngestError};
+use crate::queue::{Queue, QueueError};
 use crate::report::Counts;
 use crate::timestamp::Timestamp;
-pub use queue::{QueueError, Queues};
 use selection::Criteria;
 pub use selection::Selection;
 pub use stream::Streams;
@@ -98,6 +98,28 @@ impl RedriveError {
     }
 }
 
+/// The queues that may be redriven.
+#[derive(Clone, Debug)]
+pub struct Queues {
+    aws: Aws,
+    /// Of the environment.
+    urls: Vec<String>,
+}
+
+impl Queues {
+    /// The queues of the environment.
+    pub fn new(aws: Aws, urls: impl IntoIterator<Item = String>) -> Self {
+        // One queue may serve both.
+        let urls: BTreeSet<String> = urls.into_iter().collect();
+        Self { aws, urls: urls.into_iter().collect() }
+    }
+
+    /// The one that is named, else those of the environment.
+    fn urls(&self, named: Option<&str>) -> Vec<String> {
+        named.map_or_else(|| self.urls.clone(), |url| vec![url.to_owned()])
+    }
+}
+
 /// What a piece of a run has at hand.
 pub struct Redrive<'r> {
     /// What writes; its dead letters go back to their queue.
@@ -127,7 +149,7 @@ pub async fn work(redrive: &mut Redrive<'_>, task: &Task) -> Result<Progress, Re
     let criteria = Criteria::new(&task.only, moment(began)?)?;
     let mut swept = true;
     for url in redrive.queues.urls(task.queue.as_deref()) {
-        let queue = redrive.queues.open(&url).await;
+        let queue = Queue::open(&redrive.queues.aws, &url).await;
         let mut sweep = Sweep::new(redrive, queue, task, &criteria, &mut tally);
         let ended = sweep.run().await;
         // Also after an error: what is held would else be out of sight for the rest of the time.

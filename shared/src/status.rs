@@ -21,9 +21,9 @@ use crate::catalog::{CatalogError, Table};
 use crate::config::{Config, Environment, Source};
 use crate::database::fault::describe;
 use crate::database::{Database, DatabaseError};
-use crate::dead_letter::{self, DeadLetterError, Messages};
 use crate::maintain::{self, Kept, MaintainError, due};
 use crate::names::{Identifier, TableName};
+use crate::queue::{Messages, Queue, QueueError};
 use crate::timestamp::Timestamp;
 
 mod alarm;
@@ -164,7 +164,7 @@ pub enum StatusError {
     Question(#[from] tokio_postgres::Error),
     /// SQS.
     #[error(transparent)]
-    Queue(#[from] DeadLetterError),
+    Queue(#[from] QueueError),
 }
 
 fn moment<S: Serializer>(moment: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
@@ -206,7 +206,7 @@ pub async fn read(
     let named =
         [(Holds::DeadLetters, &environment.dead_letter_queue), (Holds::Undelivered, &environment.on_failure_queue)];
     for (holds, url) in named.into_iter().filter_map(|(holds, url)| Some((holds, url.clone()?))) {
-        let messages = dead_letter::messages(aws, &url).await?;
+        let messages = Queue::open(aws, &url).await.count().await?;
         queues.push(QueueStatus { holds, url, messages });
     }
     Ok(Status { at, sources, queues })

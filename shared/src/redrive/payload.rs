@@ -54,8 +54,7 @@ fn unpacked_again(place: Place, arrival: Timestamp, letter: &DeadLetter, payload
 /// What a letter does not hold is still in the stream, for as long as that keeps it.
 async fn withheld(letter: &DeadLetter, streams: &Streams) -> Result<Batch, Kept> {
     let place = &letter.place;
-    let elements = streams.record(&place.stream, &place.shard, &place.sequence_number).await?;
-    let mut batch = unpack(&Envelope(elements));
+    let mut batch = streams.record(&place.stream, &place.shard, &place.sequence_number).await?;
     // What can be unpacked now may be several: those behind the first are new as well, or have been written before.
     let several = is_packed(letter);
     let first = place.sub_sequence_number;

@@ -1,4 +1,4 @@
-//! Records read back from their stream, as the elements of Lambda's event that they were.
+//! Records read back from their stream, unpacked as those of an event are.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -6,17 +6,16 @@ use aws_sdk_dynamodbstreams::config::interceptors::AfterDeserializationIntercept
 use aws_sdk_dynamodbstreams::config::{ConfigBag, Intercept, RuntimeComponents};
 use aws_sdk_dynamodbstreams::error::{BoxError, DisplayErrorContext, ProvideErrorMetadata};
 use aws_sdk_dynamodbstreams::types::ShardIteratorType as DynamodbIterator;
+use aws_sdk_kinesis::primitives::DateTime;
 use aws_sdk_kinesis::types::{Record, ShardIteratorType as KinesisIterator};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::json;
-use serde_json::value::{RawValue, to_raw_value};
+use serde_json::value::to_raw_value;
 
 use super::message::Kept;
 use crate::aws::Aws;
-use crate::record::SequenceNumber;
+use crate::record::{Batch, Envelope, Place, SequenceNumber, unpack, unpack_data};
+use crate::timestamp::Timestamp;
 
 /// Records of one request: what an invocation holds at most is more, and a page of the largest ones has 10 MB.
 const PAGE_RECORDS: i32 = 1_000;
@@ -50,9 +49,9 @@ enum Reader {
     Dynamodb(aws_sdk_dynamodbstreams::Client),
 }
 
-/// Elements with their places, and where the shard goes on.
+/// What a shard's records hold, with their places, and where the shard goes on.
 struct Page {
-    elements: Vec<(SequenceNumber, Box<RawValue>)>,
+    records: Vec<(SequenceNumber, Batch)>,
     next: Option<String>,
     is_last: bool,
 }
@@ -64,12 +63,12 @@ impl Streams {
     }
 
     /// The record at a place. A shard that is not told (DynamoDB's elements do not) is looked for.
-    pub(super) async fn record(&self, stream: &str, shard: &str, sequence: &str) -> Result<Vec<Box<RawValue>>, Kept> {
+    pub(super) async fn record(&self, stream: &str, shard: &str, sequence: &str) -> Result<Batch, Kept> {
         let shards = if shard.is_empty() { self.shards(stream, sequence).await? } else { vec![shard.to_owned()] };
-        let mut outcome = Ok(Vec::new());
+        let mut outcome = Ok(Batch::default());
         for shard in shards {
             match self.record_of(stream, &shard, sequence).await {
-                Ok(found) if !found.is_empty() => return Ok(found),
+                Ok(found) if !found.records.is_empty() => return Ok(found),
                 Ok(_) => {}
                 // A shard that cannot hold the place may say so by an error.
                 Err(kept) => outcome = Err(kept),
@@ -78,14 +77,14 @@ impl Streams {
         outcome
     }
 
-    async fn record_of(&self, stream: &str, shard: &str, sequence: &str) -> Result<Vec<Box<RawValue>>, Kept> {
+    async fn record_of(&self, stream: &str, shard: &str, sequence: &str) -> Result<Batch, Kept> {
         let mut pages = self.range(stream, shard, sequence, sequence).await?;
         while let Some(page) = pages.next().await? {
-            if !page.is_empty() {
+            if !page.records.is_empty() {
                 return Ok(page);
             }
         }
-        Ok(Vec::new())
+        Ok(Batch::default())
     }
 
     /// The records from one place to another of a shard, both included.
@@ -103,7 +102,7 @@ impl Streams {
                 let request = request.shard_iterator_type(DynamodbIterator::AtSequenceNumber).sequence_number(first);
                 match request.send().await {
                     Ok(answer) => answer.shard_iterator,
-                    Err(error) if is_trimmed(error.as_service_error().and_then(ProvideErrorMetadata::code)) => None,
+                    Err(error) if is_trimmed(&error) => None,
                     Err(error) => return Err(unavailable(stream, DisplayErrorContext(&error))),
                 }
             }
@@ -149,8 +148,8 @@ impl Streams {
 }
 
 impl Pages {
-    /// The elements of the next page within the range; `None` behind the last.
-    pub(super) async fn next(&mut self) -> Result<Option<Vec<Box<RawValue>>>, Kept> {
+    /// The records of the next page within the range; `None` behind the last.
+    pub(super) async fn next(&mut self) -> Result<Option<Batch>, Kept> {
         let Some(iterator) = self.iterator.take() else { return Ok(None) };
         // Of a single record no neighbours are read: what a shard gives in a second is limited.
         let limit = if self.first == self.last { 1 } else { PAGE_RECORDS };
@@ -158,16 +157,21 @@ impl Pages {
             Reader::Kinesis(client) => kinesis_page(client, (&self.stream, &self.shard), iterator, limit).await?,
             Reader::Dynamodb(client) => dynamodb_page(client, &self.stream, iterator, limit).await?,
         };
-        self.empty = if page.elements.is_empty() { self.empty + 1 } else { 0 };
-        let beyond = page.elements.last().is_some_and(|(sequence, _)| *sequence >= self.last);
+        self.empty = if page.records.is_empty() { self.empty + 1 } else { 0 };
+        let beyond = page.records.last().is_some_and(|(sequence, _)| *sequence >= self.last);
         if !beyond && !page.is_last && self.empty < EMPTY_PAGES_MAX {
             self.iterator = page.next;
         }
-        let range = self.first.clone()..=self.last.clone();
-        let within: Vec<_> = page.elements.into_iter().filter(|(sequence, _)| range.contains(sequence)).collect();
-        self.found += within.len() as u64;
-        self.begun |= within.first().is_some_and(|(sequence, _)| *sequence == self.first);
-        Ok(Some(within.into_iter().map(|(_, element)| element).collect()))
+        let mut within = Batch::default();
+        for (sequence, record) in page.records {
+            if sequence < self.first || sequence > self.last {
+                continue;
+            }
+            self.begun |= sequence == self.first;
+            self.found += 1;
+            within.append(&record);
+        }
+        Ok(Some(within))
     }
 
     /// What is missing of a batch of so many records, now that all pages have been read. A stream loses its oldest records
@@ -190,28 +194,22 @@ async fn kinesis_page(
     let request = client.get_records().stream_arn(stream).shard_iterator(iterator).limit(limit);
     let answer = request.send().await.map_err(|error| unavailable(stream, DisplayErrorContext(&error)))?;
     let is_last = answer.records.is_empty() && answer.millis_behind_latest == Some(0);
-    let elements = answer.records.iter().map(|record| {
-        let element = kinesis_element(stream, shard, record).map_err(|error| unavailable(stream, error))?;
-        Ok((SequenceNumber((*record.sequence_number).into()), element))
-    });
-    Ok(Page { elements: elements.collect::<Result<_, Kept>>()?, next: answer.next_shard_iterator, is_last })
+    let unpacked = |record: Record| {
+        let sequence = SequenceNumber(record.sequence_number.into());
+        let place = Place { stream: stream.into(), shard: shard.into(), sequence: sequence.clone(), sub_sequence: 0 };
+        let arrival = record.approximate_arrival_timestamp.map_or(Timestamp(0), |time| arrival(&time));
+        let key = record.partition_key.unwrap_or_default().into();
+        (sequence, unpack_data(&place, arrival, key, record.data.into_inner()))
+    };
+    let records = answer.records.into_iter().map(unpacked).collect();
+    Ok(Page { records, next: answer.next_shard_iterator, is_last })
 }
 
-/// As Lambda writes it: <https://docs.aws.amazon.com/lambda/latest/dg/with-kinesis.html>.
-fn kinesis_element(stream: &str, shard: &str, record: &Record) -> serde_json::Result<Box<RawValue>> {
-    let arrival = record.approximate_arrival_timestamp.map(|time| time.as_secs_f64()).unwrap_or_default();
-    // Kinesis tells milliseconds; what a float makes of them may be a little less.
-    let arrival = (arrival * 1_000.0).round() / 1_000.0;
-    to_raw_value(&json!({
-        "kinesis": {
-            "partitionKey": record.partition_key,
-            "sequenceNumber": record.sequence_number,
-            "data": STANDARD.encode(record.data.as_ref()),
-            "approximateArrivalTimestamp": arrival,
-        },
-        "eventID": format!("{shard}:{}", record.sequence_number),
-        "eventSourceARN": stream,
-    }))
+/// Kinesis tells milliseconds, as a float; what is made of that may be a little less.
+fn arrival(time: &DateTime) -> Timestamp {
+    let nanos = time.as_nanos();
+    let millis = (nanos + 500_000).div_euclid(1_000_000);
+    Timestamp(i64::try_from(millis * 1_000).unwrap_or(0))
 }
 
 async fn dynamodb_page(
@@ -224,13 +222,11 @@ async fn dynamodb_page(
     let request = client.get_records().shard_iterator(iterator).limit(limit).customize();
     let answer = match request.interceptor(body.clone()).send().await {
         Ok(answer) => answer,
-        Err(error) if is_trimmed(error.as_service_error().and_then(ProvideErrorMetadata::code)) => {
-            return Ok(Page { elements: Vec::new(), next: None, is_last: true });
-        }
+        Err(error) if is_trimmed(&error) => return Ok(Page { records: Vec::new(), next: None, is_last: true }),
         Err(error) => return Err(unavailable(stream, DisplayErrorContext(&error))),
     };
     let raw: StreamAnswer = body.read().map_err(|error| unavailable(stream, error))?;
-    let mut elements = Vec::with_capacity(raw.records.len());
+    let mut records = Vec::with_capacity(raw.records.len());
     for (mut element, typed) in raw.records.into_iter().zip(answer.records()) {
         let change = typed.dynamodb();
         // The API may write 1.7E9 where Lambda writes all digits.
@@ -240,9 +236,9 @@ async fn dynamodb_page(
         element["eventSourceARN"] = stream.into();
         let sequence = change.and_then(|change| change.sequence_number()).unwrap_or_default();
         let element = to_raw_value(&element).map_err(|error| unavailable(stream, error))?;
-        elements.push((SequenceNumber(sequence.into()), element));
+        records.push((SequenceNumber(sequence.into()), unpack(&Envelope(vec![element]))));
     }
-    Ok(Page { elements, next: answer.next_shard_iterator, is_last: false })
+    Ok(Page { records, next: answer.next_shard_iterator, is_last: false })
 }
 
 /// DynamoDB's answer holds the elements that Lambda hands over, but for the stream's ARN.
@@ -281,8 +277,8 @@ impl Intercept for AnswerBody {
 }
 
 /// DynamoDB keeps 24 hours; of what is older it says so.
-fn is_trimmed(code: Option<&str>) -> bool {
-    code == Some("TrimmedDataAccessException")
+fn is_trimmed(error: &impl ProvideErrorMetadata) -> bool {
+    error.code() == Some("TrimmedDataAccessException")
 }
 
 fn is_dynamodb(stream: &str) -> bool {

@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 use super::message::{Kept, Letter, OnFailure};
 use super::payload::records_of;
-use super::queue::{Held, Queue, QueueError};
 use super::tally::Tally;
 use super::{Criteria, Redrive, RedriveError, Task};
 use crate::ingest::IngestError;
-use crate::record::{Batch, Envelope, unpack};
+use crate::queue::{Held, Queue, QueueError};
+use crate::record::Batch;
 
 /// A batch is written when it holds so many records, or so many bytes.
 const BATCH_RECORDS: usize = 1_000;
@@ -240,8 +240,7 @@ impl<'s, 'r> Sweep<'s, 'r> {
     /// Lambda's own message names a range of a shard: its records are read back and written, a page at a time.
     async fn read_back(&mut self, letter: &OnFailure, source: usize) -> Result<(), Obstacle> {
         let mut pages = self.redrive.streams.range(&letter.stream, &letter.shard, &letter.first, &letter.last).await?;
-        while let Some(page) = pages.next().await? {
-            let mut batch = unpack(&Envelope(page));
+        while let Some(mut batch) = pages.next().await? {
             batch.records.iter_mut().for_each(|record| record.attempts = 1);
             self.apply(source, &batch).await?;
         }

@@ -1,0 +1,217 @@
+//! A queue of SQS, and its messages: sent, counted, held, deleted, let go.
+
+use std::time::Duration;
+
+use aws_sdk_sqs::error::DisplayErrorContext;
+use aws_sdk_sqs::types::{
+    ChangeMessageVisibilityBatchRequestEntry, DeleteMessageBatchRequestEntry, QueueAttributeName,
+    SendMessageBatchRequestEntry,
+};
+use futures_util::StreamExt;
+use serde::Serialize;
+
+use crate::aws::Aws;
+
+/// SQS's limit for a request.
+const ENTRIES_MAX: usize = 10;
+
+/// SQS takes 256 KiB a message and a batch on every queue, whatever larger limit a queue may be given
+/// (<https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html>).
+const BATCH_BYTES_MAX: usize = 250 * 1024;
+
+/// Requests that send, under way at once.
+const REQUESTS_MAX: usize = 8;
+
+/// With any wait SQS asks all its servers, so that no answer means no message:
+/// <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-short-and-long-polling.html>.
+const WAIT_SECONDS: i32 = 1;
+
+/// SQS holds messages for twelve hours at most.
+const HELD_SECONDS_MAX: f64 = 12.0 * 60.0 * 60.0;
+
+/// SQS refused.
+#[derive(Debug, thiserror::Error)]
+#[error("queue {url}: {reason}")]
+pub struct QueueError {
+    url: String,
+    reason: String,
+}
+
+/// A message that nobody else sees until it is let go, or has been held for too long.
+#[derive(Debug)]
+pub struct Held {
+    /// SQS's id of the message.
+    pub id: String,
+    /// What it says.
+    pub body: String,
+    /// By which it is deleted or let go.
+    receipt: String,
+}
+
+/// One queue.
+pub struct Queue {
+    client: aws_sdk_sqs::Client,
+    url: String,
+}
+
+/// How many messages a queue holds: SQS's approximate numbers.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Serialize, Debug)]
+pub struct Messages {
+    /// Those that wait.
+    pub waiting: i64,
+    /// Those that somebody has received and not yet deleted.
+    pub in_flight: i64,
+}
+
+impl Messages {
+    /// All of them.
+    pub fn all(&self) -> i64 {
+        self.waiting + self.in_flight
+    }
+}
+
+impl Queue {
+    /// The queue at a URL; nothing is asked of it yet.
+    pub async fn open(aws: &Aws, url: &str) -> Self {
+        Self { client: aws_sdk_sqs::Client::new(aws.config().await), url: url.to_owned() }
+    }
+
+    /// The queue's URL.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Sends messages of at most 256 KiB; returns once every one has been acknowledged.
+    ///
+    /// # Errors
+    /// Any that is not stored; others may be.
+    pub async fn send(&self, messages: Vec<String>) -> Result<(), QueueError> {
+        let sending = batches(messages).into_iter().map(|batch| self.send_batch(batch));
+        let outcomes: Vec<Result<(), QueueError>> =
+            futures_util::stream::iter(sending).buffer_unordered(REQUESTS_MAX).collect().await;
+        outcomes.into_iter().collect()
+    }
+
+    async fn send_batch(&self, batch: Vec<String>) -> Result<(), QueueError> {
+        let mut request = self.client.send_message_batch().queue_url(&self.url);
+        for (number, body) in batch.into_iter().enumerate() {
+            let entry = SendMessageBatchRequestEntry::builder().id(number.to_string()).message_body(body).build();
+            request = request.entries(entry.map_err(|error| self.fault(error))?);
+        }
+        let answer = request.send().await.map_err(|error| self.fault(DisplayErrorContext(&error)))?;
+        match answer.failed() {
+            [] => Ok(()),
+            [first, ..] => Err(self.fault(format!("{}: {}", first.code(), first.message().unwrap_or_default()))),
+        }
+    }
+
+    /// How many messages there are, about.
+    ///
+    /// # Errors
+    /// SQS's refusal.
+    pub async fn count(&self) -> Result<Messages, QueueError> {
+        use QueueAttributeName::{
+            ApproximateNumberOfMessages as Waiting, ApproximateNumberOfMessagesDelayed as Delayed,
+            ApproximateNumberOfMessagesNotVisible as InFlight,
+        };
+        let request = self.client.get_queue_attributes().queue_url(&self.url);
+        let request = request.set_attribute_names(Some(vec![Waiting, Delayed, InFlight]));
+        let answer = request.send().await.map_err(|error| self.fault(DisplayErrorContext(&error)))?;
+        let told = answer.attributes.unwrap_or_default();
+        let number = |name: &QueueAttributeName| told.get(name).and_then(|text| text.parse::<i64>().ok()).unwrap_or(0);
+        Ok(Messages { waiting: number(&Waiting) + number(&Delayed), in_flight: number(&InFlight) })
+    }
+
+    /// Some messages, which nobody else sees for so long; none where there are no more.
+    ///
+    /// # Errors
+    /// SQS's refusal.
+    pub async fn receive(&self, held: Duration) -> Result<Vec<Held>, QueueError> {
+        let held = held.as_secs_f64().ceil().min(HELD_SECONDS_MAX);
+        let request = self.client.receive_message().queue_url(&self.url).max_number_of_messages(ENTRIES_MAX as i32);
+        let request = request.visibility_timeout(held as i32).wait_time_seconds(WAIT_SECONDS);
+        let received = request.send().await.map_err(|error| self.fault(DisplayErrorContext(&error)))?;
+        let messages = received.messages.unwrap_or_default().into_iter();
+        let held = messages.filter_map(|message| {
+            Some(Held {
+                id: message.message_id?,
+                body: message.body.unwrap_or_default(),
+                receipt: message.receipt_handle?,
+            })
+        });
+        Ok(held.collect())
+    }
+
+    /// Deletes messages.
+    ///
+    /// # Errors
+    /// SQS's refusal.
+    pub async fn delete(&self, messages: &[Held]) -> Result<(), QueueError> {
+        for part in messages.chunks(ENTRIES_MAX) {
+            let mut request = self.client.delete_message_batch().queue_url(&self.url);
+            for (number, message) in part.iter().enumerate() {
+                let entry = DeleteMessageBatchRequestEntry::builder().id(number.to_string());
+                let entry = entry.receipt_handle(&message.receipt).build();
+                request = request.entries(entry.map_err(|error| self.fault(error))?);
+            }
+            let answer = request.send().await.map_err(|error| self.fault(DisplayErrorContext(&error)))?;
+            if let Some(failed) = answer.failed().first() {
+                return Err(self.fault(format!("deleting a message that is done: {}", failed.code())));
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets messages be seen again at once.
+    ///
+    /// # Errors
+    /// SQS's refusal.
+    pub async fn release(&self, messages: &[Held]) -> Result<(), QueueError> {
+        for part in messages.chunks(ENTRIES_MAX) {
+            let mut request = self.client.change_message_visibility_batch().queue_url(&self.url);
+            for (number, message) in part.iter().enumerate() {
+                let entry = ChangeMessageVisibilityBatchRequestEntry::builder().id(number.to_string());
+                let entry = entry.receipt_handle(&message.receipt).visibility_timeout(0).build();
+                request = request.entries(entry.map_err(|error| self.fault(error))?);
+            }
+            // One that is seen again already needs no more.
+            request.send().await.map_err(|error| self.fault(DisplayErrorContext(&error)))?;
+        }
+        Ok(())
+    }
+
+    fn fault(&self, reason: impl std::fmt::Display) -> QueueError {
+        QueueError { url: self.url.clone(), reason: reason.to_string() }
+    }
+}
+
+/// Messages in batches that SQS takes.
+fn batches(messages: Vec<String>) -> Vec<Vec<String>> {
+    let mut batches: Vec<Vec<String>> = Vec::new();
+    let mut bytes = 0;
+    for message in messages {
+        bytes += message.len();
+        match batches.last_mut().filter(|batch| batch.len() < ENTRIES_MAX && bytes <= BATCH_BYTES_MAX) {
+            Some(batch) => batch.push(message),
+            None => {
+                bytes = message.len();
+                batches.push(vec![message]);
+            }
+        }
+    }
+    batches
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_keep_to_the_queue_s_limits() {
+        let message = |bytes: usize| "x".repeat(bytes);
+        let sizes = |messages: Vec<String>| batches(messages).iter().map(Vec::len).collect::<Vec<_>>();
+        assert_eq!(sizes(vec![message(10); 25]), [10, 10, 5]);
+        assert_eq!(sizes(vec![message(120 * 1024); 3]), [2, 1]);
+        assert_eq!(sizes(vec![]), [0; 0]);
+    }
+}
