@@ -80,6 +80,12 @@ impl Source {
     pub fn stream_names(&self) -> impl Iterator<Item = &str> {
         self.streams.iter().map(|stream| stream_name(stream))
     }
+
+    /// Whether a table that the source calls so is replicated.
+    pub fn takes(&self, table: &str) -> bool {
+        let listed = |list: &[String]| list.iter().any(|listed| listed == table);
+        (self.only.is_empty() || listed(&self.only)) && !listed(&self.exclude)
+    }
 }
 
 /// The name in the ARN of a Kinesis stream, a DynamoDB table or a table's stream; what is no ARN is a name.
@@ -219,9 +225,10 @@ impl Config {
         mistakes.or(Self { sources: checked })
     }
 
-    /// What a function without a configuration does: every table of every stream, into one schema named after the format.
-    pub fn of_format(name: &str, format: Format) -> Self {
-        Self { sources: vec![source::of_format(name, format)] }
+    /// What a function does to which no file says anything: every DynamoDB table whose stream arrives, into the schema
+    /// `dynamodb`.
+    pub fn without_file() -> Self {
+        Self { sources: vec![source::of_format("dynamodb", Format::Dynamodb)] }
     }
 
     /// The source that reads the stream.

@@ -211,7 +211,7 @@ impl Ingest {
     ) -> Result<Vec<Differing>, IngestError> {
         let decoder = &mut self.decoders[source];
         let (changes, rejected) = decoder.decode(batch);
-        let limits = Limits { statement: time_left, lock: LOCK_TIMEOUT.min(time_left) };
+        let limits = limits(time_left);
         let mut differing = Box::pin(self.writer.compare(decoder, &changes, limits)).await?;
         differing.extend(rejected.into_iter().map(refused));
         Ok(differing)
@@ -243,7 +243,7 @@ impl Ingest {
         time_left: Duration,
     ) -> Result<Report, IngestError> {
         let mut times = Times { decode: started.elapsed(), ..Times::default() };
-        let limits = Limits { statement: time_left, lock: LOCK_TIMEOUT.min(time_left) };
+        let limits = limits(time_left);
         let (source, decoder) = (&self.config.sources[index].name, &mut self.decoders[index]);
         decoder.trim();
         let (decoded, written) = match self.writer.in_slices(decoder, batch, limits, &mut times).await? {
@@ -291,6 +291,11 @@ impl Ingest {
             _ => Err(IngestError::SeveralStreams),
         }
     }
+}
+
+/// What the statements of an invocation with so much time left are allowed.
+fn limits(time_left: Duration) -> Limits {
+    Limits { statement: time_left, lock: LOCK_TIMEOUT.min(time_left) }
 }
 
 impl Reporter {

@@ -116,9 +116,9 @@ impl Invocation {
         Self { request: context.request_id.clone(), time_left: left - MARGIN.min(left / 4) }
     }
 
-    /// How long a piece of a longer work may take up new batches: the last one has to be brought to its end.
-    pub fn working_time(&self) -> Duration {
-        self.time_left.saturating_sub(LAST_BATCH).max(self.time_left / 2)
+    /// Until when a piece of a longer work may take up new batches: the last one has to be brought to its end.
+    pub fn working_until(&self) -> Instant {
+        Instant::now() + self.time_left.saturating_sub(LAST_BATCH).max(self.time_left / 2)
     }
 }
 

@@ -59,6 +59,17 @@ pub fn start(function: &str, level: LevelFilter) {
     }
 }
 
+/// Starts logging on a terminal: what a person should know, on standard error.
+pub fn start_on_terminal() {
+    let subscriber = tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .with_target(false)
+        .with_max_level(LevelFilter::WARN)
+        .finish();
+    tracing::subscriber::set_global_default(subscriber).unwrap_or_default();
+}
+
 /// One INFO line and one line of metrics for an invocation.
 pub fn report(report: &Report, request: &str) {
     let Counts { applied, duplicate, superseded, expired, dead_lettered, retry, control } = report.counts;

@@ -1,13 +1,11 @@
 //! Backups, exports and scans → tables. `handle` says what one piece of the work does.
 
-use std::time::Instant;
-
 use millstream::backfill::Task;
 use millstream::runtime::{App, Failure, Invocation, serve};
 
 /// Works on the task for as long as the invocation may, and answers with the task as it is then: given again, it goes on.
 async fn handle(app: &mut App, task: Task, invocation: Invocation) -> Result<Task, Failure> {
-    app.backfill(task, Instant::now() + invocation.working_time(), &|_| ()).await
+    app.backfill(task, invocation.working_until(), &|_| ()).await
 }
 
 #[tokio::main(flavor = "current_thread")]

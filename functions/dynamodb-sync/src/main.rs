@@ -1,7 +1,7 @@
 //! DynamoDB Streams → replicated tables. `handle` says what one batch does.
 
 use aws_lambda_events::event::streams::{DynamoDbBatchItemFailure, DynamoDbEventResponse};
-use millstream::config::{Config, Format};
+use millstream::config::Config;
 use millstream::record::Envelope;
 use millstream::runtime::{App, Failure, Invocation, serve};
 use millstream::telemetry;
@@ -22,7 +22,5 @@ async fn handle(app: &mut App, event: Envelope, invocation: Invocation) -> Resul
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), lambda_runtime::Error> {
-    // Without a configuration every table whose stream arrives is replicated into the schema `dynamodb`.
-    let config = Config::of_format("dynamodb", Format::Dynamodb);
-    serve(Some(config), |app, event, invocation| Box::pin(handle(app, event, invocation))).await
+    serve(Some(Config::without_file()), |app, event, invocation| Box::pin(handle(app, event, invocation))).await
 }

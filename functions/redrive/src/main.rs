@@ -1,19 +1,16 @@
 //! Dead letters → the same way again. `handle` says what one piece of the work does.
 
-use std::time::Instant;
-
-use millstream::config::{Config, Format};
+use millstream::config::Config;
 use millstream::redrive::Task;
 use millstream::runtime::{App, Failure, Invocation, serve};
 
 /// Redrives for as long as the invocation may, and answers with the task as it is then: given again, it goes on.
 async fn handle(app: &mut App, task: Task, invocation: Invocation) -> Result<Task, Failure> {
-    app.redrive(task, Instant::now() + invocation.working_time(), &|_| ()).await
+    app.redrive(task, invocation.working_until(), &|_| ()).await
 }
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), lambda_runtime::Error> {
     // What `dynamodb-sync` refused without a configuration is redriven without one.
-    let config = Config::of_format("dynamodb", Format::Dynamodb);
-    serve(Some(config), |app, task, invocation| Box::pin(handle(app, task, invocation))).await
+    serve(Some(Config::without_file()), |app, task, invocation| Box::pin(handle(app, task, invocation))).await
 }

@@ -82,7 +82,7 @@ pub(super) fn check(raw: Section<'_>, mistakes: &mut Mistakes) -> Source {
     }
 }
 
-/// A source of every stream, with nothing but defaults.
+/// A source of every stream, with nothing but defaults; its schema has its name.
 pub(super) fn of_format(name: &str, format: Format) -> Source {
     Source {
         name: name.to_owned(),

@@ -74,8 +74,7 @@ impl Replica {
             }
             return Ok(*known);
         }
-        let listed = |list: &[String]| list.iter().any(|listed| listed == name);
-        if (!self.source.only.is_empty() && !listed(&self.source.only)) || listed(&self.source.exclude) {
+        if !self.source.takes(name) {
             return Err(Rejection::of(Reason::Excluded(name.to_owned())));
         }
         let node = fields.table(name);

@@ -142,7 +142,10 @@ impl Answer for Task {
             Work::Scan { table, segment, segments } => {
                 format!("segment {segment} of {segments} of a scan of {table}, into {}", self.source)
             }
-            Work::Verify { table } => return verify::told(table, &self.progress),
+            Work::Verify { table } => {
+                let Progress { records, differences, .. } = &self.progress;
+                return verify::told(table, *records, differences.as_ref());
+            }
         };
         let Progress { records, rows, dead_lettered, bytes, .. } = self.progress;
         format!(

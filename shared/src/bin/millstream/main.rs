@@ -16,6 +16,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use millstream::config::{Config, Source};
 use millstream::runtime::{App, Failure};
+use millstream::telemetry;
 use serde::Serialize;
 
 const EXIT_CODES: &str = "Exit codes:
@@ -107,6 +108,7 @@ fn source_called<'c>(config: &'c Config, name: &str) -> Result<&'c Source, Unans
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let Arguments { config, json, command } = Arguments::parse();
+    telemetry::start_on_terminal();
     let session = Session { config };
     let form = if json { Form::Json } else { Form::People };
     let told = match command {

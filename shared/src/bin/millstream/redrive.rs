@@ -21,7 +21,7 @@ const KEPT: [(&str, &str); 7] = [
     ("unreadable", "no dead letters, or of a newer program"),
     ("unavailable", "their payloads, or their streams, could not be read"),
     ("gone", "their streams do not hold all their records any more"),
-    ("failed", "their records keep a batch from being written; the log says why"),
+    ("failed", "their records keep a batch from being written; the warnings above say why"),
 ];
 
 #[derive(Args)]

@@ -71,17 +71,13 @@ fn tables(arguments: &Arguments, config: &Config) -> Result<Vec<(String, String)
 /// The tables that a source reads, if the configuration names them.
 fn tables_of(source: &Source) -> Option<Vec<String>> {
     let names: Vec<&str> = source.stream_names().collect();
-    let taken = |name: &&str| {
-        let listed = |list: &[String]| list.iter().any(|listed| listed == name);
-        (source.only.is_empty() || listed(&source.only)) && !listed(&source.exclude)
-    };
-    (!names.contains(&"*")).then(|| names.into_iter().filter(taken).map(str::to_owned).collect())
+    (!names.contains(&"*")).then(|| names.into_iter().filter(|name| source.takes(name)).map(str::to_owned).collect())
 }
 
 /// What a comparison has found, for people.
-pub fn told(table: &str, progress: &Progress) -> String {
-    let items = count_of(progress.records);
-    let Some(Differences { missing, extra, differing, examples }) = &progress.differences else {
+pub fn told(table: &str, items: u64, differences: Option<&Differences>) -> String {
+    let items = count_of(items);
+    let Some(Differences { missing, extra, differing, examples }) = differences else {
         return format!("{table}: {items} items, no difference\n");
     };
     let [missing, extra, differing] = [missing, extra, differing].map(|number| count_of(*number));
@@ -96,9 +92,8 @@ pub fn told(table: &str, progress: &Progress) -> String {
 impl Answer for Verified {
     fn for_people(&self) -> String {
         let one = |table: &Table| {
-            let progress =
-                Progress { records: table.items, differences: table.differences.clone(), ..Progress::default() };
-            told(&format!("{}: {}", table.source, table.table), &progress)
+            let called = format!("{}: {}", table.source, table.table);
+            told(&called, table.items, table.differences.as_ref())
         };
         self.0.iter().map(one).collect()
     }
