@@ -56,7 +56,7 @@ async fn a_dead_letter_holds_all_that_a_second_try_needs() {
     assert_eq!(refused.partition_key, "k1");
     assert!(refused.redacted && refused.place.stream.ends_with(":stream/sportsbook"));
     let Payload::Base64(payload) = &refused.payload else { panic!("{:?}", refused.payload) };
-    let payload = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, payload).unwrap();
+    let payload = base64_simd::STANDARD.decode_to_vec(payload).unwrap();
     let expected =
         r#"{"type":"track","event":"Bet Placed","messageId":"1","context":{},"properties":{"bet_id":"b","stake":-5}}"#;
     assert_eq!(String::from_utf8(payload).unwrap(), expected);

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use millstream::ingest::Ingest;
-use millstream::record::Envelope;
 use millstream_tests::kinesis::{ShardRecord, event};
 use millstream_tests::postgresql::{Durability, PostgreSql};
 use millstream_tests::proxy::{Fault, Proxy};
@@ -220,11 +219,11 @@ async fn a_table_that_stays_locked_fails_the_batch_in_time_and_a_later_one_succe
     owner.batch_execute("BEGIN; LOCK TABLE book.bet_placed IN ACCESS EXCLUSIVE MODE").await.unwrap();
     let records: Vec<ShardRecord> =
         (1..).zip(good(5)).map(|(number, data)| ShardRecord::numbered(number, data)).collect();
-    let envelope: Envelope = serde_json::from_slice(&event("s", "shardId-000000000000", &records)).unwrap();
-    let error = ingest.batch(&envelope, Duration::from_millis(300)).await.unwrap_err();
+    let event = event("s", "shardId-000000000000", &records);
+    let error = ingest.batch(&event, Duration::from_millis(300)).await.unwrap_err();
     assert!(!error.needs_a_person(), "{error}");
     assert!(error.to_string().contains("55P03") || error.to_string().contains("57014"), "{error}");
     owner.batch_execute("COMMIT").await.unwrap();
-    ingest.batch(&envelope, Duration::from_secs(60)).await.unwrap();
+    ingest.batch(&event, Duration::from_secs(60)).await.unwrap();
     assert_whole(&url, 5).await;
 }

@@ -10,7 +10,7 @@ use millstream::catalog::Catalog;
 use millstream::config::Config;
 use millstream::decode::Decoder;
 use millstream::plan::plan;
-use millstream::record::{Envelope, unpack};
+use millstream::record::unpack;
 use millstream::timestamp::Timestamp;
 use millstream_tests::process::workspace;
 
@@ -59,12 +59,11 @@ fn json_files(folder: &Path) -> Vec<PathBuf> {
 
 /// The DDL for an empty database, the rows once it has run, and the report of the real run.
 async fn outcome(event: &Path, config: &str) -> String {
-    let text = std::fs::read_to_string(event).unwrap();
-    let envelope: Envelope = serde_json::from_str(&text).unwrap();
+    let event = std::fs::read(event).unwrap();
     let url = database().await;
-    let report = ingest(config, &url).batch(&envelope, Duration::from_secs(60)).await.unwrap();
+    let report = ingest(config, &url).batch(&event, Duration::from_secs(60)).await.unwrap();
 
-    let batch = unpack(&envelope);
+    let batch = unpack(&event).unwrap();
     let config = Config::parse("golden", config).unwrap();
     let stream = batch.records.iter().find(|record| !record.place.stream.is_empty()).map(|record| &record.place.stream);
     let source = stream.and_then(|stream| config.source_of(stream)).map_or(&config.sources[0], |(_, source)| source);

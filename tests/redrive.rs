@@ -20,7 +20,6 @@ use millstream::config::{Config, DatabaseAddress};
 use millstream::database::Database;
 use millstream::dead_letter::{DeadLetter, DeadLetters};
 use millstream::ingest::Ingest;
-use millstream::record::Envelope;
 use millstream::redrive::{Progress, Queues, Redrive, RedriveError, Streams, Task, work};
 use millstream::report::Report;
 use millstream_tests::kinesis::{ShardRecord, event};
@@ -198,8 +197,7 @@ impl Desk {
 
 /// One batch of the stream `s`.
 async fn ingest_event(ingest: &mut Ingest, event: &[u8]) -> Report {
-    let envelope: Envelope = serde_json::from_slice(event).expect("an event");
-    ingest.batch(&envelope, PLENTY).await.unwrap_or_else(|error| panic!("{error}"))
+    ingest.batch(event, PLENTY).await.unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// Documents as one batch of the stream `s`, numbered from `first`.

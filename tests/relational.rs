@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use millstream::ingest::Ingest;
-use millstream::record::Envelope;
 use millstream_tests::kinesis::{ShardRecord, event};
 
 use crate::support::{client, database, ingest, rows};
@@ -34,8 +33,8 @@ async fn in_every_order(ingest: &mut Ingest, count: usize, document: impl Fn(usi
             ShardRecord { partition_key, ..ShardRecord::numbered((step * orders.len() + run) as u64, data) }
         };
         let records: Vec<ShardRecord> = orders.iter().enumerate().map(record).collect();
-        let envelope: Envelope = serde_json::from_slice(&event("s", "shardId-000000000000", &records)).unwrap();
-        let report = ingest.batch(&envelope, Duration::from_secs(60)).await.unwrap();
+        let event = event("s", "shardId-000000000000", &records);
+        let report = ingest.batch(&event, Duration::from_secs(60)).await.unwrap();
         assert_eq!(report.counts.retry, 0, "{report}");
     }
 }
@@ -119,9 +118,9 @@ async fn tables_of_one_name_in_two_schemas_stay_apart_whichever_comes_first() {
     };
     let batches = [vec![item("sales", 1), item("hr", 1)], vec![item("hr", 2), item("sales", 2)], vec![item("hr", 3)]];
     for records in batches {
-        let envelope: Envelope = serde_json::from_slice(&event("s", "shardId-000000000000", &records)).unwrap();
+        let event = event("s", "shardId-000000000000", &records);
         // A function that starts anew knows no table.
-        let report = ingest(DEBEZIUM, &url).batch(&envelope, Duration::from_secs(60)).await.unwrap();
+        let report = ingest(DEBEZIUM, &url).batch(&event, Duration::from_secs(60)).await.unwrap();
         assert_eq!(report.counts.applied, records.len() as u64, "{report}");
     }
     let client = client(&url).await;

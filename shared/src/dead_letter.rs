@@ -4,8 +4,7 @@
 //! Private fields are gone from the payload; where they cannot be told apart, the payload is withheld and the letter holds
 //! its place in the stream, its length and its digest.
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use base64_simd::STANDARD;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -159,7 +158,7 @@ impl DeadLetters {
                 Some(payload) if payload.len() > PAYLOAD_BYTES_MAX => {
                     letter.payload = Payload::S3(self.store_payload(&letter, payload).await?);
                 }
-                Some(payload) => letter.payload = Payload::Base64(STANDARD.encode(&payload)),
+                Some(payload) => letter.payload = Payload::Base64(STANDARD.encode_to_string(&payload)),
                 None => {}
             }
             messages.push(serde_json::to_string(&letter)?);

@@ -12,7 +12,6 @@ mod dynamodb;
 mod json;
 mod members;
 mod replica;
-mod scan;
 mod segment;
 
 use std::borrow::Cow;

@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use aws_sdk_dynamodb::error::DisplayErrorContext;
 use aws_sdk_dynamodb::types::{AttributeValue, KeysAndAttributes};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use base64_simd::STANDARD;
 
 use crate::aws::Aws;
 use crate::pause::pause;
@@ -162,7 +161,7 @@ fn show_item(item: &Item) -> String {
 
 #[expect(clippy::wildcard_enum_match_arm, reason = "the SDK may learn further types")]
 fn show(value: &AttributeValue) -> String {
-    let base64 = |bytes: &aws_sdk_dynamodb::primitives::Blob| quoted(&STANDARD.encode(bytes.as_ref()));
+    let base64 = |bytes: &aws_sdk_dynamodb::primitives::Blob| quoted(&STANDARD.encode_to_string(bytes.as_ref()));
     let list = |elements: Vec<String>| format!("[{}]", elements.join(","));
     let (descriptor, json) = match value {
         AttributeValue::S(text) => ("S", quoted(text)),
@@ -193,7 +192,7 @@ fn key_of(json: &str) -> Option<Item> {
         let value = match &*descriptor {
             "S" => AttributeValue::S(text),
             "N" => AttributeValue::N(text),
-            "B" => AttributeValue::B(STANDARD.decode(text).ok()?.into()),
+            "B" => AttributeValue::B(STANDARD.decode_to_vec(text).ok()?.into()),
             _ => return None,
         };
         Some((name, value))

@@ -16,7 +16,7 @@ use crate::database::{Database, DatabaseError};
 use crate::dead_letter::{DeadLetterError, DeadLetters};
 use crate::decode::Decoder;
 use crate::plan::PlanError;
-use crate::record::{Batch, Envelope, unpack};
+use crate::record::{Batch, EventError, unpack};
 use crate::rejection::{Reason, Rejection};
 use crate::report::{Ledger, Outcome, Report, Times, Unaccounted};
 use crate::spec::KeyColumn;
@@ -59,6 +59,9 @@ struct Reporter {
 /// Why a batch failed; Lambda delivers it again, and nothing was acknowledged.
 #[derive(Debug, thiserror::Error)]
 pub enum IngestError {
+    /// An event that no stream sends.
+    #[error(transparent)]
+    Event(#[from] EventError),
     /// A stream that the configuration does not know.
     #[error("no source of the configuration reads the stream {0}")]
     UnknownStream(String),
@@ -107,7 +110,7 @@ impl IngestError {
     /// Whether a person must act before it can go on.
     pub fn needs_a_person(&self) -> bool {
         match self {
-            Self::UnknownStream(_) | Self::SeveralStreams | Self::Plan(_) | Self::Unsettled(_) => true,
+            Self::Event(_) | Self::UnknownStream(_) | Self::SeveralStreams | Self::Plan(_) | Self::Unsettled(_) => true,
             Self::Unanswerable(_) | Self::Unaccounted(_) | Self::ViewType(_) | Self::Table(_) => true,
             Self::Apply(error) => error.needs_a_person(),
             Self::Catalog(CatalogError::DefaultPartition(_)) => true,
@@ -136,9 +139,9 @@ impl Ingest {
     ///
     /// # Errors
     /// Whatever keeps the whole batch from being durable; bad records do not.
-    pub async fn batch(&mut self, envelope: &Envelope, time_left: Duration) -> Result<Report, IngestError> {
+    pub async fn batch(&mut self, event: &[u8], time_left: Duration) -> Result<Report, IngestError> {
         let started = Instant::now();
-        let batch = unpack(envelope);
+        let batch = unpack(event)?;
         let Some(index) = self.source_of(&batch)? else { return Ok(empty_report(&batch)) };
         let backup = self.backup_of(index, Origin::Stream);
         // Boxed: with the SDK's futures within, the future is deeper than the compiler likes.

@@ -29,6 +29,7 @@ pub mod redrive;
 pub mod rejection;
 pub mod report;
 pub mod runtime;
+mod scan;
 pub mod spec;
 pub mod status;
 pub mod telemetry;

@@ -7,16 +7,15 @@
 mod compression;
 mod documents;
 mod element;
-mod envelope;
 mod kpl;
+mod unpack;
 
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-pub(crate) use element::stream_of;
-pub use element::{unpack, unpack_data};
-pub use envelope::Envelope;
+pub(crate) use unpack::stream_of;
+pub use unpack::{EventError, unpack, unpack_data, unpack_element};
 
 use xxhash_rust::xxh3::xxh3_64;
 

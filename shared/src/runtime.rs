@@ -5,10 +5,13 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
+use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
 
-use lambda_runtime::{Context, Diagnostic, LambdaEvent, service_fn};
+use bytes::Bytes;
+use lambda_runtime::tower::layer::layer_fn;
+use lambda_runtime::{Context, Diagnostic, LambdaEvent, LambdaInvocation, Runtime, Service, service_fn};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::Mutex;
@@ -80,11 +83,10 @@ impl From<Failure> for Diagnostic {
 ///
 /// # Errors
 /// An environment that says too little, or the Runtime API.
-pub async fn serve<E, R, H>(without_config: Option<Config>, handle: H) -> Result<(), lambda_runtime::Error>
+pub async fn serve<R, H>(without_config: Option<Config>, handle: H) -> Result<(), lambda_runtime::Error>
 where
-    E: DeserializeOwned + Send + 'static,
     R: Serialize + Send + 'static,
-    H: for<'a> Fn(&'a mut App, E, Invocation) -> Pin<Box<dyn Future<Output = Result<R, Failure>> + Send + 'a>>
+    H: for<'a> Fn(&'a mut App, &'a [u8], Invocation) -> Pin<Box<dyn Future<Output = Result<R, Failure>> + Send + 'a>>
         + Clone
         + Send
         + Sync
@@ -95,18 +97,64 @@ where
     let mut app = App::new(environment, without_config);
     app.check_early();
     let app = Arc::new(Mutex::new(app));
-    let service = service_fn(move |event: LambdaEvent<E>| {
-        let (app, handle) = (app.clone(), handle.clone());
+    let unread = Unread::default();
+    let read = unread.clone();
+    let service = service_fn(move |LambdaEvent { payload: (), context }| {
+        let (app, handle, event) = (app.clone(), handle.clone(), read.take());
         async move {
-            let invocation = Invocation::of(&event.context);
+            let invocation = Invocation::of(&context);
             let (request, time_left) = (invocation.request.clone(), invocation.time_left);
             let mut app = app.lock().await;
-            let outcome = tokio::time::timeout(time_left, handle(&mut app, event.payload, invocation)).await;
+            let outcome = tokio::time::timeout(time_left, handle(&mut app, &event, invocation)).await;
             let outcome = outcome.unwrap_or_else(|_elapsed| Err(Failure::time_is_up(time_left)));
             outcome.inspect_err(|failure| failure.tell(&request))
         }
     });
-    lambda_runtime::run(service).await
+    let layer = layer_fn(|inner| Untouched { inner, unread: unread.clone() });
+    Runtime::new(service).layer(layer).run().await
+}
+
+/// Reads what an invocation of another kind than a stream's asks for.
+///
+/// # Errors
+/// What is no such task, and where.
+pub fn task<T: DeserializeOwned>(event: &[u8]) -> Result<T, Failure> {
+    serde_json::from_slice(event).map_err(Failure::no_task)
+}
+
+/// An event that nobody has read yet. There is at most one: Lambda gives a process one invocation at a time.
+#[derive(Clone, Default)]
+struct Unread(Arc<std::sync::Mutex<Bytes>>);
+
+impl Unread {
+    fn put(&self, event: Bytes) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = event;
+    }
+
+    fn take(&self) -> Bytes {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Keeps the runtime from reading the event: a batch of 6 MB is read once, by [`crate::record`].
+struct Untouched<S> {
+    inner: S,
+    unread: Unread,
+}
+
+impl<S: Service<LambdaInvocation>> Service<LambdaInvocation> for Untouched<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, context: &mut std::task::Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, mut invocation: LambdaInvocation) -> S::Future {
+        self.unread.put(std::mem::replace(&mut invocation.body, Bytes::from_static(b"null")));
+        self.inner.call(invocation)
+    }
 }
 
 impl Invocation {
@@ -274,6 +322,11 @@ impl Failure {
     fn time_is_up(time: Duration) -> Self {
         let message = format!("the batch was not finished in {} ms; it is delivered again", time.as_millis());
         Self { kind: "Millstream.TimeIsUp", message, needs_a_person: false }
+    }
+
+    fn no_task(error: serde_json::Error) -> Self {
+        let message = format!("the event is no task of this function: {error}");
+        Self { kind: "Millstream.Event", message, needs_a_person: true }
     }
 
     fn unreadable(file: &str, error: &std::io::Error) -> Self {

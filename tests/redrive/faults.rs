@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use base64_simd::STANDARD;
 use millstream::aws::Aws;
 use millstream::redrive::Queues;
 use millstream_tests::local_aws::REGION;
@@ -116,7 +115,7 @@ pub fn letter(changed: &Value) -> String {
     let mut letter = json!({
         "version": 1, "source": "log",
         "place": {"stream": "arn:aws:kinesis:us-east-1:123456789012:stream/s", "shard": "shardId-000000000000", "sequence_number": "77", "sub_sequence_number": 0},
-        "arrival": "2026-02-08T23:30:00.98Z", "partition_key": "k", "payload": {"base64": STANDARD.encode(r#"{"n":77}"#)},
+        "arrival": "2026-02-08T23:30:00.98Z", "partition_key": "k", "payload": {"base64": STANDARD.encode_to_string(r#"{"n":77}"#)},
         "redacted": true, "digest": "00000000000000ff",
         "error": {"class": "refused", "table": null, "sqlstate": null, "message": ""}, "attempts": 1, "function": "f",
     });
@@ -188,14 +187,16 @@ async fn an_odd_letter_is_written_or_refused_and_its_neighbours_written() {
     let packed = json!({"class": "unreadable", "table": null, "sqlstate": null, "message": ""});
     let odd = [
         letter(
-            &json!({"place": place("77", u32::MAX), "error": packed, "payload": {"base64": STANDARD.encode("{\"n\":70}{\"n\":71}")}}),
+            &json!({"place": place("77", u32::MAX), "error": packed, "payload": {"base64": STANDARD.encode_to_string("{\"n\":70}{\"n\":71}")}}),
         ),
-        letter(&json!({"attempts": u32::MAX, "payload": {"base64": STANDARD.encode("no json")}})),
+        letter(&json!({"attempts": u32::MAX, "payload": {"base64": STANDARD.encode_to_string("no json")}})),
         letter(&json!({"payload": {"base64": ""}})),
         letter(&json!({"payload": {"base64": ""}, "error": packed})),
         letter(&json!({"place": place("", 0), "digest": "0"})),
         letter(&json!({"place": place("no number 'quoted' \"twice\"", 1), "partition_key": "\u{0}"})),
-        letter(&json!({"place": place("78", 0), "payload": {"base64": STANDARD.encode("[1]")}, "error": packed})),
+        letter(
+            &json!({"place": place("78", 0), "payload": {"base64": STANDARD.encode_to_string("[1]")}, "error": packed}),
+        ),
         letter(&json!({"place": place("79", 0), "arrival": "-4712-01-01T00:00:00Z"})),
         letter(
             &json!({"place": place("80", 0), "arrival": "+294246-12-31T23:59:59Z", "refused_at": "never", "unknown": 1}),

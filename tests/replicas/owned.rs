@@ -5,7 +5,7 @@ use millstream::config::Config;
 use millstream::decode::Decoder;
 use millstream::names::{Identifier, TableName};
 use millstream::plan::plan;
-use millstream::record::{Envelope, unpack};
+use millstream::record::unpack;
 use millstream::timestamp::Timestamp;
 
 use super::{CONFIG, put, remove, sent};
@@ -69,8 +69,8 @@ async fn what_does_not_fit_the_owner_s_types_is_refused_by_table_and_column() {
         if report.reasons.contains_key("refused") {
             continue;
         }
-        let envelope: Envelope = serde_json::from_str(&format!("[{record}]")).unwrap();
-        let (mut decoder, batch, mut catalog) = (Decoder::new(source.clone()), unpack(&envelope), Catalog::default());
+        let batch = unpack(format!("[{record}]").as_bytes()).unwrap();
+        let (mut decoder, mut catalog) = (Decoder::new(source.clone()), Catalog::default());
         let name = |text| Identifier::exact(text).unwrap();
         let table = TableName { schema: name("shop"), table: name("t") };
         owner.batch_execute("BEGIN; SET LOCAL TimeZone = 'UTC'").await.unwrap();

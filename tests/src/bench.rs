@@ -19,7 +19,6 @@ use millstream::config::{Config, DatabaseAddress};
 use millstream::database::Database;
 use millstream::dead_letter::DeadLetters;
 use millstream::ingest::Ingest;
-use millstream::record::Envelope;
 
 use crate::kinesis::{ShardRecord, event};
 use crate::postgresql::{Durability, PostgreSql};
@@ -117,8 +116,7 @@ pub fn events(documents: &[Vec<u8>], batch_size: usize) -> Vec<Vec<u8>> {
 pub async fn run_events(ingest: &mut Ingest, events: &[Vec<u8>]) -> Outcome<u64> {
     let mut rows = 0;
     for event in events {
-        let envelope: Envelope = serde_json::from_slice(event)?;
-        let report = ingest.batch(&envelope, Duration::from_secs(600)).await?;
+        let report = ingest.batch(event, Duration::from_secs(600)).await?;
         if report.counts.retry > 0 {
             return Err(format!("refused records: {report}").into());
         }

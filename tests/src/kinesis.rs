@@ -3,8 +3,7 @@
 use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::primitives::Blob;
 use aws_sdk_kinesis::types::{PutRecordsRequestEntry, Shard};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use base64_simd::STANDARD;
 
 use millstream::record::SequenceNumber;
 use millstream::timestamp::Timestamp;
@@ -70,7 +69,7 @@ pub fn stream_record(stream: &str, shard: &str, record: &ShardRecord) -> StreamR
          \"eventID\":\"{shard}:{sequence}\",\"eventName\":\"aws:kinesis:record\",\
          \"invokeIdentityArn\":\"arn:aws:iam::{ACCOUNT}:role/millstream\",\"awsRegion\":\"{REGION}\",\
          \"eventSourceARN\":\"{arn}\"}}",
-        STANDARD.encode(data)
+        STANDARD.encode_to_string(data)
     );
     StreamRecord {
         sequence: SequenceNumber(sequence.as_str().into()),

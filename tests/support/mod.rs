@@ -11,7 +11,6 @@ use millstream::config::{Config, DatabaseAddress};
 use millstream::database::Database;
 use millstream::dead_letter::DeadLetters;
 use millstream::ingest::{Ingest, IngestError};
-use millstream::record::Envelope;
 use millstream::report::Report;
 use millstream_tests::kinesis::{ShardRecord, event};
 use millstream_tests::postgresql::{Durability, PostgreSql, connect};
@@ -51,9 +50,7 @@ pub async fn batch_of(
 ) -> Result<Report, IngestError> {
     let numbered = (first..).zip(documents).map(|(number, data)| ShardRecord::numbered(number, data.as_ref()));
     let records: Vec<_> = numbered.collect();
-    let envelope: Envelope =
-        serde_json::from_slice(&event(stream, "shardId-000000000000", &records)).expect("an event");
-    ingest.batch(&envelope, Duration::from_secs(60)).await
+    ingest.batch(&event(stream, "shardId-000000000000", &records), Duration::from_secs(60)).await
 }
 
 /// The rows of a query, each as one line of text.

@@ -2,14 +2,13 @@
 
 use aws_lambda_events::event::streams::{DynamoDbBatchItemFailure, DynamoDbEventResponse};
 use millstream::config::Config;
-use millstream::record::Envelope;
 use millstream::runtime::{App, Failure, Invocation, serve};
 use millstream::telemetry;
 
 /// Brings the batch into the replica. Success is answered once everything is durable; without a dead-letter queue the
 /// answer names the first record that was refused.
-async fn handle(app: &mut App, event: Envelope, invocation: Invocation) -> Result<DynamoDbEventResponse, Failure> {
-    let report = app.ingest().await?.batch(&event, invocation.time_left).await?;
+async fn handle(app: &mut App, event: &[u8], invocation: Invocation) -> Result<DynamoDbEventResponse, Failure> {
+    let report = app.ingest().await?.batch(event, invocation.time_left).await?;
     telemetry::report(&report, &invocation.request);
     let mut answer = DynamoDbEventResponse::default();
     if let Some(sequence) = report.retry_from {

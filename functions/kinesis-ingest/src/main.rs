@@ -1,14 +1,13 @@
 //! Kinesis → PostgreSQL. `handle` says what one batch does.
 
 use aws_lambda_events::event::streams::KinesisEventResponse;
-use millstream::record::Envelope;
 use millstream::runtime::{App, Failure, Invocation, serve};
 use millstream::telemetry;
 
 /// Brings the batch into the database. Success is answered once everything is durable; without a dead-letter queue the
 /// answer names the first record that was refused.
-async fn handle(app: &mut App, event: Envelope, invocation: Invocation) -> Result<KinesisEventResponse, Failure> {
-    let report = app.ingest().await?.batch(&event, invocation.time_left).await?;
+async fn handle(app: &mut App, event: &[u8], invocation: Invocation) -> Result<KinesisEventResponse, Failure> {
+    let report = app.ingest().await?.batch(event, invocation.time_left).await?;
     telemetry::report(&report, &invocation.request);
     let mut answer = KinesisEventResponse::default();
     report.retry_from.into_iter().for_each(|sequence| answer.add_failure(sequence));

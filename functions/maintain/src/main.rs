@@ -3,9 +3,8 @@
 use millstream::maintain::{Upkeep, maintain};
 use millstream::runtime::{App, Failure, Invocation, serve};
 use millstream::telemetry;
-use serde::de::IgnoredAny;
 
-async fn handle(app: &mut App, _event: IgnoredAny, invocation: Invocation) -> Result<Upkeep, Failure> {
+async fn handle(app: &mut App, _event: &[u8], invocation: Invocation) -> Result<Upkeep, Failure> {
     let (config, database) = app.system().await?;
     let upkeep = maintain(&config, &database).await?;
     telemetry::upkeep(&upkeep, &invocation.request);

@@ -2,15 +2,15 @@
 
 use millstream::config::Config;
 use millstream::redrive::Task;
-use millstream::runtime::{App, Failure, Invocation, serve};
+use millstream::runtime::{App, Failure, Invocation, serve, task};
 
 /// Redrives for as long as the invocation may, and answers with the task as it is then: given again, it goes on.
-async fn handle(app: &mut App, task: Task, invocation: Invocation) -> Result<Task, Failure> {
-    app.redrive(task, invocation.working_until(), &|_| ()).await
+async fn handle(app: &mut App, event: &[u8], invocation: Invocation) -> Result<Task, Failure> {
+    app.redrive(task(event)?, invocation.working_until(), &|_| ()).await
 }
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), lambda_runtime::Error> {
     // What `dynamodb-sync` refused without a configuration is redriven without one.
-    serve(Some(Config::without_file()), |app, task, invocation| Box::pin(handle(app, task, invocation))).await
+    serve(Some(Config::without_file()), |app, event, invocation| Box::pin(handle(app, event, invocation))).await
 }

@@ -12,12 +12,12 @@ use std::collections::HashMap;
 use super::malformed;
 use super::members::{Writing, as_null, copy, each, raw, rewrite, rewritten, skip, text};
 use super::replica::{Known, Page, Replica, guarded, plain, redact_column};
-use super::scan::Scanner;
 use crate::change::Version;
 use crate::config::Source;
 use crate::field::{Field, Fields};
 use crate::record::Record;
 use crate::rejection::Rejection;
+use crate::scan::Scanner;
 use crate::spec::{KeyColumn, Merge, Tables};
 use crate::timestamp::Timestamp;
 

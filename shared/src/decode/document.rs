@@ -4,10 +4,10 @@ use std::borrow::Cow;
 
 use super::malformed;
 use super::members::{Writing, copy, push, rewrite_elements, rewritten, skip};
-use super::scan::{ScanError, Scanner};
 use crate::change::Value;
 use crate::field::{Field, Fields, Privacy};
 use crate::rejection::Rejection;
+use crate::scan::{ScanError, Scanner};
 
 impl From<ScanError> for Rejection {
     fn from(error: ScanError) -> Self {

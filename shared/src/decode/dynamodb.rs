@@ -5,20 +5,19 @@
 
 use std::borrow::Cow;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use base64_simd::STANDARD;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::malformed;
 use super::members::{Writing, as_null, copy, each, push, raw, rewrite, rewrite_elements, rewritten, skip, text};
 use super::replica::{Known, Page, Replica};
-use super::scan::Scanner;
 use crate::change::{Value, Version};
 use crate::config::Source;
 use crate::decimal::Decimal;
 use crate::field::{Field, Fields, Privacy};
 use crate::record::Record;
 use crate::rejection::{Reason, Rejection};
+use crate::scan::Scanner;
 use crate::spec::{KeyColumn, Merge, Tables};
 use crate::timestamp::Timestamp;
 
@@ -361,7 +360,7 @@ fn number<'a>(scanner: &mut Scanner<'a>) -> Result<&'a str, Rejection> {
 }
 
 fn bytes(scanner: &mut Scanner<'_>) -> Result<Vec<u8>, Rejection> {
-    STANDARD.decode(&*scanner.text()?).map_err(|_not_base64| malformed("B is not base64"))
+    STANDARD.decode_to_vec(&*scanner.text()?).map_err(|_not_base64| malformed("B is not base64"))
 }
 
 /// The elements of a set have no order; here they get one, so that equal sets are equal arrays.

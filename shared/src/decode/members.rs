@@ -2,8 +2,8 @@
 
 use std::borrow::Cow;
 
-use super::scan::Scanner;
 use crate::rejection::Rejection;
+use crate::scan::Scanner;
 
 /// Gives each member of the object that comes next to `member`, which has to read it.
 pub fn each<'a>(

@@ -8,12 +8,12 @@ use std::collections::HashMap;
 
 use super::document::{hashed, redact, value};
 use super::members::{Writing, push};
-use super::scan::Scanner;
 use crate::change::{Change, Changes, Operation, Value, Version};
 use crate::config::{self, DeletedRows, Source};
 use crate::field::{Field, Fields, Privacy};
 use crate::names::{Identifier, TableName};
 use crate::rejection::{Reason, Rejection};
+use crate::scan::Scanner;
 use crate::spec::{
     Absent, Arrays, ColumnSpec, DELETED_AT, Deletes, KeyColumn, Merge, MisfitRule, Nested, RESERVED, Rule, TableId,
     TableSpec, Tables, Typing,

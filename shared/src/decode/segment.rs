@@ -18,7 +18,6 @@ use std::sync::Arc;
 
 use super::declared;
 use super::document::{each_member, flatten};
-use super::scan::Scanner;
 use super::{Target, malformed};
 use crate::change::Value;
 use crate::config::Source;
@@ -26,6 +25,7 @@ use crate::field::{Field, Fields};
 use crate::names::{Identifier, TableName};
 use crate::record::Record;
 use crate::rejection::Rejection;
+use crate::scan::Scanner;
 use crate::spec::{Absent, ColumnSpec, Deletes, Merge, Rule, TableSpec, Tables, Typing};
 use crate::timestamp::Timestamp;
 

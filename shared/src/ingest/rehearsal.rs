@@ -12,7 +12,7 @@ use super::{Ingest, IngestError, LOCK_TIMEOUT, ROUNDS_MAX, now};
 use crate::apply::{self, Limits};
 use crate::catalog::{self, Catalog, CatalogError, Kind};
 use crate::plan::{Plan, TableLack, configured, plan};
-use crate::record::{Envelope, unpack};
+use crate::record::unpack;
 
 const LIMITS: Limits = Limits { statement: Duration::from_secs(60), lock: LOCK_TIMEOUT };
 
@@ -59,8 +59,8 @@ impl<'i> Rehearsal<'i> {
     ///
     /// # Errors
     /// As [`Ingest::batch`].
-    pub async fn batch(&mut self, envelope: &Envelope) -> Result<Rehearsed, IngestError> {
-        let batch = unpack(envelope);
+    pub async fn batch(&mut self, event: &[u8]) -> Result<Rehearsed, IngestError> {
+        let batch = unpack(event)?;
         let records = batch.records.len();
         let Some(index) = self.ingest.source_of(&batch)? else {
             return Ok(Rehearsed { source: String::new(), records, ddl: Vec::new(), plan: Plan::default() });

@@ -7,8 +7,7 @@ use std::borrow::Cow;
 
 use bytes::BufMut;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD as BASE64;
+use base64_simd::STANDARD as BASE64;
 
 use crate::catalog::{Element, Kind};
 use crate::change::Value;
@@ -102,7 +101,7 @@ fn text(value: &Value<'_>, characters_max: Option<usize>, out: &mut Vec<u8>) -> 
         Value::Date(days) => Cow::Owned(show_date(*days)),
         Value::Bool(flag) => Cow::Borrowed(if *flag { "true" } else { "false" }),
         Value::Time(moment) => Cow::Owned(moment.to_string()),
-        Value::Bytes(bytes) => Cow::Owned(BASE64.encode(bytes)),
+        Value::Bytes(bytes) => Cow::Owned(BASE64.encode_to_string(bytes)),
         Value::List(_) => as_json(value)?,
         Value::Null | Value::NullAttribute | Value::Unchanged => return Err(Misfit::Kind),
     };
@@ -226,7 +225,7 @@ pub fn as_json<'a>(value: &'a Value<'_>) -> Result<Cow<'a, str>, Misfit> {
         Value::Text(text) => Cow::Owned(quoted(text)),
         Value::Time(moment) => Cow::Owned(quoted(&moment.to_string())),
         Value::Date(days) => Cow::Owned(quoted(&show_date(*days))),
-        Value::Bytes(bytes) => Cow::Owned(quoted(&BASE64.encode(bytes))),
+        Value::Bytes(bytes) => Cow::Owned(quoted(&BASE64.encode_to_string(bytes))),
         Value::List(values) => {
             let elements: Vec<_> = values.iter().map(as_json).collect::<Result<_, Misfit>>()?;
             Cow::Owned(format!("[{}]", elements.join(",")))

@@ -1,208 +1,140 @@
-//! The elements of an event. Of Kinesis: base64 off, aggregates apart, decompressed, documents parted. Of a DynamoDB stream:
-//! as they are.
+//! The elements of an event, one by one: what is wrong with one says nothing of the next.
+//!
+//! `aws_lambda_events` refuses a whole event for one bad base64 string; and an event is too large to be gone over once for
+//! its shape and once more for its members.
 
 use std::borrow::Cow;
-use std::sync::Arc;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use serde::Deserialize;
-use serde_json::value::RawValue;
+use super::Fault;
+use crate::scan::{ScanError, Scanner};
 
-use super::{Batch, Envelope, Fault, Place, Record, SequenceNumber, compression, documents, kpl};
-use crate::timestamp::Timestamp;
-
-/// An element of `Records` as Lambda writes it; Pipes writes the inner members of Kinesis beside the outer ones.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Element<'a> {
-    #[serde(borrow)]
-    kinesis: Option<Inner<'a>>,
-    #[serde(borrow)]
-    dynamodb: Option<Change<'a>>,
-    #[serde(borrow, default, rename = "eventID")]
-    event_id: Cow<'a, str>,
-    #[serde(borrow, default, rename = "eventSourceARN")]
-    event_source_arn: Cow<'a, str>,
+/// An element of `Records`: <https://docs.aws.amazon.com/lambda/latest/dg/with-kinesis.html>,
+/// <https://docs.aws.amazon.com/lambda/latest/dg/with-ddb.html>.
+pub(super) struct Element<'a> {
+    /// All of it.
+    pub(super) text: &'a str,
+    /// What it is.
+    pub(super) content: Result<Content<'a>, Fault>,
 }
 
-/// What is needed of a change to know its place; the decoder reads the rest.
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Change<'a> {
-    #[serde(borrow, default)]
-    sequence_number: Cow<'a, str>,
-    #[serde(borrow, default)]
-    approximate_creation_date_time: Option<&'a RawValue>,
+/// What an element is.
+pub(super) enum Content<'a> {
+    /// A record of Kinesis.
+    Kinesis {
+        arn: Cow<'a, str>,
+        /// The shard, a colon, the sequence number.
+        event_id: Cow<'a, str>,
+        sequence: Cow<'a, str>,
+        partition_key: Cow<'a, str>,
+        /// Seconds since 1970, as they are written.
+        arrival: &'a str,
+        /// Base64.
+        data: Cow<'a, str>,
+    },
+    /// A change of a DynamoDB table; the decoder reads the rest.
+    Dynamodb {
+        arn: Cow<'a, str>,
+        sequence: Cow<'a, str>,
+        /// Seconds since 1970, as they are written.
+        made: Option<&'a str>,
+    },
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Inner<'a> {
-    #[serde(borrow, default)]
-    partition_key: Cow<'a, str>,
-    #[serde(borrow)]
-    sequence_number: Cow<'a, str>,
-    #[serde(borrow)]
-    data: Cow<'a, str>,
-    #[serde(borrow)]
-    approximate_arrival_timestamp: &'a RawValue,
-}
-
-/// Unpacks an event into records; never fails as a whole.
-pub fn unpack(envelope: &Envelope) -> Batch {
-    let mut unpacker = Unpacker::default();
-    unpacker.batch.records.reserve(envelope.0.len());
-    // Base64 takes four bytes for three.
-    unpacker.batch.bytes.reserve(envelope.0.iter().map(|element| element.get().len()).sum::<usize>() / 4 * 3);
-    for element in &envelope.0 {
-        unpacker.element(element);
+impl<'a> Element<'a> {
+    /// Reads the element that comes next.
+    ///
+    /// # Errors
+    /// What is no JSON.
+    pub(super) fn read(scanner: &mut Scanner<'a>) -> Result<Self, ScanError> {
+        let start = scanner.position();
+        let mut members = Members::default();
+        members.read(scanner)?;
+        Ok(Self { text: scanner.since(start), content: members.content() })
     }
-    unpacker.batch
 }
 
-/// Unpacks the data of one record of Kinesis; what is found is numbered from the place's own position on.
-pub fn unpack_data(place: &Place, arrival: Timestamp, key: Arc<str>, data: Vec<u8>) -> Batch {
-    let mut unpacker = Unpacker::default();
-    unpacker.batch.bytes = data;
-    unpacker.decoded(&Place { sub_sequence: 0, ..place.clone() }, arrival, &key, 0);
-    for record in &mut unpacker.batch.records {
-        record.place.sub_sequence = record.place.sub_sequence.saturating_add(place.sub_sequence);
-    }
-    unpacker.batch
-}
-
+/// The members that matter, wherever they stand: Pipes writes those of `kinesis` beside the outer ones. No name means two
+/// things.
 #[derive(Default)]
-struct Unpacker {
-    batch: Batch,
-    /// The last stream and shard seen: a batch is of one shard, so that one allocation serves all its records.
-    stream: Arc<str>,
-    shard: Arc<str>,
+struct Members<'a> {
+    event_id: Option<Cow<'a, str>>,
+    arn: Option<Cow<'a, str>>,
+    partition_key: Option<Cow<'a, str>>,
+    sequence: Option<Cow<'a, str>>,
+    data: Option<Cow<'a, str>>,
+    moment: Option<&'a str>,
+    is_change: bool,
+    fault: Option<Fault>,
 }
 
-impl Unpacker {
-    fn element(&mut self, raw: &RawValue) {
-        match read_element(raw) {
-            Ok(Read::Kinesis(element, inner)) => self.record(raw, &element, &inner),
-            Ok(Read::Dynamodb(element, change)) => {
-                let place = self.place(&element.event_source_arn, "", &change.sequence_number);
-                let made = change.approximate_creation_date_time.and_then(|made| Timestamp::parse_epoch(made.get()));
-                self.push(place, made.unwrap_or(Timestamp(0)), "".into(), raw.get().as_bytes(), None);
-            }
-            Err(fault) => {
-                let place = self.place("", "", "");
-                let nowhen = Timestamp(0);
-                self.push(place, nowhen, "".into(), raw.get().as_bytes(), Some(fault));
-            }
+impl<'a> Members<'a> {
+    fn read(&mut self, scanner: &mut Scanner<'a>) -> Result<(), ScanError> {
+        if scanner.peek() != Some(b'{') {
+            self.fault = Some(Fault::Envelope("an object is wanted".to_owned()));
+            return scanner.pass().map(drop);
         }
-    }
-
-    fn record(&mut self, raw: &RawValue, element: &Element<'_>, inner: &Inner<'_>) {
-        let shard = element.event_id.split(':').next().unwrap_or_default();
-        let place = self.place(stream_of(&element.event_source_arn), shard, &inner.sequence_number);
-        let key: Arc<str> = Arc::from(&*inner.partition_key);
-        let Some(arrival) = Timestamp::parse_epoch_seconds(inner.approximate_arrival_timestamp.get()) else {
-            let fault = Fault::Envelope("approximateArrivalTimestamp is no number of seconds".to_owned());
-            return self.push(place, Timestamp(0), key, raw.get().as_bytes(), Some(fault));
-        };
-        let start = self.batch.bytes.len();
-        if STANDARD.decode_vec(&*inner.data, &mut self.batch.bytes).is_err() {
-            self.batch.bytes.truncate(start);
-            return self.push(place, arrival, key, raw.get().as_bytes(), Some(Fault::Base64));
-        }
-        self.decoded(&place, arrival, &key, start);
-    }
-
-    /// The bytes from `start` on are what the producer (or its library) sent.
-    fn decoded(&mut self, place: &Place, arrival: Timestamp, key: &Arc<str>, start: usize) {
-        let bytes = &self.batch.bytes[start..];
-        match kpl::deaggregate(bytes) {
-            None => self.user_record(place, arrival, key, start, &mut 0),
-            Some(Err(fault)) => self.fault(place, arrival, key, start, &mut 0, fault),
-            Some(Ok(records)) => {
-                self.batch.bytes.truncate(start);
-                let mut sub_sequence = 0;
-                for record in records {
-                    let start = self.batch.bytes.len();
-                    self.batch.bytes.extend_from_slice(&record.data);
-                    self.user_record(place, arrival, &record.partition_key.into(), start, &mut sub_sequence);
+        scanner.enter_object()?;
+        let mut first = true;
+        while let Some(key) = scanner.key(first)? {
+            first = false;
+            let absent = scanner.peek() == Some(b'n');
+            match &*key {
+                "kinesis" if !absent => self.read(scanner)?,
+                "dynamodb" if !absent => {
+                    self.is_change = true;
+                    self.read(scanner)?;
                 }
+                name => self.member(name, scanner.pass()?),
             }
         }
+        Ok(())
     }
 
-    fn user_record(&mut self, place: &Place, arrival: Timestamp, key: &Arc<str>, start: usize, next: &mut u32) {
-        match compression::decompress(&self.batch.bytes[start..]) {
-            None => {}
-            Some(Err(fault)) => return self.fault(place, arrival, key, start, next, fault),
-            Some(Ok(bytes)) => {
-                self.batch.bytes.truncate(start);
-                self.batch.bytes.extend_from_slice(&bytes);
+    fn member(&mut self, name: &str, value: &'a str) {
+        let text = match name {
+            "eventID" => &mut self.event_id,
+            "eventSourceARN" => &mut self.arn,
+            "partitionKey" => &mut self.partition_key,
+            "sequenceNumber" | "SequenceNumber" => &mut self.sequence,
+            "data" => &mut self.data,
+            "approximateArrivalTimestamp" | "ApproximateCreationDateTime" => {
+                self.moment = Some(value);
+                return;
             }
-        }
-        if self.batch.bytes[start..].trim_ascii().is_empty() {
-            self.batch.empty += 1;
-            *next += 1;
-            return;
-        }
-        for document in documents::split(&self.batch.bytes[start..]) {
-            let place = Place { sub_sequence: *next, ..place.clone() };
-            let payload = start + document.start..start + document.end;
-            self.batch.records.push(Record::new(place, arrival, key.clone(), payload));
-            *next += 1;
+            _ => return,
+        };
+        *text = unquoted(value);
+        if text.is_none() && value != "null" {
+            self.fault = Some(Fault::Envelope(format!("`{name}` is no string")));
         }
     }
 
-    fn fault(&mut self, place: &Place, arrival: Timestamp, key: &Arc<str>, start: usize, next: &mut u32, fault: Fault) {
-        let place = Place { sub_sequence: *next, ..place.clone() };
-        *next += 1;
-        let payload = start..self.batch.bytes.len();
-        let record = Record::new(place, arrival, key.clone(), payload);
-        self.batch.records.push(Record { fault: Some(fault), ..record });
-    }
-
-    fn push(&mut self, place: Place, arrival: Timestamp, partition_key: Arc<str>, bytes: &[u8], fault: Option<Fault>) {
-        let start = self.batch.bytes.len();
-        self.batch.bytes.extend_from_slice(bytes);
-        let record = Record::new(place, arrival, partition_key, start..start + bytes.len());
-        self.batch.records.push(Record { fault, ..record });
-    }
-
-    fn place(&mut self, stream: &str, shard: &str, sequence: &str) -> Place {
-        for (kept, seen) in [(&mut self.stream, stream), (&mut self.shard, shard)] {
-            if **kept != *seen {
-                *kept = seen.into();
-            }
+    fn content(self) -> Result<Content<'a>, Fault> {
+        if let Some(fault) = self.fault {
+            return Err(fault);
         }
-        let (stream, shard) = (self.stream.clone(), self.shard.clone());
-        Place { stream, shard, sequence: SequenceNumber(sequence.into()), sub_sequence: 0 }
+        if self.is_change {
+            let (arn, sequence) = (self.arn.unwrap_or_default(), self.sequence.unwrap_or_default());
+            return Ok(Content::Dynamodb { arn, sequence, made: self.moment });
+        }
+        let missing = |name: &str| Fault::Envelope(format!("`{name}` is missing"));
+        let there = |text: &Cow<'_, str>| !text.is_empty();
+        Ok(Content::Kinesis {
+            arn: self.arn.filter(there).ok_or_else(|| missing("eventSourceARN"))?,
+            event_id: self.event_id.filter(there).ok_or_else(|| missing("eventID"))?,
+            sequence: self.sequence.ok_or_else(|| missing("sequenceNumber"))?,
+            partition_key: self.partition_key.unwrap_or_default(),
+            arrival: self.moment.ok_or_else(|| missing("approximateArrivalTimestamp"))?,
+            data: self.data.ok_or_else(|| missing("data"))?,
+        })
     }
 }
 
-enum Read<'a> {
-    Kinesis(Element<'a>, Inner<'a>),
-    Dynamodb(Element<'a>, Change<'a>),
-}
-
-fn read_element(raw: &RawValue) -> Result<Read<'_>, Fault> {
-    let fault = |error: serde_json::Error| Fault::Envelope(error.to_string());
-    let mut element: Element<'_> = serde_json::from_str(raw.get()).map_err(fault)?;
-    if let Some(change) = element.dynamodb.take() {
-        return Ok(Read::Dynamodb(element, change));
+/// A string's content; `None` of what is no string.
+fn unquoted(value: &str) -> Option<Cow<'_, str>> {
+    let content = value.strip_prefix('"')?.strip_suffix('"')?;
+    match memchr::memchr(b'\\', content.as_bytes()) {
+        None => Some(Cow::Borrowed(content)),
+        Some(_) => serde_json::from_str(value).ok().map(Cow::Owned),
     }
-    for (member, name) in [(&element.event_id, "eventID"), (&element.event_source_arn, "eventSourceARN")] {
-        if member.is_empty() {
-            return Err(Fault::Envelope(format!("`{name}` is missing")));
-        }
-    }
-    let inner = match element.kinesis.take() {
-        Some(inner) => inner,
-        None => serde_json::from_str(raw.get()).map_err(fault)?,
-    };
-    Ok(Read::Kinesis(element, inner))
-}
-
-/// An enhanced fan-out consumer's ARN begins with its stream's: `…:stream/NAME/consumer/NAME:CREATED`.
-pub fn stream_of(arn: &str) -> &str {
-    arn.find("/consumer/").map_or(arn, |at| &arn[..at])
 }

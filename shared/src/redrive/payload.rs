@@ -1,20 +1,21 @@
 //! The records of a dead letter: from the letter itself, from S3, or read back from the stream.
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use base64_simd::STANDARD;
 
 use super::message::Kept;
 use super::stream::Streams;
 use crate::archive::Archive;
 use crate::dead_letter::{DeadLetter, Payload};
-use crate::record::{Batch, Envelope, Fault, Place, Record, SequenceNumber, unpack, unpack_data};
+use crate::record::{Batch, Fault, Place, Record, SequenceNumber, unpack_data, unpack_element};
 use crate::rejection::Reason;
 use crate::timestamp::Timestamp;
 
 /// The records of a letter, with the letter's attempts.
 pub async fn records_of(letter: &DeadLetter, archive: &Archive, streams: &Streams) -> Result<Batch, Kept> {
     let mut batch = match &letter.payload {
-        Payload::Base64(text) => held(letter, STANDARD.decode(text).map_err(|error| damaged("payload", error))?)?,
+        Payload::Base64(text) => {
+            held(letter, STANDARD.decode_to_vec(text).map_err(|error| damaged("payload", error))?)?
+        }
         Payload::S3(address) => {
             let payload = archive.read(address).await;
             held(letter, payload.map_err(|error| Kept::Unavailable(error.to_string()))?)?
@@ -45,10 +46,8 @@ fn held(letter: &DeadLetter, payload: Vec<u8>) -> Result<Batch, Kept> {
 
 /// What could not be unpacked takes its first step again: an element of an event, or the data of a record of Kinesis.
 fn unpacked_again(place: Place, arrival: Timestamp, letter: &DeadLetter, payload: Vec<u8>) -> Batch {
-    if let Ok(element) = serde_json::from_slice(&payload) {
-        return unpack(&Envelope(vec![element]));
-    }
-    unpack_data(&place, arrival, (*letter.partition_key).into(), payload)
+    let element = str::from_utf8(&payload).ok().and_then(|text| unpack_element(text).ok());
+    element.unwrap_or_else(|| unpack_data(&place, arrival, (*letter.partition_key).into(), payload))
 }
 
 /// What a letter does not hold is still in the stream, for as long as that keeps it.

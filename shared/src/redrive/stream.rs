@@ -10,11 +10,10 @@ use aws_sdk_kinesis::primitives::DateTime;
 use aws_sdk_kinesis::types::{Record, ShardIteratorType as KinesisIterator};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::value::to_raw_value;
 
 use super::message::Kept;
 use crate::aws::Aws;
-use crate::record::{Batch, Envelope, Place, SequenceNumber, unpack, unpack_data};
+use crate::record::{Batch, Place, SequenceNumber, unpack_data, unpack_element};
 use crate::timestamp::Timestamp;
 
 /// Records of one request: what an invocation holds at most is more, and a page of the largest ones has 10 MB.
@@ -235,8 +234,8 @@ async fn dynamodb_page(
         }
         element["eventSourceARN"] = stream.into();
         let sequence = change.and_then(|change| change.sequence_number()).unwrap_or_default();
-        let element = to_raw_value(&element).map_err(|error| unavailable(stream, error))?;
-        records.push((SequenceNumber(sequence.into()), unpack(&Envelope(vec![element]))));
+        let batch = unpack_element(&element.to_string()).map_err(|error| unavailable(stream, error))?;
+        records.push((SequenceNumber(sequence.into()), batch));
     }
     Ok(Page { records, next: answer.next_shard_iterator, is_last: false })
 }

@@ -4,10 +4,9 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use millstream::change::Operation;
-use millstream::ingest::{DeclaredTable, Ingest, Rehearsal, Rehearsed};
+use millstream::ingest::{DeclaredTable, Ingest, IngestError, Rehearsal, Rehearsed};
 use millstream::maintain::due;
 use millstream::plan::{ShownChange, TableWrite};
-use millstream::record::Envelope;
 use millstream::rejection::Rejection;
 use millstream::spec::{Merge, Rule};
 use serde::Serialize;
@@ -38,10 +37,8 @@ pub enum Planned {
 }
 
 pub async fn run(arguments: &Arguments, session: &Session) -> Result<Planned, Unanswered> {
-    let events: Vec<(PathBuf, Envelope)> =
-        arguments.event.iter().map(|file| Ok((file.clone(), read(file)?))).collect::<Result<_, Unanswered>>()?;
     let mut app = session.app()?;
-    if events.is_empty() {
+    if arguments.event.is_empty() {
         let (config, database) = app.system().await?;
         let tables = Rehearsal::new(app.ingest().await?).configuration().await?;
         let connection = database.connection().await?;
@@ -51,19 +48,17 @@ pub async fn run(arguments: &Arguments, session: &Session) -> Result<Planned, Un
     let ingest: &mut Ingest = app.ingest().await?;
     let mut rehearsal = Rehearsal::new(ingest);
     let mut planned = Vec::new();
-    for (file, envelope) in events {
-        planned.push((file, rehearsal.batch(&envelope).await?));
+    for file in &arguments.event {
+        let wrong =
+            |reason: &dyn std::fmt::Display| Unanswered::Usage(format!("the event {}: {reason}", file.display()));
+        let event = std::fs::read(file).map_err(|error| wrong(&error))?;
+        let outcome = match rehearsal.batch(&event).await {
+            Err(IngestError::Event(error)) => return Err(wrong(&error)),
+            outcome => outcome?,
+        };
+        planned.push((file.clone(), outcome));
     }
     Ok(Planned::Events(planned))
-}
-
-fn read(file: &Path) -> Result<Envelope, Unanswered> {
-    let text = std::fs::read_to_string(file).map_err(|error| wrong(file, &error))?;
-    serde_json::from_str(&text).map_err(|error| wrong(file, &error))
-}
-
-fn wrong(file: &Path, reason: &dyn std::fmt::Display) -> Unanswered {
-    Unanswered::Usage(format!("the event {}: {reason}", file.display()))
 }
 
 impl Answer for Planned {

@@ -4,9 +4,9 @@ use std::borrow::Cow;
 
 use super::super::malformed;
 use super::super::members::{each, raw, skip, text};
-use super::super::scan::Scanner;
 use crate::change::Version;
 use crate::rejection::Rejection;
+use crate::scan::Scanner;
 use crate::timestamp::Timestamp;
 
 /// Members of `source` that a flattened row may tell by their bare names.

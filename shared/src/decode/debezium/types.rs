@@ -7,16 +7,15 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use base64_simd::STANDARD;
 
 use super::super::members::{each, raw, skip, text};
 use super::super::replica::plain;
-use super::super::scan::Scanner;
 use crate::change::Value;
 use crate::decimal::{Decimal, from_twos_complement};
 use crate::field::{Field, Fields};
 use crate::rejection::Rejection;
+use crate::scan::Scanner;
 use crate::timestamp::{Timestamp, date_to_postgres};
 
 const NANOS_PER_DAY: i64 = 86_400 * 1_000_000_000;
@@ -198,7 +197,7 @@ impl Semantic {
             }
             (Self::Json, Value::Text(text)) => is_json(&text).then_some(Value::Json(text)),
             (Self::Bytes, Value::Text(text)) => {
-                STANDARD.decode(&*text).ok().map(|bytes| Value::Bytes(Cow::Owned(bytes)))
+                STANDARD.decode_to_vec(&*text).ok().map(|bytes| Value::Bytes(Cow::Owned(bytes)))
             }
             (
                 Self::Decimal { .. }
@@ -220,7 +219,7 @@ fn integer(text: &str) -> Option<i64> {
 }
 
 fn decimal(text: &str, scale: i64) -> Option<Value<'static>> {
-    from_twos_complement(&STANDARD.decode(text).ok()?, scale).map(|number| Value::Number(Cow::Owned(number)))
+    from_twos_complement(&STANDARD.decode_to_vec(text).ok()?, scale).map(|number| Value::Number(Cow::Owned(number)))
 }
 
 fn variable_decimal(json: &str) -> Result<Option<Value<'static>>, Rejection> {

@@ -7,6 +7,9 @@ use std::borrow::Cow;
 
 use crate::change::Value;
 
+/// Most strings end before it pays to look for their end in wider steps.
+const SHORT: usize = 24;
+
 /// Deeper nesting is refused, as `serde_json` does: it would exhaust the stack.
 const DEPTH_MAX: u32 = 127;
 
@@ -149,6 +152,56 @@ impl<'a> Scanner<'a> {
         let text = self.string()?;
         self.skip_space();
         Ok(text)
+    }
+
+    /// Passes over any value without looking into it: what is within, however deep, is for those to judge who read it.
+    pub fn pass(&mut self) -> Result<&'a str, ScanError> {
+        let start = self.at;
+        let mut open = 0u32;
+        loop {
+            match self.peek() {
+                None => return Err(self.error("a value is wanted")),
+                Some(b'"') => self.pass_string()?,
+                Some(b'{' | b'[') => {
+                    open += 1;
+                    self.at += 1;
+                }
+                Some(b'}' | b']') if open > 0 => {
+                    open -= 1;
+                    self.at += 1;
+                }
+                Some(b'}' | b']' | b',' | b':') if open == 0 => return Err(self.error("a value is wanted")),
+                Some(_) if open > 0 => self.at += 1,
+                Some(_) => self.pass_word(),
+            }
+            if open == 0 {
+                self.skip_space();
+                return Ok(self.since(start));
+            }
+        }
+    }
+
+    fn pass_word(&mut self) {
+        while !matches!(self.peek(), None | Some(b',' | b'}' | b']' | b' ' | b'\n' | b'\r' | b'\t')) {
+            self.at += 1;
+        }
+    }
+
+    fn pass_string(&mut self) -> Result<(), ScanError> {
+        self.at += 1;
+        loop {
+            let rest = self.text.as_bytes().get(self.at..).unwrap_or_default();
+            let near = &rest[..rest.len().min(SHORT)];
+            let special = near.iter().position(|&byte| byte == b'"' || byte == b'\\');
+            let special = special.or_else(|| memchr::memchr2(b'"', b'\\', rest));
+            let plain = special.ok_or(self.error("the string has no end"))?;
+            self.at += plain + 1;
+            if rest[plain] == b'"' {
+                return Ok(());
+            }
+            // The escaped character, too: a quote there does not end the string.
+            self.at += 1;
+        }
     }
 
     /// Passes over any value; its text.
@@ -298,6 +351,28 @@ mod tests {
             let wanted = serde_json::from_str::<serde_json::Value>(&text);
             let out_of_range = wanted.as_ref().is_err_and(|error| error.to_string().contains("out of range"));
             assert!(out_of_range || wanted.is_ok() == accepts(&text), "{text:?}: {wanted:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_passed_over_ends_where_it_ends() {
+        for value in [
+            r#""a\\\"b""#,
+            "-1.5e3",
+            "null",
+            r#"{"a":["}",{"b":"\ud800"}],"c":[[]]}"#,
+            "[]",
+            "\"0123456789012345678901234567890123456789\"",
+            &format!("{}{}", "[".repeat(100_000), "]".repeat(100_000)),
+        ] {
+            for rest in ["", " ,1", "}", " ]"] {
+                let text = format!("{value}{rest}");
+                let mut scanner = Scanner::new(&text);
+                assert_eq!((scanner.pass(), scanner.peek()), (Ok(value), rest.trim_start().bytes().next()));
+            }
+        }
+        for text in ["", "{\"a\":1", "\"\\", "\"", "]", ","] {
+            assert!(Scanner::new(text).pass().is_err(), "{text}");
         }
     }
 
