@@ -158,3 +158,55 @@ fn values_come_back_from_postgresql_exactly() {
         })
         .unwrap();
 }
+
+/// Batches from 2,000 records on are written while they are still being decoded.
+#[tokio::test]
+async fn a_large_batch_of_events_ends_as_the_same_records_in_small_ones() {
+    let event = |number: usize| {
+        // Some come twice, in one slice or in another; some names are rare.
+        let id = if number % 90 == 17 { number / 2 } else { number };
+        let column = (number % 4) as u8;
+        let value = Some((id % 250) as u8);
+        let event =
+            Event { key: (id % 50) as u8, minute: (id % 60) as u8, name: id % 5 > 0, columns: vec![(column, value)] };
+        match number {
+            1_700 => r#"{"type":"track"}"#.to_owned(),
+            2_600 => "no json".to_owned(),
+            // What only PostgreSQL refuses, in a table that is written early and in one that is written at the end.
+            900 | 2_222 => event.json(id).replacen(r#""messageId":"#, r#""context":{"lib":"bad"},"messageId":"#, 1),
+            901 | 2_223 => event.json(id).replacen(r#""bet_id":"b"#, r#""bet_id":"bad"#, 1),
+            _ => event.json(id),
+        }
+    };
+    let documents: Vec<String> = (0..3_000).map(event).collect();
+    let mut outcomes = Vec::new();
+    for size in [500, 3_000] {
+        let url = database().await;
+        let mut ingest = ingest(CONFIG, &url);
+        let columns: Vec<_> = (0..4).map(|column| (column, Some(1))).collect();
+        for (id, name) in [(10_000, true), (10_001, false)] {
+            let opener = Event { key: 9, minute: 0, name, columns: columns.clone() }.json(id);
+            let opener = opener.replacen(r#""messageId":"#, r#""context":{"lib":"good"},"messageId":"#, 1);
+            batch(&mut ingest, 1, &[opener]).await.unwrap();
+        }
+        let owner = client(&url).await;
+        let checks = "ALTER TABLE book.tracks ADD CHECK (context_lib <> 'bad');\
+                      ALTER TABLE book.a ADD CHECK (bet_id NOT LIKE 'bad%'); ALTER TABLE book.b ADD CHECK (bet_id NOT LIKE 'bad%')";
+        owner.batch_execute(checks).await.unwrap();
+        for round in 0..2 {
+            let (mut retry, mut applied, mut rows) = (0, 0, 0);
+            for (part, records) in documents.chunks(size).enumerate() {
+                let report = batch(&mut ingest, 1 + (part * size) as u64, records).await.unwrap();
+                assert_eq!(report.counts.total(), records.len() as u64, "{report}");
+                retry += report.counts.retry;
+                applied += report.counts.applied;
+                rows += report.rows;
+            }
+            assert_eq!(retry, 6, "of the two that cannot be read and the four that PostgreSQL refuses");
+            assert!((round == 0) == (applied > 0) && (round == 0) == (rows > 0), "round {round}: {applied}, {rows}");
+        }
+        outcomes.push(outcome(&url).await);
+    }
+    assert!(outcomes[0].len() > 5_800, "{}", outcomes[0].len());
+    assert!(outcomes[0] == outcomes[1], "the rows differ");
+}

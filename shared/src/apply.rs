@@ -146,8 +146,8 @@ pub async fn apply(
     }
 }
 
-/// Writes a plan's rows within a transaction on its tables, and gives up where that asks for care: then the transaction
-/// must not be committed. There is nothing to fall back to, so that nothing has to be set up for it.
+/// Writes a plan's whole rows within a transaction on their tables, and gives up where that asks for care: then the
+/// transaction must not be committed. There is nothing to fall back to, so that nothing has to be set up for it.
 pub async fn write_quickly(session: &Session<'_>, plan: &Plan, experience: &mut Experience) -> Option<Applied> {
     let mut applied = Applied::default();
     for write in &plan.writes {
@@ -163,7 +163,11 @@ pub async fn write_quickly(session: &Session<'_>, plan: &Plan, experience: &mut 
     Some(applied)
 }
 
-async fn write_all(session: &Session<'_>, plan: &Plan, experience: &mut Experience) -> Result<Applied, ApplyError> {
+/// Writes a plan's rows within a transaction on its tables, all but those that PostgreSQL refuses.
+///
+/// # Errors
+/// Everything but data errors; the transaction must not be committed.
+pub async fn write_all(session: &Session<'_>, plan: &Plan, experience: &mut Experience) -> Result<Applied, ApplyError> {
     let mut applied = Applied::default();
     for write in &plan.writes {
         isolate::write(session, write, experience, &mut applied).await.map_err(|error| stale(error, write))?;

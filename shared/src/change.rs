@@ -11,7 +11,8 @@ use crate::field::Field;
 use crate::spec::TableId;
 use crate::timestamp::Timestamp;
 
-/// One value as the source said it, borrowed from the record where possible.
+/// One value as the source said it, borrowed from the record where possible: what is borrowed is as it stands in JSON,
+/// without escapes or control characters.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Value<'a> {
     /// An explicit null: the column is carried, and empty.
@@ -122,6 +123,15 @@ pub struct Changes<'a> {
     pub values: Vec<(Field, Value<'a>)>,
     /// Records that concern the stream and no row.
     pub control: Vec<usize>,
+}
+
+impl Changes<'_> {
+    /// Forgets all of them, and keeps the room that they took.
+    pub fn clear(&mut self) {
+        self.list.clear();
+        self.values.clear();
+        self.control.clear();
+    }
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ mod survey;
 
 pub use configured::{Configured, configured};
 pub use lack::{NewColumn, NewPartition, TableLack};
-pub use rows::{Member, Row, TableWrite};
+pub use rows::{Encoded, Member, Row, TableWrite};
 pub use settle::settle;
 pub use show::ShownChange;
 pub use survey::new_partition;
@@ -74,7 +74,44 @@ pub fn plan(
     catalog: &Catalog,
     now: Timestamp,
 ) -> Result<Plan, PlanError> {
-    let mut plan = Plan::default();
+    Ok(draft(changes, fields, tables, catalog, now)?.fold())
+}
+
+/// Some of a batch's changes on their way to a plan: encoded, and not yet brought together by key.
+#[derive(Default, Debug)]
+pub struct Draft {
+    /// As in the plan.
+    pub lacks: Vec<TableLack>,
+    /// The changes, by table, in the order of the plan.
+    pub encoded: Vec<Encoded>,
+    /// As in the plan.
+    pub rejected: Vec<(usize, Rejection)>,
+    /// As in the plan.
+    pub expired: Vec<usize>,
+}
+
+impl Draft {
+    /// The plan of these changes.
+    pub fn fold(self) -> Plan {
+        let Self { lacks, encoded, rejected, expired } = self;
+        let (mut writes, mut repeated) = (Vec::new(), Vec::new());
+        writes.extend(encoded.into_iter().map(|encoded| encoded.fold(&mut repeated)));
+        Plan { lacks, writes, rejected, expired, repeated }
+    }
+}
+
+/// The first half of a plan.
+///
+/// # Errors
+/// As [`plan`].
+pub fn draft(
+    changes: &Changes<'_>,
+    fields: &Fields,
+    tables: &Tables,
+    catalog: &Catalog,
+    now: Timestamp,
+) -> Result<Draft, PlanError> {
+    let mut draft = Draft::default();
     let mut surveys = Vec::new();
     for (table, list) in by_table(changes, tables) {
         let spec = tables.get(table);
@@ -82,21 +119,21 @@ pub fn plan(
             let unkeyed = |&change: &usize| {
                 (changes.list[change].record, Rejection::by(spec.name.plain(), Reason::NoKey(spec.origin.clone())))
             };
-            plan.rejected.extend(list.iter().map(unkeyed));
+            draft.rejected.extend(list.iter().map(unkeyed));
             continue;
         }
         let mut survey = survey::Survey::new(spec, fields, catalog);
-        let rows = survey.changes(changes, &list, now, &mut plan);
-        plan.lacks.extend(survey.lack());
+        let rows = survey.changes(changes, &list, now, &mut draft);
+        draft.lacks.extend(survey.lack());
         surveys.push((survey, rows));
     }
-    if plan.lacks.is_empty() {
+    if draft.lacks.is_empty() {
         for (survey, rows) in &surveys {
             survey.check_unique(rows)?;
-            rows::write(survey, rows, changes, &mut plan);
+            rows::encode(survey, rows, changes, &mut draft);
         }
     }
-    Ok(plan)
+    Ok(draft)
 }
 
 /// The batch's changes by table, in the order of the tables' names.

@@ -295,6 +295,11 @@ impl Tables {
         self.specs.iter().all(|spec| spec.rule == Rule::Merge(Merge::Row))
     }
 
+    /// Whether there is a table of which something holds.
+    pub fn any(&self, of: impl FnMut(&TableSpec) -> bool) -> bool {
+        self.specs.iter().any(of)
+    }
+
     /// How many numbers are in use; every [`TableId`] is below it.
     pub fn count(&self) -> usize {
         self.specs.len()

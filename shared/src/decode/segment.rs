@@ -245,7 +245,7 @@ impl Segment {
                     .ok_or_else(|| malformed("a track call without `event`"))?;
                 let slug = self.field.slug;
                 let event = self.event(&name, fields, tables);
-                values.push((slug, Value::Text(Cow::Owned(event.slug.to_string()))));
+                values.push((slug, Value::Text(Cow::Owned(String::from(&*event.slug)))));
                 Ok(event.targets.clone())
             }
             Some(Kind::Identify) => Ok(both(&self.calls.identify, call.has_user)),

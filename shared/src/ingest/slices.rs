@@ -1,23 +1,25 @@
 //! A large batch in slices: while PostgreSQL takes in one, the next is decoded and planned.
 //!
-//! For tables whose newest change is the whole row, which one statement writes: half of their time is the decoding. Events
-//! gain nothing, for every slice would open each of their many tables again.
+//! What gains by it are tables whose newest change is the whole row, which one statement writes, and event tables that
+//! take most records (Segment's `tracks`). All others are written at the end, each once: to open a table for every slice
+//! would cost what the overlap saves.
 //!
-//! One transaction all the same. It is the quick way, for batches that meet nothing unusual: where the database lacks
-//! something, or anything goes wrong, nothing has happened, and the batch is written the careful way.
+//! One transaction all the same. It is for batches that meet nothing unusual: where the database lacks something, or
+//! anything goes wrong, nothing has happened, and the batch is written the careful way.
 
 use std::ops::Range;
 use std::time::Instant;
 
-use super::writer::{Decoded, Writer, Written};
+use super::writer::{Decoded, Writer, Written, tables_of};
 use super::{IngestError, now};
-use crate::apply::{Experience, Limits, Session, write_quickly};
+use crate::apply::{Experience, Limits, Session, write_all, write_quickly};
 use crate::catalog::Catalog;
-use crate::change::{Change, Changes};
+use crate::change::Changes;
 use crate::decode::Decoder;
-use crate::plan::{Plan, plan, settle};
+use crate::plan::{Draft, Encoded, Plan, draft, settle};
 use crate::record::Batch;
 use crate::report::Times;
+use crate::spec::{Rule, TableId, Tables};
 
 /// Large enough for PostgreSQL to work at a stretch, small enough that little is waited for at the end.
 const SLICE_RECORDS: usize = 1_000;
@@ -28,10 +30,18 @@ const FIRST_SLICE_RECORDS: usize = 250;
 /// After so many records the connection is looked after: PostgreSQL shall not wait for its next statement.
 const RECORDS_AT_A_STRETCH: usize = 8;
 
-/// A slice that is ready to be written.
+/// What is ready to be written.
 struct Prepared {
     plan: Plan,
     decoded: Decoded,
+}
+
+/// The tables that are written slice by slice.
+enum Sliced {
+    /// All: of each the newest change is the whole row.
+    WholeRows,
+    /// Event tables, by PostgreSQL's numbers.
+    Events(Vec<u32>),
 }
 
 impl Writer {
@@ -46,19 +56,17 @@ impl Writer {
         limits: Limits,
         times: &mut Times,
     ) -> Result<Option<(Decoded, Written)>, IngestError> {
-        if batch.records.len() < 2 * SLICE_RECORDS || self.catalog.is_empty() || !decoder.tables.are_whole_rows() {
+        if batch.records.len() < 2 * SLICE_RECORDS || self.catalog.is_empty() {
             return Ok(None);
         }
         let Self { database, catalog, experience, .. } = self;
         decoder.learn(batch);
-        let Some(first) = prepare(decoder, catalog, batch, 0..FIRST_SLICE_RECORDS, times).await else {
-            return Ok(None);
-        };
+        let Some(mut reader) = Reader::new(decoder, catalog, batch) else { return Ok(None) };
+        let Some(first) = reader.next(times).await.flatten() else { return Ok(None) };
         let applying = Instant::now();
         let connection = database.connection().await?;
         let Ok(mut session) = Session::begin(&connection, limits, &first.plan.writes).await else { return Ok(None) };
-        let mut pipeline = Pipeline { decoder, catalog, batch, experience };
-        let done = pipeline.run(&mut session, first, slices(batch.records.len()).skip(1), times).await;
+        let done = reader.run(&mut session, first, experience, times).await;
         let (outcome, heard) = match done {
             Some(done) => {
                 let committed = session.commit().await.is_ok();
@@ -75,83 +83,130 @@ impl Writer {
     }
 }
 
-fn slices(count: usize) -> impl Iterator<Item = Range<usize>> {
-    let next = move |slice: &Range<usize>| {
-        let records = (2 * slice.len()).min(SLICE_RECORDS);
-        (slice.end < count).then(|| slice.end..(slice.end + records).min(count))
-    };
-    std::iter::successors(Some(0..FIRST_SLICE_RECORDS.min(count)), next)
-}
-
-struct Pipeline<'p> {
+/// Decodes and plans, a slice at a time.
+struct Reader<'p> {
     decoder: &'p mut Decoder,
     catalog: &'p Catalog,
     batch: &'p Batch,
-    experience: &'p mut Experience,
+    /// The next slice; empty behind the last.
+    records: Range<usize>,
+    /// What the last slice said; its room is used again.
+    changes: Changes<'p>,
+    sliced: Option<Sliced>,
+    /// What is written at the end.
+    later: Vec<Encoded>,
+    done: bool,
 }
 
-impl Pipeline<'_> {
+impl<'p> Reader<'p> {
+    /// `None` where no table would gain.
+    fn new(decoder: &'p mut Decoder, catalog: &'p Catalog, batch: &'p Batch) -> Option<Self> {
+        let gains = decoder.tables.are_whole_rows() || decoder.tables.any(|spec| spec.rule == Rule::Append);
+        let records = 0..FIRST_SLICE_RECORDS;
+        let (changes, sliced, later) = (Changes::default(), None, Vec::new());
+        gains.then_some(Self { decoder, catalog, batch, records, changes, sliced, later, done: false })
+    }
+
     async fn run(
         &mut self,
         session: &mut Session<'_>,
         first: Prepared,
-        mut slices: impl Iterator<Item = Range<usize>>,
+        experience: &mut Experience,
         times: &mut Times,
     ) -> Option<(Decoded, Written)> {
+        let whole_rows = matches!(self.sliced, Some(Sliced::WholeRows));
         let (mut decoded, mut written) = (Decoded::default(), Written::default());
         let mut current = Some(first);
         while let Some(Prepared { plan, decoded: said }) = current {
             decoded.add(said);
-            let next = slices.next();
             let writing = async {
                 session.admit(&plan.writes).await.ok()?;
-                write_quickly(session, &plan, self.experience).await
-            };
-            let preparing = async {
-                match next {
-                    Some(slice) => prepare(self.decoder, self.catalog, self.batch, slice, times).await.map(Some),
-                    None => Some(None),
+                if whole_rows {
+                    write_quickly(session, &plan, experience).await
+                } else {
+                    write_all(session, &plan, experience).await.ok()
                 }
             };
-            let (applied, prepared) = futures_util::future::join(writing, preparing).await;
+            let (applied, next) = futures_util::future::join(writing, self.next(times)).await;
             written.add(plan, applied?);
-            current = prepared?;
+            current = next?;
         }
         Some((decoded, written))
     }
+
+    /// What is to be written next, and behind the last `Some(None)`; `None` where the database lacks something, or something
+    /// is wrong that the careful way tells.
+    async fn next(&mut self, times: &mut Times) -> Option<Option<Prepared>> {
+        if self.done {
+            return Some(None);
+        }
+        let (mut draft, mut decoded) = (Draft::default(), Decoded::default());
+        if self.records.is_empty() {
+            self.done = true;
+            draft.encoded = std::mem::take(&mut self.later);
+        } else {
+            (draft, decoded) = self.slice(times).await?;
+            self.keep_for_later(&mut draft)?;
+        }
+        let plan = draft.fold();
+        let usual = (self.catalog.tombstones || !plan.deletes()) && !plan.writes.iter().any(|write| write.exclusive());
+        usual.then_some(Some(Prepared { plan, decoded }))
+    }
+
+    async fn slice(&mut self, times: &mut Times) -> Option<(Draft, Decoded)> {
+        let mut rejected = Vec::new();
+        self.changes.clear();
+        let end = self.records.end;
+        for start in self.records.clone().step_by(RECORDS_AT_A_STRETCH) {
+            let decoding = Instant::now();
+            let stretch = start..(start + RECORDS_AT_A_STRETCH).min(end);
+            self.decoder.decode_some(self.batch, stretch, &mut self.changes, &mut rejected);
+            times.decode += decoding.elapsed();
+            tokio::task::yield_now().await;
+        }
+        self.records = end..(end + (2 * self.records.len()).min(SLICE_RECORDS)).min(self.batch.records.len());
+        let Self { decoder, catalog, changes, .. } = self;
+        // What is a table's key, and whether its name is its own, may only be known by now.
+        settle(&mut decoder.tables, &decoder.fields, catalog);
+        let known = |&table: &TableId| {
+            let spec = decoder.tables.get(table);
+            !spec.key.is_empty() && catalog.knows(&spec.name)
+        };
+        let decoded = Decoded::of(changes, rejected);
+        if decoded.check().is_err() || !tables_of(changes).iter().all(known) {
+            return None;
+        }
+        let planning = Instant::now();
+        let draft = draft(changes, &decoder.fields, &decoder.tables, catalog, now()).ok()?;
+        times.plan += planning.elapsed();
+        draft.lacks.is_empty().then_some((draft, decoded))
+    }
+
+    /// Takes out of a slice what is written at the end; `None` where no table would gain.
+    fn keep_for_later(&mut self, draft: &mut Draft) -> Option<()> {
+        let sliced = match &mut self.sliced {
+            Some(sliced) => sliced,
+            unknown => unknown.insert(Sliced::of(&draft.encoded, &self.decoder.tables)?),
+        };
+        if let Sliced::Events(tables) = sliced {
+            for encoded in std::mem::take(&mut draft.encoded) {
+                let early = tables.contains(&encoded.table().oid);
+                encoded.join(if early { &mut draft.encoded } else { &mut self.later });
+            }
+        }
+        Some(())
+    }
 }
 
-/// Decodes and plans a slice; `None` where the database lacks something, or something is wrong that the careful way tells.
-async fn prepare(
-    decoder: &mut Decoder,
-    catalog: &Catalog,
-    batch: &Batch,
-    slice: Range<usize>,
-    times: &mut Times,
-) -> Option<Prepared> {
-    let (mut changes, mut rejected) = (Changes::default(), Vec::new());
-    for start in slice.clone().step_by(RECORDS_AT_A_STRETCH) {
-        let decoding = Instant::now();
-        let end = (start + RECORDS_AT_A_STRETCH).min(slice.end);
-        decoder.decode_some(batch, start..end, &mut changes, &mut rejected);
-        times.decode += decoding.elapsed();
-        tokio::task::yield_now().await;
+impl Sliced {
+    /// By what a first slice holds; `None` where no table would gain.
+    fn of(encoded: &[Encoded], tables: &Tables) -> Option<Self> {
+        if tables.are_whole_rows() {
+            return Some(Self::WholeRows);
+        }
+        let takes_most =
+            |encoded: &&Encoded| encoded.rule() == Rule::Append && 2 * encoded.count() >= FIRST_SLICE_RECORDS;
+        let events: Vec<u32> = encoded.iter().filter(takes_most).map(|encoded| encoded.table().oid).collect();
+        (!events.is_empty()).then_some(Self::Events(events))
     }
-    // What is a table's key, and whether its name is its own, may only be known by now.
-    settle(&mut decoder.tables, &decoder.fields, catalog);
-    let known = |change: &Change| {
-        let spec = decoder.tables.get(change.table);
-        !spec.key.is_empty() && catalog.knows(&spec.name)
-    };
-    let decoded = Decoded::of(&changes, rejected);
-    if decoded.check().is_err() || !changes.list.iter().all(known) {
-        return None;
-    }
-    let planning = Instant::now();
-    let plan = plan(&changes, &decoder.fields, &decoder.tables, catalog, now()).ok()?;
-    times.plan += planning.elapsed();
-    let usual = plan.lacks.is_empty()
-        && (catalog.tombstones || !plan.deletes())
-        && !plan.writes.iter().any(|write| write.exclusive());
-    usual.then_some(Prepared { plan, decoded })
 }

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::survey::{Candidate, Slot, Survey};
-use super::{Plan, cell};
+use super::{Draft, cell};
 use crate::catalog::Table;
 use crate::change::{Change, Changes, Operation, Value, Version};
 use crate::field::Field;
@@ -135,24 +135,114 @@ impl TableWrite {
     }
 }
 
-/// Encodes, sorts and folds the candidates. What does not fit its column is told to the plan.
-pub fn write(survey: &Survey<'_>, candidates: &[Candidate], changes: &Changes<'_>, plan: &mut Plan) {
+/// Changes of one table in the form in which they are written, in the order in which they came.
+#[derive(Debug)]
+pub struct Encoded {
+    write: TableWrite,
+    entries: Vec<Entry>,
+}
+
+/// A change that is encoded.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    partition: usize,
+    record: usize,
+    operation: Operation,
+    version: Option<Version>,
+}
+
+impl Encoded {
+    /// The table.
+    pub fn table(&self) -> &Table {
+        &self.write.table
+    }
+
+    /// What a second change of a key does.
+    pub fn rule(&self) -> Rule {
+        self.write.rule
+    }
+
+    /// How many changes there are.
+    pub fn count(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Puts the changes behind those of the same table and columns, where the list has them.
+    pub fn join(self, list: &mut Vec<Self>) {
+        let same = |before: &&mut Self| {
+            Arc::ptr_eq(&before.write.table, &self.write.table) && before.write.columns == self.write.columns
+        };
+        let Some(before) = list.iter_mut().find(same) else { return list.push(self) };
+        let (write, next) = (&mut before.write, self.write);
+        let (count, end) = (write.encoded_count(), write.cells.len() as u32);
+        write.untold.extend(next.untold.into_iter().map(|(encoded, paths)| (encoded + count, paths)));
+        write.bounds.extend(next.bounds.iter().map(|bound| bound + end));
+        write.cells.extend_from_slice(&next.cells);
+        before.entries.extend(self.entries);
+    }
+
+    /// Sorts by partition, key and version, and brings the changes of a key together; records with a row of an event table
+    /// that another record already holds are told.
+    pub fn fold(self, repeated: &mut Vec<usize>) -> TableWrite {
+        let Self { mut write, entries } = self;
+        let mut order: Vec<(usize, u64, usize)> = entries
+            .iter()
+            .enumerate()
+            .map(|(index, entry)| (entry.partition, prefix(write.key(index)), index))
+            .collect();
+        let events = write.rule == Rule::Append;
+        order.sort_unstable_by(|a, b| {
+            (a.0, a.1).cmp(&(b.0, b.1)).then_with(|| write.key(a.2).cmp(write.key(b.2))).then_with(|| {
+                // Of events the first stays; of entities the newest comes last, and of the same change twice the first.
+                let by_version = entries[a.2].version.cmp(&entries[b.2].version);
+                by_version.then(if events { a.2.cmp(&b.2) } else { b.2.cmp(&a.2) })
+            })
+        });
+        let mut previous: Option<(usize, usize)> = None;
+        for (partition, _, index) in order {
+            let Entry { record, operation, version, .. } = entries[index];
+            let member = Member { record, operation, version, encoded: index };
+            let same = previous.is_some_and(|(p, i)| p == partition && write.key(i) == write.key(index));
+            previous = Some((partition, index));
+            match write.rows.last_mut().filter(|_| same) {
+                Some(_) if events => repeated.push(member.record),
+                Some(row) => {
+                    row.members.end += 1;
+                    write.members.push(member);
+                }
+                None => {
+                    write.rows.push(Row { partition, members: write.members.len()..write.members.len() + 1 });
+                    write.members.push(member);
+                }
+            }
+        }
+        write
+    }
+}
+
+/// What room is made for a cell: its length and a little.
+const CELL_BYTES: usize = 8;
+
+/// Encodes the candidates. What does not fit its column is told to the draft.
+pub fn encode(survey: &Survey<'_>, candidates: &[Candidate], changes: &Changes<'_>, draft: &mut Draft) {
     let Some(table) = survey.found() else { return };
     let mut encoder = Encoder::new(survey, table);
-    let mut encoded = Vec::with_capacity(candidates.len());
+    let cells = candidates.len() * encoder.write.columns.len();
+    encoder.write.bounds.reserve(cells + candidates.len());
+    encoder.write.cells.reserve(cells * CELL_BYTES);
+    let mut entries = Vec::with_capacity(candidates.len());
     for candidate in candidates {
-        let change = &changes.list[candidate.change];
-        match encoder.change(change.operation, &changes.values[change.values.clone()]) {
-            Ok(()) => encoded.push((candidate.partition, change)),
-            Err(reason) => plan.rejected.push((change.record, survey.rejection(reason))),
+        let Change { record, operation, version, .. } = changes.list[candidate.change];
+        match encoder.change(operation, &changes.values[changes.list[candidate.change].values.clone()]) {
+            Ok(()) => entries.push(Entry { partition: candidate.partition, record, operation, version }),
+            Err(reason) => draft.rejected.push((record, survey.rejection(reason))),
         }
     }
     if encoder.lacks_overflow {
-        plan.lacks.push(survey.lack_of_overflow());
+        draft.lacks.push(survey.lack_of_overflow());
     }
-    let write = fold(encoder.write, &encoded, plan);
-    if !write.rows.is_empty() {
-        plan.writes.push(write);
+    if !entries.is_empty() {
+        draft.encoded.push(Encoded { write: encoder.write, entries });
     }
 }
 
@@ -382,42 +472,6 @@ impl<'s, 'v> Encoder<'s, 'v> {
         let path = self.survey.fields.path(field).to_owned();
         Reason::DoesNotFit { path, column: OVERFLOW.to_owned(), sql_type: "jsonb".to_owned(), misfit }
     }
-}
-
-/// Sorts by partition, key and version, and brings the changes of a key together.
-fn fold(mut write: TableWrite, encoded: &[(usize, &Change)], plan: &mut Plan) -> TableWrite {
-    let mut order: Vec<(usize, u64, usize)> = encoded
-        .iter()
-        .enumerate()
-        .map(|(index, (partition, _))| (*partition, prefix(write.key(index)), index))
-        .collect();
-    let version = |index: usize| encoded[index].1.version;
-    let events = write.rule == Rule::Append;
-    order.sort_unstable_by(|a, b| {
-        (a.0, a.1).cmp(&(b.0, b.1)).then_with(|| write.key(a.2).cmp(write.key(b.2))).then_with(|| {
-            // Of events the first stays; of entities the newest comes last, and of the same change twice the first.
-            version(a.2).cmp(&version(b.2)).then(if events { a.2.cmp(&b.2) } else { b.2.cmp(&a.2) })
-        })
-    });
-    let mut previous: Option<(usize, usize)> = None;
-    for (partition, _, index) in order {
-        let Change { record, operation, .. } = *encoded[index].1;
-        let member = Member { record, operation, version: version(index), encoded: index };
-        let same = previous.is_some_and(|(p, i)| p == partition && write.key(i) == write.key(index));
-        previous = Some((partition, index));
-        match write.rows.last_mut().filter(|_| same) {
-            Some(_) if write.rule == Rule::Append => plan.repeated.push(member.record),
-            Some(row) => {
-                row.members.end += 1;
-                write.members.push(member);
-            }
-            None => {
-                write.rows.push(Row { partition, members: write.members.len()..write.members.len() + 1 });
-                write.members.push(member);
-            }
-        }
-    }
-    write
 }
 
 /// The first bytes of a key's content: most comparisons end there.

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::lack::{Inferred, NewColumn, NewPartition, TableLack};
-use super::{Plan, PlanError, cell};
+use super::{Draft, PlanError, cell};
 use crate::catalog::comment::telling;
 use crate::catalog::{Catalog, Column, Kind, Table};
 use crate::change::{Changes, Value};
@@ -108,13 +108,13 @@ impl<'p> Survey<'p> {
         self.lacking.len() - 1
     }
 
-    /// Finds each change's partition, and each field's column. Changes that end here are told to the plan.
+    /// Finds each change's partition, and each field's column. Changes that end here are told to the draft.
     pub fn changes(
         &mut self,
         changes: &Changes<'_>,
         list: &[usize],
         now: Timestamp,
-        plan: &mut Plan,
+        draft: &mut Draft,
     ) -> Vec<Candidate> {
         let mut candidates = Vec::with_capacity(list.len());
         for &index in list {
@@ -125,8 +125,8 @@ impl<'p> Survey<'p> {
                     self.resolve_all(values);
                     candidates.push(Candidate { change: index, partition });
                 }
-                Ok(None) => plan.expired.push(change.record),
-                Err(reason) => plan.rejected.push((change.record, self.rejection(reason))),
+                Ok(None) => draft.expired.push(change.record),
+                Err(reason) => draft.rejected.push((change.record, self.rejection(reason))),
             }
         }
         candidates
