@@ -1,7 +1,7 @@
 //! Whatever Lambda hands over: wrapped, packed, broken. One bad record never takes its neighbours.
 
 use base64_simd::STANDARD;
-use millstream::record::unpack;
+use millstream::record::{Unpacking, unpack};
 use millstream_tests::kinesis::{ShardRecord, event};
 
 use crate::support::packed::{aggregate, gzip, sealed};
@@ -68,6 +68,36 @@ fn the_envelope_is_read_element_by_element() {
     let faults: Vec<bool> = batch.records.iter().map(|record| record.fault.is_some()).collect();
     assert_eq!(faults, [false, true, true, true, true, false]);
     assert_eq!(batch.records[0].arrival.to_string(), "2026-02-08T23:30:00.980Z");
+}
+
+#[test]
+fn an_event_that_is_none_is_told_and_stays_wrong() {
+    let element = |stream: &str| String::from_utf8(event(stream, "shard", &[ShardRecord::numbered(1, b"{}")])).unwrap();
+    let one = element("s");
+    let inner = one.strip_prefix("{\"Records\":[").and_then(|rest| rest.strip_suffix("]}")).unwrap();
+    let other = inner.replace("stream/s\"", "stream/t\"");
+    for (event, told) in [
+        ("17".to_owned(), "no `Records`"),
+        ("{\"Records\":null,\"more\":[]}".to_owned(), "no `Records`"),
+        (format!("[{inner}"), "a comma or the closing bracket"),
+        (format!("[{inner},]"), "a value is wanted"),
+        (format!("[{inner}]]"), "something follows"),
+        (format!("{{\"Records\":[{inner}],\"more\":}}"), "a value is wanted"),
+        (format!("[{inner},{other}]"), "more than one stream"),
+    ] {
+        let error = unpack(event.as_bytes()).unwrap_err().to_string();
+        assert!(error.contains(told), "{event}: {error}");
+        if let Ok(mut unpacking) = Unpacking::begin(event.as_bytes()) {
+            unpacking.until(1).unwrap();
+            assert_eq!(unpacking.batch().records.len(), 1);
+            for _ in 0..3 {
+                assert_eq!(unpacking.until(usize::MAX).unwrap_err().to_string(), error);
+            }
+        }
+    }
+    assert!(unpack(b"{\"Records\":[\xff]}").is_err());
+    let batch = unpack(format!("{{\"a\":[{{}}],\"Records\":[ {inner} , {inner} ],\"b\":\"]\"}}").as_bytes()).unwrap();
+    assert_eq!(batch.records.len(), 2);
 }
 
 #[test]

@@ -126,11 +126,14 @@ pub struct Changes<'a> {
 }
 
 impl Changes<'_> {
-    /// Forgets all of them, and keeps the room that they took.
-    pub fn clear(&mut self) {
+    /// None, in the room that these took.
+    pub fn emptied<'b>(mut self) -> Changes<'b> {
         self.list.clear();
         self.values.clear();
         self.control.clear();
+        // Collected in place: a vector of nothing is one of values that borrow from elsewhere.
+        let values = self.values.into_iter().map(|(field, _)| (field, Value::Null)).collect();
+        Changes { list: self.list, values, control: self.control }
     }
 }
 

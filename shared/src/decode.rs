@@ -110,6 +110,11 @@ impl Decoder {
         (changes, rejected)
     }
 
+    /// Whether records tell of others what must be known before those are decoded.
+    pub fn learns(&self) -> bool {
+        matches!(self.format, Format::Dms(_))
+    }
+
     /// Learns what some records of a batch tell of others. Comes before any of them is decoded.
     pub fn learn(&mut self, batch: &Batch) {
         if let Format::Dms(dms) = &mut self.format {

@@ -1,5 +1,6 @@
 //! The way of a batch: records, changes, plan, apply, report. What a function keeps between invocations is kept here.
 
+mod incoming;
 mod rehearsal;
 mod slices;
 mod writer;
@@ -16,11 +17,12 @@ use crate::database::{Database, DatabaseError};
 use crate::dead_letter::{DeadLetterError, DeadLetters};
 use crate::decode::Decoder;
 use crate::plan::PlanError;
-use crate::record::{Batch, EventError, unpack};
+use crate::record::{Batch, EventError, Unpacking};
 use crate::rejection::{Reason, Rejection};
 use crate::report::{Ledger, Outcome, Report, Times, Unaccounted};
 use crate::spec::KeyColumn;
 use crate::timestamp::Timestamp;
+use incoming::Incoming;
 pub use rehearsal::{DeclaredTable, Rehearsal, Rehearsed};
 use writer::{Decoded, Writer, Written};
 
@@ -65,9 +67,6 @@ pub enum IngestError {
     /// A stream that the configuration does not know.
     #[error("no source of the configuration reads the stream {0}")]
     UnknownStream(String),
-    /// An event with records of several streams, which Lambda never sends.
-    #[error("the event holds records of more than one stream")]
-    SeveralStreams,
     /// A DynamoDB stream that does not carry the items.
     #[error(transparent)]
     ViewType(Rejection),
@@ -110,7 +109,7 @@ impl IngestError {
     /// Whether a person must act before it can go on.
     pub fn needs_a_person(&self) -> bool {
         match self {
-            Self::Event(_) | Self::UnknownStream(_) | Self::SeveralStreams | Self::Plan(_) | Self::Unsettled(_) => true,
+            Self::Event(_) | Self::UnknownStream(_) | Self::Plan(_) | Self::Unsettled(_) => true,
             Self::Unanswerable(_) | Self::Unaccounted(_) | Self::ViewType(_) | Self::Table(_) => true,
             Self::Apply(error) => error.needs_a_person(),
             Self::Catalog(CatalogError::DefaultPartition(_)) => true,
@@ -141,14 +140,17 @@ impl Ingest {
     /// Whatever keeps the whole batch from being durable; bad records do not.
     pub async fn batch(&mut self, event: &[u8], time_left: Duration) -> Result<Report, IngestError> {
         let started = Instant::now();
-        let batch = unpack(event)?;
-        let Some(index) = self.source_of(&batch)? else { return Ok(empty_report(&batch)) };
+        let mut incoming = Incoming::Event(Unpacking::begin(event)?);
+        if incoming.until(1)?.records.iter().all(|record| record.place.stream.is_empty()) {
+            incoming.all()?;
+        }
+        let Some(index) = self.source_of(incoming.batch())? else { return Ok(empty_report(incoming.batch())) };
         let backup = self.backup_of(index, Origin::Stream);
         // Boxed: with the SDK's futures within, the future is deeper than the compiler likes.
-        let report = Box::pin(self.records(index, &batch, backup, started, time_left)).await?;
+        let report = Box::pin(self.records(index, &mut incoming, backup, started, time_left)).await?;
         if report.counts.reached_the_database() {
             let time_left = time_left.saturating_sub(started.elapsed());
-            self.writer.tell(&self.config.sources[index].name, &batch, time_left).await;
+            self.writer.tell(&self.config.sources[index].name, incoming.batch(), time_left).await;
         }
         Ok(report)
     }
@@ -158,7 +160,7 @@ impl Ingest {
     /// # Errors
     /// As [`Ingest::batch`].
     pub async fn again(&mut self, source: usize, batch: &Batch, time_left: Duration) -> Result<Report, IngestError> {
-        Box::pin(self.records(source, batch, Backup::None, Instant::now(), time_left)).await
+        Box::pin(self.records(source, &mut Incoming::Batch(batch), Backup::None, Instant::now(), time_left)).await
     }
 
     /// Brings records of a source into the database that were refused before; what is refused again is a dead letter again.
@@ -167,7 +169,7 @@ impl Ingest {
     /// As [`Ingest::batch`].
     pub async fn redriven(&mut self, source: usize, batch: &Batch, time_left: Duration) -> Result<Report, IngestError> {
         let backup = self.backup_of(source, Origin::Redrive);
-        Box::pin(self.records(source, batch, backup, Instant::now(), time_left)).await
+        Box::pin(self.records(source, &mut Incoming::Batch(batch), backup, Instant::now(), time_left)).await
     }
 
     fn backup_of(&self, source: usize, origin: Origin) -> Backup {
@@ -240,7 +242,7 @@ impl Ingest {
     async fn records(
         &mut self,
         index: usize,
-        batch: &Batch,
+        incoming: &mut Incoming<'_>,
         backup: Backup,
         started: Instant,
         time_left: Duration,
@@ -249,13 +251,15 @@ impl Ingest {
         let limits = limits(time_left);
         let (source, decoder) = (&self.config.sources[index].name, &mut self.decoders[index]);
         decoder.trim();
-        let (decoded, written) = match self.writer.in_slices(decoder, batch, limits, &mut times).await? {
+        let (decoded, written) = match self.writer.in_slices(decoder, incoming, limits, &mut times).await? {
             Some((decoded, written)) => {
+                let batch = incoming.batch();
                 self.archive.put_all(objects(backup, &self.archive, source, decoder, batch, &decoded)).await?;
                 (decoded, written)
             }
             None => {
                 let decoding = Instant::now();
+                let batch = incoming.all()?;
                 let (changes, rejected) = decoder.decode(batch);
                 times.decode += decoding.elapsed();
                 let decoded = Decoded::of(&changes, rejected);
@@ -269,6 +273,7 @@ impl Ingest {
                 (decoded, written)
             }
         };
+        let batch = incoming.batch();
         let young = |record: usize| Report::age(Some(batch.records[record].arrival), now()) < KEY_PATIENCE;
         let unkeyed =
             |(record, rejection): &&(usize, Rejection)| matches!(rejection.reason, Reason::NoKey(_)) && young(*record);
@@ -280,18 +285,15 @@ impl Ingest {
 
     /// The source that reads the batch's stream; `None` where there is no record.
     fn source_of(&self, batch: &Batch) -> Result<Option<usize>, IngestError> {
-        let mut streams: Vec<&str> =
-            batch.records.iter().map(|record| &*record.place.stream).filter(|s| !s.is_empty()).collect();
-        streams.dedup();
-        match streams[..] {
-            [] if batch.records.is_empty() => Ok(None),
-            // Elements that are no records tell no stream; with one source there is no doubt.
-            [] if self.decoders.len() == 1 => Ok(Some(0)),
-            [] => Err(IngestError::UnknownStream("(none of the records names one)".to_owned())),
-            [stream] => {
+        let named = batch.records.iter().map(|record| &*record.place.stream).find(|stream| !stream.is_empty());
+        match named {
+            Some(stream) => {
                 self.source_reading(stream).map(Some).ok_or_else(|| IngestError::UnknownStream(stream.to_owned()))
             }
-            _ => Err(IngestError::SeveralStreams),
+            None if batch.records.is_empty() => Ok(None),
+            // Elements that are no records tell no stream; with one source there is no doubt.
+            None if self.decoders.len() == 1 => Ok(Some(0)),
+            None => Err(IngestError::UnknownStream("(none of the records names one)".to_owned())),
         }
     }
 }

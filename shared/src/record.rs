@@ -15,7 +15,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 pub(crate) use unpack::stream_of;
-pub use unpack::{EventError, unpack, unpack_data, unpack_element};
+pub use unpack::{EventError, Unpacking, unpack, unpack_data, unpack_element};
 
 use xxhash_rust::xxh3::xxh3_64;
 

@@ -425,7 +425,7 @@ mod tests {
             assert_eq!((failure.kind, failure.needs_a_person), (UNACCOUNTED, true));
             assert_eq!(failure.message, "3 records of the batch are not accounted for");
         }
-        let other = Failure::from(IngestError::SeveralStreams);
+        let other = Failure::from(IngestError::UnknownStream("s".to_owned()));
         assert_eq!((other.kind, other.needs_a_person), ("Millstream.Ingest", true));
     }
 }

@@ -133,14 +133,24 @@ impl<'a> Scanner<'a> {
         Ok(scalar)
     }
 
+    /// Enters the array that comes next.
+    pub fn enter_array(&mut self) -> Result<(), ScanError> {
+        self.enter(b'[', "an array is wanted")
+    }
+
+    /// Whether another element comes next; `first` is whether none was read yet.
+    pub fn element(&mut self, first: bool) -> Result<bool, ScanError> {
+        self.more(b']', first)
+    }
+
     /// Gives each element of the array that comes next to `element`, which has to read it.
     pub fn each_element<E: From<ScanError>>(
         &mut self,
         mut element: impl FnMut(&mut Self) -> Result<(), E>,
     ) -> Result<(), E> {
-        self.enter(b'[', "an array is wanted")?;
+        self.enter_array()?;
         let mut first = true;
-        while self.more(b']', first)? {
+        while self.element(first)? {
             element(self)?;
             first = false;
         }

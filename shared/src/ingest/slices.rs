@@ -10,6 +10,7 @@
 use std::ops::Range;
 use std::time::Instant;
 
+use super::incoming::Incoming;
 use super::writer::{Decoded, Writer, Written, tables_of};
 use super::{IngestError, now};
 use crate::apply::{Experience, Limits, Session, write_all, write_quickly};
@@ -17,7 +18,6 @@ use crate::catalog::Catalog;
 use crate::change::Changes;
 use crate::decode::Decoder;
 use crate::plan::{Draft, Encoded, Plan, draft, settle};
-use crate::record::Batch;
 use crate::report::Times;
 use crate::spec::{Rule, TableId, Tables};
 
@@ -52,16 +52,20 @@ impl Writer {
     pub async fn in_slices(
         &mut self,
         decoder: &mut Decoder,
-        batch: &Batch,
+        incoming: &mut Incoming<'_>,
         limits: Limits,
         times: &mut Times,
     ) -> Result<Option<(Decoded, Written)>, IngestError> {
-        if batch.records.len() < 2 * SLICE_RECORDS || self.catalog.is_empty() {
+        if self.catalog.is_empty() || decoder.learns() {
+            incoming.all()?;
+        }
+        incoming.until(FIRST_SLICE_RECORDS)?;
+        if incoming.expected() < 2 * SLICE_RECORDS || self.catalog.is_empty() {
             return Ok(None);
         }
         let Self { database, catalog, experience, .. } = self;
-        decoder.learn(batch);
-        let Some(mut reader) = Reader::new(decoder, catalog, batch) else { return Ok(None) };
+        decoder.learn(incoming.batch());
+        let Some(mut reader) = Reader::new(decoder, catalog, incoming) else { return Ok(None) };
         let Some(first) = reader.next(times).await.flatten() else { return Ok(None) };
         let applying = Instant::now();
         let connection = database.connection().await?;
@@ -84,27 +88,26 @@ impl Writer {
 }
 
 /// Decodes and plans, a slice at a time.
-struct Reader<'p> {
+struct Reader<'p, 'e> {
     decoder: &'p mut Decoder,
     catalog: &'p Catalog,
-    batch: &'p Batch,
-    /// The next slice; empty behind the last.
+    incoming: &'p mut Incoming<'e>,
+    /// The last slice.
     records: Range<usize>,
-    /// What the last slice said; its room is used again.
-    changes: Changes<'p>,
+    /// The room that its changes took, to be used again.
+    room: Changes<'static>,
     sliced: Option<Sliced>,
     /// What is written at the end.
     later: Vec<Encoded>,
     done: bool,
 }
 
-impl<'p> Reader<'p> {
+impl<'p, 'e> Reader<'p, 'e> {
     /// `None` where no table would gain.
-    fn new(decoder: &'p mut Decoder, catalog: &'p Catalog, batch: &'p Batch) -> Option<Self> {
+    fn new(decoder: &'p mut Decoder, catalog: &'p Catalog, incoming: &'p mut Incoming<'e>) -> Option<Self> {
         let gains = decoder.tables.are_whole_rows() || decoder.tables.any(|spec| spec.rule == Rule::Append);
-        let records = 0..FIRST_SLICE_RECORDS;
-        let (changes, sliced, later) = (Changes::default(), None, Vec::new());
-        gains.then_some(Self { decoder, catalog, batch, records, changes, sliced, later, done: false })
+        let (room, sliced, later) = (Changes::default(), None, Vec::new());
+        gains.then_some(Self { decoder, catalog, incoming, records: 0..0, room, sliced, later, done: false })
     }
 
     async fn run(
@@ -141,6 +144,7 @@ impl<'p> Reader<'p> {
             return Some(None);
         }
         let (mut draft, mut decoded) = (Draft::default(), Decoded::default());
+        self.unpack(times).await?;
         if self.records.is_empty() {
             self.done = true;
             draft.encoded = std::mem::take(&mut self.later);
@@ -153,32 +157,46 @@ impl<'p> Reader<'p> {
         usual.then_some(Some(Prepared { plan, decoded }))
     }
 
+    /// Unpacks the next slice's records.
+    async fn unpack(&mut self, times: &mut Times) -> Option<()> {
+        let start = self.records.end;
+        let wanted = start + (2 * self.records.len()).clamp(FIRST_SLICE_RECORDS, SLICE_RECORDS);
+        for end in (start..wanted).step_by(RECORDS_AT_A_STRETCH).chain([wanted]) {
+            let unpacking = Instant::now();
+            self.incoming.until(end).ok()?;
+            times.decode += unpacking.elapsed();
+            tokio::task::yield_now().await;
+        }
+        self.records = start..wanted.min(self.incoming.batch().records.len());
+        Some(())
+    }
+
     async fn slice(&mut self, times: &mut Times) -> Option<(Draft, Decoded)> {
-        let mut rejected = Vec::new();
-        self.changes.clear();
+        let Self { decoder, catalog, .. } = self;
+        let batch = self.incoming.batch();
+        let (mut changes, mut rejected) = (std::mem::take(&mut self.room).emptied(), Vec::new());
         let end = self.records.end;
         for start in self.records.clone().step_by(RECORDS_AT_A_STRETCH) {
             let decoding = Instant::now();
             let stretch = start..(start + RECORDS_AT_A_STRETCH).min(end);
-            self.decoder.decode_some(self.batch, stretch, &mut self.changes, &mut rejected);
+            decoder.decode_some(batch, stretch, &mut changes, &mut rejected);
             times.decode += decoding.elapsed();
             tokio::task::yield_now().await;
         }
-        self.records = end..(end + (2 * self.records.len()).min(SLICE_RECORDS)).min(self.batch.records.len());
-        let Self { decoder, catalog, changes, .. } = self;
         // What is a table's key, and whether its name is its own, may only be known by now.
         settle(&mut decoder.tables, &decoder.fields, catalog);
         let known = |&table: &TableId| {
             let spec = decoder.tables.get(table);
             !spec.key.is_empty() && catalog.knows(&spec.name)
         };
-        let decoded = Decoded::of(changes, rejected);
-        if decoded.check().is_err() || !tables_of(changes).iter().all(known) {
+        let decoded = Decoded::of(&changes, rejected);
+        if decoded.check().is_err() || !tables_of(&changes).iter().all(known) {
             return None;
         }
         let planning = Instant::now();
-        let draft = draft(changes, &decoder.fields, &decoder.tables, catalog, now()).ok()?;
+        let draft = draft(&changes, &decoder.fields, &decoder.tables, catalog, now()).ok()?;
         times.plan += planning.elapsed();
+        self.room = changes.emptied();
         draft.lacks.is_empty().then_some((draft, decoded))
     }
 

@@ -185,7 +185,7 @@ impl Encoded {
     /// that another record already holds are told.
     pub fn fold(self, repeated: &mut Vec<usize>) -> TableWrite {
         let Self { mut write, entries } = self;
-        let mut order: Vec<(usize, u64, usize)> = entries
+        let mut order: Vec<(usize, u128, usize)> = entries
             .iter()
             .enumerate()
             .map(|(index, entry)| (entry.partition, prefix(write.key(index)), index))
@@ -475,10 +475,10 @@ impl<'s, 'v> Encoder<'s, 'v> {
 }
 
 /// The first bytes of a key's content: most comparisons end there.
-fn prefix(key: &[u8]) -> u64 {
+fn prefix(key: &[u8]) -> u128 {
     let content = key.get(4..).unwrap_or_default();
-    let mut bytes = [0; 8];
-    let length = content.len().min(8);
+    let mut bytes = [0; 16];
+    let length = content.len().min(bytes.len());
     bytes[..length].copy_from_slice(&content[..length]);
-    u64::from_be_bytes(bytes)
+    u128::from_be_bytes(bytes)
 }

@@ -12,7 +12,7 @@ use crate::scan::{ScanError, Scanner};
 use crate::timestamp::Timestamp;
 
 /// The event is no batch of records, which Lambda's stream events always are.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Copy, Debug, thiserror::Error)]
 pub enum EventError {
     /// No text.
     #[error("the event is not UTF-8")]
@@ -23,6 +23,9 @@ pub enum EventError {
     /// Another event.
     #[error("the event has no `Records`, and is no array of records")]
     NoRecords,
+    /// Lambda never sends records of two streams together.
+    #[error("the event holds records of more than one stream")]
+    SeveralStreams,
 }
 
 /// Unpacks an event: `{"Records": […]}`, or the bare array of EventBridge Pipes.
@@ -30,11 +33,86 @@ pub enum EventError {
 /// # Errors
 /// An event of another kind. A record that cannot be read is none: it is in the batch, with its fault.
 pub fn unpack(event: &[u8]) -> Result<Batch, EventError> {
-    let mut unpacker = Unpacker::default();
-    // Base64 takes four bytes for three.
-    unpacker.batch.bytes.reserve(event.len() / 4 * 3);
-    unpacker.event(event)?;
-    Ok(unpacker.batch)
+    let mut unpacking = Unpacking::begin(event)?;
+    unpacking.until(usize::MAX)?;
+    Ok(unpacking.unpacker.batch)
+}
+
+/// An event that is unpacked as far as its records are asked for.
+pub struct Unpacking<'e> {
+    scanner: Scanner<'e>,
+    bytes: usize,
+    /// Whether the elements are a member of an object, which goes on behind them.
+    enclosed: bool,
+    first: bool,
+    done: bool,
+    /// What is wrong, once and for all.
+    failed: Option<EventError>,
+    unpacker: Unpacker,
+}
+
+impl<'e> Unpacking<'e> {
+    /// At the first element.
+    ///
+    /// # Errors
+    /// An event of another kind.
+    pub fn begin(event: &'e [u8]) -> Result<Self, EventError> {
+        let mut scanner = Scanner::new(str::from_utf8(event)?);
+        let enclosed = scanner.peek() == Some(b'{');
+        if enclosed {
+            scanner.enter_object()?;
+            let mut first = true;
+            loop {
+                match scanner.key(first)? {
+                    Some(key) if key == "Records" && scanner.peek() == Some(b'[') => break,
+                    Some(_) => drop(scanner.pass()?),
+                    None => return Err(EventError::NoRecords),
+                }
+                first = false;
+            }
+        }
+        if scanner.peek() != Some(b'[') {
+            return Err(EventError::NoRecords);
+        }
+        scanner.enter_array()?;
+        let mut unpacker = Unpacker::default();
+        unpacker.batch.bytes.reserve(event.len());
+        Ok(Self { scanner, bytes: event.len(), enclosed, first: true, done: false, failed: None, unpacker })
+    }
+
+    /// Unpacks until there are so many records, or all.
+    ///
+    /// # Errors
+    /// What is no JSON, and records of several streams.
+    pub fn until(&mut self, records: usize) -> Result<(), EventError> {
+        while self.failed.is_none() && !self.done && self.unpacker.batch.records.len() < records {
+            self.failed = self.element().err();
+        }
+        self.failed.map_or(Ok(()), Err)
+    }
+
+    fn element(&mut self) -> Result<(), EventError> {
+        if self.scanner.element(std::mem::take(&mut self.first))? {
+            self.unpacker.element(&mut self.scanner)?;
+            return if self.unpacker.several { Err(EventError::SeveralStreams) } else { Ok(()) };
+        }
+        while self.enclosed && self.scanner.key(false)?.is_some() {
+            self.scanner.pass()?;
+        }
+        self.done = true;
+        Ok(self.scanner.end()?)
+    }
+
+    /// The records that there are.
+    pub fn batch(&self) -> &Batch {
+        &self.unpacker.batch
+    }
+
+    /// How many records there will be, by how large those are that there are.
+    pub fn expected(&self) -> usize {
+        let found = self.unpacker.batch.records.len();
+        if self.done { found } else { found * self.bytes / self.scanner.position().max(1) }
+    }
 }
 
 /// Unpacks one element of an event.
@@ -65,35 +143,12 @@ struct Unpacker {
     /// The last stream and shard seen: a batch is of one shard, so that one allocation serves all its records.
     stream: Arc<str>,
     shard: Arc<str>,
+    /// The stream that records have named, and whether others have named another.
+    named: Option<Arc<str>>,
+    several: bool,
 }
 
 impl Unpacker {
-    fn event(&mut self, event: &[u8]) -> Result<(), EventError> {
-        let text = str::from_utf8(event)?;
-        let mut scanner = Scanner::new(text);
-        match scanner.peek() {
-            Some(b'[') => scanner.each_element(|scanner| self.element(scanner))?,
-            Some(b'{') => {
-                scanner.enter_object()?;
-                let (mut first, mut found) = (true, false);
-                while let Some(key) = scanner.key(first)? {
-                    first = false;
-                    if key == "Records" && scanner.peek() == Some(b'[') {
-                        found = true;
-                        scanner.each_element(|scanner| self.element(scanner))?;
-                    } else {
-                        scanner.pass()?;
-                    }
-                }
-                if !found {
-                    return Err(EventError::NoRecords);
-                }
-            }
-            _ => return Err(EventError::NoRecords),
-        }
-        Ok(scanner.end()?)
-    }
-
     fn element(&mut self, scanner: &mut Scanner<'_>) -> Result<(), ScanError> {
         let Element { text, content } = Element::read(scanner)?;
         match content {
@@ -195,6 +250,9 @@ impl Unpacker {
             }
         }
         let (stream, shard) = (self.stream.clone(), self.shard.clone());
+        if !stream.is_empty() {
+            self.several |= **self.named.get_or_insert_with(|| stream.clone()) != *stream;
+        }
         Place { stream, shard, sequence: SequenceNumber(sequence.into()), sub_sequence: 0 }
     }
 }
