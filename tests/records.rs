@@ -1,6 +1,8 @@
 //! Whatever Lambda hands over: wrapped, packed, broken. One bad record never takes its neighbours.
 
 use base64_simd::STANDARD;
+use std::time::Duration;
+
 use millstream::record::{Unpacking, unpack};
 use millstream_tests::kinesis::{ShardRecord, event};
 
@@ -98,6 +100,26 @@ fn an_event_that_is_none_is_told_and_stays_wrong() {
     assert!(unpack(b"{\"Records\":[\xff]}").is_err());
     let batch = unpack(format!("{{\"a\":[{{}}],\"Records\":[ {inner} , {inner} ],\"b\":\"]\"}}").as_bytes()).unwrap();
     assert_eq!(batch.records.len(), 2);
+}
+
+/// The first records are written before the last ones are read; nothing stays if those are wrong.
+#[tokio::test]
+async fn an_event_that_is_wrong_at_its_end_leaves_nothing() {
+    let url = database().await;
+    let mut ingest = ingest(CONFIG, &url);
+    batch(&mut ingest, 9_000, &[br#"{"n":0}"#]).await.unwrap();
+    let records: Vec<ShardRecord> =
+        (1..=3_000).map(|number| ShardRecord::numbered(number, format!("{{\"n\":{number}}}"))).collect();
+    let right = String::from_utf8(event("s", "shard", &records)).unwrap();
+    let at = right.rfind("stream/s\"").unwrap();
+    let other = format!("{}stream/t\"{}", &right[..at], &right[at + "stream/s\"".len()..]);
+    for (wrong, told) in [(other.as_str(), "more than one stream"), (&right[..right.len() - 40], "no JSON")] {
+        let error = ingest.batch(wrong.as_bytes(), Duration::from_secs(60)).await.unwrap_err();
+        assert!(error.needs_a_person() && error.to_string().contains(told), "{error}");
+        assert_eq!(rows(&client(&url).await, "SELECT count(*) FROM log.log").await, [r#"{"count":1}"#]);
+    }
+    let report = ingest.batch(right.as_bytes(), Duration::from_secs(60)).await.unwrap();
+    assert_eq!(report.counts.applied, 3_000, "{report}");
 }
 
 #[test]

@@ -28,7 +28,10 @@ const SLICE_RECORDS: usize = 1_000;
 const FIRST_SLICE_RECORDS: usize = 250;
 
 /// After so many records the connection is looked after: PostgreSQL shall not wait for its next statement.
-const RECORDS_AT_A_STRETCH: usize = 8;
+const RECORDS_AT_A_STRETCH: usize = 16;
+
+/// The batch asks for care: the database lacks something, or something is wrong that the careful way tells.
+struct Careful;
 
 /// What is ready to be written.
 struct Prepared {
@@ -60,23 +63,24 @@ impl Writer {
             incoming.all()?;
         }
         incoming.until(FIRST_SLICE_RECORDS)?;
-        if incoming.expected() < 2 * SLICE_RECORDS || self.catalog.is_empty() {
+        let gains = decoder.tables.are_whole_rows() || decoder.tables.any(|spec| spec.rule == Rule::Append);
+        if incoming.expected() < 2 * SLICE_RECORDS || self.catalog.is_empty() || !gains {
             return Ok(None);
         }
         let Self { database, catalog, experience, .. } = self;
         decoder.learn(incoming.batch());
-        let Some(mut reader) = Reader::new(decoder, catalog, incoming) else { return Ok(None) };
-        let Some(first) = reader.next(times).await.flatten() else { return Ok(None) };
+        let mut reader = Reader::new(decoder, catalog, incoming);
+        let Ok(Some(first)) = reader.next(times).await else { return Ok(None) };
         let applying = Instant::now();
         let connection = database.connection().await?;
         let Ok(mut session) = Session::begin(&connection, limits, &first.plan.writes).await else { return Ok(None) };
         let done = reader.run(&mut session, first, experience, times).await;
         let (outcome, heard) = match done {
-            Some(done) => {
+            Ok(done) => {
                 let committed = session.commit().await.is_ok();
                 (committed.then_some(done), committed)
             }
-            None => (None, session.roll_back().await),
+            Err(Careful) => (None, session.roll_back().await),
         };
         // A connection of which nobody knows what is under way on it is closed.
         if heard {
@@ -103,11 +107,9 @@ struct Reader<'p, 'e> {
 }
 
 impl<'p, 'e> Reader<'p, 'e> {
-    /// `None` where no table would gain.
-    fn new(decoder: &'p mut Decoder, catalog: &'p Catalog, incoming: &'p mut Incoming<'e>) -> Option<Self> {
-        let gains = decoder.tables.are_whole_rows() || decoder.tables.any(|spec| spec.rule == Rule::Append);
+    fn new(decoder: &'p mut Decoder, catalog: &'p Catalog, incoming: &'p mut Incoming<'e>) -> Self {
         let (room, sliced, later) = (Changes::default(), None, Vec::new());
-        gains.then_some(Self { decoder, catalog, incoming, records: 0..0, room, sliced, later, done: false })
+        Self { decoder, catalog, incoming, records: 0..0, room, sliced, later, done: false }
     }
 
     async fn run(
@@ -116,62 +118,62 @@ impl<'p, 'e> Reader<'p, 'e> {
         first: Prepared,
         experience: &mut Experience,
         times: &mut Times,
-    ) -> Option<(Decoded, Written)> {
+    ) -> Result<(Decoded, Written), Careful> {
         let whole_rows = matches!(self.sliced, Some(Sliced::WholeRows));
         let (mut decoded, mut written) = (Decoded::default(), Written::default());
         let mut current = Some(first);
         while let Some(Prepared { plan, decoded: said }) = current {
             decoded.add(said);
             let writing = async {
-                session.admit(&plan.writes).await.ok()?;
+                session.admit(&plan.writes).await.map_err(|_told_again| Careful)?;
                 if whole_rows {
-                    write_quickly(session, &plan, experience).await
+                    write_quickly(session, &plan, experience).await.ok_or(Careful)
                 } else {
-                    write_all(session, &plan, experience).await.ok()
+                    write_all(session, &plan, experience).await.map_err(|_told_again| Careful)
                 }
             };
             let (applied, next) = futures_util::future::join(writing, self.next(times)).await;
             written.add(plan, applied?);
             current = next?;
         }
-        Some((decoded, written))
+        Ok((decoded, written))
     }
 
-    /// What is to be written next, and behind the last `Some(None)`; `None` where the database lacks something, or something
-    /// is wrong that the careful way tells.
-    async fn next(&mut self, times: &mut Times) -> Option<Option<Prepared>> {
+    /// What is to be written next; `None` behind the last.
+    async fn next(&mut self, times: &mut Times) -> Result<Option<Prepared>, Careful> {
         if self.done {
-            return Some(None);
+            return Ok(None);
         }
         let (mut draft, mut decoded) = (Draft::default(), Decoded::default());
         self.unpack(times).await?;
         if self.records.is_empty() {
             self.done = true;
             draft.encoded = std::mem::take(&mut self.later);
+            draft.encoded.sort_by(|a, b| a.table().name.cmp(&b.table().name));
         } else {
             (draft, decoded) = self.slice(times).await?;
             self.keep_for_later(&mut draft)?;
         }
         let plan = draft.fold();
         let usual = (self.catalog.tombstones || !plan.deletes()) && !plan.writes.iter().any(|write| write.exclusive());
-        usual.then_some(Some(Prepared { plan, decoded }))
+        if usual { Ok(Some(Prepared { plan, decoded })) } else { Err(Careful) }
     }
 
     /// Unpacks the next slice's records.
-    async fn unpack(&mut self, times: &mut Times) -> Option<()> {
+    async fn unpack(&mut self, times: &mut Times) -> Result<(), Careful> {
         let start = self.records.end;
         let wanted = start + (2 * self.records.len()).clamp(FIRST_SLICE_RECORDS, SLICE_RECORDS);
         for end in (start..wanted).step_by(RECORDS_AT_A_STRETCH).chain([wanted]) {
             let unpacking = Instant::now();
-            self.incoming.until(end).ok()?;
+            self.incoming.until(end).map_err(|_told_again| Careful)?;
             times.decode += unpacking.elapsed();
             tokio::task::yield_now().await;
         }
         self.records = start..wanted.min(self.incoming.batch().records.len());
-        Some(())
+        Ok(())
     }
 
-    async fn slice(&mut self, times: &mut Times) -> Option<(Draft, Decoded)> {
+    async fn slice(&mut self, times: &mut Times) -> Result<(Draft, Decoded), Careful> {
         let Self { decoder, catalog, .. } = self;
         let batch = self.incoming.batch();
         let (mut changes, mut rejected) = (std::mem::take(&mut self.room).emptied(), Vec::new());
@@ -191,20 +193,20 @@ impl<'p, 'e> Reader<'p, 'e> {
         };
         let decoded = Decoded::of(&changes, rejected);
         if decoded.check().is_err() || !tables_of(&changes).iter().all(known) {
-            return None;
+            return Err(Careful);
         }
         let planning = Instant::now();
-        let draft = draft(&changes, &decoder.fields, &decoder.tables, catalog, now()).ok()?;
+        let draft = draft(&changes, &decoder.fields, &decoder.tables, catalog, now());
         times.plan += planning.elapsed();
         self.room = changes.emptied();
-        draft.lacks.is_empty().then_some((draft, decoded))
+        draft.ok().filter(|draft| draft.lacks.is_empty()).map(|draft| (draft, decoded)).ok_or(Careful)
     }
 
-    /// Takes out of a slice what is written at the end; `None` where no table would gain.
-    fn keep_for_later(&mut self, draft: &mut Draft) -> Option<()> {
+    /// Takes out of a slice what is written at the end.
+    fn keep_for_later(&mut self, draft: &mut Draft) -> Result<(), Careful> {
         let sliced = match &mut self.sliced {
             Some(sliced) => sliced,
-            unknown => unknown.insert(Sliced::of(&draft.encoded, &self.decoder.tables)?),
+            unknown => unknown.insert(Sliced::of(&draft.encoded, &self.decoder.tables).ok_or(Careful)?),
         };
         if let Sliced::Events(tables) = sliced {
             for encoded in std::mem::take(&mut draft.encoded) {
@@ -212,7 +214,7 @@ impl<'p, 'e> Reader<'p, 'e> {
                 encoded.join(if early { &mut draft.encoded } else { &mut self.later });
             }
         }
-        Some(())
+        Ok(())
     }
 }
 

@@ -8,9 +8,6 @@ use serde_json::{Deserializer, value::RawValue};
 /// Where each document of `bytes` lies. What follows the first unreadable document stays one piece with it: there is no
 /// telling where the next would begin.
 pub fn split(bytes: &[u8]) -> Vec<Range<usize>> {
-    if !may_hold_several(bytes) {
-        return std::iter::once(0..bytes.len()).collect();
-    }
     let mut documents = Vec::new();
     let mut stream = Deserializer::from_slice(bytes).into_iter::<&RawValue>();
     let mut start = 0;
@@ -22,8 +19,9 @@ pub fn split(bytes: &[u8]) -> Vec<Range<usize>> {
     documents
 }
 
-/// Documents are objects, and within an object no `}` is followed by `{` without a comma, except inside a string.
-fn may_hold_several(bytes: &[u8]) -> bool {
+/// Whether it is worth the while to look for a second document: documents are objects, and within an object no `}` is
+/// followed by `{` without a comma, except inside a string.
+pub fn may_be_several(bytes: &[u8]) -> bool {
     memchr_iter(b'}', bytes).any(|at| bytes[at + 1..].iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{'))
 }
 

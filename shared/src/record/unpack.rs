@@ -1,6 +1,7 @@
 //! What Lambda hands over, into records. Of Kinesis: base64 off, aggregates apart, decompressed, documents parted. Of a
 //! DynamoDB stream: as they are.
 
+use std::ops::Range;
 use std::str::Utf8Error;
 use std::sync::Arc;
 
@@ -130,7 +131,7 @@ pub fn unpack_element(element: &str) -> Result<Batch, ScanError> {
 pub fn unpack_data(place: &Place, arrival: Timestamp, key: Arc<str>, data: Vec<u8>) -> Batch {
     let mut unpacker = Unpacker::default();
     unpacker.batch.bytes = data;
-    unpacker.decoded(&Place { sub_sequence: 0, ..place.clone() }, arrival, &key, 0);
+    unpacker.decoded(record_of(place.clone(), arrival, key), 0);
     for record in &mut unpacker.batch.records {
         record.place.sub_sequence = record.place.sub_sequence.saturating_add(place.sub_sequence);
     }
@@ -155,92 +156,90 @@ impl Unpacker {
             Ok(Content::Kinesis { arn, event_id, sequence, partition_key, arrival, data }) => {
                 let shard = event_id.split(':').next().unwrap_or_default();
                 let place = self.place(stream_of(&arn), shard, &sequence);
-                self.record(&place, &Arc::from(partition_key), arrival, &data, text);
+                self.kinesis(place, partition_key.into(), arrival, &data, text);
             }
             Ok(Content::Dynamodb { arn, sequence, made }) => {
+                let made = made.and_then(Timestamp::parse_epoch).unwrap_or(Timestamp(0));
                 let place = self.place(&arn, "", &sequence);
-                let made = made.and_then(Timestamp::parse_epoch);
-                self.push(place, made.unwrap_or(Timestamp(0)), "".into(), text.as_bytes(), None);
+                self.whole(record_of(place, made, "".into()), text);
             }
             Err(fault) => {
-                let place = self.place("", "", "");
-                self.push(place, Timestamp(0), "".into(), text.as_bytes(), Some(fault));
+                let record = record_of(self.place("", "", ""), Timestamp(0), "".into());
+                self.whole(Record { fault: Some(fault), ..record }, text);
             }
         }
         Ok(())
     }
 
-    fn record(&mut self, place: &Place, key: &Arc<str>, arrival: &str, data: &str, element: &str) {
-        let broken = match Timestamp::parse_epoch_seconds(arrival) {
-            None => {
-                let fault = Fault::Envelope("approximateArrivalTimestamp is no number of seconds".to_owned());
-                (Timestamp(0), fault)
-            }
-            Some(arrival) => {
-                let start = self.batch.bytes.len();
-                if STANDARD.decode_append(data, &mut self.batch.bytes).is_ok() {
-                    return self.decoded(place, arrival, key, start);
-                }
-                self.batch.bytes.truncate(start);
-                (arrival, Fault::Base64)
-            }
+    fn kinesis(&mut self, place: Place, key: Arc<str>, arrival: &str, data: &str, element: &str) {
+        let Some(arrival) = Timestamp::parse_epoch_seconds(arrival) else {
+            let fault = Fault::Envelope("approximateArrivalTimestamp is no number of seconds".to_owned());
+            return self.whole(Record { fault: Some(fault), ..record_of(place, Timestamp(0), key) }, element);
         };
-        self.push(place.clone(), broken.0, key.clone(), element.as_bytes(), Some(broken.1));
+        let (record, start) = (record_of(place, arrival, key), self.batch.bytes.len());
+        if STANDARD.decode_append(data, &mut self.batch.bytes).is_err() {
+            self.batch.bytes.truncate(start);
+            return self.whole(Record { fault: Some(Fault::Base64), ..record }, element);
+        }
+        self.decoded(record, start);
     }
 
     /// The bytes from `start` on are what the producer (or its library) sent.
-    fn decoded(&mut self, place: &Place, arrival: Timestamp, key: &Arc<str>, start: usize) {
-        let bytes = &self.batch.bytes[start..];
-        match kpl::deaggregate(bytes) {
-            None => self.user_record(place, arrival, key, start, &mut 0),
-            Some(Err(fault)) => self.fault(place, arrival, key, start, &mut 0, fault),
+    fn decoded(&mut self, record: Record, start: usize) {
+        match kpl::deaggregate(&self.batch.bytes[start..]) {
+            None => self.user_record(record, start, &mut 0),
+            Some(Err(fault)) => self.fault(record, start, &mut 0, fault),
             Some(Ok(records)) => {
                 self.batch.bytes.truncate(start);
                 let mut sub_sequence = 0;
-                for record in records {
+                for inner in records {
                     let start = self.batch.bytes.len();
-                    self.batch.bytes.extend_from_slice(&record.data);
-                    self.user_record(place, arrival, &record.partition_key.into(), start, &mut sub_sequence);
+                    self.batch.bytes.extend_from_slice(&inner.data);
+                    let record = Record { partition_key: inner.partition_key.into(), ..record.clone() };
+                    self.user_record(record, start, &mut sub_sequence);
                 }
             }
         }
     }
 
-    fn user_record(&mut self, place: &Place, arrival: Timestamp, key: &Arc<str>, start: usize, next: &mut u32) {
+    fn user_record(&mut self, record: Record, start: usize, next: &mut u32) {
         match compression::decompress(&self.batch.bytes[start..]) {
             None => {}
-            Some(Err(fault)) => return self.fault(place, arrival, key, start, next, fault),
+            Some(Err(fault)) => return self.fault(record, start, next, fault),
             Some(Ok(bytes)) => {
                 self.batch.bytes.truncate(start);
                 self.batch.bytes.extend_from_slice(&bytes);
             }
         }
-        if self.batch.bytes[start..].trim_ascii().is_empty() {
+        let bytes = &self.batch.bytes[start..];
+        if bytes.trim_ascii().is_empty() {
             self.batch.empty += 1;
             *next += 1;
-            return;
-        }
-        for document in documents::split(&self.batch.bytes[start..]) {
-            let place = Place { sub_sequence: *next, ..place.clone() };
-            let payload = start + document.start..start + document.end;
-            self.batch.records.push(Record::new(place, arrival, key.clone(), payload));
-            *next += 1;
+        } else if !documents::may_be_several(bytes) {
+            self.push(record, start..start + bytes.len(), next);
+        } else {
+            for document in documents::split(bytes) {
+                self.push(record.clone(), start + document.start..start + document.end, next);
+            }
         }
     }
 
-    fn fault(&mut self, place: &Place, arrival: Timestamp, key: &Arc<str>, start: usize, next: &mut u32, fault: Fault) {
-        let place = Place { sub_sequence: *next, ..place.clone() };
+    fn fault(&mut self, record: Record, start: usize, next: &mut u32, fault: Fault) {
+        self.push(Record { fault: Some(fault), ..record }, start..self.batch.bytes.len(), next);
+    }
+
+    fn push(&mut self, mut record: Record, payload: Range<usize>, next: &mut u32) {
+        record.payload = payload;
+        record.place.sub_sequence = *next;
+        self.batch.records.push(record);
         *next += 1;
-        let payload = start..self.batch.bytes.len();
-        let record = Record::new(place, arrival, key.clone(), payload);
-        self.batch.records.push(Record { fault: Some(fault), ..record });
     }
 
-    fn push(&mut self, place: Place, arrival: Timestamp, partition_key: Arc<str>, bytes: &[u8], fault: Option<Fault>) {
+    /// A record that is an element as it stands.
+    fn whole(&mut self, record: Record, element: &str) {
         let start = self.batch.bytes.len();
-        self.batch.bytes.extend_from_slice(bytes);
-        let record = Record::new(place, arrival, partition_key, start..start + bytes.len());
-        self.batch.records.push(Record { fault, ..record });
+        self.batch.bytes.extend_from_slice(element.as_bytes());
+        self.push(record, start..start + element.len(), &mut 0);
     }
 
     fn place(&mut self, stream: &str, shard: &str, sequence: &str) -> Place {
@@ -255,6 +254,11 @@ impl Unpacker {
         }
         Place { stream, shard, sequence: SequenceNumber(sequence.into()), sub_sequence: 0 }
     }
+}
+
+/// A record whose payload is still to be found.
+fn record_of(place: Place, arrival: Timestamp, partition_key: Arc<str>) -> Record {
+    Record::new(place, arrival, partition_key, 0..0)
 }
 
 /// An enhanced fan-out consumer's ARN begins with its stream's: `…:stream/NAME/consumer/NAME:CREATED`.
