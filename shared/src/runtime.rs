@@ -3,6 +3,8 @@
 //! A dependency that is down never fails the start: Lambda would count that against healthy records. What is wrong with the
 //! configuration is told at the start and by every invocation, until it is mended.
 
+mod failure;
+
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, PoisonError};
@@ -11,23 +13,22 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use lambda_runtime::tower::layer::layer_fn;
-use lambda_runtime::{Context, Diagnostic, LambdaEvent, LambdaInvocation, Runtime, Service, service_fn};
+use lambda_runtime::{Context, LambdaEvent, LambdaInvocation, Runtime, Service, service_fn};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::Mutex;
 
-use crate::archive::{self, Archive, ObjectError};
+use crate::archive::{self, Archive};
 use crate::aws::Aws;
-use crate::backfill::{self, Backfill, BackfillError, Progress, Task};
-use crate::config::{Config, Environment, EnvironmentError, Mistakes};
-use crate::database::{Database, DatabaseError};
+use crate::backfill::{self, Backfill, Progress, Task};
+use crate::config::{Config, Environment};
+use crate::database::Database;
 use crate::dead_letter::DeadLetters;
 use crate::dynamodb::SourceTables;
-use crate::ingest::{Ingest, IngestError};
-use crate::maintain::MaintainError;
-use crate::redrive::{self, Queues, Redrive, RedriveError, Streams};
-use crate::status::StatusError;
+use crate::ingest::Ingest;
+use crate::redrive::{self, Queues, Redrive, Streams};
 use crate::telemetry;
+pub use failure::Failure;
 
 /// Kept back from the invocation's time, to answer while there is somebody to answer to; a quarter of a short time-out.
 const MARGIN: Duration = Duration::from_millis(1_500);
@@ -37,9 +38,6 @@ const LAST_BATCH: Duration = Duration::from_secs(30);
 
 /// Lambda's longest time-out: <https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html>.
 const TIMEOUT_MAX: Duration = Duration::from_secs(900);
-
-/// The kind of failure in which records are not accounted for: an error of ours, which has an alarm of its own.
-const UNACCOUNTED: &str = "Millstream.Unaccounted";
 
 /// What a function has at hand.
 pub struct App {
@@ -56,27 +54,6 @@ pub struct Invocation {
     pub request: String,
     /// How much time is left to work in.
     pub time_left: Duration,
-}
-
-/// Why an invocation failed, as Lambda is told. Holds no secret and no row's values, however it is printed.
-#[derive(thiserror::Error)]
-#[error("{message}")]
-pub struct Failure {
-    kind: &'static str,
-    message: String,
-    needs_a_person: bool,
-}
-
-impl std::fmt::Debug for Failure {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}: {}", self.kind, self.message)
-    }
-}
-
-impl From<Failure> for Diagnostic {
-    fn from(failure: Failure) -> Self {
-        Self { error_type: failure.kind.to_owned(), error_message: failure.message }
-    }
 }
 
 /// Serves events until Lambda ends the process; with `without_config` also where no file says what is to be done.
@@ -301,131 +278,4 @@ pub async fn read_config(address: &str, aws: &Aws) -> Result<Config, Failure> {
         std::fs::read_to_string(address).map_err(|error| Failure::unreadable(address, &error))?
     };
     Ok(Config::parse(address, &text)?)
-}
-
-impl Failure {
-    /// One line of the log, and one of metrics.
-    fn tell(&self, request: &str) {
-        if self.needs_a_person {
-            tracing::error!(request, kind = self.kind, error = self.message, "a person must act");
-        } else {
-            tracing::warn!(
-                request,
-                kind = self.kind,
-                error = self.message,
-                "the invocation fails, and Lambda tries again"
-            );
-        }
-        telemetry::failure(request, u64::from(self.needs_a_person), u64::from(self.kind == UNACCOUNTED));
-    }
-
-    fn time_is_up(time: Duration) -> Self {
-        let message = format!("the batch was not finished in {} ms; it is delivered again", time.as_millis());
-        Self { kind: "Millstream.TimeIsUp", message, needs_a_person: false }
-    }
-
-    fn no_task(error: serde_json::Error) -> Self {
-        let message = format!("the event is no task of this function: {error}");
-        Self { kind: "Millstream.Event", message, needs_a_person: true }
-    }
-
-    fn unreadable(file: &str, error: &std::io::Error) -> Self {
-        let message = format!("reading the configuration {file}: {error}; MILLSTREAM_CONFIG says where it is");
-        Self { kind: "Millstream.Configuration", message, needs_a_person: true }
-    }
-}
-
-/// A text for people: an error and all its sources, each once.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(below) = source {
-        let told = match below.downcast_ref::<tokio_postgres::Error>() {
-            Some(error) => crate::database::fault::describe(error),
-            None => below.to_string(),
-        };
-        if !text.contains(&told) {
-            text.push_str(": ");
-            text.push_str(&told);
-        }
-        if below.is::<tokio_postgres::Error>() {
-            break;
-        }
-        source = below.source();
-    }
-    text
-}
-
-impl From<Mistakes> for Failure {
-    fn from(mistakes: Mistakes) -> Self {
-        Self { kind: "Millstream.Configuration", message: mistakes.to_string(), needs_a_person: true }
-    }
-}
-
-impl From<EnvironmentError> for Failure {
-    fn from(error: EnvironmentError) -> Self {
-        Self { kind: "Millstream.Environment", message: error.to_string(), needs_a_person: true }
-    }
-}
-
-impl From<ObjectError> for Failure {
-    fn from(error: ObjectError) -> Self {
-        Self { kind: "Millstream.Archive", message: chain(&error), needs_a_person: false }
-    }
-}
-
-impl From<DatabaseError> for Failure {
-    fn from(error: DatabaseError) -> Self {
-        Self { kind: "Millstream.Database", message: chain(&error), needs_a_person: error.needs_a_person() }
-    }
-}
-
-impl From<IngestError> for Failure {
-    fn from(error: IngestError) -> Self {
-        let kind = if error.is_unaccounted() { UNACCOUNTED } else { "Millstream.Ingest" };
-        Self { kind, message: chain(&error), needs_a_person: error.needs_a_person() }
-    }
-}
-
-impl From<BackfillError> for Failure {
-    fn from(error: BackfillError) -> Self {
-        let unaccounted = matches!(&error, BackfillError::Ingest(error) if error.is_unaccounted());
-        let kind = if unaccounted { UNACCOUNTED } else { "Millstream.Backfill" };
-        Self { kind, message: chain(&error), needs_a_person: error.needs_a_person() }
-    }
-}
-
-impl From<RedriveError> for Failure {
-    fn from(error: RedriveError) -> Self {
-        Self { kind: "Millstream.Redrive", message: chain(&error), needs_a_person: error.needs_a_person() }
-    }
-}
-
-impl From<StatusError> for Failure {
-    fn from(error: StatusError) -> Self {
-        Self { kind: "Millstream.Status", message: chain(&error), needs_a_person: false }
-    }
-}
-
-impl From<MaintainError> for Failure {
-    fn from(error: MaintainError) -> Self {
-        Self { kind: "Millstream.Maintain", message: chain(&error), needs_a_person: error.needs_a_person() }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::report::Unaccounted;
-
-    #[test]
-    fn lost_count_is_a_kind_of_its_own_wherever_it_happens() {
-        let lost = || IngestError::from(Unaccounted(3));
-        for failure in [Failure::from(lost()), Failure::from(BackfillError::from(lost()))] {
-            assert_eq!((failure.kind, failure.needs_a_person), (UNACCOUNTED, true));
-            assert_eq!(failure.message, "3 records of the batch are not accounted for");
-        }
-        let other = Failure::from(IngestError::UnknownStream("s".to_owned()));
-        assert_eq!((other.kind, other.needs_a_person), ("Millstream.Ingest", true));
-    }
 }

@@ -132,6 +132,22 @@ async fn a_range_that_is_not_all_there_is_kept_and_what_is_left_of_it_written() 
     assert_eq!(progress.kept, counted(&[("unknown_source", 6), ("unreadable", 1)]));
 }
 
+#[tokio::test]
+async fn what_is_left_of_a_range_is_written_once_and_its_letters_do_not_multiply() {
+    let desk = desk(150).await;
+    let stream = &desk.bucket;
+    // One that can be written, one that is refused, two that are not there.
+    desk.put(&[kinesis(stream, ("149", "152"), 4).to_string()]).await;
+    for (run, redriven, applied) in [(1, 0, 1), (2, 1, 0), (3, 1, 0)] {
+        let progress = desk.redrive(&config(stream), json!({})).await.unwrap();
+        assert_eq!((progress.redriven, progress.records.applied), (redriven, applied), "run {run}: {progress:?}");
+        assert_eq!((progress.records.dead_lettered, progress.kept), (1, counted(&[("gone", 1)])), "run {run}");
+        assert_eq!(desk.counts().await, (2, 0), "run {run}");
+        let noted = desk.bodies().await.into_iter().filter(|body| body.contains("\"readBack\":{"));
+        assert_eq!(noted.filter(|body| body.contains("KinesisBatchInfo")).count(), 1, "run {run}");
+    }
+}
+
 /// What `dynamodb-sync` does without a configuration.
 const DYNAMODB: &str = "[source.dynamodb]\nstream = \"*\"\nformat = \"dynamodb\"\n";
 

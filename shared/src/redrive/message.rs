@@ -1,6 +1,6 @@
 //! What stands on the queues: dead letters of ours, and Lambda's own messages about batches that it gave up.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::error::Category;
 use serde_json::value::RawValue;
 
@@ -10,6 +10,9 @@ use crate::timestamp::Timestamp;
 
 /// The reason of Lambda's own messages, for selecting and counting.
 const UNDELIVERED: &str = "undelivered";
+
+/// The member of Lambda's message that is ours.
+const READ_BACK: &str = "readBack";
 
 /// Why a message stays on its queue.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -89,6 +92,27 @@ pub struct OnFailure {
     /// How many records the batch had; a filter may have left out others between them.
     #[serde(rename = "batchSize")]
     pub records: u64,
+    /// Where it has been read back, and not all of it was found.
+    #[serde(skip)]
+    pub read_back: Option<ReadBack>,
+}
+
+/// What stands in a message of Lambda whose records have been written as far as the stream still had them.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
+pub struct ReadBack {
+    /// What could not be found.
+    pub lost: String,
+    /// When.
+    pub at: String,
+}
+
+impl ReadBack {
+    /// The message with this in it.
+    pub fn noted_in(&self, body: &str) -> serde_json::Result<String> {
+        let mut message: serde_json::Map<String, serde_json::Value> = serde_json::from_str(body)?;
+        message.insert(READ_BACK.to_owned(), serde_json::to_value(self)?);
+        serde_json::to_string(&message)
+    }
 }
 
 /// What tells messages apart; everything else of Lambda's varies by how it came about.
@@ -98,6 +122,8 @@ struct Outline<'a> {
     batch: Option<&'a RawValue>,
     #[serde(borrow)]
     version: Option<&'a RawValue>,
+    #[serde(rename = "readBack")]
+    read_back: Option<ReadBack>,
 }
 
 impl Letter {
@@ -105,16 +131,17 @@ impl Letter {
     pub fn read(body: &str) -> Result<Self, Kept> {
         const STRANGE: &str = "it is no dead letter, nor a message of Lambda";
         match parse::<Outline<'_>>(body, STRANGE)? {
-            Outline { batch: Some(batch), .. } => {
+            Outline { batch: Some(batch), read_back, .. } => {
                 let mut batch: OnFailure = parse(batch.get(), "it does not tell its batch as Lambda does")?;
                 batch.stream = stream_of(&batch.stream).to_owned();
+                batch.read_back = read_back;
                 Ok(Self::OfLambda(batch))
             }
-            Outline { batch: None, version: Some(version) } => match parse(version.get(), STRANGE)? {
+            Outline { batch: None, version: Some(version), .. } => match parse(version.get(), STRANGE)? {
                 ENVELOPE_VERSION => parse(body, "the dead letter is damaged").map(Self::Ours),
                 version => Err(Kept::Unreadable(format!("its envelope has version {version:?}: a newer program's"))),
             },
-            Outline { batch: None, version: None } => Err(Kept::Unreadable(STRANGE.to_owned())),
+            Outline { batch: None, version: None, .. } => Err(Kept::Unreadable(STRANGE.to_owned())),
         }
     }
 
@@ -164,12 +191,13 @@ impl Letter {
         }
     }
 
-    /// When it was last refused by us.
+    /// When it was last refused by us, or put back.
     pub fn refused_at(&self) -> Option<Timestamp> {
-        match self {
-            Self::Ours(letter) => letter.refused_at.as_deref().and_then(Timestamp::parse),
-            Self::OfLambda(_) => None,
-        }
+        let at = match self {
+            Self::Ours(letter) => letter.refused_at.as_deref(),
+            Self::OfLambda(letter) => letter.read_back.as_ref().map(|read_back| read_back.at.as_str()),
+        };
+        at.and_then(Timestamp::parse)
     }
 }
 

@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
-use super::message::{Kept, Letter, OnFailure};
+use super::message::{Kept, Letter, OnFailure, ReadBack};
 use super::payload::records_of;
 use super::tally::Tally;
 use super::{Criteria, Redrive, RedriveError, Task};
-use crate::ingest::IngestError;
+use crate::ingest::{IngestError, now};
 use crate::queue::{Held, Queue, QueueError};
 use crate::record::Batch;
 
@@ -170,10 +170,13 @@ impl<'s, 'r> Sweep<'s, 'r> {
                 Ok(batch) => self.wait(source, Waiting { taken, batch }).await,
                 Err(kept) => self.conclude(vec![taken], Err(kept.into())).await,
             },
-            Letter::OfLambda(letter) => {
-                let outcome = self.read_back(&letter, source).await;
-                self.conclude(vec![taken], outcome).await
+            Letter::OfLambda(OnFailure { read_back: Some(ReadBack { lost, .. }), .. }) => {
+                self.conclude(vec![taken], Err(Kept::Gone(lost).into())).await
             }
+            Letter::OfLambda(letter) => match self.read_back(&letter, source).await {
+                Err(Obstacle::Keep(Kept::Gone(lost))) => self.note(taken, lost).await,
+                outcome => self.conclude(vec![taken], outcome).await,
+            },
         }
     }
 
@@ -221,6 +224,22 @@ impl<'s, 'r> Sweep<'s, 'r> {
                 Err(error)
             }
         }
+    }
+
+    /// What there was of a batch is written. Another message takes the place of this one, that says so: else every run would
+    /// write it again, and send what is refused of it as new letters.
+    async fn note(&mut self, taken: Taken, lost: String) -> Result<(), RedriveError> {
+        let read_back = ReadBack { lost: lost.clone(), at: now().to_string() };
+        let noted = read_back.noted_in(&taken.held.body);
+        self.conclude(vec![taken], Err(Kept::Gone(lost).into())).await?;
+        // What is no object, as Lambda's messages are, stays as it is.
+        let Ok(noted) = noted else { return Ok(()) };
+        self.queue.send(vec![noted]).await?;
+        if let Some(held) = self.kept.last() {
+            self.queue.delete(std::slice::from_ref(held)).await?;
+            self.kept.pop();
+        }
+        Ok(())
     }
 
     async fn delete(&mut self, written: Vec<Taken>) -> Result<(), RedriveError> {

@@ -1,0 +1,166 @@
+//! Why an invocation failed: one form for all errors, as Lambda, the log and the metrics are told.
+
+use std::time::Duration;
+
+use lambda_runtime::Diagnostic;
+
+use crate::archive::ObjectError;
+use crate::backfill::BackfillError;
+use crate::config::{EnvironmentError, Mistakes};
+use crate::database::DatabaseError;
+use crate::ingest::IngestError;
+use crate::maintain::MaintainError;
+use crate::redrive::RedriveError;
+use crate::status::StatusError;
+use crate::telemetry;
+
+/// The kind of failure in which records are not accounted for: an error of ours, which has an alarm of its own.
+const UNACCOUNTED: &str = "Millstream.Unaccounted";
+
+/// Why an invocation failed, as Lambda is told. Holds no secret and no row's values, however it is printed.
+#[derive(thiserror::Error)]
+#[error("{message}")]
+pub struct Failure {
+    kind: &'static str,
+    message: String,
+    needs_a_person: bool,
+}
+
+impl std::fmt::Debug for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.kind, self.message)
+    }
+}
+
+impl From<Failure> for Diagnostic {
+    fn from(failure: Failure) -> Self {
+        Self { error_type: failure.kind.to_owned(), error_message: failure.message }
+    }
+}
+
+impl Failure {
+    /// One line of the log, and one of metrics.
+    pub(super) fn tell(&self, request: &str) {
+        if self.needs_a_person {
+            tracing::error!(request, kind = self.kind, error = self.message, "a person must act");
+        } else {
+            tracing::warn!(
+                request,
+                kind = self.kind,
+                error = self.message,
+                "the invocation fails, and Lambda tries again"
+            );
+        }
+        telemetry::failure(request, u64::from(self.needs_a_person), u64::from(self.kind == UNACCOUNTED));
+    }
+
+    pub(super) fn time_is_up(time: Duration) -> Self {
+        let message = format!("the batch was not finished in {} ms; it is delivered again", time.as_millis());
+        Self { kind: "Millstream.TimeIsUp", message, needs_a_person: false }
+    }
+
+    pub(super) fn no_task(error: serde_json::Error) -> Self {
+        let message = format!("the event is no task of this function: {error}");
+        Self { kind: "Millstream.Event", message, needs_a_person: true }
+    }
+
+    pub(super) fn unreadable(file: &str, error: &std::io::Error) -> Self {
+        let message = format!("reading the configuration {file}: {error}; MILLSTREAM_CONFIG says where it is");
+        Self { kind: "Millstream.Configuration", message, needs_a_person: true }
+    }
+}
+
+/// A text for people: an error and all its sources, each once.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(below) = source {
+        let told = match below.downcast_ref::<tokio_postgres::Error>() {
+            Some(error) => crate::database::fault::describe(error),
+            None => below.to_string(),
+        };
+        if !text.contains(&told) {
+            text.push_str(": ");
+            text.push_str(&told);
+        }
+        if below.is::<tokio_postgres::Error>() {
+            break;
+        }
+        source = below.source();
+    }
+    text
+}
+
+impl From<Mistakes> for Failure {
+    fn from(mistakes: Mistakes) -> Self {
+        Self { kind: "Millstream.Configuration", message: mistakes.to_string(), needs_a_person: true }
+    }
+}
+
+impl From<EnvironmentError> for Failure {
+    fn from(error: EnvironmentError) -> Self {
+        Self { kind: "Millstream.Environment", message: error.to_string(), needs_a_person: true }
+    }
+}
+
+impl From<ObjectError> for Failure {
+    fn from(error: ObjectError) -> Self {
+        Self { kind: "Millstream.Archive", message: chain(&error), needs_a_person: false }
+    }
+}
+
+impl From<DatabaseError> for Failure {
+    fn from(error: DatabaseError) -> Self {
+        Self { kind: "Millstream.Database", message: chain(&error), needs_a_person: error.needs_a_person() }
+    }
+}
+
+impl From<IngestError> for Failure {
+    fn from(error: IngestError) -> Self {
+        let kind = if error.is_unaccounted() { UNACCOUNTED } else { "Millstream.Ingest" };
+        Self { kind, message: chain(&error), needs_a_person: error.needs_a_person() }
+    }
+}
+
+impl From<BackfillError> for Failure {
+    fn from(error: BackfillError) -> Self {
+        let unaccounted = matches!(&error, BackfillError::Ingest(error) if error.is_unaccounted());
+        let kind = if unaccounted { UNACCOUNTED } else { "Millstream.Backfill" };
+        Self { kind, message: chain(&error), needs_a_person: error.needs_a_person() }
+    }
+}
+
+impl From<RedriveError> for Failure {
+    fn from(error: RedriveError) -> Self {
+        Self { kind: "Millstream.Redrive", message: chain(&error), needs_a_person: error.needs_a_person() }
+    }
+}
+
+impl From<StatusError> for Failure {
+    fn from(error: StatusError) -> Self {
+        Self { kind: "Millstream.Status", message: chain(&error), needs_a_person: false }
+    }
+}
+
+impl From<MaintainError> for Failure {
+    fn from(error: MaintainError) -> Self {
+        Self { kind: "Millstream.Maintain", message: chain(&error), needs_a_person: error.needs_a_person() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::Unaccounted;
+
+    #[test]
+    fn lost_count_is_a_kind_of_its_own_wherever_it_happens() {
+        let lost = || IngestError::from(Unaccounted(3));
+        for failure in [Failure::from(lost()), Failure::from(BackfillError::from(lost()))] {
+            assert_eq!((failure.kind, failure.needs_a_person), (UNACCOUNTED, true));
+            assert_eq!(failure.message, "3 records of the batch are not accounted for");
+        }
+        let other = Failure::from(IngestError::UnknownStream("s".to_owned()));
+        assert_eq!((other.kind, other.needs_a_person), ("Millstream.Ingest", true));
+    }
+}
