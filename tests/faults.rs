@@ -69,6 +69,32 @@ async fn a_connection_cut_anywhere_loses_nothing_and_doubles_nothing() {
     }
 }
 
+/// A large batch is written while it is still being decoded; `bet` at the end.
+#[tokio::test]
+async fn a_connection_cut_anywhere_in_a_large_batch_loses_nothing_and_doubles_nothing() {
+    let documents = good(2_500);
+    for (fault, statement) in [
+        (Fault::Before, "BEGIN"),
+        (Fault::After, "BEGIN"),
+        (Fault::Before, "COPY \"book\".\"tracks\""),
+        (Fault::After, "COPY \"book\".\"bet_placed\""),
+        (Fault::After, "COPY \"book\".\"bet\""),
+        (Fault::Before, "COMMIT"),
+        (Fault::After, "COMMIT"),
+    ] {
+        let url = database().await;
+        let proxy = Proxy::start(cluster().port()).await.unwrap();
+        let through = url.replace(&format!(":{}/", cluster().port()), &format!(":{}/", proxy.port()));
+        let mut ingest = ingest(CONFIG, &through);
+        // The tables are there, and the first row is.
+        deliver(&mut ingest, &documents[..1]).await;
+        proxy.cut(fault, statement);
+        deliver(&mut ingest, &documents).await;
+        assert_eq!(proxy.cuts(), 1, "{fault:?} {statement} was never reached");
+        assert_whole(&url, documents.len()).await;
+    }
+}
+
 #[tokio::test]
 async fn a_dead_connection_is_replaced_without_failing_the_batch() {
     let url = database().await;

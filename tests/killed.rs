@@ -26,11 +26,13 @@ async fn a_process_killed_at_random_points_loses_nothing_and_doubles_nothing() {
         (1..).zip(&evening.records).map(|(number, (_, data))| ShardRecord::numbered(number, data.clone())).collect();
     let mut random = Random::new(5);
     let mut kills = 0;
-    for batch in records.chunks(250) {
+    // Small batches, and a large one, which is written while it is still being decoded.
+    let (small, large) = records.split_at(1_000);
+    for batch in small.chunks(250).chain([large]) {
         let payload = event("sportsbook", "shardId-000000000000", batch);
         // The first tries are cut off somewhere within the time that a whole one takes; the last one is left alone.
         for _ in 0..4 {
-            let moment = Duration::from_millis(random.below(60));
+            let moment = Duration::from_millis(random.below(60 * batch.len() as u64 / 250));
             let pid = function.pid().to_string();
             let killer = tokio::spawn(async move {
                 tokio::time::sleep(moment).await;
