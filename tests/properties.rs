@@ -210,3 +210,37 @@ async fn a_large_batch_of_events_ends_as_the_same_records_in_small_ones() {
     assert!(outcomes[0].len() > 5_800, "{}", outcomes[0].len());
     assert!(outcomes[0] == outcomes[1], "the rows differ");
 }
+
+/// Slices take a table's keys in the order of the stream, not of the keys: writers may come to wait for each other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_batches_of_the_same_events_in_other_orders_end_as_one() {
+    let event = |id: usize| {
+        let columns = vec![((id % 4) as u8, Some((id % 250) as u8))];
+        Event { key: (id % 50) as u8, minute: (id % 60) as u8, name: !id.is_multiple_of(5), columns }.json(id)
+    };
+    let documents: Vec<String> = (0..2_400).map(event).collect();
+    let openers = openers_of(&documents);
+    let (one, mixed) = (database().await, database().await);
+    for url in [&one, &mixed] {
+        batch(&mut ingest(CONFIG, url), 1, &openers).await.unwrap();
+    }
+    batch(&mut ingest(CONFIG, &one), 1, &documents).await.unwrap();
+    let tasks = (1..=3).map(|seed| {
+        let (mut own, url) = (documents.clone(), mixed.clone());
+        Random::new(seed).shuffle(&mut own);
+        tokio::spawn(async move {
+            let mut ingest = ingest(CONFIG, &url);
+            batch(&mut ingest, 1, &openers_of(&own)).await.unwrap();
+            while batch(&mut ingest, 1, &own).await.is_err() {}
+        })
+    });
+    for task in tasks.collect::<Vec<_>>() {
+        task.await.unwrap();
+    }
+    assert!(outcome(&mixed).await == outcome(&one).await, "the rows differ");
+}
+
+/// A few records, by which a writer comes to know the tables.
+fn openers_of(documents: &[String]) -> Vec<String> {
+    documents[..20].to_vec()
+}

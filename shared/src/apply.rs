@@ -39,6 +39,10 @@ use crate::rejection::Rejection;
 use crate::spec::{Merge, Rule};
 pub use session::Session;
 
+/// An attempt that met another writer in a deadlock gives its locks back and is made again, this often for each table; each
+/// time PostgreSQL waits a second (`deadlock_timeout`) before it tells.
+const DEADLOCKS_MAX: u32 = 5;
+
 /// How long the writer waits, at most.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -134,7 +138,7 @@ pub async fn apply(
         return Ok(Applied::default());
     }
     let session = Session::begin(client, limits, &plan.writes).await?;
-    match write_all(&session, plan, experience).await {
+    match write_all(&session, plan, experience, DEADLOCKS_MAX).await {
         Ok(applied) => {
             session.commit().await?;
             Ok(applied)
@@ -163,14 +167,29 @@ pub async fn write_quickly(session: &Session<'_>, plan: &Plan, experience: &mut 
     Some(applied)
 }
 
-/// Writes a plan's rows within a transaction on its tables, all but those that PostgreSQL refuses.
+/// Writes a plan's rows within a transaction that holds others already, all but those that PostgreSQL refuses. A deadlock is
+/// an error: to give back the locks of these rows alone would not end it.
 ///
 /// # Errors
 /// Everything but data errors; the transaction must not be committed.
-pub async fn write_all(session: &Session<'_>, plan: &Plan, experience: &mut Experience) -> Result<Applied, ApplyError> {
+pub async fn write_behind(
+    session: &Session<'_>,
+    plan: &Plan,
+    experience: &mut Experience,
+) -> Result<Applied, ApplyError> {
+    write_all(session, plan, experience, 0).await
+}
+
+async fn write_all(
+    session: &Session<'_>,
+    plan: &Plan,
+    experience: &mut Experience,
+    deadlocks_max: u32,
+) -> Result<Applied, ApplyError> {
     let mut applied = Applied::default();
     for write in &plan.writes {
-        isolate::write(session, write, experience, &mut applied).await.map_err(|error| stale(error, write))?;
+        let outcome = isolate::write(session, write, deadlocks_max, experience, &mut applied).await;
+        outcome.map_err(|error| stale(error, write))?;
     }
     Ok(applied)
 }

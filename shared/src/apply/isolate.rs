@@ -13,14 +13,11 @@ use crate::plan::{Row, TableWrite};
 use crate::rejection::{Reason, Rejection};
 use crate::spec::{Merge, Rule};
 
-/// An attempt that met another writer in a deadlock gives its locks back and is made again, this often in a batch; each
-/// time PostgreSQL waits a second (`deadlock_timeout`) before it tells.
-const DEADLOCKS_MAX: u32 = 5;
-
-/// Writes one table's rows, all but those that PostgreSQL refuses.
+/// Writes one table's rows, all but those that PostgreSQL refuses; so many deadlocks are lived through.
 pub async fn write(
     session: &Session<'_>,
     write: &TableWrite,
+    deadlocks_max: u32,
     experience: &mut Experience,
     applied: &mut Applied,
 ) -> Result<(), ApplyError> {
@@ -49,7 +46,7 @@ pub async fn write(
                 applied.rows += written.rows;
                 applied.fates.extend(written.fates);
             }
-            Err(refused) if deadlocks < DEADLOCKS_MAX && is_deadlock(&refused.error) => {
+            Err(refused) if deadlocks < deadlocks_max && is_deadlock(&refused.error) => {
                 session.give_up().await?;
                 deadlocks += 1;
                 parts.push(rows);

@@ -13,7 +13,7 @@ use std::time::Instant;
 use super::incoming::Incoming;
 use super::writer::{Decoded, Writer, Written, tables_of};
 use super::{IngestError, now};
-use crate::apply::{Experience, Limits, Session, write_all, write_quickly};
+use crate::apply::{Experience, Limits, Session, write_behind, write_quickly};
 use crate::catalog::Catalog;
 use crate::change::Changes;
 use crate::decode::Decoder;
@@ -129,7 +129,7 @@ impl<'p, 'e> Reader<'p, 'e> {
                 if whole_rows {
                     write_quickly(session, &plan, experience).await.ok_or(Careful)
                 } else {
-                    write_all(session, &plan, experience).await.map_err(|_told_again| Careful)
+                    write_behind(session, &plan, experience).await.map_err(|_told_again| Careful)
                 }
             };
             let (applied, next) = futures_util::future::join(writing, self.next(times)).await;
