@@ -157,6 +157,20 @@ impl<'a> Scanner<'a> {
         Ok(())
     }
 
+    /// Gives each member of the object that comes next to `member`, which has to read its value.
+    pub fn each_member<E: From<ScanError>>(
+        &mut self,
+        mut member: impl FnMut(Cow<'a, str>, &mut Self) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.enter_object()?;
+        let mut first = true;
+        while let Some(key) = self.key(first)? {
+            member(key, self)?;
+            first = false;
+        }
+        Ok(())
+    }
+
     /// Reads a string.
     pub fn text(&mut self) -> Result<Cow<'a, str>, ScanError> {
         let text = self.string()?;
@@ -218,14 +232,7 @@ impl<'a> Scanner<'a> {
     pub fn skip(&mut self) -> Result<&'a str, ScanError> {
         let start = self.at;
         match self.peek() {
-            Some(b'{') => {
-                self.enter_object()?;
-                let mut first = true;
-                while self.key(first)?.is_some() {
-                    self.skip()?;
-                    first = false;
-                }
-            }
+            Some(b'{') => self.each_member(|_key, scanner| scanner.skip().map(drop))?,
             Some(b'[') => self.each_element(|scanner| scanner.skip().map(drop))?,
             _ => drop(self.scalar()?),
         }

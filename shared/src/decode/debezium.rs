@@ -10,7 +10,6 @@
 mod event;
 mod types;
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -141,29 +140,26 @@ pub fn names_of_key(partition_key: &str) -> String {
 
 /// Appends the columns of the event's row.
 fn columns<'a>(event: &Event<'a>, types: &Types, known: Known, page: &mut Page<'_, 'a>) -> Result<(), Rejection> {
-    let mut scanner = Scanner::new(event.row);
-    scanner.enter_object()?;
-    let (mut first, mut before) = (true, None);
-    while let Some(name) = scanner.key(first)? {
-        first = false;
+    let mut before = None;
+    each(&mut Scanner::new(event.row), |name, scanner| {
         let json = scanner.skip()?;
-        if event.flattened && is_metadata(&name) {
-            continue;
+        if event.flattened && is_metadata(name) {
+            return Ok(());
         }
-        let field = page.fields.child_after(known.node, before, &name);
+        let field = page.fields.child_after(known.node, before, name);
         before = Some(field);
-        let semantic = types.of(&name);
+        let semantic = types.of(name);
         let stored =
-            guarded(page.fields, field, json, says_nothing, |fields| column(fields, field, &name, json, semantic))?;
+            guarded(page.fields, field, json, says_nothing, |fields| column(fields, field, name, json, semantic))?;
         page.changes.values.extend(stored.map(|value| (field, value)));
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 fn column<'a>(
     fields: &mut Fields,
     field: Field,
-    name: &Cow<'a, str>,
+    name: &str,
     json: &'a str,
     semantic: &Semantic,
 ) -> Result<Value<'a>, Rejection> {

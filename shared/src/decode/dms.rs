@@ -308,19 +308,15 @@ fn old_name<'n>(name: &'n str, all: &[(Cow<'_, str>, &str)]) -> Option<&'n str> 
 
 /// Appends the members of a row, those of its document among them.
 fn members<'a>(image: &'a str, into: &mut Vec<(Cow<'a, str>, &'a str)>) -> Result<(), Rejection> {
-    let mut scanner = Scanner::new(image);
-    scanner.enter_object()?;
-    let mut first = true;
-    while let Some(name) = scanner.key(first)? {
-        first = false;
+    Scanner::new(image).each_member(|name, scanner| {
         let json = scanner.skip()?;
         if name == DOCUMENT && json.starts_with('{') {
             members(json, into)?;
         } else {
             into.push((name, json));
         }
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 fn columns<'a>(row: &[(Cow<'a, str>, &'a str)], node: Field, page: &mut Page<'_, 'a>) -> Result<(), Rejection> {

@@ -32,14 +32,12 @@ fn members<'a>(
     parent: Field,
     member: &mut impl FnMut(&mut Fields, Field, &mut Scanner<'a>) -> Result<(), Rejection>,
 ) -> Result<(), Rejection> {
-    scanner.enter_object()?;
     let mut before = None;
-    while let Some(key) = scanner.key(before.is_none())? {
+    scanner.each_member(|key, scanner| {
         let field = fields.child_after(parent, before, &key);
         before = Some(field);
-        member(fields, field, scanner)?;
-    }
-    Ok(())
+        member(fields, field, scanner)
+    })
 }
 
 /// Appends the leaves of the value at `field`: an object's members one by one, everything else as it is. Private fields

@@ -283,19 +283,18 @@ fn attributes<'a>(
     fields: &mut Fields,
     values: &mut Vec<(Field, Value<'a>)>,
 ) -> Result<(), Rejection> {
-    scanner.enter_object()?;
     let mut before = None;
-    while let Some(key) = scanner.key(before.is_none())? {
-        check_name(&key)?;
-        let field = fields.child_after(node, before, &key);
+    each(scanner, |key, scanner| {
+        check_name(key)?;
+        let field = fields.child_after(node, before, key);
         before = Some(field);
         match fields.privacy(field) {
-            Some(Privacy::Drop) => drop(scanner.skip()?),
+            Some(Privacy::Drop) => return skip(scanner),
             Some(Privacy::Sha256) => values.push((field, Value::Text(Cow::Owned(hashed(fields, scanner)?)))),
             None => values.push((field, attribute(scanner, field, fields)?)),
         }
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 /// `{"S":"x"}` and its like.

@@ -10,13 +10,7 @@ pub fn each<'a>(
     scanner: &mut Scanner<'a>,
     mut member: impl FnMut(&str, &mut Scanner<'a>) -> Result<(), Rejection>,
 ) -> Result<(), Rejection> {
-    scanner.enter_object()?;
-    let mut first = true;
-    while let Some(key) = scanner.key(first)? {
-        member(&key, scanner)?;
-        first = false;
-    }
-    Ok(())
+    scanner.each_member(|key, scanner| member(&key, scanner))
 }
 
 /// An object or array that is being written.

@@ -73,10 +73,7 @@ impl<'a> Members<'a> {
             self.fault = Some(Fault::Envelope("an object is wanted".to_owned()));
             return scanner.pass().map(drop);
         }
-        scanner.enter_object()?;
-        let mut first = true;
-        while let Some(key) = scanner.key(first)? {
-            first = false;
+        scanner.each_member(|key, scanner| {
             let absent = scanner.peek() == Some(b'n');
             match &*key {
                 "kinesis" if !absent => self.read(scanner)?,
@@ -86,8 +83,8 @@ impl<'a> Members<'a> {
                 }
                 name => self.member(name, scanner.pass()?),
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     fn member(&mut self, name: &str, value: &'a str) {
