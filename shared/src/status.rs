@@ -115,7 +115,7 @@ pub struct Partitions {
     /// Where the newest ends.
     #[serde(serialize_with = "moment_if_any")]
     pub to: Option<Timestamp>,
-    /// How many are to be there for now and ahead of now.
+    /// How many are to be there: the present one, and those ahead of it.
     pub wanted: usize,
     /// How many of those are not there yet.
     pub lacking: usize,

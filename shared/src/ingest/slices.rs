@@ -59,12 +59,12 @@ impl Writer {
         limits: Limits,
         times: &mut Times,
     ) -> Result<Option<(Decoded, Written)>, IngestError> {
-        if self.catalog.is_empty() || decoder.learns() {
-            incoming.all()?;
-        }
-        incoming.until(FIRST_SLICE_RECORDS)?;
         let gains = decoder.tables.are_whole_rows() || decoder.tables.any(|spec| spec.rule == Rule::Append);
-        if incoming.expected() < 2 * SLICE_RECORDS || self.catalog.is_empty() || !gains {
+        if self.catalog.is_empty() || !gains {
+            return Ok(None);
+        }
+        incoming.until(if decoder.learns() { usize::MAX } else { FIRST_SLICE_RECORDS })?;
+        if incoming.expected() < 2 * SLICE_RECORDS {
             return Ok(None);
         }
         let Self { database, catalog, experience, .. } = self;
