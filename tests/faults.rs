@@ -7,7 +7,7 @@ use millstream_tests::kinesis::{ShardRecord, event};
 use millstream_tests::postgresql::{Durability, PostgreSql};
 use millstream_tests::proxy::{Fault, Proxy};
 
-use crate::support::{batch, client, cluster, database, ingest, rows};
+use crate::support::{batch, client, cluster, database, ingest, rows, through};
 
 const CONFIG: &str = "[source.book]\nstream = \"s\"\n[table.bet]\nsource = \"book\"\nevents = [\"Bet Placed\"]\n\
     key = [\"bet_id\"]\nversion = \"timestamp\"\nmerge = \"column\"\n[table.bet.columns]\nbet_id = \"properties.bet_id\"\n\
@@ -57,8 +57,7 @@ async fn a_connection_cut_anywhere_loses_nothing_and_doubles_nothing() {
     ] {
         let url = database().await;
         let proxy = Proxy::start(cluster().port()).await.unwrap();
-        let through = url.replace(&format!(":{}/", cluster().port()), &format!(":{}/", proxy.port()));
-        let mut ingest = ingest(CONFIG, &through);
+        let mut ingest = ingest(CONFIG, &through(&url, &proxy));
         proxy.cut(fault, statement);
         deliver(&mut ingest, &documents).await;
         assert_eq!(proxy.cuts(), 1, "{fault:?} {statement} was never reached");
@@ -84,8 +83,7 @@ async fn a_connection_cut_anywhere_in_a_large_batch_loses_nothing_and_doubles_no
     ] {
         let url = database().await;
         let proxy = Proxy::start(cluster().port()).await.unwrap();
-        let through = url.replace(&format!(":{}/", cluster().port()), &format!(":{}/", proxy.port()));
-        let mut ingest = ingest(CONFIG, &through);
+        let mut ingest = ingest(CONFIG, &through(&url, &proxy));
         // The tables are there, and the first row is.
         deliver(&mut ingest, &documents[..1]).await;
         proxy.cut(fault, statement);

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
 use super::{Desk, NARROW, PLENTY, counted, documents, ingest_event, widened};
-use crate::support::{cluster, rows};
+use crate::support::{cluster, rows, through};
 
 /// So many letters, their table mended.
 async fn desk(count: usize) -> Desk {
@@ -44,7 +44,7 @@ async fn a_database_that_is_cut_off_fails_the_run_and_every_message_is_there_aga
     for fault in [Fault::Before, Fault::After] {
         let desk = desk(25).await;
         let proxy = std::sync::Arc::new(Proxy::start(cluster().port()).await.unwrap());
-        let through = desk.url.replace(&format!(":{}/", cluster().port()), &format!(":{}/", proxy.port()));
+        let through = through(&desk.url, &proxy);
         let cutting = cut_for_ever(proxy.clone(), fault, "COMMIT");
         let ingest = desk.ingest_into(&widened(), &through, &desk.queue);
         let error = desk.redrive_with(ingest, json!({"limit": 25}), PLENTY).await.unwrap_err();

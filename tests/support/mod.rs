@@ -15,6 +15,7 @@ use millstream::report::Report;
 use millstream_tests::kinesis::{ShardRecord, event};
 use millstream_tests::postgresql::{Durability, PostgreSql, connect};
 use millstream_tests::process::target;
+use millstream_tests::proxy::Proxy;
 use tokio_postgres::Client;
 
 /// The cluster of all tests that do not hurt it.
@@ -51,6 +52,11 @@ pub async fn batch_of(
     let numbered = (first..).zip(documents).map(|(number, data)| ShardRecord::numbered(number, data.as_ref()));
     let records: Vec<_> = numbered.collect();
     ingest.batch(&event(stream, "shardId-000000000000", &records), Duration::from_secs(60)).await
+}
+
+/// The address of a database of the shared cluster, through a proxy before it.
+pub fn through(url: &str, proxy: &Proxy) -> String {
+    url.replace(&format!(":{}/", cluster().port()), &format!(":{}/", proxy.port()))
 }
 
 /// The rows of a query, each as one line of text.
