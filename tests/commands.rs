@@ -5,7 +5,7 @@ mod plan;
 mod replicated;
 mod status;
 
-use millstream::ingest::now;
+use millstream::clock::now;
 use millstream::timestamp::Timestamp;
 use millstream_tests::process::target;
 use millstream_tests::program::Ran;

@@ -33,7 +33,7 @@ async fn the_password_comes_from_secrets_manager() {
     let name = url.rsplit('/').next().unwrap();
     let plain = format!("postgresql://127.0.0.1:{}/{name}?sslmode=disable", cluster().port());
     let login =
-        |arn: String| DatabaseAddress { credentials: Credentials::Secret(arn), ..DatabaseAddress::of_url(&plain) };
+        |arn: String| DatabaseAddress { credentials: Credentials::Secret(arn), ..DatabaseAddress::from_url(&plain) };
 
     let arn = secret(&local, "app", r#"{"username":"app","password":"secret","engine":"postgres"}"#).await;
     let database = Database::new(&login(arn), aws.clone()).unwrap();
@@ -155,7 +155,7 @@ async fn behind_a_pooler(rotation: &Rotation) {
     let pooler = PgBouncer::start(rotation.server.port(), 1, Admission::Password).unwrap();
     let url = format!("postgresql://127.0.0.1:{}/{}", pooler.port(), rotation.name);
     let address =
-        DatabaseAddress { credentials: Credentials::Secret(rotation.arn.clone()), ..DatabaseAddress::of_url(&url) };
+        DatabaseAddress { credentials: Credentials::Secret(rotation.arn.clone()), ..DatabaseAddress::from_url(&url) };
     let database = Database::new(&address, Aws::local(rotation.aws.endpoint(), REGION).await).unwrap();
     drop(database.connection().await.unwrap());
     rotation.change("fourth-pass").await;
@@ -172,7 +172,7 @@ async fn a_configuration_may_lie_on_s3() {
     let body = ByteStream::from_static(b"[source.s]\nstream = \"s\"\n");
     client.put_object().bucket("configuration").key("a/millstream.toml").body(body).send().await.unwrap();
     let aws = Aws::local(local.endpoint(), REGION).await;
-    let archive = millstream::archive::Archive::new(aws, None);
+    let archive = millstream::object_store::ObjectStore::new(aws, None);
     let text = archive.read_text("s3://configuration/a/millstream.toml").await.unwrap();
     assert!(text.starts_with("[source.s]"));
     let missing = archive.read_text("s3://configuration/none").await.unwrap_err();

@@ -1,7 +1,7 @@
 //! The sportsbook's evening on real parts: a local stream, the real binary, a real queue and a real PostgreSQL.
 
-use millstream::dead_letter::{DeadLetter, Payload};
-use millstream::ingest::now;
+use millstream::clock::now;
+use millstream::dead_letter::{DeadLetter, StoredPayload};
 use millstream_tests::event_source::Progress;
 use millstream_tests::kinesis::put;
 use millstream_tests::process::workspace;
@@ -55,12 +55,12 @@ async fn a_dead_letter_holds_all_that_a_second_try_needs() {
     assert_eq!(refused.error.table.as_deref(), Some("sportsbook.bet"));
     assert_eq!(refused.partition_key, "k1");
     assert!(refused.redacted && refused.place.stream.ends_with(":stream/sportsbook"));
-    let Payload::Base64(payload) = &refused.payload else { panic!("{:?}", refused.payload) };
+    let StoredPayload::Base64(payload) = &refused.payload else { panic!("{:?}", refused.payload) };
     let payload = base64_simd::STANDARD.decode_to_vec(payload).unwrap();
     let expected =
         r#"{"type":"track","event":"Bet Placed","messageId":"1","context":{},"properties":{"bet_id":"b","stake":-5}}"#;
     assert_eq!(String::from_utf8(payload).unwrap(), expected);
     // What cannot be read may hold what is private: only its place is kept.
     let unreadable = letters.iter().find(|letter| letter.error.class == "malformed").unwrap();
-    assert!(matches!(unreadable.payload, Payload::Withheld { bytes: 19, .. }), "{:?}", unreadable.payload);
+    assert!(matches!(unreadable.payload, StoredPayload::Withheld { bytes: 19, .. }), "{:?}", unreadable.payload);
 }

@@ -244,10 +244,10 @@ async fn a_table_that_stays_locked_fails_the_batch_in_time_and_a_later_one_succe
     let records: Vec<ShardRecord> =
         (1..).zip(good(5)).map(|(number, data)| ShardRecord::numbered(number, data)).collect();
     let event = event("s", "shardId-000000000000", &records);
-    let error = ingest.batch(&event, Duration::from_millis(300)).await.unwrap_err();
-    assert!(!error.needs_a_person(), "{error}");
+    let error = ingest.process_event(&event, Duration::from_millis(300)).await.unwrap_err();
+    assert!(!error.needs_operator(), "{error}");
     assert!(error.to_string().contains("55P03") || error.to_string().contains("57014"), "{error}");
     owner.batch_execute("COMMIT").await.unwrap();
-    ingest.batch(&event, Duration::from_secs(60)).await.unwrap();
+    ingest.process_event(&event, Duration::from_secs(60)).await.unwrap();
     assert_whole(&url, 5).await;
 }

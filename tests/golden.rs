@@ -61,12 +61,14 @@ fn json_files(folder: &Path) -> Vec<PathBuf> {
 async fn outcome(event: &Path, config: &str) -> String {
     let event = std::fs::read(event).unwrap();
     let url = database().await;
-    let report = ingest(config, &url).batch(&event, Duration::from_secs(60)).await.unwrap();
+    let report = ingest(config, &url).process_event(&event, Duration::from_secs(60)).await.unwrap();
 
     let batch = unpack(&event).unwrap();
     let config = Config::parse("golden", config).unwrap();
-    let stream = batch.records.iter().find(|record| !record.place.stream.is_empty()).map(|record| &record.place.stream);
-    let source = stream.and_then(|stream| config.source_of(stream)).map_or(&config.sources[0], |(_, source)| source);
+    let stream =
+        batch.records.iter().find(|record| !record.position.stream.is_empty()).map(|record| &record.position.stream);
+    let source =
+        stream.and_then(|stream| config.source_by_stream(stream)).map_or(&config.sources[0], |(_, source)| source);
     let mut decoder = Decoder::new(source.clone());
     let (changes, rejected) = decoder.decode(&batch);
     let now = Timestamp::parse(NOW).unwrap();
@@ -74,7 +76,7 @@ async fn outcome(event: &Path, config: &str) -> String {
     let lacks = plan(&changes, &decoder.fields, &decoder.tables, &catalog, now).unwrap();
     let client = client(&url).await;
     client.batch_execute("SET TimeZone = 'UTC'").await.unwrap();
-    let names: Vec<_> = lacks.lacks.iter().map(|lack| lack.table.clone()).collect();
+    let names: Vec<_> = lacks.diffs.iter().map(|lack| lack.table.clone()).collect();
     millstream::catalog::load(&client, &mut catalog, &names).await.unwrap();
     let rows = plan(&changes, &decoder.fields, &decoder.tables, &catalog, now).unwrap();
     let rejected: String =

@@ -21,7 +21,7 @@ async fn a_process_killed_at_random_points_loses_nothing_and_doubles_nothing() {
     let settings =
         Settings { binary: binary("kinesis-ingest").unwrap(), environment, timeout: Duration::from_secs(30) };
     let mut function = Function::start(settings).await.unwrap();
-    let evening = evening(3_000, 3, Mixture::CLEAN, millstream::ingest::now());
+    let evening = evening(3_000, 3, Mixture::CLEAN, millstream::clock::now());
     let records: Vec<ShardRecord> =
         (1..).zip(&evening.records).map(|(number, (_, data))| ShardRecord::numbered(number, data.clone())).collect();
     let mut random = Random::new(5);

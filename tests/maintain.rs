@@ -1,10 +1,10 @@
 //! Scheduled upkeep: ahead of time, by retention, beside writers, and after an interruption.
 
 use millstream::aws::Aws;
+use millstream::clock::now;
 use millstream::config::{Config, DatabaseAddress};
 use millstream::database::Database;
-use millstream::ingest::now;
-use millstream::maintain::{Upkeep, maintain};
+use millstream::maintain::{MaintenanceReport, maintain};
 use millstream::timestamp::Timestamp;
 use tokio_postgres::Client;
 
@@ -19,12 +19,12 @@ fn entry(id: usize, days: i64) -> String {
     format!(r#"{{"id":"{id}","at":"{}"}}"#, Timestamp(now().0 + days * DAY))
 }
 
-async fn look_after(url: &str) -> Upkeep {
+async fn look_after(url: &str) -> MaintenanceReport {
     look_after_all(CONFIG, url).await
 }
 
-pub async fn look_after_all(config: &str, url: &str) -> Upkeep {
-    let database = Database::new(&DatabaseAddress::of_url(url), Aws::default()).unwrap();
+pub async fn look_after_all(config: &str, url: &str) -> MaintenanceReport {
+    let database = Database::new(&DatabaseAddress::from_url(url), Aws::default()).unwrap();
     maintain(&Config::parse("test.toml", config).unwrap(), &database).await.unwrap()
 }
 
@@ -63,7 +63,7 @@ async fn partitions_are_made_ahead_and_dropped_by_retention() {
     let upkeep = look_after(&url).await;
     assert_eq!((upkeep.made.len(), &upkeep.dropped, upkeep.postponed.len()), (2, &vec![old], 0), "{upkeep:?}");
     assert_eq!(partitions(&client).await, 3);
-    assert_eq!(look_after(&url).await, Upkeep::default(), "a second run has nothing to do");
+    assert_eq!(look_after(&url).await, MaintenanceReport::default(), "a second run has nothing to do");
     // What was made ahead is what a writer needs.
     let report = batch(&mut ingest, 10, &[entry(4, 1), entry(4, 1)]).await.unwrap();
     assert_eq!((report.counts.applied, report.counts.duplicate, report.ddl), (1, 1, 0), "{report}");
@@ -136,7 +136,7 @@ async fn deletes_are_forgotten_when_nothing_older_can_arrive_any_more() {
         )
     };
     let event = format!(r#"{{"Records":[{},{}]}}"#, change("REMOVE", 1), change("REMOVE", 2));
-    ingest(CONFIG, &url).batch(event.as_bytes(), std::time::Duration::from_secs(60)).await.unwrap();
+    ingest(CONFIG, &url).process_event(event.as_bytes(), std::time::Duration::from_secs(60)).await.unwrap();
     let client = client(&url).await;
     let age = "UPDATE millstream.tombstone SET deleted_at = now() - interval '4 days' \
                WHERE key = (SELECT key FROM millstream.tombstone LIMIT 1);\

@@ -70,7 +70,7 @@ async fn a_table_that_cannot_keep_its_key_unique_is_refused_with_the_remedy() {
     client.batch_execute("CREATE SCHEMA log; CREATE TABLE log.item (id text, v bigint)").await.unwrap();
     let mut ingest = ingest(ENTITIES, &url);
     let error = batch(&mut ingest, 1, &[r#"{"id":"i","v":1}"#]).await.unwrap_err();
-    assert!(error.needs_a_person());
+    assert!(error.needs_operator());
     let told = error.to_string();
     assert!(told.contains(r#"CREATE UNIQUE INDEX CONCURRENTLY ON "log"."item" ("id")"#), "{told}");
 }

@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use millstream::aws::Aws;
+use millstream::clock::now;
 use millstream::config::DatabaseAddress;
 use millstream::database::Database;
-use millstream::ingest::now;
-use millstream::maintain::Upkeep;
+use millstream::maintain::MaintenanceReport;
 use millstream::timestamp::Timestamp;
 use millstream_tests::function::{Function, Settings, binary};
 use millstream_tests::kinesis::{ShardRecord, event};
@@ -144,7 +144,7 @@ async fn expired_partition(owner: &Client) -> String {
     "book.tracks_old".to_owned()
 }
 
-async fn look_after(maintain: &mut Function) -> Upkeep {
+async fn look_after(maintain: &mut Function) -> MaintenanceReport {
     serde_json::from_slice(&maintain.invoke("{}").await.unwrap()).unwrap()
 }
 
@@ -223,7 +223,7 @@ const ACCEPTED: [&str; 8] = [
 async fn a_connection_starts_with_nothing_that_rds_proxy_refuses() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("postgresql://writer@{}/sports", listener.local_addr().unwrap());
-    let database = Database::new(&DatabaseAddress::of_url(&url), Aws::default()).unwrap();
+    let database = Database::new(&DatabaseAddress::from_url(&url), Aws::default()).unwrap();
     let listening = async {
         let (mut stream, _) = listener.accept().await.unwrap();
         let length = stream.read_u32().await.unwrap();

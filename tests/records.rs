@@ -3,7 +3,7 @@
 use base64_simd::STANDARD;
 use std::time::Duration;
 
-use millstream::record::{Unpacking, unpack};
+use millstream::record::{EventReader, unpack};
 use millstream_tests::kinesis::{ShardRecord, event};
 
 use crate::support::packed::{aggregate, gzip, sealed};
@@ -26,7 +26,7 @@ async fn every_wrapping_is_undone() {
         b"".to_vec(),
     ];
     let report = batch(&mut ingest, 1, &records).await.unwrap();
-    assert_eq!((report.counts.applied, report.empty), (11, 1), "{report}");
+    assert_eq!((report.counts.applied, report.empty_records), (11, 1), "{report}");
     let client = client(&url).await;
     assert_eq!(rows(&client, "SELECT sum(n) FROM log.log").await, [r#"{"sum":66}"#]);
     // A record of its own identity: delivered again, in another wrapping of the same place, it is the same.
@@ -67,7 +67,7 @@ fn the_envelope_is_read_element_by_element() {
     ];
     let event = format!("{{\"Records\":[{element},{},{element}]}}", bad.join(","));
     let batch = unpack(event.as_bytes()).unwrap();
-    let faults: Vec<bool> = batch.records.iter().map(|record| record.fault.is_some()).collect();
+    let faults: Vec<bool> = batch.records.iter().map(|record| record.unpack_error.is_some()).collect();
     assert_eq!(faults, [false, true, true, true, true, false]);
     assert_eq!(batch.records[0].arrival.to_string(), "2026-02-08T23:30:00.980Z");
 }
@@ -89,11 +89,11 @@ fn an_event_that_is_none_is_told_and_stays_wrong() {
     ] {
         let error = unpack(event.as_bytes()).unwrap_err().to_string();
         assert!(error.contains(told), "{event}: {error}");
-        if let Ok(mut unpacking) = Unpacking::begin(event.as_bytes()) {
-            unpacking.until(1).unwrap();
+        if let Ok(mut unpacking) = EventReader::open(event.as_bytes()) {
+            unpacking.read_until(1).unwrap();
             assert_eq!(unpacking.batch().records.len(), 1);
             for _ in 0..3 {
-                assert_eq!(unpacking.until(usize::MAX).unwrap_err().to_string(), error);
+                assert_eq!(unpacking.read_until(usize::MAX).unwrap_err().to_string(), error);
             }
         }
     }
@@ -114,11 +114,11 @@ async fn an_event_that_is_wrong_at_its_end_leaves_nothing() {
     let at = right.rfind("stream/s\"").unwrap();
     let other = format!("{}stream/t\"{}", &right[..at], &right[at + "stream/s\"".len()..]);
     for (wrong, told) in [(other.as_str(), "more than one stream"), (&right[..right.len() - 40], "no JSON")] {
-        let error = ingest.batch(wrong.as_bytes(), Duration::from_secs(60)).await.unwrap_err();
-        assert!(error.needs_a_person() && error.to_string().contains(told), "{error}");
+        let error = ingest.process_event(wrong.as_bytes(), Duration::from_secs(60)).await.unwrap_err();
+        assert!(error.needs_operator() && error.to_string().contains(told), "{error}");
         assert_eq!(rows(&client(&url).await, "SELECT count(*) FROM log.log").await, [r#"{"count":1}"#]);
     }
-    let report = ingest.batch(right.as_bytes(), Duration::from_secs(60)).await.unwrap();
+    let report = ingest.process_event(right.as_bytes(), Duration::from_secs(60)).await.unwrap();
     assert_eq!(report.counts.applied, 3_000, "{report}");
 }
 
@@ -130,6 +130,6 @@ fn pipes_bare_array_and_a_consumer_s_arn_are_understood() {
     let batch = unpack(text.as_bytes()).unwrap();
     assert_eq!(batch.records.len(), 1);
     let record = &batch.records[0];
-    assert!(record.fault.is_none() && batch.payload(record).starts_with(b"{\"anonymousId\""));
-    assert_eq!(&*record.place.stream, "arn:aws:kinesis:us-east-1:123456789012:stream/sportsbook");
+    assert!(record.unpack_error.is_none() && batch.payload(record).starts_with(b"{\"anonymousId\""));
+    assert_eq!(&*record.position.stream, "arn:aws:kinesis:us-east-1:123456789012:stream/sportsbook");
 }

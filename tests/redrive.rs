@@ -14,13 +14,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use aws_sdk_sqs::types::{QueueAttributeName, SendMessageBatchRequestEntry};
-use millstream::archive::{Archive, Folders};
 use millstream::aws::Aws;
 use millstream::config::{Config, DatabaseAddress};
 use millstream::database::Database;
 use millstream::dead_letter::{DeadLetter, DeadLetters};
 use millstream::ingest::Ingest;
-use millstream::redrive::{Progress, Queues, Redrive, RedriveError, Streams, Task, work};
+use millstream::object_store::{ListMode, ObjectStore};
+use millstream::redrive::{Queues, Redrive, RedriveError, RedriveProgress, RedriveTask, StreamReader, run};
 use millstream::report::Report;
 use millstream_tests::kinesis::{ShardRecord, event};
 use millstream_tests::local_aws::{LocalAws, REGION};
@@ -76,8 +76,8 @@ impl Desk {
         client(&self.url).await
     }
 
-    fn archive(&self) -> Archive {
-        Archive::new(self.sdk.clone(), Some(self.bucket.clone()))
+    fn archive(&self) -> ObjectStore {
+        ObjectStore::new(self.sdk.clone(), Some(self.bucket.clone()))
     }
 
     fn sqs(&self) -> aws_sdk_sqs::Client {
@@ -91,19 +91,19 @@ impl Desk {
 
     fn ingest_into(&self, config: &str, url: &str, queue: &str) -> Ingest {
         let aws = self.sdk.clone();
-        let database = Database::new(&DatabaseAddress::of_url(url), aws.clone()).unwrap();
+        let database = Database::new(&DatabaseAddress::from_url(url), aws.clone()).unwrap();
         let config = Config::parse("test.toml", config).unwrap_or_else(|mistakes| panic!("{mistakes}"));
         let queue = Some(queue.to_owned());
         Ingest::new(config, database, DeadLetters::new(aws, queue, Some(self.bucket.clone()), "test".to_owned()))
     }
 
     /// Redrives this desk's queue with plenty of time.
-    async fn redrive(&self, config: &str, task: Value) -> Result<Progress, RedriveError> {
+    async fn redrive(&self, config: &str, task: Value) -> Result<RedriveProgress, RedriveError> {
         let ingest = self.ingest(config);
         self.redrive_with(ingest, task, PLENTY).await
     }
 
-    async fn redrive_with(&self, ingest: Ingest, task: Value, time: Duration) -> Result<Progress, RedriveError> {
+    async fn redrive_with(&self, ingest: Ingest, task: Value, time: Duration) -> Result<RedriveProgress, RedriveError> {
         let queues = Queues::new(self.sdk.clone(), [self.queue.clone()]);
         self.redrive_from(queues, ingest, task, time).await
     }
@@ -114,17 +114,17 @@ impl Desk {
         mut ingest: Ingest,
         task: Value,
         time: Duration,
-    ) -> Result<Progress, RedriveError> {
+    ) -> Result<RedriveProgress, RedriveError> {
         let redrive = &mut Redrive {
             ingest: &mut ingest,
             archive: self.archive(),
-            streams: Streams::new(self.sdk.clone()),
+            streams: StreamReader::new(self.sdk.clone()),
             queues,
             until: Instant::now() + time,
             watch: &|_| (),
         };
-        let task: Task = serde_json::from_value(task).expect("a task");
-        work(redrive, &task).await
+        let task: RedriveTask = serde_json::from_value(task).expect("a task");
+        run(redrive, &task).await
     }
 
     /// Puts messages on the queue.
@@ -167,7 +167,7 @@ impl Desk {
     async fn objects(&self, prefix: &str) -> BTreeMap<String, String> {
         let archive = self.archive();
         let mut objects = BTreeMap::new();
-        for key in archive.list(prefix, "", Folders::Apart).await.unwrap().keys {
+        for key in archive.list(prefix, "", ListMode::Objects).await.unwrap().keys {
             let text = archive.read_text(&archive.address(&key).unwrap()).await.unwrap();
             objects.insert(key, text);
         }
@@ -197,7 +197,7 @@ impl Desk {
 
 /// One batch of the stream `s`.
 async fn ingest_event(ingest: &mut Ingest, event: &[u8]) -> Report {
-    ingest.batch(event, PLENTY).await.unwrap_or_else(|error| panic!("{error}"))
+    ingest.process_event(event, PLENTY).await.unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// Documents as one batch of the stream `s`, numbered from `first`.

@@ -34,7 +34,7 @@ async fn in_every_order(ingest: &mut Ingest, count: usize, document: impl Fn(usi
         };
         let records: Vec<ShardRecord> = orders.iter().enumerate().map(record).collect();
         let event = event("s", "shardId-000000000000", &records);
-        let report = ingest.batch(&event, Duration::from_secs(60)).await.unwrap();
+        let report = ingest.process_event(&event, Duration::from_secs(60)).await.unwrap();
         assert_eq!(report.counts.retry, 0, "{report}");
     }
 }
@@ -120,7 +120,7 @@ async fn tables_of_one_name_in_two_schemas_stay_apart_whichever_comes_first() {
     for records in batches {
         let event = event("s", "shardId-000000000000", &records);
         // A function that starts anew knows no table.
-        let report = ingest(DEBEZIUM, &url).batch(&event, Duration::from_secs(60)).await.unwrap();
+        let report = ingest(DEBEZIUM, &url).process_event(&event, Duration::from_secs(60)).await.unwrap();
         assert_eq!(report.counts.applied, records.len() as u64, "{report}");
     }
     let client = client(&url).await;

@@ -63,8 +63,8 @@ fn exported(table: &str, micros: u64, key: &str, item: Option<&str>) -> String {
 /// Hands over one batch.
 async fn send(ingest: &mut Ingest, records: &[String]) -> Result<Report, IngestError> {
     let event = format!("{{\"Records\":[{}]}}", records.join(","));
-    let report = ingest.batch(event.as_bytes(), Duration::from_secs(60)).await?;
-    assert_eq!(report.counts.total() + report.empty, records.len() as u64, "somebody is lost: {report}");
+    let report = ingest.process_event(event.as_bytes(), Duration::from_secs(60)).await?;
+    assert_eq!(report.counts.total() + report.empty_records, records.len() as u64, "somebody is lost: {report}");
     Ok(report)
 }
 

@@ -2,14 +2,14 @@
 
 use std::time::Instant;
 
-use millstream::archive::Archive;
 use millstream::aws::Aws;
-use millstream::backfill::{Backfill, Task, work};
+use millstream::backfill::{Backfill, BackfillTask, run};
 use millstream::config::{Config, DatabaseAddress};
 use millstream::database::Database;
 use millstream::dead_letter::DeadLetters;
-use millstream::dynamodb::SourceTables;
+use millstream::dynamodb_tables::DynamodbTables;
 use millstream::ingest::Ingest;
+use millstream::object_store::ObjectStore;
 use millstream_tests::dynamodb::export;
 use millstream_tests::event_source::Progress;
 use millstream_tests::kinesis::put;
@@ -128,18 +128,18 @@ async fn verify_names_what_differs() {
 async fn in_pieces(replica: &Replica, task: serde_json::Value) -> usize {
     let aws = Aws::local(replica.aws.endpoint(), REGION).await;
     let config = std::fs::read_to_string(workspace().join("events/replica/millstream.toml")).unwrap();
-    let mut task: Task = serde_json::from_value(task).unwrap();
+    let mut task: BackfillTask = serde_json::from_value(task).unwrap();
     for pieces in 1..1_000 {
-        let database = Database::new(&DatabaseAddress::of_url(&replica.url), aws.clone()).unwrap();
+        let database = Database::new(&DatabaseAddress::from_url(&replica.url), aws.clone()).unwrap();
         let bucket = Some(BUCKET.to_owned());
         let dead_letters =
             DeadLetters::new(aws.clone(), Some(replica.queue.clone()), bucket.clone(), "test".to_owned());
         let mut ingest = Ingest::new(Config::parse("replica", &config).unwrap(), database, dead_letters);
-        let (archive, tables) = (Archive::new(aws.clone(), bucket), SourceTables::new(aws.clone()));
+        let (archive, tables) = (ObjectStore::new(aws.clone(), bucket), DynamodbTables::new(aws.clone()));
         let mut backfill = Backfill { ingest: &mut ingest, archive, tables, until: Instant::now(), watch: &|_| () };
-        let progress = work(&mut backfill, &task).await.unwrap();
+        let progress = run(&mut backfill, &task).await.unwrap();
         // The task goes from piece to piece as JSON, as Step Functions carries it.
-        let told = serde_json::to_string(&Task { progress, ..task }).unwrap();
+        let told = serde_json::to_string(&BackfillTask { progress, ..task }).unwrap();
         task = serde_json::from_str(&told).unwrap();
         if task.progress.done {
             assert_eq!(task.progress.differences, None);

@@ -85,7 +85,7 @@ async fn the_writer_evolves_the_reader_reads_and_a_second_run_changes_nothing() 
     // The writer makes schemas, tables, partitions and columns, forgets and keeps partitions.
     let writer = server.url("millstream_writer");
     let mut events = ingest(EVENTS, &writer);
-    let entry = |id: u32, more: &str| format!(r#"{{"id":"{id}","at":"{}"{more}}}"#, millstream::ingest::now());
+    let entry = |id: u32, more: &str| format!(r#"{{"id":"{id}","at":"{}"{more}}}"#, millstream::clock::now());
     let report = batch(&mut events, 1, &[entry(1, "")]).await.unwrap();
     assert_eq!(report.counts.applied, 1, "{report}");
     let report = batch(&mut events, 2, &[entry(2, r#","new":"column""#)]).await.unwrap();
@@ -93,7 +93,7 @@ async fn the_writer_evolves_the_reader_reads_and_a_second_run_changes_nothing() 
     assert_eq!(look_after_all(EVENTS, &writer).await.made.len(), 2);
     let delete = r#"{"Records":[{"eventID":"e","eventName":"REMOVE","eventSourceARN":"arn:aws:dynamodb:us-east-1:1:table/T/stream/x",
         "dynamodb":{"Keys":{"id":{"S":"a"}},"SequenceNumber":"100000000000000000001"}}]}"#;
-    ingest(REPLICA, &writer).batch(delete.as_bytes(), std::time::Duration::from_secs(60)).await.unwrap();
+    ingest(REPLICA, &writer).process_event(delete.as_bytes(), std::time::Duration::from_secs(60)).await.unwrap();
 
     // A reader reads all of it, what was made after the script included, and writes nothing.
     let reader = server.person("alice", "millstream_reader").await;

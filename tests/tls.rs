@@ -14,7 +14,7 @@ use crate::support::{Files, cluster};
 fn address(host: &str, server: &PostgreSql, ca_file: Option<&str>) -> DatabaseAddress {
     let ca = ca_file.map(|file| format!("&sslrootcert={file}")).unwrap_or_default();
     let port = server.port();
-    DatabaseAddress::of_url(&format!("postgresql://postgres:hunter2@{host}:{port}/postgres?hostaddr=127.0.0.1{ca}"))
+    DatabaseAddress::from_url(&format!("postgresql://postgres:hunter2@{host}:{port}/postgres?hostaddr=127.0.0.1{ca}"))
 }
 
 /// The TLS version that the server sees.
@@ -29,7 +29,7 @@ async fn assert_refused(address: &DatabaseAddress, expected: &[&str]) {
     let error = version(address).await.unwrap_err();
     let told = error.to_string();
     assert!(expected.iter().all(|part| told.contains(part)), "{told}, not {expected:?}");
-    assert!(error.needs_a_person(), "{told}");
+    assert!(error.needs_operator(), "{told}");
     assert!(!format!("{told} {error:?}").contains("hunter2"), "{error:?}");
 }
 
@@ -49,7 +49,7 @@ async fn only_the_server_that_is_meant_is_spoken_to() {
     let by_variable = DatabaseAddress { ca_file: Some(ca.clone().into()), ..address("db.example", &server, None) };
     assert_eq!(version(&by_variable).await.unwrap(), "TLSv1.3");
     let local = format!("{}?sslmode=verify-full&sslrootcert={}", server.url("postgres"), ca);
-    assert_eq!(version(&DatabaseAddress::of_url(&local)).await.unwrap(), "TLSv1.3");
+    assert_eq!(version(&DatabaseAddress::from_url(&local)).await.unwrap(), "TLSv1.3");
 
     let untrusted = ["db.example", "signed by none of the CAs that are trusted", "DATABASE_CA_FILE"];
     for other in [&others, &false_one] {
@@ -74,7 +74,7 @@ async fn off_localhost_plain_text_is_never_spoken() {
     let without_tls = ["db.example", "the server does not offer it", "ssl = on", "sslmode=disable"];
     assert_refused(&address("db.example", cluster(), None), &without_tls).await;
     let asked_for = format!("{}?sslmode=verify-full", cluster().url("postgres"));
-    assert_refused(&DatabaseAddress::of_url(&asked_for), &["127.0.0.1", "the server does not offer it"]).await;
+    assert_refused(&DatabaseAddress::from_url(&asked_for), &["127.0.0.1", "the server does not offer it"]).await;
 }
 
 #[tokio::test]

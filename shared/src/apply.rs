@@ -13,31 +13,32 @@ mod copy;
 mod ddl;
 mod freshness;
 mod isolate;
-mod merge;
-mod replace;
-mod session;
-mod statement;
+mod locked_merge;
+mod row_params;
+mod sql;
 mod tombstone;
-mod tuples;
+mod transaction;
+mod upsert;
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use tokio_postgres::Client;
 
-pub use compare::{Differing, compare, keys};
-pub use ddl::{OwnTable, begin, begin_reading, lacking_schema, make_up};
+pub use compare::{RowDifference, diff_rows, list_keys};
+pub use ddl::{SystemTable, begin, begin_read_only, create_missing, missing_schema_ddl};
 pub use freshness::{Freshness, TABLE as FRESHNESS};
-pub use tombstone::{TABLE as TOMBSTONE, make as make_tombstones};
+pub use tombstone::{TABLE as TOMBSTONE, ensure_table as make_tombstones};
 
 use crate::catalog::CatalogError;
-use crate::database::fault::{Verdict, describe, judge};
+use crate::database::sqlstate::{ErrorAction, classify, describe};
 use crate::names::TableName;
-use crate::plan::merge::{Fate, UnreadableVersion};
-use crate::plan::{Plan, Row, TableWrite};
+use crate::outcome::ChangeOutcome;
+use crate::plan::merge::InvalidStoredVersion;
+use crate::plan::{KeyChanges, Plan, TableWrite};
 use crate::rejection::Rejection;
-use crate::spec::{Merge, Rule};
-pub use session::Session;
+use crate::spec::{MergeBy, WriteMode};
+pub use transaction::WriteTransaction;
 
 /// An attempt that met another writer in a deadlock gives its locks back and is made again, this often for each table; each
 /// time PostgreSQL waits a second (`deadlock_timeout`) before it tells.
@@ -54,9 +55,9 @@ pub struct Limits {
 
 /// What became of a batch's rows.
 #[derive(Default, Debug)]
-pub struct Applied {
+pub struct ApplyResult {
     /// What became of each change, by record.
-    pub fates: Vec<(usize, Fate)>,
+    pub outcomes: Vec<(usize, ChangeOutcome)>,
     /// Data errors that only PostgreSQL could find.
     pub rejected: Vec<(usize, Rejection)>,
     /// Rows inserted and updated.
@@ -65,22 +66,22 @@ pub struct Applied {
 
 /// What the last batch of each table met: it is the best guess of what the next one will meet.
 #[derive(Default, Debug)]
-pub struct Experience(HashMap<TableName, Hints>);
+pub struct WriteHints(HashMap<TableName, TableHints>);
 
 /// What was met when rows of a table were written, and is guessed about the next. A wrong guess costs time only.
 #[derive(Clone, Copy, Default, Debug)]
-struct Hints {
+struct TableHints {
     /// Some of them are there already, as new or newer: look before writing.
-    look_first: bool,
+    expect_existing: bool,
     /// None of their keys is there.
-    all_new: bool,
+    expect_new: bool,
 }
 
 /// Why a batch could not be applied. Nothing of it is in the database, unless the connection broke during COMMIT.
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyError {
     /// Tables do not look as planned any more.
-    #[error("tables changed since they were read: {}{cause}", .tables.iter().map(TableName::plain).collect::<Vec<_>>().join(", "))]
+    #[error("tables changed since they were read: {}{cause}", .tables.iter().map(TableName::unquoted).collect::<Vec<_>>().join(", "))]
     Stale {
         /// Which, as far as is known.
         tables: Vec<TableName>,
@@ -92,7 +93,7 @@ pub enum ApplyError {
     Database(#[source] tokio_postgres::Error),
     /// A version column that somebody else wrote.
     #[error(transparent)]
-    Version(#[from] UnreadableVersion),
+    Version(#[from] InvalidStoredVersion),
     /// The catalog could not be read.
     #[error(transparent)]
     Catalog(#[from] CatalogError),
@@ -114,9 +115,9 @@ impl From<tokio_postgres::Error> for ApplyError {
 
 impl ApplyError {
     /// Whether a person must act before it can go on.
-    pub fn needs_a_person(&self) -> bool {
+    pub fn needs_operator(&self) -> bool {
         match self {
-            Self::Database(error) => judge(error) == Verdict::Halt,
+            Self::Database(error) => classify(error) == ErrorAction::Halt,
             Self::Version(_) | Self::Schema { .. } => true,
             Self::Catalog(CatalogError::DefaultPartition(_)) => true,
             Self::Stale { .. } | Self::Catalog(CatalogError::Database(_)) => false,
@@ -132,12 +133,12 @@ pub async fn apply(
     client: &Client,
     plan: &Plan,
     limits: Limits,
-    experience: &mut Experience,
-) -> Result<Applied, ApplyError> {
+    experience: &mut WriteHints,
+) -> Result<ApplyResult, ApplyError> {
     if plan.writes.is_empty() {
-        return Ok(Applied::default());
+        return Ok(ApplyResult::default());
     }
-    let session = Session::begin(client, limits, &plan.writes).await?;
+    let session = WriteTransaction::begin(client, limits, &plan.writes).await?;
     match write_all(&session, plan, experience, DEADLOCKS_MAX).await {
         Ok(applied) => {
             session.commit().await?;
@@ -152,17 +153,21 @@ pub async fn apply(
 
 /// Writes a plan's whole rows within a transaction on their tables, and gives up where that asks for care: then the
 /// transaction must not be committed. There is nothing to fall back to, so that nothing has to be set up for it.
-pub async fn write_quickly(session: &Session<'_>, plan: &Plan, experience: &mut Experience) -> Option<Applied> {
-    let mut applied = Applied::default();
+pub async fn write_optimistic(
+    session: &WriteTransaction<'_>,
+    plan: &Plan,
+    experience: &mut WriteHints,
+) -> Option<ApplyResult> {
+    let mut applied = ApplyResult::default();
     for write in &plan.writes {
         let hints = experience.0.get(&write.table.name).copied().unwrap_or_default();
-        let written = match write.rule {
-            Rule::Merge(Merge::Row) => replace::replace_quickly(session, write, hints).await.ok()?,
-            Rule::Append | Rule::Merge(Merge::Column) => None,
+        let written = match write.write_mode {
+            WriteMode::Merge(MergeBy::Row) => upsert::upsert_optimistic(session, write, hints).await.ok()?,
+            WriteMode::Append | WriteMode::Merge(MergeBy::Column) => None,
         }?;
-        experience.0.insert(write.table.name.clone(), written.met);
+        experience.0.insert(write.table.name.clone(), written.observed);
         applied.rows += written.rows;
-        applied.fates.extend(written.fates);
+        applied.outcomes.extend(written.outcomes);
     }
     Some(applied)
 }
@@ -172,32 +177,32 @@ pub async fn write_quickly(session: &Session<'_>, plan: &Plan, experience: &mut 
 ///
 /// # Errors
 /// Everything but data errors; the transaction must not be committed.
-pub async fn write_behind(
-    session: &Session<'_>,
+pub async fn write_slice(
+    session: &WriteTransaction<'_>,
     plan: &Plan,
-    experience: &mut Experience,
-) -> Result<Applied, ApplyError> {
+    experience: &mut WriteHints,
+) -> Result<ApplyResult, ApplyError> {
     write_all(session, plan, experience, 0).await
 }
 
 async fn write_all(
-    session: &Session<'_>,
+    session: &WriteTransaction<'_>,
     plan: &Plan,
-    experience: &mut Experience,
+    experience: &mut WriteHints,
     deadlocks_max: u32,
-) -> Result<Applied, ApplyError> {
-    let mut applied = Applied::default();
+) -> Result<ApplyResult, ApplyError> {
+    let mut applied = ApplyResult::default();
     for write in &plan.writes {
-        let outcome = isolate::write(session, write, deadlocks_max, experience, &mut applied).await;
-        outcome.map_err(|error| stale(error, write))?;
+        let outcome = isolate::write_isolating_bad_rows(session, write, deadlocks_max, experience, &mut applied).await;
+        outcome.map_err(|error| as_stale(error, write))?;
     }
     Ok(applied)
 }
 
 /// An error that may come from an old picture of the table is one, until a fresh picture shows the same.
-fn stale(error: ApplyError, write: &TableWrite) -> ApplyError {
+fn as_stale(error: ApplyError, write: &TableWrite) -> ApplyError {
     if let ApplyError::Database(database) = &error
-        && judge(database) == Verdict::Stale
+        && classify(database) == ErrorAction::RefreshCatalog
     {
         return ApplyError::Stale {
             tables: vec![write.table.name.clone()],
@@ -209,26 +214,26 @@ fn stale(error: ApplyError, write: &TableWrite) -> ApplyError {
 
 /// What became of the rows of one attempt.
 #[derive(Default)]
-struct Written {
+struct AttemptResult {
     rows: u64,
-    fates: Vec<(usize, Fate)>,
-    met: Hints,
+    outcomes: Vec<(usize, ChangeOutcome)>,
+    observed: TableHints,
 }
 
 /// An attempt that PostgreSQL refused, and the row that it seems to have refused.
-struct Refused {
+struct RejectedAttempt {
     error: ApplyError,
     /// By its place among the rows of the attempt.
     row: Option<usize>,
 }
 
-impl<E: Into<ApplyError>> From<E> for Refused {
+impl<E: Into<ApplyError>> From<E> for RejectedAttempt {
     fn from(error: E) -> Self {
         Self { error: error.into(), row: None }
     }
 }
 
 /// The records of a row's changes.
-fn records<'w>(write: &'w TableWrite, row: &Row) -> impl Iterator<Item = usize> + use<'w> {
-    write.members[row.members.clone()].iter().map(|member| member.record)
+fn records<'w>(write: &'w TableWrite, row: &KeyChanges) -> impl Iterator<Item = usize> + use<'w> {
+    write.changes[row.changes.clone()].iter().map(|member| member.record)
 }

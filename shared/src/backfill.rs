@@ -15,11 +15,12 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use crate::archive::{Archive, ObjectError};
-use crate::backup::NoRecord;
-use crate::dynamodb::{SourceTables, TableError};
-use crate::ingest::{Ingest, IngestError, now};
-use crate::record::{Batch, Place, Record, SequenceNumber};
+use crate::backup::InvalidBackupLine;
+use crate::clock::now;
+use crate::dynamodb_tables::{DynamodbTables, TableError};
+use crate::ingest::{Ingest, IngestError};
+use crate::object_store::{ObjectError, ObjectStore};
+use crate::record::{Batch, Record, SequenceNumber, StreamPosition};
 use crate::spec::KeyColumn;
 use crate::timestamp::Timestamp;
 
@@ -29,21 +30,21 @@ const BATCH_BYTES: usize = 4 * 1024 * 1024;
 
 /// What is to be done, and how far it is.
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
-pub struct Task {
+pub struct BackfillTask {
     /// The configuration's name of the source whose tables are filled.
     pub source: String,
     /// What with.
     #[serde(flatten)]
-    pub work: Work,
+    pub job: BackfillJob,
     /// Where an earlier piece of the work has ended.
     #[serde(default)]
-    pub progress: Progress,
+    pub progress: BackfillProgress,
 }
 
 /// What a task fills tables with.
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
 #[serde(rename_all = "snake_case")]
-pub enum Work {
+pub enum BackfillJob {
     /// What the backup holds of a time.
     Reapply {
         /// The first moment of arrival, as RFC 3339.
@@ -90,7 +91,7 @@ fn one() -> u32 {
 /// How far a task is. The numbers are sums over all its pieces.
 #[derive(Clone, Default, PartialEq, Serialize, Deserialize, Debug)]
 #[serde(default)]
-pub struct Progress {
+pub struct BackfillProgress {
     /// Nothing is left.
     pub done: bool,
     /// Records read.
@@ -109,13 +110,13 @@ pub struct Progress {
     /// When the work began: rows of a scan are as old as that.
     pub started: Option<String>,
     /// Where to go on.
-    pub cursor: Option<Cursor>,
+    pub cursor: Option<BackfillCursor>,
 }
 
 /// A place in a source.
 #[derive(Clone, Default, PartialEq, Serialize, Deserialize, Debug)]
 #[serde(default)]
-pub struct Cursor {
+pub struct BackfillCursor {
     /// The last object that is done, or the one that is being read.
     pub object: String,
     /// Lines of it that are done.
@@ -132,7 +133,7 @@ pub enum BackfillError {
     UnknownSource(String),
     /// Not a moment.
     #[error("`{0}` is no moment such as 2026-02-08T00:00:00Z")]
-    Moment(String),
+    Time(String),
     /// Not the manifest of an export.
     #[error("{address} is no manifest of an export: {reason}")]
     Manifest {
@@ -150,7 +151,7 @@ pub enum BackfillError {
         line: u64,
         /// What is wrong.
         #[source]
-        source: NoRecord,
+        source: InvalidBackupLine,
     },
     /// A refused record, and no queue to keep it.
     #[error("record {0} was refused, and DEAD_LETTER_QUEUE_URL is not set: nothing would keep it")]
@@ -168,11 +169,11 @@ pub enum BackfillError {
 
 impl BackfillError {
     /// Whether a person must act before it can go on.
-    pub fn needs_a_person(&self) -> bool {
+    pub fn needs_operator(&self) -> bool {
         match self {
-            Self::UnknownSource(_) | Self::Moment(_) | Self::Manifest { .. } => true,
+            Self::UnknownSource(_) | Self::Time(_) | Self::Manifest { .. } => true,
             Self::Line { .. } | Self::Refused(_) => true,
-            Self::Ingest(error) => error.needs_a_person(),
+            Self::Ingest(error) => error.needs_operator(),
             Self::Object(_) | Self::Table(_) => false,
         }
     }
@@ -183,57 +184,61 @@ pub struct Backfill<'b> {
     /// What writes.
     pub ingest: &'b mut Ingest,
     /// Where exports and the backup are.
-    pub archive: Archive,
+    pub archive: ObjectStore,
     /// Where tables are scanned.
-    pub tables: SourceTables,
+    pub tables: DynamodbTables,
     /// The end of the time for this piece.
     pub until: Instant,
     /// Is told after each batch how far the work is.
-    pub watch: &'b (dyn Fn(&Progress) + Send + Sync),
+    pub watch: &'b (dyn Fn(&BackfillProgress) + Send + Sync),
 }
 
 /// Works on the task until it is done or the time is up. The same task, with the progress that is returned, goes on.
 ///
 /// # Errors
 /// Whatever keeps the piece from being done; bad records do not.
-pub async fn work(backfill: &mut Backfill<'_>, task: &Task) -> Result<Progress, BackfillError> {
-    let source = backfill.ingest.source_called(&task.source);
+pub async fn run(backfill: &mut Backfill<'_>, task: &BackfillTask) -> Result<BackfillProgress, BackfillError> {
+    let source = backfill.ingest.source_by_name(&task.source);
     let source = source.ok_or_else(|| BackfillError::UnknownSource(task.source.clone()))?;
     let mut progress = task.progress.clone();
     progress.started.get_or_insert_with(|| now().to_string());
-    let mut piece = Piece { backfill, source, progress, batch: Batch::default(), key: None };
-    match &task.work {
-        Work::Reapply { from, to, table } => {
-            let (from, to) = (moment(from)?, moment(to)?);
-            reapply::work(&mut piece, &task.source, (from, to), table.as_deref()).await?;
+    let mut piece = BackfillRun { backfill, source, progress, batch: Batch::default(), key: None };
+    match &task.job {
+        BackfillJob::Reapply { from, to, table } => {
+            let (from, to) = (parse_time(from)?, parse_time(to)?);
+            reapply::reapply_backup(&mut piece, &task.source, (from, to), table.as_deref()).await?;
         }
-        Work::Export { manifest, file, key } => export::work(&mut piece, manifest, file.as_deref(), key).await?,
-        Work::Scan { table, segment, segments } => scan::work(&mut piece, table, *segment, *segments).await?,
-        Work::Verify { table } => verify::work(&mut piece, table).await?,
+        BackfillJob::Export { manifest, file, key } => {
+            export::load_export(&mut piece, manifest, file.as_deref(), key).await?
+        }
+        BackfillJob::Scan { table, segment, segments } => {
+            scan::scan_table(&mut piece, table, *segment, *segments).await?
+        }
+        BackfillJob::Verify { table } => verify::verify_table(&mut piece, table).await?,
     }
     Ok(piece.progress)
 }
 
-fn moment(text: &str) -> Result<Timestamp, BackfillError> {
-    Timestamp::parse(text).ok_or_else(|| BackfillError::Moment(text.to_owned()))
+fn parse_time(text: &str) -> Result<Timestamp, BackfillError> {
+    Timestamp::parse(text).ok_or_else(|| BackfillError::Time(text.to_owned()))
 }
 
 /// A piece of the work: a batch that is being filled, and how far everything before it is.
-struct Piece<'p, 'b> {
+struct BackfillRun<'p, 'b> {
     backfill: &'p mut Backfill<'b>,
     source: usize,
-    progress: Progress,
+    progress: BackfillProgress,
     batch: Batch,
     /// A table whose records do not tell its key, and the key.
     key: Option<(String, Vec<KeyColumn>)>,
 }
 
-impl Piece<'_, '_> {
+impl BackfillRun<'_, '_> {
     fn is_full(&self) -> bool {
         self.batch.records.len() >= BATCH_RECORDS || self.batch.bytes.len() >= BATCH_BYTES
     }
 
-    fn time_is_up(&self) -> bool {
+    fn is_out_of_time(&self) -> bool {
         self.time_left().is_zero()
     }
 
@@ -248,13 +253,13 @@ impl Piece<'_, '_> {
 
     /// Tells the table's key, as the task does, or else as DynamoDB does; the key. A table that is gone there has to be here
     /// already.
-    async fn learn_key(&mut self, table: &str, told: &[String]) -> Result<Vec<KeyColumn>, BackfillError> {
+    async fn set_table_key(&mut self, table: &str, told: &[String]) -> Result<Vec<KeyColumn>, BackfillError> {
         let key: Vec<KeyColumn> = if told.is_empty() {
             self.backfill.tables.key(table).await?
         } else {
             told.iter().map(|name| KeyColumn { name: name.clone(), sql_type: None }).collect()
         };
-        self.backfill.ingest.learn_key(self.source, table, &key)?;
+        self.backfill.ingest.set_table_key(self.source, table, &key)?;
         self.key = Some((table.to_owned(), key.clone()));
         Ok(key)
     }
@@ -263,11 +268,11 @@ impl Piece<'_, '_> {
     fn push(&mut self, table_arn: &str, object: &str, line: u64, time: Timestamp, document: &[u8]) {
         let start = self.batch.bytes.len();
         self.batch.bytes.extend_from_slice(document);
-        let place = Place {
+        let place = StreamPosition {
             stream: table_arn.into(),
             shard: object.into(),
-            sequence: SequenceNumber(line.to_string().into()),
-            sub_sequence: 0,
+            sequence_number: SequenceNumber(line.to_string().into()),
+            sub_sequence_number: 0,
         };
         let payload = start..self.batch.bytes.len();
         self.batch.records.push(Record::new(place, time, "".into(), payload));
@@ -280,15 +285,15 @@ impl Piece<'_, '_> {
     }
 
     /// Writes the batch; once it is in the database, the work goes on from the cursor.
-    async fn write(&mut self, cursor: Cursor) -> Result<(), BackfillError> {
+    async fn write(&mut self, cursor: BackfillCursor) -> Result<(), BackfillError> {
         let batch = std::mem::take(&mut self.batch);
         if !batch.records.is_empty() {
             let time_left = self.batch_time();
             if let Some((table, key)) = &self.key {
                 // Told again each time: a decoder that has met too many paths begins anew.
-                self.backfill.ingest.learn_key(self.source, table, key)?;
+                self.backfill.ingest.set_table_key(self.source, table, key)?;
             }
-            let report = self.backfill.ingest.again(self.source, &batch, time_left).await?;
+            let report = self.backfill.ingest.reapply(self.source, &batch, time_left).await?;
             if let Some(sequence) = report.retry_from {
                 return Err(BackfillError::Refused(sequence));
             }

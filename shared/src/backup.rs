@@ -14,9 +14,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::archive::NewObject;
 use crate::decode::Decoder;
-use crate::record::{Batch, Place, Record, SequenceNumber};
+use crate::object_store::NewObject;
+use crate::record::{Batch, Record, SequenceNumber, StreamPosition};
 use crate::spec::TableId;
 use crate::timestamp::Timestamp;
 
@@ -25,7 +25,7 @@ const CONTROL: &str = "_control";
 
 /// A record, as a line.
 #[derive(Serialize, Deserialize)]
-struct Line<'a> {
+struct BackupLine<'a> {
     #[serde(borrow)]
     stream: std::borrow::Cow<'a, str>,
     #[serde(borrow)]
@@ -60,7 +60,7 @@ pub fn hour(moment: Timestamp) -> String {
 
 /// Where the records of a batch come from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Origin {
+pub enum BatchOrigin {
     /// A shard: they follow one another, and the first and the last tell them all.
     Stream,
     /// Dead letters: any records together.
@@ -68,21 +68,21 @@ pub enum Origin {
 }
 
 /// The objects of a batch. Records that could not be decoded are dead letters, and no part of it.
-pub fn objects(
+pub fn build_objects(
     source: &str,
     decoder: &mut Decoder,
     batch: &Batch,
     tables: &[(usize, TableId)],
     control: &[usize],
-    origin: Origin,
+    origin: BatchOrigin,
 ) -> Vec<NewObject> {
     let of_changes = tables.iter().map(|&(record, table)| (record, Some(table)));
     // Under each of its tables: a table is restored from its own folder alone.
     let tables: BTreeSet<_> = control.iter().map(|&record| (record, None)).chain(of_changes).collect();
-    let mut groups: BTreeMap<String, Group> = BTreeMap::new();
+    let mut groups: BTreeMap<String, BackupObject> = BTreeMap::new();
     for (index, table) in tables {
         let record = &batch.records[index];
-        let Some(payload) = decoder.redacted(record, batch.payload(record)) else { continue };
+        let Some(payload) = decoder.redact(record, batch.payload(record)) else { continue };
         let table = table.map_or(CONTROL.to_owned(), |table| decoder.tables.get(table).name.table.as_str().to_owned());
         let key = format!("{}{}/", table_prefix(source, &table), hour(record.arrival));
         let digest = record.digest(batch.payload(record));
@@ -97,35 +97,35 @@ fn folder(name: &str) -> String {
 }
 
 /// The records of one object.
-struct Group {
+struct BackupObject {
     lines: GzEncoder<Vec<u8>>,
     shard: Arc<str>,
     first: Option<String>,
     last: String,
     /// Of all their places.
-    places: Xxh3,
+    position_digest: Xxh3,
 }
 
-impl Default for Group {
+impl Default for BackupObject {
     fn default() -> Self {
         let lines = GzEncoder::new(Vec::new(), Compression::fast());
-        Self { lines, shard: "".into(), first: None, last: String::new(), places: Xxh3::new() }
+        Self { lines, shard: "".into(), first: None, last: String::new(), position_digest: Xxh3::new() }
     }
 }
 
-impl Group {
+impl BackupObject {
     fn push(&mut self, record: &Record, digest: u64, partition_key: &str, payload: Vec<u8>) {
-        let place = &record.place;
+        let place = &record.position;
         // A line's end can stand between the tokens of JSON only, where a space is as good.
         let payload: Vec<u8> =
             payload.into_iter().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { byte }).collect();
         let text = String::from_utf8(payload).unwrap_or_default();
         let Ok(document) = serde_json::from_str::<&RawValue>(&text) else { return };
-        let line = Line {
+        let line = BackupLine {
             stream: (&*place.stream).into(),
             shard: (&*place.shard).into(),
-            sequence_number: (&*place.sequence.0).into(),
-            sub_sequence_number: place.sub_sequence,
+            sequence_number: (&*place.sequence_number.0).into(),
+            sub_sequence_number: place.sub_sequence_number,
             digest,
             arrival: record.arrival.to_string(),
             partition_key: partition_key.into(),
@@ -135,18 +135,18 @@ impl Group {
         serde_json::to_writer(&mut self.lines, &line).unwrap_or_default();
         self.lines.write_all(b"\n").unwrap_or_default();
         self.shard = place.shard.clone();
-        self.last = format!("{}.{}", place.sequence.0, place.sub_sequence);
+        self.last = format!("{}.{}", place.sequence_number.0, place.sub_sequence_number);
         self.first.get_or_insert_with(|| self.last.clone());
-        self.places.update(place.to_string().as_bytes());
+        self.position_digest.update(place.to_string().as_bytes());
     }
 
-    fn object(self, folder: &str, origin: Origin) -> NewObject {
+    fn object(self, folder: &str, origin: BatchOrigin) -> NewObject {
         let shard = if self.shard.is_empty() { "stream" } else { &self.shard };
         let name = format!("{shard}-{}-{}", self.first.unwrap_or_default(), self.last);
         let key = match origin {
-            Origin::Stream => format!("{folder}{name}.ndjson.gz"),
+            BatchOrigin::Stream => format!("{folder}{name}.ndjson.gz"),
             // A name of its own: the batch in which they were refused may have begun and ended with the same records.
-            Origin::Redrive => format!("{folder}redriven-{name}-{:016x}.ndjson.gz", self.places.digest()),
+            BatchOrigin::Redrive => format!("{folder}redriven-{name}-{:016x}.ndjson.gz", self.position_digest.digest()),
         };
         NewObject { key, body: self.lines.finish().unwrap_or_default() }
     }
@@ -155,27 +155,27 @@ impl Group {
 /// A line that is no record: the object is not a backup's, or was damaged.
 #[derive(Debug, thiserror::Error)]
 #[error("the line is no record of a backup: {0}")]
-pub struct NoRecord(#[from] serde_json::Error);
+pub struct InvalidBackupLine(#[from] serde_json::Error);
 
 /// Puts the record of a line behind those of a batch, if it arrived within the time.
 ///
 /// # Errors
 /// What is wrong with the line.
-pub fn push_line(line: &[u8], from: Timestamp, to: Timestamp, batch: &mut Batch) -> Result<(), NoRecord> {
-    let line: Line<'_> = serde_json::from_slice(line)?;
+pub fn push_line(line: &[u8], from: Timestamp, to: Timestamp, batch: &mut Batch) -> Result<(), InvalidBackupLine> {
+    let line: BackupLine<'_> = serde_json::from_slice(line)?;
     let arrival = Timestamp::parse(&line.arrival).unwrap_or(Timestamp(0));
     if arrival < from || arrival >= to {
         return Ok(());
     }
     let start = batch.bytes.len();
     batch.bytes.extend_from_slice(line.record.get().as_bytes());
-    let place = Place {
+    let place = StreamPosition {
         stream: line.stream.into(),
         shard: line.shard.into(),
-        sequence: SequenceNumber(line.sequence_number.into()),
-        sub_sequence: line.sub_sequence_number,
+        sequence_number: SequenceNumber(line.sequence_number.into()),
+        sub_sequence_number: line.sub_sequence_number,
     };
     let record = Record::new(place, arrival, line.partition_key.into(), start..batch.bytes.len());
-    batch.records.push(Record { redacted: Some(line.digest), ..record });
+    batch.records.push(Record { archived_digest: Some(line.digest), ..record });
     Ok(())
 }

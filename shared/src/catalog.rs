@@ -4,27 +4,27 @@
 //! under a lock before the first row, so that a column dropped or retyped by its owner is noticed before a value is
 //! written in the wrong form, never after. What is found stale is [`forgotten`](Catalog::forget) and read again.
 
+mod column_type;
 pub mod comment;
-mod kind;
 mod load;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-pub use kind::{Element, Kind};
-pub use load::{CatalogError, fingerprints, load, types};
+pub use column_type::{ArrayElement, ColumnType};
+pub use load::{CatalogError, fingerprints, load, lookup_types};
 
 use crate::names::{Identifier, TableName};
-use crate::partition::Bounds;
+use crate::partition::TimeRange;
 use crate::spec::TableSpec;
 use crate::timestamp::Timestamp;
 
 /// The cache. A table that is known to be absent is known, too.
 #[derive(Default, Debug)]
 pub struct Catalog {
-    tables: HashMap<TableName, Option<Arc<Table>>>,
+    tables: HashMap<TableName, Option<Arc<DbTable>>>,
     /// Whether the writer's memory of deletes is known to be there.
-    pub tombstones: bool,
+    pub tombstone_table_exists: bool,
 }
 
 impl Catalog {
@@ -34,50 +34,59 @@ impl Catalog {
     }
 
     /// Whether the database has been asked for the table.
-    pub fn knows(&self, name: &TableName) -> bool {
+    pub fn is_loaded(&self, name: &TableName) -> bool {
         self.tables.contains_key(name)
     }
 
     /// The table, if it was there when the database was asked.
-    pub fn table(&self, name: &TableName) -> Option<&Arc<Table>> {
+    pub fn table(&self, name: &TableName) -> Option<&Arc<DbTable>> {
         self.tables.get(name)?.as_ref()
     }
 
     /// Remembers what the database said.
-    pub fn learn(&mut self, name: TableName, table: Option<Table>) {
+    pub fn insert(&mut self, name: TableName, table: Option<DbTable>) {
         self.tables.insert(name, table.map(Arc::new));
     }
 
     /// Forgets a table, so that the database is asked again.
-    pub fn forget(&mut self, name: &TableName) {
+    pub fn invalidate(&mut self, name: &TableName) {
         self.tables.remove(name);
-        self.tombstones = false;
+        self.tombstone_table_exists = false;
     }
+}
+
+/// The OIDs of a table's composite type and of the type of arrays of it; 0 for a table that is only planned.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct RowTypeOids {
+    /// The type of a row.
+    pub row: u32,
+    /// The type of an array of rows.
+    pub array: u32,
 }
 
 /// A table as the database has it.
 #[derive(Clone, PartialEq, Debug)]
-pub struct Table {
+pub struct DbTable {
     /// Schema and name.
     pub name: TableName,
     /// PostgreSQL's number; 0 for a table that is only planned.
     pub oid: u32,
-    /// The numbers of its row type, and of the type of arrays of rows.
-    pub row_type: (u32, u32),
+    /// The OIDs of its row type.
+    pub row_type: RowTypeOids,
     /// What fills it, as its comment says, where the writer has made it.
     pub origin: Option<String>,
     /// Whether the writer may alter it.
     pub owned: bool,
     /// Whether it has a check that may refuse a row.
-    pub checked: bool,
+    pub has_check: bool,
     /// The columns, without dropped ones.
-    pub columns: Vec<Column>,
+    pub columns: Vec<DbColumn>,
     /// The column that it is partitioned by, if it is by the range of one.
-    pub partitioned_by: Option<Identifier>,
+    pub partition_column: Option<Identifier>,
     /// Whether it is partitioned in a way of its owner's that the writer leaves alone.
-    pub partitioned_otherwise: bool,
+    pub other_partitioning: bool,
     /// Its partitions, by their beginning.
-    pub partitions: Vec<Partition>,
+    pub partitions: Vec<DbPartition>,
     /// The columns of each unique index that holds for all rows of this very relation.
     pub unique: Vec<Vec<Identifier>>,
     /// Changes whenever a column does.
@@ -86,51 +95,51 @@ pub struct Table {
 
 /// A column as the database has it.
 #[derive(Clone, PartialEq, Debug)]
-pub struct Column {
+pub struct DbColumn {
     /// Its name.
     pub name: Identifier,
     /// How values are written.
-    pub kind: Kind,
+    pub kind: ColumnType,
     /// The number of its type.
     pub type_oid: u32,
     /// Its type in SQL, for messages and casts.
     pub sql_type: String,
     /// The path whose values it holds, from its comment.
-    pub original: Option<String>,
+    pub source_path: Option<String>,
     /// The whole comment.
     pub comment: Option<String>,
     /// Whether a row must carry it.
     pub required: bool,
     /// Whether it may refuse a NULL: it is NOT NULL, or of a domain.
-    pub guarded: bool,
+    pub may_reject_null: bool,
     /// Whether the database computes it.
     pub generated: bool,
 }
 
 /// A partition of a table.
 #[derive(Clone, PartialEq, Debug)]
-pub struct Partition {
+pub struct DbPartition {
     /// Its own table.
     pub name: TableName,
     /// What it holds.
-    pub bounds: Bounds,
+    pub bounds: TimeRange,
     /// The columns of each of its unique indexes.
     pub unique: Vec<Vec<Identifier>>,
 }
 
-impl Table {
+impl DbTable {
     /// A table that is not there yet, as the specification has it: what a plan reckons with until it is made.
     pub fn planned(spec: &TableSpec) -> Self {
         Self {
             name: spec.name.clone(),
             oid: 0,
-            row_type: (0, 0),
+            row_type: RowTypeOids::default(),
             origin: None,
             owned: true,
-            checked: false,
+            has_check: false,
             columns: Vec::new(),
-            partitioned_by: spec.partition.map(|partition| spec.columns[partition.column].name.clone()),
-            partitioned_otherwise: false,
+            partition_column: spec.partition.map(|partition| spec.columns[partition.column].name.clone()),
+            other_partitioning: false,
             partitions: Vec::new(),
             unique: vec![spec.key_columns().map(|column| column.name.clone()).collect()],
             fingerprint: String::new(),
@@ -138,22 +147,23 @@ impl Table {
     }
 
     /// Has arrays written as text and cast where they cannot be sent as they are: in rows that are not sent whole, and in keys.
-    pub(crate) fn cast_arrays(&mut self) {
-        let parted = |column: &Column| column.kind == Kind::Other || (column.guarded && !column.required);
+    pub(crate) fn write_arrays_as_text(&mut self) {
+        let parted =
+            |column: &DbColumn| column.kind == ColumnType::Other || (column.may_reject_null && !column.required);
         let unknown = self.columns.iter().any(parted);
         let unique = &self.unique;
-        let keyed = |column: &Column| unique.iter().any(|key| key.contains(&column.name));
+        let keyed = |column: &DbColumn| unique.iter().any(|key| key.contains(&column.name));
         for column in &mut self.columns {
-            if let Kind::Array(element) = column.kind
+            if let ColumnType::Array(element) = column.kind
                 && (unknown || keyed(column))
             {
-                column.kind = Kind::ArrayText(element);
+                column.kind = ColumnType::ArrayText(element);
             }
         }
     }
 
     /// The place of a column.
-    pub fn position(&self, name: &str) -> Option<usize> {
+    pub fn column_index(&self, name: &str) -> Option<usize> {
         self.columns.iter().position(|column| column.name.as_str() == name)
     }
 

@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use crate::field::Field;
+use crate::field::FieldId;
 use crate::spec::TableId;
 use crate::timestamp::Timestamp;
 
@@ -18,7 +18,7 @@ pub enum Value<'a> {
     /// An explicit null: the column is carried, and empty.
     Null,
     /// A null that the source tells from absence: the column is empty, and the overflow says that it is a null.
-    NullAttribute,
+    TypedNull,
     /// True or false.
     Bool(bool),
     /// The value that the source had before, and has not told again: the column keeps what it has.
@@ -46,7 +46,7 @@ pub enum Value<'a> {
 pub struct Version {
     /// [`Version::LOADED`] for rows of a full load, which lose against all that a stream has said; [`Version::STREAMED`]
     /// and above for a stream.
-    pub era: u8,
+    pub origin: u8,
     /// Microseconds since 1970, or the source's own whole number.
     pub order: i128,
     /// XXH3 of the document's bytes.
@@ -55,9 +55,9 @@ pub struct Version {
 
 impl Version {
     /// The era of full loads.
-    pub const LOADED: u8 = 0;
+    pub const SNAPSHOT: u8 = 0;
     /// The era of streams.
-    pub const STREAMED: u8 = 1;
+    pub const STREAM: u8 = 1;
 
     /// Reads what `Display` writes.
     pub fn parse(text: &str) -> Option<Self> {
@@ -68,7 +68,7 @@ impl Version {
             Some(_) => format!("-{}", complement(digits)).parse().ok()?,
             None => digits.parse().ok()?,
         };
-        Some(Self { era: era.parse().ok()?, order, digest: u64::from_str_radix(digest, 16).ok()? })
+        Some(Self { origin: era.parse().ok()?, order, digest: u64::from_str_radix(digest, 16).ok()? })
     }
 }
 
@@ -78,9 +78,9 @@ impl std::fmt::Display for Version {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let digits = self.order.unsigned_abs().to_string();
         if self.order < 0 {
-            write!(f, "{:03}.-{:02}.{}.{:016x}", self.era, 99 - digits.len(), complement(&digits), self.digest)
+            write!(f, "{:03}.-{:02}.{}.{:016x}", self.origin, 99 - digits.len(), complement(&digits), self.digest)
         } else {
-            write!(f, "{:03}.{:02}.{digits}.{:016x}", self.era, digits.len(), self.digest)
+            write!(f, "{:03}.{:02}.{digits}.{:016x}", self.origin, digits.len(), self.digest)
         }
     }
 }
@@ -120,20 +120,20 @@ pub struct Changes<'a> {
     /// The changes, in the order of the records.
     pub list: Vec<Change>,
     /// All values, record after record.
-    pub values: Vec<(Field, Value<'a>)>,
+    pub values: Vec<(FieldId, Value<'a>)>,
     /// Records that concern the stream and no row.
-    pub control: Vec<usize>,
+    pub control_records: Vec<usize>,
 }
 
 impl Changes<'_> {
     /// None, in the room that these took.
-    pub fn emptied<'b>(mut self) -> Changes<'b> {
+    pub fn into_empty<'b>(mut self) -> Changes<'b> {
         self.list.clear();
         self.values.clear();
-        self.control.clear();
+        self.control_records.clear();
         // Collected in place: a vector of nothing is one of values that borrow from elsewhere.
         let values = self.values.into_iter().map(|(field, _)| (field, Value::Null)).collect();
-        Changes { list: self.list, values, control: self.control }
+        Changes { list: self.list, values, control_records: self.control_records }
     }
 }
 
@@ -142,13 +142,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn versions_order_by_era_moment_and_content_as_texts_too_and_go_round() {
+    fn versions_order_by_origin_time_and_content_as_texts_too_and_round_trip() {
         let mut versions = Vec::new();
         for era in [0, 1, 12, 101] {
             for order in
                 [i128::MIN + 1, -1_770_593_460_123_456, -100, -99, -5, 0, 7, 10, 1_770_593_460_123_456, i128::MAX]
             {
-                versions.extend([0, 0xab, u64::MAX].map(|digest| Version { era, order, digest }));
+                versions.extend([0, 0xab, u64::MAX].map(|digest| Version { origin: era, order, digest }));
             }
         }
         assert!(versions.is_sorted());

@@ -5,31 +5,31 @@
 //! ([`Environment`]).
 
 mod environment;
-mod mistakes;
+mod errors;
 mod section;
 mod source;
 mod table;
 
-pub use environment::{Credentials, DatabaseAddress, Environment, EnvironmentError, config_address};
-pub use mistakes::Mistakes;
+pub use environment::{Credentials, DatabaseAddress, Environment, EnvironmentError, config_location};
+pub use errors::ConfigErrors;
 
 use toml::de::DeTable;
 
 use crate::field::Privacy;
 use crate::names::{Identifier, Naming};
-use crate::spec::{Arrays, Evolution, Merge, Nested, Period};
+use crate::spec::{Arrays, MergeBy, Nested, PartitionPolicy, SchemaMode};
 use section::Section;
 
 /// A checked configuration.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The streams, each with the tables it fills.
-    pub sources: Vec<Source>,
+    pub sources: Vec<SourceConfig>,
 }
 
 /// A stream and how it is read.
 #[derive(Clone, Debug)]
-pub struct Source {
+pub struct SourceConfig {
     /// What the configuration calls it.
     pub name: String,
     /// The names or ARNs of its streams; `*` stands for every one.
@@ -41,11 +41,11 @@ pub struct Source {
     /// How names are normalised.
     pub naming: Naming,
     /// The default partitioning of its event tables.
-    pub partition: Option<Partition>,
+    pub partition: Option<PartitionConfig>,
     /// Fields that are dropped or hashed before anything is stored.
     pub private: Vec<(String, Privacy)>,
     /// The defaults of its tables.
-    pub shape: Shape,
+    pub shape: SchemaPolicy,
     /// Of a source of tables: those that are replicated, as it calls them; empty takes all.
     pub only: Vec<String>,
     /// Of a source of tables: those that are not.
@@ -55,41 +55,41 @@ pub struct Source {
     /// Whether its records are kept on S3, to be applied again.
     pub backup: bool,
     /// Microseconds for which deletes are remembered: longer than any older change may still arrive, or be applied again.
-    pub remember: i64,
+    pub tombstone_retention_micros: i64,
     /// The tables that the configuration declares.
-    pub tables: Vec<Table>,
+    pub tables: Vec<TableConfig>,
 }
 
 /// What becomes of a row that its source has deleted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DeletedRows {
     /// It is deleted.
-    Gone,
+    Hard,
     /// It stays, and `_deleted_at` says since when.
-    Marked,
+    Soft,
 }
 
-impl Source {
+impl SourceConfig {
     /// Whether records with this `eventSourceARN` are the source's.
-    pub fn reads(&self, arn: &str) -> bool {
-        let names = ["*", arn, stream_name(arn)];
+    pub fn reads_stream(&self, arn: &str) -> bool {
+        let names = ["*", arn, stream_name_from_arn(arn)];
         self.streams.iter().any(|stream| names.contains(&&**stream))
     }
 
     /// What its streams (or DynamoDB tables) are called, without the rest of an ARN; `*` stands for every one.
     pub fn stream_names(&self) -> impl Iterator<Item = &str> {
-        self.streams.iter().map(|stream| stream_name(stream))
+        self.streams.iter().map(|stream| stream_name_from_arn(stream))
     }
 
     /// Whether a table that the source calls so is replicated.
-    pub fn takes(&self, table: &str) -> bool {
+    pub fn replicates_table(&self, table: &str) -> bool {
         let listed = |list: &[String]| list.iter().any(|listed| listed == table);
         (self.only.is_empty() || listed(&self.only)) && !listed(&self.exclude)
     }
 }
 
 /// The name in the ARN of a Kinesis stream, a DynamoDB table or a table's stream; what is no ARN is a name.
-pub fn stream_name(arn: &str) -> &str {
+pub fn stream_name_from_arn(arn: &str) -> &str {
     if let Some((_, name)) = arn.rsplit_once(":stream/") {
         return name;
     }
@@ -123,9 +123,9 @@ impl Format {
 
 /// How undeclared fields are treated.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Shape {
+pub struct SchemaPolicy {
     /// What becomes of fields that no column is declared for.
-    pub evolution: Evolution,
+    pub evolution: SchemaMode,
     /// What becomes of nested objects.
     pub nested: Nested,
     /// The type of a new column for arrays.
@@ -138,16 +138,16 @@ pub struct Shape {
 
 /// Partitioning as configured: by a column's name.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Partition {
+pub struct PartitionConfig {
     /// The column that the table is partitioned by, or the path of the field that fills it.
-    pub by: String,
+    pub column: String,
     /// Width and time limits.
-    pub period: Period,
+    pub period: PartitionPolicy,
 }
 
 /// A declared table.
 #[derive(Clone, Debug)]
-pub struct Table {
+pub struct TableConfig {
     /// Its name in the source's schema.
     pub name: Identifier,
     /// What its source calls it, where the source is a set of tables.
@@ -157,18 +157,18 @@ pub struct Table {
     /// The documents that it takes: a path and the text that stands there.
     pub when: Option<(String, String)>,
     /// Whether a row is an event or an entity.
-    pub kind: Kind,
+    pub kind: TableKind,
     /// Declared columns.
-    pub columns: Vec<Column>,
+    pub columns: Vec<ColumnConfig>,
     /// Its own partitioning.
-    pub partition: Option<Partition>,
+    pub partition: Option<PartitionConfig>,
     /// How undeclared fields are treated.
-    pub shape: Shape,
+    pub shape: SchemaPolicy,
 }
 
 /// What a row of a table is.
 #[derive(Clone, Debug)]
-pub enum Kind {
+pub enum TableKind {
     /// Something that happened; written once.
     Event {
         /// The column or path of the event's id; `None` takes the record's place in the stream.
@@ -181,13 +181,13 @@ pub enum Kind {
         /// The path that the changes of a key are ordered by: a time or a whole number; none where the format knows.
         version: Option<String>,
         /// How changes of one key come together.
-        merge: Merge,
+        merge: MergeBy,
     },
 }
 
 /// A declared column.
 #[derive(Clone, Debug)]
-pub struct Column {
+pub struct ColumnConfig {
     /// Its name.
     pub name: Identifier,
     /// Where its values are found.
@@ -205,35 +205,35 @@ impl Config {
     ///
     /// # Errors
     /// Every mistake found, each with its line, column and key.
-    pub fn parse(file: &str, text: &str) -> Result<Self, Mistakes> {
-        let mut mistakes = Mistakes::new(file, text);
+    pub fn parse(file: &str, text: &str) -> Result<Self, ConfigErrors> {
+        let mut errors = ConfigErrors::new(file, text);
         let (document, faults) = DeTable::parse_recoverable(text);
         for fault in faults {
-            mistakes.add(fault.span().unwrap_or_default(), "", fault.message());
+            errors.add(fault.span().unwrap_or_default(), "", fault.message());
         }
         let mut root = Section::root(&document);
         let sources = root.sections("source");
         let mut tables = root.sections("table");
-        root.finish(&mut mistakes);
+        root.reject_unknown_keys(&mut errors);
         if sources.is_empty() {
-            mistakes.add(0..0, "", "no source: add a section [source.NAME] with the stream's name");
+            errors.add(0..0, "", "no source: add a section [source.NAME] with the stream's name");
         }
-        let mut checked: Vec<Source> = sources.into_iter().map(|raw| source::check(raw, &mut mistakes)).collect();
+        let mut checked: Vec<SourceConfig> = sources.into_iter().map(|raw| source::check(raw, &mut errors)).collect();
         for raw in tables.drain(..) {
-            table::check(raw, &mut checked, &mut mistakes);
+            table::check(raw, &mut checked, &mut errors);
         }
-        mistakes.or(Self { sources: checked })
+        errors.or(Self { sources: checked })
     }
 
     /// What a function does to which no file says anything: every DynamoDB table whose stream arrives, into the schema
     /// `dynamodb`.
-    pub fn without_file() -> Self {
-        Self { sources: vec![source::of_format("dynamodb", Format::Dynamodb)] }
+    pub fn default_replica() -> Self {
+        Self { sources: vec![source::default_for_format("dynamodb", Format::Dynamodb)] }
     }
 
     /// The source that reads the stream.
-    pub fn source_of(&self, arn: &str) -> Option<(usize, &Source)> {
-        self.sources.iter().enumerate().find(|(_, source)| source.reads(arn))
+    pub fn source_by_stream(&self, arn: &str) -> Option<(usize, &SourceConfig)> {
+        self.sources.iter().enumerate().find(|(_, source)| source.reads_stream(arn))
     }
 }
 
@@ -241,21 +241,21 @@ impl Config {
 mod tests {
     use super::*;
 
-    fn mistakes(text: &str) -> String {
+    fn errors(text: &str) -> String {
         Config::parse("millstream.toml", text).map(|_| ()).unwrap_err().to_string()
     }
 
     #[test]
     fn a_stream_is_enough() {
         let config = Config::parse("", "[source.sportsbook]\nstream = \"sportsbook\"").unwrap();
-        let (_, source) = config.source_of("arn:aws:kinesis:us-east-1:123456789012:stream/sportsbook").unwrap();
+        let (_, source) = config.source_by_stream("arn:aws:kinesis:us-east-1:123456789012:stream/sportsbook").unwrap();
         assert_eq!((source.format, source.schema.as_str()), (Format::Segment, "sportsbook"));
-        assert!(config.source_of("arn:aws:kinesis:us-east-1:123456789012:stream/other-sportsbook").is_none());
+        assert!(config.source_by_stream("arn:aws:kinesis:us-east-1:123456789012:stream/other-sportsbook").is_none());
     }
 
     #[test]
-    fn all_mistakes_are_told_at_once_with_their_place() {
-        let told = mistakes(
+    fn all_errors_are_reported_at_once_with_their_position() {
+        let told = errors(
             "[source.a]\nstream = 5\nformt = \"segment\"\n\n[table.t]\nsource = \"b\"\n\n[table.u]\nsource = \"a\"\n\
              key = [\"k\"]\npartition = { by = \"at\", every = \"fortnight\", keep = \"soon\" }\n",
         );
@@ -273,7 +273,7 @@ mod tests {
 
     #[test]
     fn an_entity_is_partitioned_by_a_part_of_its_key() {
-        let told = mistakes(
+        let told = errors(
             "[source.a]\nstream = \"a\"\n[table.t]\nsource = \"a\"\nkey = [\"k\"]\nversion = \"v\"\n\
              partition = { by = \"at\", every = \"day\" }\n",
         );
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn the_example_of_the_design_is_valid() {
+    fn the_example_configuration_is_valid() {
         let text = include_str!("../../events/sportsbook/millstream.toml");
         let config = Config::parse("millstream.toml", text).unwrap();
         assert_eq!(config.sources[0].tables.len(), 1);
@@ -289,7 +289,7 @@ mod tests {
 
     #[test]
     fn types_cannot_smuggle_sql() {
-        let told = mistakes(
+        let told = errors(
             "[source.a]\nstream = \"a\"\n[table.t]\nsource = \"a\"\ncolumns = { x = { path = \"x\", type = \"text); DROP TABLE y; --\" } }\n",
         );
         assert!(told.contains("table.t.columns.x.type"), "{told}");

@@ -5,7 +5,7 @@
 
 mod address;
 mod credentials;
-pub mod fault;
+pub mod sqlstate;
 mod tls;
 
 use std::ops::Deref;
@@ -23,12 +23,12 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 pub use address::AddressError;
 pub use credentials::CredentialsError;
-pub use tls::{Refusal, TlsError};
+pub use tls::{TlsError, TlsRefusal};
 
 use crate::aws::Aws;
 use crate::config::DatabaseAddress;
-use credentials::Provider;
-use fault::{Verdict, judge};
+use credentials::LoginProvider;
+use sqlstate::{ErrorAction, classify};
 
 /// A server that does not answer a connection attempt in this time is down, and the invocation is retried.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -42,7 +42,7 @@ const TCP_USER_TIMEOUT: Duration = Duration::from_secs(10);
 /// PostgreSQL, reached over one connection.
 pub struct Database {
     pool: Pool,
-    credentials: Provider,
+    credentials: LoginProvider,
     connector: Connector,
 }
 
@@ -60,7 +60,7 @@ pub enum DatabaseError {
     Credentials(#[from] CredentialsError),
     /// The server is not the one that it should be, or speaks no TLS.
     #[error(transparent)]
-    Refusal(#[from] Refusal),
+    Refusal(#[from] TlsRefusal),
     /// The server cannot be reached, or refuses.
     #[error("connecting to PostgreSQL")]
     Connect(#[source] tokio_postgres::Error),
@@ -71,11 +71,11 @@ pub enum DatabaseError {
 
 impl DatabaseError {
     /// Whether a person must act before there can be a connection.
-    pub fn needs_a_person(&self) -> bool {
+    pub fn needs_operator(&self) -> bool {
         match self {
             Self::Address(_) | Self::Tls(_) | Self::Refusal(_) => true,
-            Self::Credentials(error) => error.needs_a_person(),
-            Self::Connect(error) => judge(error) == Verdict::Halt,
+            Self::Credentials(error) => error.needs_operator(),
+            Self::Connect(error) => classify(error) == ErrorAction::Halt,
             Self::Pool(_) => false,
         }
     }
@@ -100,7 +100,7 @@ impl Database {
             .tcp_user_timeout(TCP_USER_TIMEOUT)
             // A connection that a failover left with a reader would refuse every write.
             .target_session_attrs(TargetSessionAttrs::ReadWrite);
-        let credentials = Provider::new(&address.credentials, &config, aws);
+        let credentials = LoginProvider::new(&address.credentials, &config, aws);
         let login = Arc::new(Mutex::new(config.clone()));
         let connector = Connector { login, tls: tls::connector(ca_file)? };
         let recycling = ManagerConfig { recycling_method: RecyclingMethod::Verified };
@@ -131,7 +131,7 @@ impl Database {
     ///
     /// # Errors
     /// As [`Database::connection`].
-    pub async fn connected<'c>(&self, open: &'c mut Option<Connection>) -> Result<&'c Connection, DatabaseError> {
+    pub async fn get_or_connect<'c>(&self, open: &'c mut Option<Connection>) -> Result<&'c Connection, DatabaseError> {
         let connection = match open.take() {
             Some(connection) => connection,
             None => self.connection().await?,
@@ -143,9 +143,9 @@ impl Database {
     ///
     /// # Errors
     /// As [`Database::connection`].
-    pub async fn second(&self) -> Result<Client, DatabaseError> {
+    pub async fn side_connection(&self) -> Result<Client, DatabaseError> {
         self.log_in(false).await?;
-        let (client, _ends_with_the_client) = self.connector.dial().await.map_err(|error| self.unreachable(error))?;
+        let (client, _ends_with_the_client) = self.connector.dial().await.map_err(|error| self.connect_error(error))?;
         Ok(client)
     }
 
@@ -158,7 +158,7 @@ impl Database {
 
     async fn get(&self) -> Result<Object, DatabaseError> {
         self.pool.get().await.map_err(|error| match error {
-            PoolError::Backend(error) => self.unreachable(error),
+            PoolError::Backend(error) => self.connect_error(error),
             PoolError::Timeout(_)
             | PoolError::Closed
             | PoolError::NoRuntimeSpecified
@@ -166,8 +166,8 @@ impl Database {
         })
     }
 
-    fn unreachable(&self, error: tokio_postgres::Error) -> DatabaseError {
-        match Refusal::of(&error, &self.connector.login()) {
+    fn connect_error(&self, error: tokio_postgres::Error) -> DatabaseError {
+        match TlsRefusal::of(&error, &self.connector.login()) {
             Some(refusal) => refusal.into(),
             None => DatabaseError::Connect(error),
         }

@@ -8,10 +8,10 @@ use base64_simd::STANDARD;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::archive::{Archive, ObjectError};
 use crate::aws::Aws;
-use crate::ingest::now;
+use crate::clock::now;
 use crate::names::hex;
+use crate::object_store::{ObjectError, ObjectStore};
 use crate::queue::{Queue, QueueError};
 use crate::record::Record;
 use crate::rejection::Rejection;
@@ -30,19 +30,19 @@ pub struct DeadLetter {
     /// The configuration's name of the source.
     pub source: String,
     /// Where the record stands in its stream: its identity.
-    pub place: PlaceInStream,
+    pub place: DeadLetterPosition,
     /// When the stream took the record in, as RFC 3339.
     pub arrival: String,
     /// The producer's partition key.
     pub partition_key: String,
     /// The payload, or where it is.
-    pub payload: Payload,
+    pub payload: StoredPayload,
     /// Whether the source's private fields are already dropped and hashed, and must not be hashed again.
     pub redacted: bool,
     /// The XXH3 of the document as the source sent it, in hexadecimal: versions hold it.
     pub digest: String,
     /// Why the record was refused.
-    pub error: ErrorOfRecord,
+    pub error: RecordError,
     /// How often it has been tried.
     pub attempts: u32,
     /// When it was last refused, as RFC 3339.
@@ -54,7 +54,7 @@ pub struct DeadLetter {
 
 /// A place in a stream.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
-pub struct PlaceInStream {
+pub struct DeadLetterPosition {
     /// The stream's ARN.
     pub stream: String,
     /// The shard.
@@ -68,7 +68,7 @@ pub struct PlaceInStream {
 /// The bytes of the record, unpacked.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
 #[serde(rename_all = "snake_case")]
-pub enum Payload {
+pub enum StoredPayload {
     /// In the letter, as base64.
     Base64(String),
     /// On S3, as `s3://bucket/key`.
@@ -84,7 +84,7 @@ pub enum Payload {
 
 /// Why a record was refused.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
-pub struct ErrorOfRecord {
+pub struct RecordError {
     /// The kind of error (see [`crate::rejection::Reason::class`]).
     pub class: String,
     /// The table that refused, as `schema.table`.
@@ -97,7 +97,7 @@ pub struct ErrorOfRecord {
 
 /// A dead letter before it is known where its payload will be.
 #[derive(Debug)]
-pub struct Draft {
+pub struct PendingDeadLetter {
     letter: DeadLetter,
     /// `None` is withheld.
     payload: Option<Vec<u8>>,
@@ -108,7 +108,7 @@ pub struct Draft {
 pub struct DeadLetters {
     aws: Aws,
     queue: Option<String>,
-    archive: Archive,
+    archive: ObjectStore,
     function: String,
 }
 
@@ -132,12 +132,12 @@ pub enum DeadLetterError {
 impl DeadLetters {
     /// Letters to the queue; large payloads to the bucket.
     pub fn new(aws: Aws, queue: Option<String>, bucket: Option<String>, function: String) -> Self {
-        let archive = Archive::new(aws.clone(), bucket);
+        let archive = ObjectStore::new(aws.clone(), bucket);
         Self { aws, queue, archive, function }
     }
 
     /// Where what is too large for a letter goes.
-    pub fn archive(&self) -> &Archive {
+    pub fn archive(&self) -> &ObjectStore {
         &self.archive
     }
 
@@ -150,15 +150,15 @@ impl DeadLetters {
     ///
     /// # Errors
     /// Any letter that is not stored.
-    pub async fn store(&self, drafts: Vec<Draft>) -> Result<(), DeadLetterError> {
+    pub async fn store(&self, drafts: Vec<PendingDeadLetter>) -> Result<(), DeadLetterError> {
         let Some(queue) = self.queue.as_deref().filter(|_| !drafts.is_empty()) else { return Ok(()) };
         let mut messages = Vec::with_capacity(drafts.len());
-        for Draft { mut letter, payload } in drafts {
+        for PendingDeadLetter { mut letter, payload } in drafts {
             match payload {
                 Some(payload) if payload.len() > PAYLOAD_BYTES_MAX => {
-                    letter.payload = Payload::S3(self.store_payload(&letter, payload).await?);
+                    letter.payload = StoredPayload::S3(self.store_payload(&letter, payload).await?);
                 }
-                Some(payload) => letter.payload = Payload::Base64(STANDARD.encode_to_string(&payload)),
+                Some(payload) => letter.payload = StoredPayload::Base64(STANDARD.encode_to_string(&payload)),
                 None => {}
             }
             messages.push(serde_json::to_string(&letter)?);
@@ -180,7 +180,7 @@ impl DeadLetters {
     }
 
     /// The draft for a refused record. `payload` is without private fields, or `None` where they cannot be told apart.
-    pub fn draft(
+    pub fn pending_dead_letter(
         &self,
         source: &str,
         record: &Record,
@@ -188,23 +188,23 @@ impl DeadLetters {
         payload: Option<Vec<u8>>,
         partition_key: String,
         rejection: &Rejection,
-    ) -> Draft {
-        let place = &record.place;
+    ) -> PendingDeadLetter {
+        let place = &record.position;
         let letter = DeadLetter {
             version: ENVELOPE_VERSION,
             source: source.to_owned(),
-            place: PlaceInStream {
+            place: DeadLetterPosition {
                 stream: place.stream.to_string(),
                 shard: place.shard.to_string(),
-                sequence_number: place.sequence.0.to_string(),
-                sub_sequence_number: place.sub_sequence,
+                sequence_number: place.sequence_number.0.to_string(),
+                sub_sequence_number: place.sub_sequence_number,
             },
             arrival: record.arrival.to_string(),
             partition_key,
-            payload: Payload::Withheld { bytes: original.len(), sha256: hex(&Sha256::digest(original)) },
+            payload: StoredPayload::Withheld { bytes: original.len(), sha256: hex(&Sha256::digest(original)) },
             redacted: payload.is_some(),
             digest: format!("{:016x}", record.digest(original)),
-            error: ErrorOfRecord {
+            error: RecordError {
                 class: rejection.reason.class().to_owned(),
                 table: rejection.table.clone(),
                 sqlstate: rejection.sqlstate.clone(),
@@ -214,6 +214,6 @@ impl DeadLetters {
             refused_at: Some(now().to_string()),
             function: self.function.clone(),
         };
-        Draft { letter, payload }
+        PendingDeadLetter { letter, payload }
     }
 }

@@ -17,7 +17,7 @@ pub struct Decimal<'a> {
     /// The text's digits, which may hold one point.
     mantissa: &'a [u8],
     /// How many of the significant digits stand before the point; negative for leading zeros after it.
-    point: i64,
+    exponent: i64,
     /// Significant digits.
     digits: usize,
 }
@@ -43,12 +43,12 @@ impl<'a> Decimal<'a> {
         let leading = zeros - usize::from(zeros > whole);
         let end = mantissa.len() - mantissa.iter().rev().take_while(|b| matches!(b, b'0' | b'.')).count();
         if zeros >= end {
-            return Some(Self { negative: false, mantissa: &[], point: 0, digits: 0 });
+            return Some(Self { negative: false, mantissa: &[], exponent: 0, digits: 0 });
         }
         let significant = &mantissa[zeros..end];
         let digits = significant.iter().filter(|b| b.is_ascii_digit()).count();
         let point = i64::try_from(whole).ok()? - i64::try_from(leading).ok()?;
-        Some(Self { negative, mantissa: significant, point: point.checked_add(exponent)?, digits })
+        Some(Self { negative, mantissa: significant, exponent: point.checked_add(exponent)?, digits })
     }
 
     fn digits(&self) -> impl Iterator<Item = u8> {
@@ -57,15 +57,15 @@ impl<'a> Decimal<'a> {
 
     /// The significant digits after the point.
     fn scale(&self) -> i64 {
-        (self.digits as i64 - self.point).max(0)
+        (self.digits as i64 - self.exponent).max(0)
     }
 
     /// The value, if it is a whole number of at most 38 digits.
     pub fn to_integer(&self) -> Option<i128> {
-        if self.scale() > 0 || self.point > 38 {
+        if self.scale() > 0 || self.exponent > 38 {
             return None;
         }
-        let zeros = u32::try_from(self.point - self.digits as i64).ok()?;
+        let zeros = u32::try_from(self.exponent - self.digits as i64).ok()?;
         let magnitude = self.digits().fold(0i128, |sum, digit| sum * 10 + i128::from(digit));
         let magnitude = magnitude.checked_mul(10i128.checked_pow(zeros)?)?;
         Some(if self.negative { -magnitude } else { magnitude })
@@ -74,15 +74,15 @@ impl<'a> Decimal<'a> {
     /// Whether `numeric(precision, scale)` holds the value exactly; without both, whether `numeric` does.
     pub fn fits_numeric(&self, modifier: Option<(i64, i64)>) -> bool {
         let (integer, fraction) = modifier.map_or((INTEGER_DIGITS_MAX, FRACTION_DIGITS_MAX), |(p, s)| (p - s, s));
-        self.digits == 0 || (self.point <= integer && self.scale() <= fraction)
+        self.digits == 0 || (self.exponent <= integer && self.scale() <= fraction)
     }
 
     /// Appends PostgreSQL's binary `numeric`: groups of four decimal digits. The value must fit (`fits_numeric`).
     pub fn write_numeric(&self, out: &mut Vec<u8>) {
         let start = out.len();
         out.extend_from_slice(&[0; 8]);
-        let lead = self.point.rem_euclid(4);
-        let weight = self.point.div_euclid(4) - i64::from(lead == 0);
+        let lead = self.exponent.rem_euclid(4);
+        let weight = self.exponent.div_euclid(4) - i64::from(lead == 0);
         // The first group holds `lead` digits (or four); the last one is filled up with zeros.
         let mut room = if lead == 0 { 4 } else { lead };
         let (mut group, mut groups) = (0u16, 0u16);
@@ -110,14 +110,14 @@ impl<'a> Decimal<'a> {
     }
 
     /// The nearest double, if writing it out gives the same digits again: then nothing is lost.
-    pub fn to_double(&self) -> Option<f64> {
+    pub fn to_f64_exact(&self) -> Option<f64> {
         let value: f64 = self.canonical().parse().ok().filter(|v: &f64| v.is_finite())?;
         let printed = format!("{value:e}");
         (Decimal::parse(&printed)?.canonical() == self.canonical()).then_some(value)
     }
 
     /// The nearest single-precision number, under the same rule.
-    pub fn to_single(&self) -> Option<f32> {
+    pub fn to_f32_exact(&self) -> Option<f32> {
         let value: f32 = self.canonical().parse().ok().filter(|v: &f32| v.is_finite())?;
         let printed = format!("{value:e}");
         (Decimal::parse(&printed)?.canonical() == self.canonical()).then_some(value)
@@ -126,7 +126,7 @@ impl<'a> Decimal<'a> {
     /// `0.DIGITSeEXPONENT`: one text a value.
     fn canonical(&self) -> String {
         let digits: String = self.digits().map(|digit| char::from(digit + b'0')).collect();
-        format!("{}0.{digits}0e{}", if self.negative { "-" } else { "" }, self.point)
+        format!("{}0.{digits}0e{}", if self.negative { "-" } else { "" }, self.exponent)
     }
 }
 
@@ -188,7 +188,7 @@ fn decimal_digits(bytes: &[u8]) -> String {
 }
 
 /// Writes PostgreSQL's binary `numeric` as plain text, for plans that print themselves.
-pub fn show_numeric(bytes: &[u8]) -> Option<String> {
+pub fn format_numeric(bytes: &[u8]) -> Option<String> {
     let word = |at: usize| Some(i64::from(i16::from_be_bytes(bytes.get(at..at + 2)?.try_into().ok()?)));
     let (groups, weight, sign, scale) = (word(0)?, word(2)?, word(4)?, usize::try_from(word(6)?).ok()?);
     // The group that counts 10000^power.
@@ -215,7 +215,7 @@ mod tests {
     fn round_trip(text: &str) -> String {
         let mut bytes = Vec::new();
         Decimal::parse(text).unwrap().write_numeric(&mut bytes);
-        show_numeric(&bytes).unwrap()
+        format_numeric(&bytes).unwrap()
     }
 
     #[test]
@@ -280,8 +280,8 @@ mod tests {
     }
 
     #[test]
-    fn doubles_are_taken_only_where_their_text_comes_back() {
-        let double = |text| Decimal::parse(text).unwrap().to_double();
+    fn doubles_are_accepted_only_if_their_text_round_trips() {
+        let double = |text| Decimal::parse(text).unwrap().to_f64_exact();
         assert_eq!(double("0.1"), Some(0.1));
         assert_eq!(double("12345678901234567890"), None);
         assert_eq!(double("1e400"), None);

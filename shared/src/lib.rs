@@ -4,24 +4,27 @@
 //! [`apply`]ed in one transaction, and every record is accounted for in a [`report`].
 
 pub mod apply;
-pub mod archive;
 pub mod aws;
 pub mod backfill;
+mod backoff;
 pub mod backup;
 pub mod catalog;
 pub mod change;
+pub mod clock;
 pub mod config;
 pub mod database;
 pub mod dead_letter;
 pub mod decimal;
 pub mod decode;
-pub mod dynamodb;
+pub mod dynamodb_tables;
 pub mod field;
 pub mod ingest;
+mod json_scanner;
 pub mod maintain;
 pub mod names;
+pub mod object_store;
+pub mod outcome;
 pub mod partition;
-mod pause;
 pub mod plan;
 pub mod queue;
 pub mod record;
@@ -29,7 +32,6 @@ pub mod redrive;
 pub mod rejection;
 pub mod report;
 pub mod runtime;
-mod scan;
 pub mod spec;
 pub mod status;
 pub mod telemetry;

@@ -7,7 +7,7 @@
 //! No setting outlives its transaction, for a pooler may give every transaction another backend. A concurrent detach cannot
 //! have one; it is cancelled from outside where it waits too long.
 
-pub mod due;
+pub mod pending;
 
 use std::pin::pin;
 use std::time::Duration;
@@ -18,14 +18,14 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 
 use crate::apply::{self, ApplyError, Limits};
-use crate::catalog::{Catalog, CatalogError, Table};
-use crate::config::{Config, Source};
-use crate::database::fault::{Verdict, describe, judge};
+use crate::catalog::{Catalog, CatalogError, DbTable};
+use crate::clock::now;
+use crate::config::{Config, SourceConfig};
+use crate::database::sqlstate::{ErrorAction, classify, describe};
 use crate::database::{Database, DatabaseError};
-use crate::ingest::now;
 use crate::names::{Identifier, TableName};
-use crate::spec::Period;
-use due::Leftover;
+use crate::spec::PartitionPolicy;
+use pending::InterruptedDrop;
 
 /// A statement of the upkeep takes at most this long; it is a matter of the catalog, not of rows.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(60);
@@ -36,11 +36,11 @@ const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A concurrent detach waits this long for those who still read the partition. It holds nothing that others want, but the
 /// tables behind it have their turn, too.
-const DETACH_PATIENCE: Duration = Duration::from_secs(2);
+const DETACH_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What the upkeep did.
 #[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize, Debug)]
-pub struct Upkeep {
+pub struct MaintenanceReport {
     /// Partitions made, by name.
     pub made: Vec<String>,
     /// Partitions dropped, by name.
@@ -65,63 +65,63 @@ pub enum MaintainError {
     Apply(#[from] ApplyError),
     /// PostgreSQL, or the connection to it.
     #[error("looking after partitions: {}", describe(.0))]
-    Upkeep(#[from] tokio_postgres::Error),
+    Statement(#[from] tokio_postgres::Error),
 }
 
 impl MaintainError {
     /// Whether a person must act before it can go on.
-    pub fn needs_a_person(&self) -> bool {
+    pub fn needs_operator(&self) -> bool {
         match self {
-            Self::Database(error) => error.needs_a_person(),
-            Self::Apply(error) => error.needs_a_person(),
+            Self::Database(error) => error.needs_operator(),
+            Self::Apply(error) => error.needs_operator(),
             Self::Catalog(CatalogError::DefaultPartition(_)) => true,
             Self::Catalog(CatalogError::Database(_)) => false,
-            Self::Upkeep(error) => judge(error) == Verdict::Halt,
+            Self::Statement(error) => classify(error) == ErrorAction::Halt,
         }
     }
 }
 
 /// A table that is looked after.
 #[derive(Clone, Debug)]
-pub struct Kept {
+pub struct PartitionedTable {
     /// Schema and name.
     pub name: TableName,
     /// The column that it is partitioned by.
-    pub by: Identifier,
+    pub column: Identifier,
     /// How long a partition is, how many are made ahead, how long rows are kept.
-    pub period: Period,
+    pub period: PartitionPolicy,
 }
 
 /// Looks after every partitioned table of the configuration.
 ///
 /// # Errors
 /// Whatever concerns all tables; what concerns one is postponed.
-pub async fn maintain(config: &Config, database: &Database) -> Result<Upkeep, MaintainError> {
+pub async fn maintain(config: &Config, database: &Database) -> Result<MaintenanceReport, MaintainError> {
     let connection = database.connection().await?;
     let client: &Client = &connection;
-    let mut upkeep = Upkeep::default();
+    let mut upkeep = MaintenanceReport::default();
     for source in &config.sources {
-        for kept in tables(client, source).await? {
-            look_after(database, client, &kept, &mut upkeep).await?;
+        for kept in partitioned_tables(client, source).await? {
+            maintain_table(database, client, &kept, &mut upkeep).await?;
         }
         if source.format.replicates() {
-            upkeep.forgotten += forget(client, source).await?;
+            upkeep.forgotten += prune_tombstones(client, source).await?;
         }
-        forget_shards(client, source, &mut upkeep).await?;
+        prune_closed_shards(client, source, &mut upkeep).await?;
     }
     connection.release();
     Ok(upkeep)
 }
 
 /// Forgets deletes that are older than the source's configuration asks; how many.
-async fn forget(client: &Client, source: &Source) -> Result<u64, MaintainError> {
-    if !apply::TOMBSTONE.is_there(client).await? {
+async fn prune_tombstones(client: &Client, source: &SourceConfig) -> Result<u64, MaintainError> {
+    if !apply::TOMBSTONE.exists(client).await? {
         return Ok(0);
     }
-    let (tables, seconds) = (format!("{}.", source.schema.as_str()), source.remember as f64 / 1e6);
+    let (tables, seconds) = (format!("{}.", source.schema.as_str()), source.tombstone_retention_micros as f64 / 1e6);
     let mut forgotten = 0;
     loop {
-        let statement = include_str!("maintain/forget.sql");
+        let statement = include_str!("maintain/prune_tombstones.sql");
         let count = client.execute_typed(statement, &[(&tables, Type::TEXT), (&seconds, Type::FLOAT8)]).await?;
         forgotten += count;
         if count == 0 {
@@ -131,11 +131,15 @@ async fn forget(client: &Client, source: &Source) -> Result<u64, MaintainError> 
 }
 
 /// Forgets how fresh shards were that are long closed. Nothing depends on it.
-async fn forget_shards(client: &Client, source: &Source, upkeep: &mut Upkeep) -> Result<(), MaintainError> {
-    if !apply::FRESHNESS.is_there(client).await? {
+async fn prune_closed_shards(
+    client: &Client,
+    source: &SourceConfig,
+    upkeep: &mut MaintenanceReport,
+) -> Result<(), MaintainError> {
+    if !apply::FRESHNESS.exists(client).await? {
         return Ok(());
     }
-    let statement = include_str!("maintain/forget_shards.sql");
+    let statement = include_str!("maintain/prune_closed_shards.sql");
     match client.execute_typed(statement, &[(&source.name, Type::TEXT)]).await {
         Err(error) if error.as_db_error().is_some() => {
             upkeep.postponed.push(format!("forgetting shards of {}: {}", source.name, describe(&error)));
@@ -150,31 +154,35 @@ async fn forget_shards(client: &Client, source: &Source, upkeep: &mut Upkeep) ->
 ///
 /// # Errors
 /// PostgreSQL's, or the connection's.
-pub async fn tables(client: &Client, source: &Source) -> Result<Vec<Kept>, MaintainError> {
-    let rows =
-        client.query_typed(include_str!("maintain/tables.sql"), &[(&source.schema.as_str(), Type::TEXT)]).await?;
+pub async fn partitioned_tables(
+    client: &Client,
+    source: &SourceConfig,
+) -> Result<Vec<PartitionedTable>, MaintainError> {
+    let rows = client
+        .query_typed(include_str!("maintain/partitioned_tables.sql"), &[(&source.schema.as_str(), Type::TEXT)])
+        .await?;
     let mut kept = Vec::new();
     for row in rows {
         let (table, by): (String, String) = (row.get(0), row.get(1));
         let declared = source.tables.iter().find(|declared| declared.name.as_str() == table);
         let partition = declared.and_then(|declared| declared.partition.as_ref()).or(source.partition.as_ref());
-        let name = TableName { schema: source.schema.clone(), table: Identifier::fitting(&table, &table) };
+        let name = TableName { schema: source.schema.clone(), table: Identifier::truncated(&table, &table) };
         if let Some(partition) = partition {
-            kept.push(Kept { name, by: Identifier::fitting(&by, &by), period: partition.period });
+            kept.push(PartitionedTable { name, column: Identifier::truncated(&by, &by), period: partition.period });
         }
     }
     Ok(kept)
 }
 
-async fn look_after(
+async fn maintain_table(
     database: &Database,
     client: &Client,
-    kept: &Kept,
-    upkeep: &mut Upkeep,
+    kept: &PartitionedTable,
+    upkeep: &mut MaintenanceReport,
 ) -> Result<(), MaintainError> {
     finish_detached(client, kept, upkeep).await?;
-    apply::begin_reading(client, LIMITS).await?;
-    let loaded = due::load(client, kept).await;
+    apply::begin_read_only(client, LIMITS).await?;
+    let loaded = pending::load(client, kept).await;
     client.batch_execute("COMMIT").await?;
     let table = match loaded {
         Ok(table) => table,
@@ -185,17 +193,22 @@ async fn look_after(
         Err(error) => return Err(error.into()),
     };
     let Some(table) = table else { return Ok(()) };
-    make_ahead(client, &table, kept, upkeep).await?;
+    create_ahead(client, &table, kept, upkeep).await?;
     drop_expired(database, client, &table, kept, upkeep).await
 }
 
-async fn make_ahead(client: &Client, table: &Table, kept: &Kept, upkeep: &mut Upkeep) -> Result<(), MaintainError> {
-    let lack = due::ahead(table, kept, now());
+async fn create_ahead(
+    client: &Client,
+    table: &DbTable,
+    kept: &PartitionedTable,
+    upkeep: &mut MaintenanceReport,
+) -> Result<(), MaintainError> {
+    let lack = pending::missing_partitions(table, kept, now());
     if lack.is_empty() {
         return Ok(());
     }
-    match apply::make_up(client, &mut Catalog::default(), std::slice::from_ref(&lack), LIMITS).await {
-        Ok(_) => upkeep.made.extend(lack.partitions.iter().map(|partition| partition.name.plain())),
+    match apply::create_missing(client, &mut Catalog::default(), std::slice::from_ref(&lack), LIMITS).await {
+        Ok(_) => upkeep.made.extend(lack.partitions.iter().map(|partition| partition.name.unquoted())),
         Err(error @ ApplyError::Schema { .. }) => upkeep.postponed.push(error.to_string()),
         Err(error) => return Err(error.into()),
     }
@@ -205,13 +218,13 @@ async fn make_ahead(client: &Client, table: &Table, kept: &Kept, upkeep: &mut Up
 async fn drop_expired(
     database: &Database,
     client: &Client,
-    table: &Table,
-    kept: &Kept,
-    upkeep: &mut Upkeep,
+    table: &DbTable,
+    kept: &PartitionedTable,
+    upkeep: &mut MaintenanceReport,
 ) -> Result<(), MaintainError> {
-    for partition in due::expired(table, kept, now()) {
+    for partition in pending::expired(table, kept, now()) {
         let detached = detach(database, client, &kept.name, &partition.name).await;
-        if upkeep.managed("detaching", &partition.name, detached)? {
+        if upkeep.record_step("detaching", &partition.name, detached)? {
             drop_table(client, &partition.name, upkeep).await?;
         }
     }
@@ -225,26 +238,30 @@ async fn detach(
     table: &TableName,
     partition: &TableName,
 ) -> Result<(), MaintainError> {
-    let detach = due::detach(table, partition);
+    let detach = pending::detach(table, partition);
     let mut detaching = pin!(client.batch_execute(&detach));
     loop {
-        match tokio::time::timeout(DETACH_PATIENCE, &mut detaching).await {
+        match tokio::time::timeout(DETACH_TIMEOUT, &mut detaching).await {
             Ok(outcome) => return Ok(outcome?),
             // By SQL, for RDS Proxy passes no request to cancel on; again, for the statement may have come to a backend only now.
             Err(_elapsed) => {
                 let cancel = include_str!("maintain/cancel.sql");
-                database.second().await?.query_typed(cancel, &[(&detach, Type::TEXT)]).await?;
+                database.side_connection().await?.query_typed(cancel, &[(&detach, Type::TEXT)]).await?;
             }
         }
     }
 }
 
 /// What an earlier run left half done: detaches that were interrupted, and partitions that were detached but not dropped.
-async fn finish_detached(client: &Client, kept: &Kept, upkeep: &mut Upkeep) -> Result<(), MaintainError> {
-    for Leftover { name, pending } in due::leftovers(client, kept, now()).await? {
+async fn finish_detached(
+    client: &Client,
+    kept: &PartitionedTable,
+    upkeep: &mut MaintenanceReport,
+) -> Result<(), MaintainError> {
+    for InterruptedDrop { name, pending } in pending::interrupted_drops(client, kept, now()).await? {
         if pending {
-            let finalized = in_transaction(client, &due::finalize(&kept.name, &name)).await;
-            if !upkeep.managed("detaching", &name, finalized)? {
+            let finalized = in_transaction(client, &pending::finalize(&kept.name, &name)).await;
+            if !upkeep.record_step("detaching", &name, finalized)? {
                 continue;
             }
         }
@@ -253,10 +270,10 @@ async fn finish_detached(client: &Client, kept: &Kept, upkeep: &mut Upkeep) -> R
     Ok(())
 }
 
-async fn drop_table(client: &Client, name: &TableName, upkeep: &mut Upkeep) -> Result<(), MaintainError> {
-    let dropped = in_transaction(client, &due::drop_table(name)).await;
-    if upkeep.managed("dropping", name, dropped)? {
-        upkeep.dropped.push(name.plain());
+async fn drop_table(client: &Client, name: &TableName, upkeep: &mut MaintenanceReport) -> Result<(), MaintainError> {
+    let dropped = in_transaction(client, &pending::drop_table(name)).await;
+    if upkeep.record_step("dropping", name, dropped)? {
+        upkeep.dropped.push(name.unquoted());
     }
     Ok(())
 }
@@ -269,9 +286,9 @@ async fn in_transaction(client: &Client, statement: &str) -> Result<(), Maintain
     Ok(outcome?)
 }
 
-impl Upkeep {
+impl MaintenanceReport {
     /// Whether a step went through. What PostgreSQL refuses is postponed; a broken connection ends the run.
-    fn managed(
+    fn record_step(
         &mut self,
         step: &str,
         partition: &TableName,
@@ -279,10 +296,10 @@ impl Upkeep {
     ) -> Result<bool, MaintainError> {
         match outcome {
             Ok(()) => Ok(true),
-            Err(MaintainError::Upkeep(error)) if error.as_db_error().is_some() => {
+            Err(MaintainError::Statement(error)) if error.as_db_error().is_some() => {
                 let cancelled = error.code() == Some(&SqlState::QUERY_CANCELED);
                 let reason = if cancelled { "others kept it waiting".to_owned() } else { describe(&error) };
-                self.postponed.push(format!("{step} {}: {reason}", partition.plain()));
+                self.postponed.push(format!("{step} {}: {reason}", partition.unquoted()));
                 Ok(false)
             }
             Err(error) => Err(error),

@@ -25,12 +25,12 @@ impl Identifier {
     }
 
     /// `name` where it fits; otherwise its beginning and a suffix made from `original`.
-    pub fn fitting(name: &str, original: &str) -> Self {
-        Self::exact(name).unwrap_or_else(|| Self::distinct(name, original))
+    pub fn truncated(name: &str, original: &str) -> Self {
+        Self::exact(name).unwrap_or_else(|| Self::with_hash_suffix(name, original))
     }
 
     /// `name` with a suffix that depends on `original` alone, for names that are too long, empty, or taken by another.
-    pub fn distinct(name: &str, original: &str) -> Self {
+    pub fn with_hash_suffix(name: &str, original: &str) -> Self {
         let name = if name.is_empty() { "unnamed" } else { name };
         let room = IDENTIFIER_BYTES_MAX - SUFFIX_DIGITS - 1;
         let end = (0..=room.min(name.len())).rev().find(|&at| name.is_char_boundary(at)).unwrap_or(0);
@@ -72,7 +72,7 @@ pub struct TableName {
 
 impl TableName {
     /// `schema.table` without quotes, for messages.
-    pub fn plain(&self) -> String {
+    pub fn unquoted(&self) -> String {
         format!("{}.{}", self.schema.as_str(), self.table.as_str())
     }
 }
@@ -84,7 +84,7 @@ impl fmt::Display for TableName {
 }
 
 /// Writes `text` as a SQL string literal.
-pub fn literal(text: &str) -> String {
+pub fn quote_literal(text: &str) -> String {
     let quoted = text.replace('\'', "''");
     if quoted.contains('\\') { format!("E'{}'", quoted.replace('\\', "\\\\")) } else { format!("'{quoted}'") }
 }
@@ -304,16 +304,16 @@ mod tests {
     #[test]
     fn long_and_empty_names_get_distinct_stable_names_of_at_most_63_bytes() {
         let long = "é".repeat(40);
-        let (a, b) = (Identifier::fitting(&long, "one"), Identifier::fitting(&long, "two"));
+        let (a, b) = (Identifier::truncated(&long, "one"), Identifier::truncated(&long, "two"));
         assert!(a.as_str().len() <= IDENTIFIER_BYTES_MAX);
         assert_ne!(a, b);
-        assert_eq!(a, Identifier::fitting(&long, "one"));
-        assert_ne!(Identifier::fitting("", "事件"), Identifier::fitting("", "イベント"));
+        assert_eq!(a, Identifier::truncated(&long, "one"));
+        assert_ne!(Identifier::truncated("", "事件"), Identifier::truncated("", "イベント"));
     }
 
     #[test]
-    fn quoting_leaves_no_way_out() {
-        assert_eq!(Identifier::fitting("a\"; drop", "").to_string(), "\"a\"\"; drop\"");
-        assert_eq!(literal(r"it's \ here"), r"E'it''s \\ here'");
+    fn quoting_cannot_be_escaped() {
+        assert_eq!(Identifier::truncated("a\"; drop", "").to_string(), "\"a\"\"; drop\"");
+        assert_eq!(quote_literal(r"it's \ here"), r"E'it''s \\ here'");
     }
 }

@@ -13,7 +13,7 @@ const MONDAY_OFFSET: i64 = 3;
 
 /// The width of a partition.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Every {
+pub enum PartitionWidth {
     /// An hour.
     Hour,
     /// A day.
@@ -26,14 +26,14 @@ pub enum Every {
 
 /// The moments that one partition holds: from `from`, before `to`. `None` is without end.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct Bounds {
+pub struct TimeRange {
     /// The first moment.
     pub from: Option<Timestamp>,
     /// The first moment after the last.
     pub to: Option<Timestamp>,
 }
 
-impl Bounds {
+impl TimeRange {
     /// Whether the partition holds the moment.
     pub fn contains(&self, moment: Timestamp) -> bool {
         self.from.is_none_or(|from| from <= moment) && self.to.is_none_or(|to| moment < to)
@@ -48,7 +48,7 @@ impl Bounds {
 
     /// `self` without what its neighbours already hold, so that a changed width does not overlap older partitions.
     /// `moment` lies in `self` and in none of `taken`.
-    pub fn clipped(mut self, moment: Timestamp, taken: impl Iterator<Item = Bounds>) -> Self {
+    pub fn clipped_to_gap(mut self, moment: Timestamp, taken: impl Iterator<Item = TimeRange>) -> Self {
         for other in taken {
             if other.to.is_some_and(|to| to <= moment) {
                 self.from = self.from.max(other.to);
@@ -60,18 +60,18 @@ impl Bounds {
     }
 }
 
-impl fmt::Display for Bounds {
+impl fmt::Display for TimeRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let bound = |end: Option<Timestamp>, open: &str| end.map_or(open.to_owned(), |moment| moment.to_string());
         write!(f, "[{}, {})", bound(self.from, "-infinity"), bound(self.to, "infinity"))
     }
 }
 
-impl Every {
+impl PartitionWidth {
     /// The period that holds the moment.
-    pub fn bounds(self, moment: Timestamp) -> Bounds {
+    pub fn bounds(self, moment: Timestamp) -> TimeRange {
         let from = self.start(moment);
-        Bounds { from: Some(from), to: Some(self.next(from)) }
+        TimeRange { from: Some(from), to: Some(self.next(from)) }
     }
 
     /// Where the period that holds the moment begins.
@@ -103,7 +103,7 @@ impl Every {
     }
 
     /// The partition's table: the parent's name and the start of the period, an hour only where it matters.
-    pub fn table(self, parent: &TableName, bounds: Bounds) -> TableName {
+    pub fn partition_name(self, parent: &TableName, bounds: TimeRange) -> TableName {
         let (day, micros) = bounds.from.unwrap_or(Timestamp(0)).day_and_micros();
         let (year, month, date) = civil_from_days(day);
         let hour = match (self, micros) {
@@ -117,8 +117,8 @@ impl Every {
             let room = crate::names::IDENTIFIER_BYTES_MAX - suffix.len() - 9;
             let text = parent.table.as_str();
             let end = (0..=room).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
-            let short = Identifier::distinct(&text[..end], text);
-            Identifier::fitting(&format!("{}{suffix}", short.as_str()), &whole)
+            let short = Identifier::with_hash_suffix(&text[..end], text);
+            Identifier::truncated(&format!("{}{suffix}", short.as_str()), &whole)
         });
         TableName { schema: parent.schema.clone(), table }
     }
@@ -128,41 +128,49 @@ impl Every {
 mod tests {
     use super::*;
 
-    fn bounds(every: Every, text: &str) -> String {
+    fn bounds(every: PartitionWidth, text: &str) -> String {
         every.bounds(Timestamp::parse(text).unwrap()).to_string()
     }
 
     #[test]
     fn periods_are_calendar_periods_in_utc() {
         let moment = "2026-02-08T23:30:00-01:00";
-        assert_eq!(bounds(Every::Hour, moment), "[2026-02-09T00:00:00Z, 2026-02-09T01:00:00Z)");
-        assert_eq!(bounds(Every::Day, moment), "[2026-02-09T00:00:00Z, 2026-02-10T00:00:00Z)");
-        assert_eq!(bounds(Every::Week, "2026-02-08T12:00:00Z"), "[2026-02-02T00:00:00Z, 2026-02-09T00:00:00Z)");
-        assert_eq!(bounds(Every::Month, "2025-12-31T23:59:59Z"), "[2025-12-01T00:00:00Z, 2026-01-01T00:00:00Z)");
-        assert_eq!(bounds(Every::Day, "1969-12-31T23:59:59Z"), "[1969-12-31T00:00:00Z, 1970-01-01T00:00:00Z)");
+        assert_eq!(bounds(PartitionWidth::Hour, moment), "[2026-02-09T00:00:00Z, 2026-02-09T01:00:00Z)");
+        assert_eq!(bounds(PartitionWidth::Day, moment), "[2026-02-09T00:00:00Z, 2026-02-10T00:00:00Z)");
+        assert_eq!(
+            bounds(PartitionWidth::Week, "2026-02-08T12:00:00Z"),
+            "[2026-02-02T00:00:00Z, 2026-02-09T00:00:00Z)"
+        );
+        assert_eq!(
+            bounds(PartitionWidth::Month, "2025-12-31T23:59:59Z"),
+            "[2025-12-01T00:00:00Z, 2026-01-01T00:00:00Z)"
+        );
+        assert_eq!(bounds(PartitionWidth::Day, "1969-12-31T23:59:59Z"), "[1969-12-31T00:00:00Z, 1970-01-01T00:00:00Z)");
     }
 
     #[test]
-    fn a_new_width_leaves_older_partitions_their_time() {
-        let day = |text| Every::Day.bounds(Timestamp::parse(text).unwrap());
+    fn a_new_width_leaves_older_partitions_their_range() {
+        let day = |text| PartitionWidth::Day.bounds(Timestamp::parse(text).unwrap());
         let moment = Timestamp::parse("2026-02-15T12:00:00Z").unwrap();
-        let month = Every::Month.bounds(moment).clipped(moment, [day("2026-02-08"), day("2026-02-20")].into_iter());
+        let month = PartitionWidth::Month
+            .bounds(moment)
+            .clipped_to_gap(moment, [day("2026-02-08"), day("2026-02-20")].into_iter());
         assert_eq!(month.to_string(), "[2026-02-09T00:00:00Z, 2026-02-20T00:00:00Z)");
     }
 
     #[test]
-    fn names_tell_the_period_even_of_long_tables() {
+    fn names_contain_the_period_even_for_long_table_names() {
         let parent = |table: String| TableName {
-            schema: Identifier::fitting("s", "s"),
-            table: Identifier::fitting(&table, &table),
+            schema: Identifier::truncated("s", "s"),
+            table: Identifier::truncated(&table, &table),
         };
         let moment = Timestamp::parse("2026-02-08T23:30:00Z").unwrap();
-        let name = |every: Every, table: &str| {
-            every.table(&parent(table.to_owned()), every.bounds(moment)).table.as_str().to_owned()
+        let name = |every: PartitionWidth, table: &str| {
+            every.partition_name(&parent(table.to_owned()), every.bounds(moment)).table.as_str().to_owned()
         };
-        assert_eq!(name(Every::Day, "bet_placed"), "bet_placed_p20260208");
-        assert_eq!(name(Every::Hour, "bet_placed"), "bet_placed_p2026020823");
-        let long = name(Every::Day, &"long".repeat(15));
+        assert_eq!(name(PartitionWidth::Day, "bet_placed"), "bet_placed_p20260208");
+        assert_eq!(name(PartitionWidth::Hour, "bet_placed"), "bet_placed_p2026020823");
+        let long = name(PartitionWidth::Day, &"long".repeat(15));
         assert!(long.len() <= 63 && long.ends_with("_p20260208"), "{long}");
     }
 }

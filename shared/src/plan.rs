@@ -5,34 +5,33 @@
 //! is changed, and the batch planned anew), or holds every row in the form in which it is written. It prints itself.
 
 pub mod cell;
-mod configured;
-mod lack;
-mod made;
+mod declared_diff;
+mod diff;
+mod display;
 pub mod merge;
+mod resolve;
 mod rows;
-mod settle;
-mod show;
-mod survey;
+mod table_planner;
 
-pub use configured::{Configured, configured};
-pub use lack::{NewColumn, NewPartition, TableLack};
-pub use rows::{Encoded, Member, Row, TableWrite};
-pub use settle::settle;
-pub use show::ShownChange;
-pub use survey::new_partition;
+pub use declared_diff::{DeclaredDiff, declared_diff};
+pub use diff::{NewColumn, NewPartition, TableDiff};
+pub use display::ChangeView;
+pub use resolve::resolve_keys_and_names;
+pub use rows::{EncodedChanges, KeyChanges, RowChange, TableWrite};
+pub use table_planner::new_partition;
 
 use crate::catalog::Catalog;
 use crate::change::Changes;
-use crate::field::Fields;
-use crate::rejection::{Reason, Rejection};
-use crate::spec::{Deletes, TableId, Tables};
+use crate::field::FieldTree;
+use crate::rejection::{Rejection, RejectionReason};
+use crate::spec::{DeleteMode, TableId, TableRegistry};
 use crate::timestamp::Timestamp;
 
 /// What is to be done about a batch.
 #[derive(Default, Debug)]
 pub struct Plan {
     /// What the database lacks. Where there is anything, `writes` is not complete.
-    pub lacks: Vec<TableLack>,
+    pub diffs: Vec<TableDiff>,
     /// The rows, by table, in the order in which every writer takes its locks: by the table's name.
     pub writes: Vec<TableWrite>,
     /// Data errors, by record.
@@ -40,13 +39,13 @@ pub struct Plan {
     /// Records with a row older than its table keeps.
     pub expired: Vec<usize>,
     /// Records with a row that another record of the batch already holds.
-    pub repeated: Vec<usize>,
+    pub repeated_in_batch: Vec<usize>,
 }
 
 impl Plan {
     /// Whether some table's rows may be deleted.
     pub fn deletes(&self) -> bool {
-        self.writes.iter().any(|write| write.deletes == Deletes::Hard)
+        self.writes.iter().any(|write| write.deletes == DeleteMode::Hard)
     }
 }
 
@@ -69,34 +68,34 @@ pub enum PlanError {
 /// A table of the owner's that cannot keep its keys unique.
 pub fn plan(
     changes: &Changes<'_>,
-    fields: &Fields,
-    tables: &Tables,
+    fields: &FieldTree,
+    tables: &TableRegistry,
     catalog: &Catalog,
     now: Timestamp,
 ) -> Result<Plan, PlanError> {
-    Ok(draft(changes, fields, tables, catalog, now)?.fold())
+    Ok(plan_changes(changes, fields, tables, catalog, now)?.fold_by_key())
 }
 
 /// Some of a batch's changes on their way to a plan: encoded, and not yet brought together by key.
 #[derive(Default, Debug)]
-pub struct Draft {
+pub struct PartialPlan {
     /// As in the plan.
-    pub lacks: Vec<TableLack>,
+    pub diffs: Vec<TableDiff>,
     /// The changes, by table, in the order of the plan.
-    pub encoded: Vec<Encoded>,
+    pub encoded: Vec<EncodedChanges>,
     /// As in the plan.
     pub rejected: Vec<(usize, Rejection)>,
     /// As in the plan.
     pub expired: Vec<usize>,
 }
 
-impl Draft {
+impl PartialPlan {
     /// The plan of these changes.
-    pub fn fold(self) -> Plan {
-        let Self { lacks, encoded, rejected, expired } = self;
+    pub fn fold_by_key(self) -> Plan {
+        let Self { diffs: lacks, encoded, rejected, expired } = self;
         let (mut writes, mut repeated) = (Vec::new(), Vec::new());
-        writes.extend(encoded.into_iter().map(|encoded| encoded.fold(&mut repeated)));
-        Plan { lacks, writes, rejected, expired, repeated }
+        writes.extend(encoded.into_iter().map(|encoded| encoded.fold_by_key(&mut repeated)));
+        Plan { diffs: lacks, writes, rejected, expired, repeated_in_batch: repeated }
     }
 }
 
@@ -104,32 +103,35 @@ impl Draft {
 ///
 /// # Errors
 /// As [`plan`].
-pub fn draft(
+pub fn plan_changes(
     changes: &Changes<'_>,
-    fields: &Fields,
-    tables: &Tables,
+    fields: &FieldTree,
+    tables: &TableRegistry,
     catalog: &Catalog,
     now: Timestamp,
-) -> Result<Draft, PlanError> {
-    let mut draft = Draft::default();
+) -> Result<PartialPlan, PlanError> {
+    let mut draft = PartialPlan::default();
     let mut surveys = Vec::new();
     for (table, list) in by_table(changes, tables) {
         let spec = tables.get(table);
         if spec.key.is_empty() {
             let unkeyed = |&change: &usize| {
-                (changes.list[change].record, Rejection::by(spec.name.plain(), Reason::NoKey(spec.origin.clone())))
+                (
+                    changes.list[change].record,
+                    Rejection::for_table(spec.name.unquoted(), RejectionReason::NoKey(spec.source_label.clone())),
+                )
             };
             draft.rejected.extend(list.iter().map(unkeyed));
             continue;
         }
-        let mut survey = survey::Survey::new(spec, fields, catalog);
+        let mut survey = table_planner::TablePlanner::new(spec, fields, catalog);
         let rows = survey.changes(changes, &list, now, &mut draft);
-        draft.lacks.extend(survey.lack());
+        draft.diffs.extend(survey.diff());
         surveys.push((survey, rows));
     }
-    if draft.lacks.is_empty() {
+    if draft.diffs.is_empty() {
         for (survey, rows) in &surveys {
-            survey.check_unique(rows)?;
+            survey.require_unique_key(rows)?;
             rows::encode(survey, rows, changes, &mut draft);
         }
     }
@@ -137,7 +139,7 @@ pub fn draft(
 }
 
 /// The batch's changes by table, in the order of the tables' names.
-fn by_table(changes: &Changes<'_>, tables: &Tables) -> Vec<(TableId, Vec<usize>)> {
+fn by_table(changes: &Changes<'_>, tables: &TableRegistry) -> Vec<(TableId, Vec<usize>)> {
     let mut lists: Vec<Vec<usize>> = vec![Vec::new(); tables.count()];
     for (index, change) in changes.list.iter().enumerate() {
         lists[change.table.0 as usize].push(index);

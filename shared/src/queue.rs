@@ -27,7 +27,7 @@ const REQUESTS_MAX: usize = 8;
 const WAIT_SECONDS: i32 = 1;
 
 /// SQS holds messages for twelve hours at most.
-const HELD_SECONDS_MAX: f64 = 12.0 * 60.0 * 60.0;
+const LEASE_SECONDS_MAX: f64 = 12.0 * 60.0 * 60.0;
 
 /// SQS refused.
 #[derive(Debug, thiserror::Error)]
@@ -39,7 +39,7 @@ pub struct QueueError {
 
 /// A message that nobody else sees until it is let go, or has been held for too long.
 #[derive(Debug)]
-pub struct Held {
+pub struct LeasedMessage {
     /// SQS's id of the message.
     pub id: String,
     /// What it says.
@@ -56,14 +56,14 @@ pub struct Queue {
 
 /// How many messages a queue holds: SQS's approximate numbers.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Serialize, Debug)]
-pub struct Messages {
+pub struct QueueDepth {
     /// Those that wait.
     pub waiting: i64,
     /// Those that somebody has received and not yet deleted.
     pub in_flight: i64,
 }
 
-impl Messages {
+impl QueueDepth {
     /// All of them.
     pub fn all(&self) -> i64 {
         self.waiting + self.in_flight
@@ -96,12 +96,12 @@ impl Queue {
         let mut request = self.client.send_message_batch().queue_url(&self.url);
         for (number, body) in batch.into_iter().enumerate() {
             let entry = SendMessageBatchRequestEntry::builder().id(number.to_string()).message_body(body).build();
-            request = request.entries(entry.map_err(|error| self.fault(error))?);
+            request = request.entries(entry.map_err(|error| self.error(error))?);
         }
-        let answer = request.send().await.map_err(|error| self.fault(DisplayErrorContext(&error)))?;
+        let answer = request.send().await.map_err(|error| self.error(DisplayErrorContext(&error)))?;
         match answer.failed() {
             [] => Ok(()),
-            [first, ..] => Err(self.fault(format!("{}: {}", first.code(), first.message().unwrap_or_default()))),
+            [first, ..] => Err(self.error(format!("{}: {}", first.code(), first.message().unwrap_or_default()))),
         }
     }
 
@@ -109,31 +109,31 @@ impl Queue {
     ///
     /// # Errors
     /// SQS's refusal.
-    pub async fn count(&self) -> Result<Messages, QueueError> {
+    pub async fn count(&self) -> Result<QueueDepth, QueueError> {
         use QueueAttributeName::{
             ApproximateNumberOfMessages as Waiting, ApproximateNumberOfMessagesDelayed as Delayed,
             ApproximateNumberOfMessagesNotVisible as InFlight,
         };
         let request = self.client.get_queue_attributes().queue_url(&self.url);
         let request = request.set_attribute_names(Some(vec![Waiting, Delayed, InFlight]));
-        let answer = request.send().await.map_err(|error| self.fault(DisplayErrorContext(&error)))?;
+        let answer = request.send().await.map_err(|error| self.error(DisplayErrorContext(&error)))?;
         let told = answer.attributes.unwrap_or_default();
         let number = |name: &QueueAttributeName| told.get(name).and_then(|text| text.parse::<i64>().ok()).unwrap_or(0);
-        Ok(Messages { waiting: number(&Waiting) + number(&Delayed), in_flight: number(&InFlight) })
+        Ok(QueueDepth { waiting: number(&Waiting) + number(&Delayed), in_flight: number(&InFlight) })
     }
 
     /// Some messages, which nobody else sees for so long; none where there are no more.
     ///
     /// # Errors
     /// SQS's refusal.
-    pub async fn receive(&self, held: Duration) -> Result<Vec<Held>, QueueError> {
-        let held = held.as_secs_f64().ceil().min(HELD_SECONDS_MAX);
+    pub async fn receive(&self, held: Duration) -> Result<Vec<LeasedMessage>, QueueError> {
+        let held = held.as_secs_f64().ceil().min(LEASE_SECONDS_MAX);
         let request = self.client.receive_message().queue_url(&self.url).max_number_of_messages(ENTRIES_MAX as i32);
         let request = request.visibility_timeout(held as i32).wait_time_seconds(WAIT_SECONDS);
-        let received = request.send().await.map_err(|error| self.fault(DisplayErrorContext(&error)))?;
+        let received = request.send().await.map_err(|error| self.error(DisplayErrorContext(&error)))?;
         let messages = received.messages.unwrap_or_default().into_iter();
         let held = messages.filter_map(|message| {
-            Some(Held {
+            Some(LeasedMessage {
                 id: message.message_id?,
                 body: message.body.unwrap_or_default(),
                 receipt: message.receipt_handle?,
@@ -146,17 +146,17 @@ impl Queue {
     ///
     /// # Errors
     /// SQS's refusal.
-    pub async fn delete(&self, messages: &[Held]) -> Result<(), QueueError> {
+    pub async fn delete(&self, messages: &[LeasedMessage]) -> Result<(), QueueError> {
         for part in messages.chunks(ENTRIES_MAX) {
             let mut request = self.client.delete_message_batch().queue_url(&self.url);
             for (number, message) in part.iter().enumerate() {
                 let entry = DeleteMessageBatchRequestEntry::builder().id(number.to_string());
                 let entry = entry.receipt_handle(&message.receipt).build();
-                request = request.entries(entry.map_err(|error| self.fault(error))?);
+                request = request.entries(entry.map_err(|error| self.error(error))?);
             }
-            let answer = request.send().await.map_err(|error| self.fault(DisplayErrorContext(&error)))?;
+            let answer = request.send().await.map_err(|error| self.error(DisplayErrorContext(&error)))?;
             if let Some(failed) = answer.failed().first() {
-                return Err(self.fault(format!("deleting a message that is done: {}", failed.code())));
+                return Err(self.error(format!("deleting a message that is done: {}", failed.code())));
             }
         }
         Ok(())
@@ -166,21 +166,21 @@ impl Queue {
     ///
     /// # Errors
     /// SQS's refusal.
-    pub async fn release(&self, messages: &[Held]) -> Result<(), QueueError> {
+    pub async fn release(&self, messages: &[LeasedMessage]) -> Result<(), QueueError> {
         for part in messages.chunks(ENTRIES_MAX) {
             let mut request = self.client.change_message_visibility_batch().queue_url(&self.url);
             for (number, message) in part.iter().enumerate() {
                 let entry = ChangeMessageVisibilityBatchRequestEntry::builder().id(number.to_string());
                 let entry = entry.receipt_handle(&message.receipt).visibility_timeout(0).build();
-                request = request.entries(entry.map_err(|error| self.fault(error))?);
+                request = request.entries(entry.map_err(|error| self.error(error))?);
             }
             // One that is seen again already needs no more.
-            request.send().await.map_err(|error| self.fault(DisplayErrorContext(&error)))?;
+            request.send().await.map_err(|error| self.error(DisplayErrorContext(&error)))?;
         }
         Ok(())
     }
 
-    fn fault(&self, reason: impl std::fmt::Display) -> QueueError {
+    fn error(&self, reason: impl std::fmt::Display) -> QueueError {
         QueueError { url: self.url.clone(), reason: reason.to_string() }
     }
 }

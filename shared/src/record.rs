@@ -5,7 +5,7 @@
 //! neighbours. Nothing here knows what a table is.
 
 mod compression;
-mod documents;
+mod concatenated_json;
 mod element;
 mod kpl;
 mod unpack;
@@ -14,8 +14,8 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-pub(crate) use unpack::stream_of;
-pub use unpack::{EventError, Unpacking, unpack, unpack_data, unpack_element};
+pub(crate) use unpack::without_consumer_suffix;
+pub use unpack::{EventError, EventReader, unpack, unpack_data, unpack_element};
 
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -43,20 +43,20 @@ impl PartialOrd for SequenceNumber {
 
 /// Where in a stream a record stands; also its identity, together with the stream.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Place {
+pub struct StreamPosition {
     /// The stream's ARN, without a consumer's suffix.
     pub stream: Arc<str>,
     /// The shard within the stream.
     pub shard: Arc<str>,
     /// The position within the shard. Sequence numbers are unique within their shard only.
-    pub sequence: SequenceNumber,
+    pub sequence_number: SequenceNumber,
     /// The position within an aggregate, or among the documents of one record.
-    pub sub_sequence: u32,
+    pub sub_sequence_number: u32,
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for StreamPosition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}:{}", self.shard, self.sequence.0, self.sub_sequence)
+        write!(f, "{}:{}:{}", self.shard, self.sequence_number.0, self.sub_sequence_number)
     }
 }
 
@@ -64,7 +64,7 @@ impl fmt::Display for Place {
 #[derive(Clone, Debug)]
 pub struct Record {
     /// Where it stands in its stream.
-    pub place: Place,
+    pub position: StreamPosition,
     /// When the stream took it in.
     pub arrival: Timestamp,
     /// The producer's partition key; of a KPL aggregate the inner one.
@@ -72,22 +72,22 @@ pub struct Record {
     /// The document's bytes, in [`Batch::bytes`].
     pub payload: Range<usize>,
     /// Where the system itself has put it away, its private fields dropped and hashed: the digest that it had before.
-    pub redacted: Option<u64>,
+    pub archived_digest: Option<u64>,
     /// How often it has been refused before: it comes from a dead letter.
     pub attempts: u32,
     /// Why it could not be unpacked; the payload then holds what there was.
-    pub fault: Option<Fault>,
+    pub unpack_error: Option<UnpackError>,
 }
 
 impl Record {
     /// A record as it comes from its stream.
-    pub fn new(place: Place, arrival: Timestamp, partition_key: Arc<str>, payload: Range<usize>) -> Self {
-        Self { place, arrival, partition_key, payload, redacted: None, attempts: 0, fault: None }
+    pub fn new(position: StreamPosition, arrival: Timestamp, partition_key: Arc<str>, payload: Range<usize>) -> Self {
+        Self { position, arrival, partition_key, payload, archived_digest: None, attempts: 0, unpack_error: None }
     }
 
     /// The digest of the document as the source sent it: it is part of versions, and may not change by being put away.
     pub fn digest(&self, document: &[u8]) -> u64 {
-        self.redacted.unwrap_or_else(|| xxh3_64(document.trim_ascii()))
+        self.archived_digest.unwrap_or_else(|| xxh3_64(document.trim_ascii()))
     }
 }
 
@@ -99,7 +99,7 @@ pub struct Batch {
     /// What the payloads point into.
     pub bytes: Vec<u8>,
     /// Records without a byte: tombstones of Debezium's Kinesis sink. They say nothing and are only counted.
-    pub empty: usize,
+    pub empty_records: usize,
 }
 
 impl Batch {
@@ -116,13 +116,13 @@ impl Batch {
             let payload = record.payload.start + start..record.payload.end + start;
             Record { payload, ..record }
         }));
-        self.empty += other.empty;
+        self.empty_records += other.empty_records;
     }
 }
 
 /// Why a record could not be unpacked.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum Fault {
+pub enum UnpackError {
     /// The element of `Records` is not what Kinesis sends.
     #[error("the event's element is no record of Kinesis or DynamoDB: {0}")]
     Envelope(String),

@@ -7,32 +7,32 @@
 
 mod message;
 mod payload;
+mod queue_drain;
+mod run_tally;
 mod selection;
 mod stream;
-mod sweep;
-mod tally;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use crate::archive::Archive;
 use crate::aws::Aws;
 use crate::ingest::{Ingest, IngestError};
+use crate::object_store::ObjectStore;
+use crate::outcome::OutcomeCounts;
 use crate::queue::{Queue, QueueError};
-use crate::report::Counts;
 use crate::timestamp::Timestamp;
-use selection::Criteria;
+use queue_drain::QueueDrain;
+use run_tally::RunTally;
+use selection::MessageFilter;
 pub use selection::Selection;
-pub use stream::Streams;
-use sweep::Sweep;
-use tally::Tally;
+pub use stream::StreamReader;
 
 /// What is to be redriven, and how far it is.
 #[derive(Clone, Default, PartialEq, Serialize, Deserialize, Debug)]
 #[serde(default, deny_unknown_fields)]
-pub struct Task {
+pub struct RedriveTask {
     /// The queue's URL; by default those of the environment: the dead letters, and Lambda's own messages.
     pub queue: Option<String>,
     /// Which of its messages.
@@ -42,13 +42,13 @@ pub struct Task {
     /// Only tells what would be redriven.
     pub dry_run: bool,
     /// How far earlier pieces came.
-    pub progress: Progress,
+    pub progress: RedriveProgress,
 }
 
 /// How far a run is.
 #[derive(Clone, Default, PartialEq, Serialize, Deserialize, Debug)]
 #[serde(default)]
-pub struct Progress {
+pub struct RedriveProgress {
     /// The queues have been swept to their ends.
     pub done: bool,
     /// When the run began; letters of a later refusal are not taken.
@@ -59,7 +59,7 @@ pub struct Progress {
     pub redriven: u64,
     /// The records written, by outcome, those that are left of a message that stays among them; those dead-lettered are
     /// on the queue again.
-    pub records: Counts,
+    pub records: OutcomeCounts,
     /// Messages that the last piece left on the queue, and why; without those that were refused since the run began.
     pub kept: BTreeMap<String, u64>,
 }
@@ -72,13 +72,13 @@ pub enum RedriveError {
     NoQueue,
     /// Not a moment.
     #[error("`{0}` is no moment such as 2026-02-08T00:00:00Z")]
-    Moment(String),
+    Time(String),
     /// The messages that stay are more than SQS hands out.
     #[error(
         "{max} messages of {0} are not selected, and SQS hands out hardly more at once: redrive or remove some of them first",
-        max = sweep::HELD_MAX
+        max = queue_drain::LEASED_MAX
     )]
-    TooManyKept(String),
+    TooManySkipped(String),
     /// SQS.
     #[error(transparent)]
     Queue(#[from] QueueError),
@@ -89,10 +89,10 @@ pub enum RedriveError {
 
 impl RedriveError {
     /// Whether a person must act before it can go on.
-    pub fn needs_a_person(&self) -> bool {
+    pub fn needs_operator(&self) -> bool {
         match self {
-            Self::NoQueue | Self::Moment(_) | Self::TooManyKept(_) => true,
-            Self::Ingest(error) => error.needs_a_person(),
+            Self::NoQueue | Self::Time(_) | Self::TooManySkipped(_) => true,
+            Self::Ingest(error) => error.needs_operator(),
             Self::Queue(_) => false,
         }
     }
@@ -125,43 +125,43 @@ pub struct Redrive<'r> {
     /// What writes; its dead letters go back to their queue.
     pub ingest: &'r mut Ingest,
     /// Where large payloads are.
-    pub archive: Archive,
+    pub archive: ObjectStore,
     /// Where records are read back that no message holds.
-    pub streams: Streams,
+    pub streams: StreamReader,
     /// Where the messages are.
     pub queues: Queues,
     /// The end of the time for this piece, which goes beyond it only where it has not come any further.
     pub until: Instant,
     /// Is told after each batch how far the run is.
-    pub watch: &'r (dyn Fn(&Progress) + Send + Sync),
+    pub watch: &'r (dyn Fn(&RedriveProgress) + Send + Sync),
 }
 
 /// Redrives until the queues have been swept or the time is up. The same task, with the progress that is returned, goes on.
 ///
 /// # Errors
 /// Whatever keeps the piece from being done; messages that cannot be redriven do not.
-pub async fn work(redrive: &mut Redrive<'_>, task: &Task) -> Result<Progress, RedriveError> {
-    if !redrive.ingest.keeps_dead_letters() {
+pub async fn run(redrive: &mut Redrive<'_>, task: &RedriveTask) -> Result<RedriveProgress, RedriveError> {
+    if !redrive.ingest.has_dead_letter_queue() {
         return Err(RedriveError::NoQueue);
     }
-    let mut tally = Tally::of(&task.progress);
+    let mut tally = RunTally::new(&task.progress);
     let began = tally.progress.started.as_deref().unwrap_or_default();
-    let criteria = Criteria::new(&task.only, moment(began)?)?;
+    let criteria = MessageFilter::new(&task.only, parse_time(began)?)?;
     let mut swept = true;
     for url in redrive.queues.urls(task.queue.as_deref()) {
         let queue = Queue::open(&redrive.queues.aws, &url).await;
-        let mut sweep = Sweep::new(redrive, queue, task, &criteria, &mut tally);
+        let mut sweep = QueueDrain::new(redrive, queue, task, &criteria, &mut tally);
         let ended = sweep.run().await;
         // Also after an error: what is held would else be out of sight for the rest of the time.
         let released = sweep.release().await;
         swept &= ended?;
         released?;
     }
-    let progress = tally.close(swept);
+    let progress = tally.finish(swept);
     (redrive.watch)(&progress);
     Ok(progress)
 }
 
-fn moment(text: &str) -> Result<Timestamp, RedriveError> {
-    Timestamp::parse(text).ok_or_else(|| RedriveError::Moment(text.to_owned()))
+fn parse_time(text: &str) -> Result<Timestamp, RedriveError> {
+    Timestamp::parse(text).ok_or_else(|| RedriveError::Time(text.to_owned()))
 }

@@ -10,7 +10,7 @@ use std::fmt;
 #[error("{reason}")]
 pub struct Rejection {
     /// What kind of error it is.
-    pub reason: Reason,
+    pub reason: RejectionReason,
     /// The table that would have been written, as `schema.table`.
     pub table: Option<String>,
     /// PostgreSQL's own code, where it was PostgreSQL that refused.
@@ -19,22 +19,22 @@ pub struct Rejection {
 
 impl Rejection {
     /// A rejection before any table is known.
-    pub fn of(reason: Reason) -> Self {
+    pub fn new(reason: RejectionReason) -> Self {
         Self { reason, table: None, sqlstate: None }
     }
 
     /// A rejection by a table.
-    pub fn by(table: String, reason: Reason) -> Self {
+    pub fn for_table(table: String, reason: RejectionReason) -> Self {
         Self { reason, table: Some(table), sqlstate: None }
     }
 }
 
 /// The kinds of data errors. The name of the variant is the reason that metrics and dead letters carry.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum Reason {
+pub enum RejectionReason {
     /// The record could not be unpacked.
     #[error(transparent)]
-    Unreadable(#[from] crate::record::Fault),
+    Unreadable(#[from] crate::record::UnpackError),
     /// The document is not what its format asks for.
     #[error("the document is malformed: {0}")]
     Malformed(String),
@@ -63,7 +63,7 @@ pub enum Reason {
         role: &'static str,
     },
     /// The column cannot hold the value exactly.
-    #[error("the value at `{path}` does not fit column \"{column}\" ({sql_type}): {misfit}")]
+    #[error("the value at `{path}` does not fit column \"{column}\" ({sql_type}): {mismatch}")]
     DoesNotFit {
         /// The path in the document.
         path: String,
@@ -72,7 +72,7 @@ pub enum Reason {
         /// The column's type.
         sql_type: String,
         /// What stands in the way.
-        misfit: Misfit,
+        mismatch: Mismatch,
     },
     /// The table is strict, and the field has no column.
     #[error("`{path}` has no column, and the table's schema_mode is strict")]
@@ -94,7 +94,7 @@ pub enum Reason {
     Refused(String),
 }
 
-impl Reason {
+impl RejectionReason {
     /// A short word for metrics and for filtering dead letters.
     pub fn class(&self) -> &'static str {
         match self {
@@ -116,24 +116,24 @@ impl Reason {
 
 /// Why a value and a type do not go together. The overflow column takes what it can.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Misfit {
+pub enum Mismatch {
     /// Another kind of value: text where a number belongs.
-    Kind,
+    Type,
     /// Outside the type's range, or more digits than it keeps.
     Range,
     /// Longer than the column's limit.
     Length,
     /// PostgreSQL's text cannot hold the character U+0000.
-    Nul,
+    NulCharacter,
 }
 
-impl fmt::Display for Misfit {
+impl fmt::Display for Mismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Kind => "it is of another kind",
+            Self::Type => "it is of another kind",
             Self::Range => "it is out of range or has more digits than the type keeps",
             Self::Length => "it is too long",
-            Self::Nul => "it holds the character U+0000",
+            Self::NulCharacter => "it holds the character U+0000",
         })
     }
 }

@@ -18,15 +18,15 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::Mutex;
 
-use crate::archive::{self, Archive};
 use crate::aws::Aws;
-use crate::backfill::{self, Backfill, Progress, Task};
+use crate::backfill::{self, Backfill, BackfillProgress, BackfillTask};
 use crate::config::{Config, Environment};
 use crate::database::Database;
 use crate::dead_letter::DeadLetters;
-use crate::dynamodb::SourceTables;
+use crate::dynamodb_tables::DynamodbTables;
 use crate::ingest::Ingest;
-use crate::redrive::{self, Queues, Redrive, Streams};
+use crate::object_store::{self, ObjectStore};
+use crate::redrive::{self, Queues, Redrive, StreamReader};
 use crate::telemetry;
 pub use failure::Failure;
 
@@ -34,7 +34,7 @@ pub use failure::Failure;
 const MARGIN: Duration = Duration::from_millis(1_500);
 
 /// Kept back from a piece of a longer work for the batch that is being written when its time is up.
-const LAST_BATCH: Duration = Duration::from_secs(30);
+const LAST_BATCH_TIME: Duration = Duration::from_secs(30);
 
 /// Lambda's longest time-out: <https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html>.
 const TIMEOUT_MAX: Duration = Duration::from_secs(900);
@@ -51,7 +51,7 @@ pub struct App {
 /// An invocation, beside its event.
 pub struct Invocation {
     /// Lambda's id of the request.
-    pub request: String,
+    pub request_id: String,
     /// How much time is left to work in.
     pub time_left: Duration,
 }
@@ -70,24 +70,24 @@ where
         + 'static,
 {
     let environment = Environment::read()?;
-    telemetry::start(&environment.function, environment.log_level);
+    telemetry::init(&environment.function, environment.log_level);
     let mut app = App::new(environment, without_config);
-    app.check_early();
+    app.check_config_at_start();
     let app = Arc::new(Mutex::new(app));
-    let unread = Unread::default();
+    let unread = PendingPayload::default();
     let read = unread.clone();
     let service = service_fn(move |LambdaEvent { payload: (), context }| {
         let (app, handle, event) = (app.clone(), handle.clone(), read.take());
         async move {
             let invocation = Invocation::of(&context);
-            let (request, time_left) = (invocation.request.clone(), invocation.time_left);
+            let (request, time_left) = (invocation.request_id.clone(), invocation.time_left);
             let mut app = app.lock().await;
             let outcome = tokio::time::timeout(time_left, handle(&mut app, &event, invocation)).await;
-            let outcome = outcome.unwrap_or_else(|_elapsed| Err(Failure::time_is_up(time_left)));
-            outcome.inspect_err(|failure| failure.tell(&request))
+            let outcome = outcome.unwrap_or_else(|_elapsed| Err(Failure::timed_out(time_left)));
+            outcome.inspect_err(|failure| failure.log(&request))
         }
     });
-    let layer = layer_fn(|inner| Untouched { inner, unread: unread.clone() });
+    let layer = layer_fn(|inner| RawPayloadService { inner, unread: unread.clone() });
     Runtime::new(service).layer(layer).run().await
 }
 
@@ -95,15 +95,15 @@ where
 ///
 /// # Errors
 /// What is no such task, and where.
-pub fn task<T: DeserializeOwned>(event: &[u8]) -> Result<T, Failure> {
-    serde_json::from_slice(event).map_err(Failure::no_task)
+pub fn parse_task<T: DeserializeOwned>(event: &[u8]) -> Result<T, Failure> {
+    serde_json::from_slice(event).map_err(Failure::invalid_task)
 }
 
 /// An event that nobody has read yet. There is at most one: Lambda gives a process one invocation at a time.
 #[derive(Clone, Default)]
-struct Unread(Arc<std::sync::Mutex<Bytes>>);
+struct PendingPayload(Arc<std::sync::Mutex<Bytes>>);
 
-impl Unread {
+impl PendingPayload {
     fn put(&self, event: Bytes) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = event;
     }
@@ -114,12 +114,12 @@ impl Unread {
 }
 
 /// Keeps the runtime from reading the event: a batch of 6 MB is read once, by [`crate::record`].
-struct Untouched<S> {
+struct RawPayloadService<S> {
     inner: S,
-    unread: Unread,
+    unread: PendingPayload,
 }
 
-impl<S: Service<LambdaInvocation>> Service<LambdaInvocation> for Untouched<S> {
+impl<S: Service<LambdaInvocation>> Service<LambdaInvocation> for RawPayloadService<S> {
     type Response = S::Response;
     type Error = S::Error;
     type Future = S::Future;
@@ -138,12 +138,12 @@ impl Invocation {
     fn of(context: &Context) -> Self {
         // `cargo lambda` gives a deadline in 1970: then there is none.
         let left = context.deadline().duration_since(SystemTime::now()).unwrap_or(TIMEOUT_MAX);
-        Self { request: context.request_id.clone(), time_left: left - MARGIN.min(left / 4) }
+        Self { request_id: context.request_id.clone(), time_left: left - MARGIN.min(left / 4) }
     }
 
     /// Until when a piece of a longer work may take up new batches: the last one has to be brought to its end.
-    pub fn working_until(&self) -> Instant {
-        Instant::now() + self.time_left.saturating_sub(LAST_BATCH).max(self.time_left / 2)
+    pub fn work_deadline(&self) -> Instant {
+        Instant::now() + self.time_left.saturating_sub(LAST_BATCH_TIME).max(self.time_left / 2)
     }
 }
 
@@ -154,9 +154,9 @@ impl App {
     }
 
     /// A configuration beside the binary is read at once, so that its mistakes stand in the log of the deployment.
-    fn check_early(&mut self) {
+    fn check_config_at_start(&mut self) {
         let config = &self.environment.config;
-        if archive::is_address(config) {
+        if object_store::is_address(config) {
             return;
         }
         let checked = std::fs::read_to_string(config).map(|text| Config::parse(config, &text));
@@ -192,7 +192,7 @@ impl App {
     /// Where there is none, and what is wrong with it.
     pub async fn config(&self) -> Result<Config, Failure> {
         let address = &self.environment.config;
-        if let Some(config) = self.without_config.clone().filter(|_| !self.environment.config_named()) {
+        if let Some(config) = self.without_config.clone().filter(|_| !self.environment.has_config()) {
             return Ok(config);
         }
         read_config(address, &self.aws).await
@@ -207,7 +207,7 @@ impl App {
     ///
     /// # Errors
     /// What is wrong with the configuration.
-    pub async fn system(&self) -> Result<(Config, Database), Failure> {
+    pub async fn config_and_database(&self) -> Result<(Config, Database), Failure> {
         Ok((self.config().await?, self.database()?))
     }
 
@@ -217,16 +217,16 @@ impl App {
     /// Whatever keeps the piece from being done.
     pub async fn backfill(
         &mut self,
-        task: Task,
+        task: BackfillTask,
         until: Instant,
-        watch: &(dyn Fn(&Progress) + Send + Sync),
-    ) -> Result<Task, Failure> {
-        let archive = Archive::new(self.aws.clone(), self.environment.archive_bucket.clone());
-        let tables = SourceTables::new(self.aws.clone());
+        watch: &(dyn Fn(&BackfillProgress) + Send + Sync),
+    ) -> Result<BackfillTask, Failure> {
+        let archive = ObjectStore::new(self.aws.clone(), self.environment.archive_bucket.clone());
+        let tables = DynamodbTables::new(self.aws.clone());
         let ingest = self.ingest().await?;
-        let progress = backfill::work(&mut Backfill { ingest, archive, tables, until, watch }, &task).await?;
-        telemetry::progress(&task.source, &progress);
-        Ok(Task { progress, ..task })
+        let progress = backfill::run(&mut Backfill { ingest, archive, tables, until, watch }, &task).await?;
+        telemetry::log_backfill(&task.source, &progress);
+        Ok(BackfillTask { progress, ..task })
     }
 
     /// Redrives dead letters until the queues have been swept or the time is up; the task as it is then.
@@ -235,18 +235,18 @@ impl App {
     /// Whatever keeps the piece from being done.
     pub async fn redrive(
         &mut self,
-        task: redrive::Task,
+        task: redrive::RedriveTask,
         until: Instant,
-        watch: &(dyn Fn(&redrive::Progress) + Send + Sync),
-    ) -> Result<redrive::Task, Failure> {
+        watch: &(dyn Fn(&redrive::RedriveProgress) + Send + Sync),
+    ) -> Result<redrive::RedriveTask, Failure> {
         let Environment { dead_letter_queue, on_failure_queue, archive_bucket, .. } = self.environment.clone();
         let queues = Queues::new(self.aws.clone(), dead_letter_queue.into_iter().chain(on_failure_queue));
-        let archive = Archive::new(self.aws.clone(), archive_bucket);
-        let streams = Streams::new(self.aws.clone());
+        let archive = ObjectStore::new(self.aws.clone(), archive_bucket);
+        let streams = StreamReader::new(self.aws.clone());
         let ingest = self.ingest().await?;
-        let progress = redrive::work(&mut Redrive { ingest, archive, streams, queues, until, watch }, &task).await?;
-        telemetry::redriven(&progress);
-        Ok(redrive::Task { progress, ..task })
+        let progress = redrive::run(&mut Redrive { ingest, archive, streams, queues, until, watch }, &task).await?;
+        telemetry::log_redrive(&progress);
+        Ok(redrive::RedriveTask { progress, ..task })
     }
 
     /// What ingests batches; made when it is first asked for.
@@ -257,7 +257,7 @@ impl App {
         let ingest = match self.ingest.take() {
             Some(ingest) => ingest,
             None => {
-                let (config, database) = self.system().await?;
+                let (config, database) = self.config_and_database().await?;
                 let Environment { dead_letter_queue, archive_bucket, function, .. } = self.environment.clone();
                 let dead_letters = DeadLetters::new(self.aws.clone(), dead_letter_queue, archive_bucket, function);
                 Ingest::new(config, database, dead_letters)
@@ -272,10 +272,10 @@ impl App {
 /// # Errors
 /// Where there is none, and what is wrong with it.
 pub async fn read_config(address: &str, aws: &Aws) -> Result<Config, Failure> {
-    let text = if archive::is_address(address) {
-        Archive::new(aws.clone(), None).read_text(address).await?
+    let text = if object_store::is_address(address) {
+        ObjectStore::new(aws.clone(), None).read_text(address).await?
     } else {
-        std::fs::read_to_string(address).map_err(|error| Failure::unreadable(address, &error))?
+        std::fs::read_to_string(address).map_err(|error| Failure::unreadable_event(address, &error))?
     };
     Ok(Config::parse(address, &text)?)
 }

@@ -5,9 +5,9 @@
 
 use std::collections::HashMap;
 
-use crate::field::Field;
+use crate::field::FieldId;
 use crate::names::{Identifier, TableName};
-use crate::partition::Every;
+use crate::partition::PartitionWidth;
 use crate::timestamp::Timestamp;
 
 /// Where fields go that have no column of their own.
@@ -32,23 +32,23 @@ pub struct TableSpec {
     /// Schema and table.
     pub name: TableName,
     /// What fills it, kept as the table's comment.
-    pub origin: String,
+    pub source_label: String,
     /// Columns that are known beforehand, declared by the format or the configuration.
     pub columns: Vec<ColumnSpec>,
     /// Undeclared fields within these become columns, as `evolution` says.
-    pub scope: Vec<Field>,
+    pub scope: Vec<FieldId>,
     /// Indexes into `columns`: what a row is known by. For event tables, within its partition.
     pub key: Vec<usize>,
     /// What a second change of a key does.
-    pub rule: Rule,
+    pub write_mode: WriteMode,
     /// What becomes of a row whose source is deleted.
-    pub deletes: Deletes,
+    pub deletes: DeleteMode,
     /// What a column takes that a change does not carry.
-    pub absent: Absent,
+    pub missing_columns: MissingColumns,
     /// How the table is partitioned, if it is.
     pub partition: Option<PartitionSpec>,
     /// What becomes of undeclared fields.
-    pub evolution: Evolution,
+    pub schema_mode: SchemaMode,
     /// What becomes of nested objects.
     pub nested: Nested,
     /// The type that a new column gets for arrays.
@@ -56,7 +56,7 @@ pub struct TableSpec {
     /// Whether it replicates a table of its source, whose name and key are the source's.
     pub replicated: bool,
     /// How values and the types that the writer chose go together.
-    pub typing: Typing,
+    pub coercion: Coercion,
     /// New columns for text are `varchar` of this many characters; `None` is `text`.
     pub text_characters_max: Option<usize>,
     /// With this many columns the table grows no more; PostgreSQL's own limit is 1,600.
@@ -71,10 +71,10 @@ impl TableSpec {
 
     /// The column that the writer itself keeps, for entities.
     pub fn version_column(&self) -> Option<&'static str> {
-        match self.rule {
-            Rule::Append => None,
-            Rule::Merge(Merge::Row) => Some(VERSION),
-            Rule::Merge(Merge::Column) => Some(VERSIONS),
+        match self.write_mode {
+            WriteMode::Append => None,
+            WriteMode::Merge(MergeBy::Row) => Some(VERSION),
+            WriteMode::Merge(MergeBy::Column) => Some(VERSIONS),
         }
     }
 }
@@ -85,7 +85,7 @@ pub struct ColumnSpec {
     /// Its name.
     pub name: Identifier,
     /// Where its values are found; `None` for a column that only the database fills, by its default.
-    pub field: Option<Field>,
+    pub field: Option<FieldId>,
     /// Its type as SQL, checked by the configuration's reader; `None` is inferred from the first values.
     pub sql_type: Option<String>,
     /// Whether a row without a value is refused.
@@ -95,14 +95,14 @@ pub struct ColumnSpec {
     /// A default, in SQL.
     pub default: Option<&'static str>,
     /// What becomes of a value that the column cannot hold.
-    pub misfit: MisfitRule,
+    pub on_mismatch: OnMismatch,
 }
 
 impl ColumnSpec {
     /// A column for the values at `field`, its type inferred.
-    pub fn of(name: Identifier, field: Field) -> Self {
-        let misfit = MisfitRule::Overflow;
-        Self { name, field: Some(field), sql_type: None, required: false, check: None, default: None, misfit }
+    pub fn new(name: Identifier, field: FieldId) -> Self {
+        let on_mismatch = OnMismatch::Overflow;
+        Self { name, field: Some(field), sql_type: None, required: false, check: None, default: None, on_mismatch }
     }
 
     /// The column with a type.
@@ -112,7 +112,7 @@ impl ColumnSpec {
 
     /// The column, without which a row is refused.
     pub fn required(self) -> Self {
-        Self { required: true, misfit: MisfitRule::Reject, ..self }
+        Self { required: true, on_mismatch: OnMismatch::Reject, ..self }
     }
 }
 
@@ -127,27 +127,27 @@ pub struct KeyColumn {
 
 /// What becomes of a value that its column cannot hold exactly.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum MisfitRule {
+pub enum OnMismatch {
     /// The record is a dead letter.
     Reject,
     /// The value goes to the overflow column, and the column stays empty.
     Overflow,
     /// The same, and no value of another kind than the column's is ever converted.
-    Exact,
+    OverflowUnlessExact,
 }
 
 /// What a second change of a key does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Rule {
+pub enum WriteMode {
     /// Nothing: the row is there already.
     Append,
     /// The row becomes what the newest changes say.
-    Merge(Merge),
+    Merge(MergeBy),
 }
 
 /// What becomes of a row that its source has deleted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Deletes {
+pub enum DeleteMode {
     /// The source deletes nothing.
     Never,
     /// It is deleted, and its key is remembered, so that an older change cannot bring it back.
@@ -158,26 +158,26 @@ pub enum Deletes {
 
 /// What a column takes that a change does not carry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Absent {
+pub enum MissingColumns {
     /// It keeps its value: a change tells a part of the row.
-    Keeps,
+    Keep,
     /// NULL: a change tells the whole row.
-    Null,
+    SetNull,
 }
 
-impl Absent {
+impl MissingColumns {
     /// What a declared table means, by its rule.
-    pub fn of(rule: Rule) -> Self {
+    pub fn for_mode(rule: WriteMode) -> Self {
         match rule {
-            Rule::Append | Rule::Merge(Merge::Row) => Self::Null,
-            Rule::Merge(Merge::Column) => Self::Keeps,
+            WriteMode::Append | WriteMode::Merge(MergeBy::Row) => Self::SetNull,
+            WriteMode::Merge(MergeBy::Column) => Self::Keep,
         }
     }
 }
 
 /// How changes of one key come together.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Merge {
+pub enum MergeBy {
     /// A change is the whole row; the newest wins.
     Row,
     /// A change carries some columns; for each column the newest that carries it wins.
@@ -186,7 +186,7 @@ pub enum Merge {
 
 /// What becomes of fields that no column is declared for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Evolution {
+pub enum SchemaMode {
     /// A column is added.
     Evolve,
     /// They go to the overflow column.
@@ -207,9 +207,9 @@ pub enum Nested {
 /// Which values a column takes whose type the writer itself has chosen. A type of the owner's takes whatever it can
 /// hold.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Typing {
+pub enum Coercion {
     /// All that its type can hold: `"12"` is a number where numbers are kept.
-    Converting,
+    Convert,
     /// Those of the type's own kind; others go to the overflow, so that nothing is lost of how the source told them.
     Exact,
 }
@@ -229,46 +229,46 @@ pub struct PartitionSpec {
     /// The column, as an index into the table's declared columns.
     pub column: usize,
     /// The rest.
-    pub period: Period,
+    pub policy: PartitionPolicy,
 }
 
 /// A partition's width, and the time that a table spans.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Period {
+pub struct PartitionPolicy {
     /// The width of a partition.
-    pub every: Every,
+    pub width: PartitionWidth,
     /// How many partitions are made ahead of time.
     pub ahead: u32,
     /// Microseconds that a row is kept; older ones are not written. `None` keeps everything.
-    pub keep: Option<i64>,
+    pub retention_micros: Option<i64>,
     /// Microseconds ahead of the clock from which a row is taken for an error.
-    pub future: i64,
+    pub future_limit_micros: i64,
 }
 
-impl Period {
+impl PartitionPolicy {
     /// Rows before this moment have expired.
-    pub fn oldest(&self, now: Timestamp) -> Option<Timestamp> {
-        self.keep.map(|keep| now.saturating_add(-keep))
+    pub fn retention_cutoff(&self, now: Timestamp) -> Option<Timestamp> {
+        self.retention_micros.map(|keep| now.saturating_add(-keep))
     }
 
     /// Rows after this moment are taken for errors.
-    pub fn newest(&self, now: Timestamp) -> Timestamp {
-        now.saturating_add(self.future)
+    pub fn future_cutoff(&self, now: Timestamp) -> Timestamp {
+        now.saturating_add(self.future_limit_micros)
     }
 }
 
 /// The tables met so far, each with its number.
 #[derive(Default, Debug)]
-pub struct Tables {
+pub struct TableRegistry {
     specs: Vec<TableSpec>,
     by_name: HashMap<TableName, TableId>,
 }
 
-impl Tables {
+impl TableRegistry {
     /// The number of the table, which is added where its name is new. Two tables of a source that have one name here
     /// are two all the same, until [`crate::plan::settle`] has found a name for the second.
     pub fn add(&mut self, spec: TableSpec) -> TableId {
-        let same = |id: &&TableId| !spec.replicated || self.get(**id).origin == spec.origin;
+        let same = |id: &&TableId| !spec.replicated || self.get(**id).source_label == spec.source_label;
         if let Some(&id) = self.by_name.get(&spec.name).filter(same) {
             return id;
         }
@@ -291,8 +291,8 @@ impl Tables {
     }
 
     /// Whether every table is one whose newest change is the whole row.
-    pub fn are_whole_rows(&self) -> bool {
-        self.specs.iter().all(|spec| spec.rule == Rule::Merge(Merge::Row))
+    pub fn all_merge_by_row(&self) -> bool {
+        self.specs.iter().all(|spec| spec.write_mode == WriteMode::Merge(MergeBy::Row))
     }
 
     /// Whether there is a table of which something holds.

@@ -16,14 +16,14 @@ use tokio_postgres::types::Type;
 
 use crate::apply::{self, ApplyError, Limits};
 use crate::aws::Aws;
-use crate::catalog::comment::told;
-use crate::catalog::{CatalogError, Table};
-use crate::config::{Config, Environment, Source};
-use crate::database::fault::describe;
+use crate::catalog::comment::parse_note;
+use crate::catalog::{CatalogError, DbTable};
+use crate::config::{Config, Environment, SourceConfig};
+use crate::database::sqlstate::describe;
 use crate::database::{Database, DatabaseError};
-use crate::maintain::{self, Kept, MaintainError, due};
+use crate::maintain::{self, MaintainError, PartitionedTable, pending};
 use crate::names::{Identifier, TableName};
-use crate::queue::{Messages, Queue, QueueError};
+use crate::queue::{Queue, QueueDepth, QueueError};
 use crate::timestamp::Timestamp;
 
 mod alarm;
@@ -31,11 +31,11 @@ mod alarm;
 pub use alarm::{Alarm, Thresholds};
 
 /// A shard that has not committed for so long, in microseconds, says nothing of the lag: it is quiet, or long closed.
-const CURRENT: i64 = 3_600_000_000;
+const ACTIVE_SHARD_MICROS: i64 = 3_600_000_000;
 
 /// How rows are told.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Rows {
+pub enum RowCountMode {
     /// By PostgreSQL's estimates: at once.
     Estimated,
     /// By counting them, which reads every table.
@@ -46,7 +46,7 @@ pub enum Rows {
 #[derive(Clone, PartialEq, Serialize, Debug)]
 pub struct Status {
     /// The moment, by the database's clock.
-    #[serde(serialize_with = "moment")]
+    #[serde(serialize_with = "serialize_time")]
     pub at: Timestamp,
     /// The sources, in the order of the configuration.
     pub sources: Vec<SourceStatus>,
@@ -62,7 +62,7 @@ pub struct SourceStatus {
     /// The PostgreSQL schema that it fills.
     pub schema: String,
     /// The last commit of any of its batches, to the second; `None` before the first.
-    #[serde(serialize_with = "moment_if_any")]
+    #[serde(serialize_with = "serialize_optional_time")]
     pub last_commit: Option<Timestamp>,
     /// Seconds since then.
     pub age_seconds: Option<f64>,
@@ -84,7 +84,7 @@ pub struct ShardStatus {
     /// The shard; DynamoDB does not tell which, and a stream is one.
     pub shard: String,
     /// Its last commit, to the second.
-    #[serde(serialize_with = "moment")]
+    #[serde(serialize_with = "serialize_time")]
     pub last_commit: Timestamp,
     /// Seconds from the arrival of the last batch's oldest record to its commit.
     pub lag_seconds: f64,
@@ -98,7 +98,7 @@ pub struct TableStatus {
     /// Its rows.
     pub rows: i64,
     /// Its partitions, if it has any.
-    pub partitions: Option<Partitions>,
+    pub partitions: Option<PartitionStatus>,
     /// What keeps its partitions from being looked after.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fault: Option<String>,
@@ -106,14 +106,14 @@ pub struct TableStatus {
 
 /// How a table's partitions are.
 #[derive(Clone, PartialEq, Serialize, Debug)]
-pub struct Partitions {
+pub struct PartitionStatus {
     /// How many there are.
     pub count: usize,
     /// Where the oldest begins; `None` where there is none, or it has no beginning.
-    #[serde(serialize_with = "moment_if_any")]
+    #[serde(serialize_with = "serialize_optional_time")]
     pub from: Option<Timestamp>,
     /// Where the newest ends.
-    #[serde(serialize_with = "moment_if_any")]
+    #[serde(serialize_with = "serialize_optional_time")]
     pub to: Option<Timestamp>,
     /// How many are to be there: the present one, and those ahead of it.
     pub wanted: usize,
@@ -129,18 +129,18 @@ pub struct Partitions {
 #[derive(Clone, PartialEq, Serialize, Debug)]
 pub struct QueueStatus {
     /// What it holds.
-    pub holds: Holds,
+    pub holds: QueueRole,
     /// Its URL.
     pub url: String,
     /// Its messages, about.
     #[serde(flatten)]
-    pub messages: Messages,
+    pub messages: QueueDepth,
 }
 
 /// What a queue holds.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Debug)]
 #[serde(rename_all = "snake_case")]
-pub enum Holds {
+pub enum QueueRole {
     /// Records that were refused (`DEAD_LETTER_QUEUE_URL`).
     DeadLetters,
     /// Batches that Lambda gave up (`ON_FAILURE_QUEUE_URL`).
@@ -167,11 +167,11 @@ pub enum StatusError {
     Queue(#[from] QueueError),
 }
 
-fn moment<S: Serializer>(moment: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
+fn serialize_time<S: Serializer>(moment: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(moment)
 }
 
-fn moment_if_any<S: Serializer>(moment: &Option<Timestamp>, serializer: S) -> Result<S::Ok, S::Error> {
+fn serialize_optional_time<S: Serializer>(moment: &Option<Timestamp>, serializer: S) -> Result<S::Ok, S::Error> {
     match moment {
         Some(moment) => serializer.collect_str(moment),
         None => serializer.serialize_none(),
@@ -187,13 +187,13 @@ pub async fn read(
     environment: &Environment,
     database: &Database,
     aws: &Aws,
-    (rows, limits): (Rows, Limits),
+    (rows, limits): (RowCountMode, Limits),
 ) -> Result<Status, StatusError> {
     let connection = database.connection().await?;
-    apply::begin_reading(&connection, limits).await?;
+    apply::begin_read_only(&connection, limits).await?;
     let clock = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
-    let at = Timestamp(number(&connection, clock).await?);
-    let told = apply::FRESHNESS.is_there(&connection).await?;
+    let at = Timestamp(query_i64(&connection, clock).await?);
+    let told = apply::FRESHNESS.exists(&connection).await?;
     let mut sources = Vec::new();
     for source in &config.sources {
         let shards = if told { shards(&connection, source).await? } else { Vec::new() };
@@ -203,8 +203,10 @@ pub async fn read(
     connection.batch_execute("COMMIT").await?;
     connection.release();
     let mut queues = Vec::new();
-    let named =
-        [(Holds::DeadLetters, &environment.dead_letter_queue), (Holds::Undelivered, &environment.on_failure_queue)];
+    let named = [
+        (QueueRole::DeadLetters, &environment.dead_letter_queue),
+        (QueueRole::Undelivered, &environment.on_failure_queue),
+    ];
     for (holds, url) in named.into_iter().filter_map(|(holds, url)| Some((holds, url.clone()?))) {
         let messages = Queue::open(aws, &url).await.count().await?;
         queues.push(QueueStatus { holds, url, messages });
@@ -213,11 +215,11 @@ pub async fn read(
 }
 
 impl SourceStatus {
-    fn of(source: &Source, at: Timestamp, shards: Vec<ShardStatus>, tables: Vec<TableStatus>) -> Self {
+    fn of(source: &SourceConfig, at: Timestamp, shards: Vec<ShardStatus>, tables: Vec<TableStatus>) -> Self {
         let last_commit = shards.iter().map(|shard| shard.last_commit).max();
         let current = shards
             .iter()
-            .filter(|shard| at.0 - shard.last_commit.0 < CURRENT || Some(shard.last_commit) == last_commit);
+            .filter(|shard| at.0 - shard.last_commit.0 < ACTIVE_SHARD_MICROS || Some(shard.last_commit) == last_commit);
         Self {
             name: source.name.clone(),
             schema: source.schema.as_str().to_owned(),
@@ -232,7 +234,7 @@ impl SourceStatus {
 }
 
 /// The one number that a question is answered with.
-async fn number(client: &Client, question: &str) -> Result<i64, tokio_postgres::Error> {
+async fn query_i64(client: &Client, question: &str) -> Result<i64, tokio_postgres::Error> {
     let rows = client.query_typed(question, &[]).await?;
     Ok(rows.first().map_or(0, |row| row.get(0)))
 }
@@ -242,7 +244,7 @@ fn seconds(micros: i64) -> f64 {
     micros.max(0) as f64 / 1e6
 }
 
-async fn shards(client: &Client, source: &Source) -> Result<Vec<ShardStatus>, StatusError> {
+async fn shards(client: &Client, source: &SourceConfig) -> Result<Vec<ShardStatus>, StatusError> {
     let rows = client.query_typed(include_str!("status/shards.sql"), &[(&source.name, Type::TEXT)]).await?;
     let shard = |row: &tokio_postgres::Row| {
         let (committed, arrived): (i64, i64) = (row.get("committed_at"), row.get("arrived_at"));
@@ -256,8 +258,13 @@ async fn shards(client: &Client, source: &Source) -> Result<Vec<ShardStatus>, St
     Ok(rows.iter().map(shard).collect())
 }
 
-async fn tables(client: &Client, source: &Source, rows: Rows, at: Timestamp) -> Result<Vec<TableStatus>, StatusError> {
-    let kept = maintain::tables(client, source).await?;
+async fn tables(
+    client: &Client,
+    source: &SourceConfig,
+    rows: RowCountMode,
+    at: Timestamp,
+) -> Result<Vec<TableStatus>, StatusError> {
+    let kept = maintain::partitioned_tables(client, source).await?;
     let schema = source.schema.as_str();
     let declared: Vec<&str> = source.tables.iter().map(|table| table.name.as_str()).collect();
     let parameters: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 2] =
@@ -265,54 +272,54 @@ async fn tables(client: &Client, source: &Source, rows: Rows, at: Timestamp) -> 
     let mut tables = Vec::new();
     for row in client.query_typed(include_str!("status/tables.sql"), &parameters).await? {
         let (table, comment): (String, Option<&str>) = (row.get("relname"), row.get("comment"));
-        if !is_of(comment, source) {
+        if !belongs_to(comment, source) {
             continue;
         }
-        let name = TableName { schema: source.schema.clone(), table: Identifier::fitting(&table, &table) };
+        let name = TableName { schema: source.schema.clone(), table: Identifier::truncated(&table, &table) };
         let rows = match rows {
-            Rows::Estimated => row.get("rows"),
-            Rows::Counted => number(client, &format!("SELECT count(*) FROM {name}")).await?,
+            RowCountMode::Estimated => row.get("rows"),
+            RowCountMode::Counted => query_i64(client, &format!("SELECT count(*) FROM {name}")).await?,
         };
         let found = match kept.iter().find(|kept| kept.name == name) {
             Some(kept) => partitions(client, kept, at).await?,
             None => Ok(None),
         };
         let fault = found.as_ref().err().cloned();
-        tables.push(TableStatus { name: name.plain(), rows, partitions: found.unwrap_or_default(), fault });
+        tables.push(TableStatus { name: name.unquoted(), rows, partitions: found.unwrap_or_default(), fault });
     }
     Ok(tables)
 }
 
 /// Whether the table is the source's: two sources may share a schema, and the comment of a table names the source.
-fn is_of(comment: Option<&str>, source: &Source) -> bool {
-    let origin = comment.and_then(told).and_then(|origin| origin.strip_prefix("source "));
+fn belongs_to(comment: Option<&str>, source: &SourceConfig) -> bool {
+    let origin = comment.and_then(parse_note).and_then(|origin| origin.strip_prefix("source "));
     origin.is_none_or(|origin| origin.split(',').next() == Some(&source.name))
 }
 
 /// The partitions of a table, or what keeps them from being looked after.
 async fn partitions(
     client: &Client,
-    kept: &Kept,
+    kept: &PartitionedTable,
     at: Timestamp,
-) -> Result<Result<Option<Partitions>, String>, StatusError> {
-    match due::load(client, kept).await {
-        Ok(table) => Ok(Ok(table.map(|table| Partitions::of(&table, kept, at)))),
+) -> Result<Result<Option<PartitionStatus>, String>, StatusError> {
+    match pending::load(client, kept).await {
+        Ok(table) => Ok(Ok(table.map(|table| PartitionStatus::of(&table, kept, at)))),
         Err(error @ CatalogError::DefaultPartition(_)) => Ok(Err(error.to_string())),
         Err(CatalogError::Database(error)) => Err(error.into()),
     }
 }
 
-impl Partitions {
-    fn of(table: &Table, kept: &Kept, at: Timestamp) -> Self {
-        let oldest = kept.period.oldest(at);
-        let first = due::expired(table, kept, at).filter_map(|partition| partition.bounds.to).min();
+impl PartitionStatus {
+    fn of(table: &DbTable, kept: &PartitionedTable, at: Timestamp) -> Self {
+        let oldest = kept.period.retention_cutoff(at);
+        let first = pending::expired(table, kept, at).filter_map(|partition| partition.bounds.to).min();
         Self {
             count: table.partitions.len(),
             from: table.partitions.first().and_then(|partition| partition.bounds.from),
             to: table.partitions.last().and_then(|partition| partition.bounds.to),
             wanted: kept.period.ahead as usize + 1,
-            lacking: due::ahead(table, kept, at).partitions.len(),
-            expired: due::expired(table, kept, at).count(),
+            lacking: pending::missing_partitions(table, kept, at).partitions.len(),
+            expired: pending::expired(table, kept, at).count(),
             expired_seconds: oldest.zip(first).map(|(oldest, first)| seconds(oldest.0 - first.0)),
         }
     }

@@ -11,25 +11,27 @@ use metrics::{Unit, counter, describe_counter, describe_histogram, gauge, histog
 use metrics_cloudwatch_embedded::{Builder, Collector};
 use tracing::level_filters::LevelFilter;
 
-use crate::backfill::Progress;
-use crate::maintain::Upkeep;
+use crate::backfill::BackfillProgress;
+use crate::maintain::MaintenanceReport;
+use crate::outcome::OutcomeCounts;
 use crate::redrive;
-use crate::report::{Counts, Report};
+use crate::report::Report;
 
 /// What is counted of batches.
-const OF_BATCHES: [&str; 9] =
+const BATCH_METRICS: [&str; 9] =
     ["commits", "records", "rows", "duplicates", "superseded", "expired", "dead_letters", "retried", "ddl_statements"];
 
 /// What is counted of failed invocations: those that no further attempt mends, and those of which records are not accounted for.
-const OF_FAILURES: [&str; 2] = ["person_needed", "unaccounted"];
+const FAILURE_METRICS: [&str; 2] = ["person_needed", "unaccounted"];
 
 /// What is counted of the upkeep.
-const OF_UPKEEP: [&str; 4] = ["partitions_made", "partitions_dropped", "deletes_forgotten", "upkeep_postponed"];
+const MAINTENANCE_METRICS: [&str; 4] =
+    ["partitions_made", "partitions_dropped", "deletes_forgotten", "upkeep_postponed"];
 
 static COLLECTOR: OnceLock<&'static Collector> = OnceLock::new();
 
 /// Starts logging at a level (`AWS_LAMBDA_LOG_LEVEL`), and metrics with the function's name as their dimension.
-pub fn start(function: &str, level: LevelFilter) {
+pub fn init(function: &str, level: LevelFilter) {
     let subscriber = tracing_subscriber::fmt()
         .json()
         .flatten_event(true)
@@ -49,18 +51,18 @@ pub fn start(function: &str, level: LevelFilter) {
     if let Ok(collector) = built {
         COLLECTOR.get_or_init(|| collector);
     }
-    for name in OF_BATCHES.iter().chain(&OF_FAILURES).chain(&OF_UPKEEP) {
+    for name in BATCH_METRICS.iter().chain(&FAILURE_METRICS).chain(&MAINTENANCE_METRICS) {
         describe_counter!(*name, Unit::Count, "");
     }
     // Counted by every function from the beginning, so that zeros are told.
-    count(OF_FAILURES, [0, 0]);
+    count(FAILURE_METRICS, [0, 0]);
     for name in ["iterator_age", "decode_time", "plan_time", "apply_time", "dead_letter_time"] {
         describe_histogram!(name, Unit::Milliseconds, "");
     }
 }
 
 /// Starts logging on a terminal: what a person should know, on standard error.
-pub fn start_on_terminal() {
+pub fn init_terminal() {
     let subscriber = tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_ansi(false)
@@ -71,8 +73,8 @@ pub fn start_on_terminal() {
 }
 
 /// One INFO line and one line of metrics for an invocation.
-pub fn report(report: &Report, request: &str) {
-    let Counts { applied, duplicate, superseded, expired, dead_lettered, retry, control } = report.counts;
+pub fn log_batch(report: &Report, request: &str) {
+    let OutcomeCounts { applied, duplicate, superseded, expired, dead_lettered, retry, control } = report.counts;
     let times = &report.times;
     tracing::info!(
         request,
@@ -85,19 +87,19 @@ pub fn report(report: &Report, request: &str) {
         dead_lettered,
         retry,
         control,
-        empty = report.empty,
+        empty = report.empty_records,
         rows = report.rows,
         ddl = report.ddl,
-        age_ms = milliseconds(report.age),
+        age_ms = milliseconds(report.batch_age),
         decode_ms = milliseconds(times.decode),
         plan_ms = milliseconds(times.plan),
         apply_ms = milliseconds(times.apply),
         "batch"
     );
     let total = report.counts.total();
-    count(OF_BATCHES, [1, total, report.rows, duplicate, superseded, expired, dead_lettered, retry, report.ddl]);
+    count(BATCH_METRICS, [1, total, report.rows, duplicate, superseded, expired, dead_lettered, retry, report.ddl]);
     for (name, value) in [
-        ("iterator_age", report.age),
+        ("iterator_age", report.batch_age),
         ("decode_time", times.decode),
         ("plan_time", times.plan),
         ("apply_time", times.apply),
@@ -109,8 +111,9 @@ pub fn report(report: &Report, request: &str) {
 }
 
 /// One INFO line about a piece of a backfill, and its progress as metrics.
-pub fn progress(source: &str, progress: &Progress) {
-    let Progress { done, records, rows, dead_lettered, bytes, total, differences, started: _, cursor: _ } = progress;
+pub fn log_backfill(source: &str, progress: &BackfillProgress) {
+    let BackfillProgress { done, records, rows, dead_lettered, bytes, total, differences, started: _, cursor: _ } =
+        progress;
     tracing::info!(source, done, records, rows, dead_lettered, bytes, total, differences = ?differences, "backfill");
     gauge!("backfill_records").set(*records as f64);
     gauge!("backfill_left").set(total.unwrap_or(*records).saturating_sub(*records) as f64);
@@ -119,8 +122,8 @@ pub fn progress(source: &str, progress: &Progress) {
 }
 
 /// One INFO line about a piece of a redrive, and its progress as metrics.
-pub fn redriven(progress: &redrive::Progress) {
-    let redrive::Progress { done, started: _, selected, redriven, records, kept } = progress;
+pub fn log_redrive(progress: &redrive::RedriveProgress) {
+    let redrive::RedriveProgress { done, started: _, selected, redriven, records, kept } = progress;
     tracing::info!(done, ?selected, redriven, ?records, ?kept, "redrive");
     gauge!("redriven").set(*redriven as f64);
     gauge!("redriven_dead_letters").set(records.dead_lettered as f64);
@@ -128,16 +131,16 @@ pub fn redriven(progress: &redrive::Progress) {
 }
 
 /// One INFO line about an upkeep, and its numbers as metrics.
-pub fn upkeep(upkeep: &Upkeep, request: &str) {
-    let Upkeep { made, dropped, forgotten, postponed } = upkeep;
+pub fn log_maintenance(upkeep: &MaintenanceReport, request: &str) {
+    let MaintenanceReport { made, dropped, forgotten, postponed } = upkeep;
     tracing::info!(request, ?made, ?dropped, forgotten, ?postponed, "upkeep");
-    count(OF_UPKEEP, [made.len() as u64, dropped.len() as u64, *forgotten, postponed.len() as u64]);
+    count(MAINTENANCE_METRICS, [made.len() as u64, dropped.len() as u64, *forgotten, postponed.len() as u64]);
     flush(request);
 }
 
 /// Counts a failed invocation: 1 for what it is, 0 for what it is not.
-pub fn failure(request: &str, person_needed: u64, unaccounted: u64) {
-    count(OF_FAILURES, [person_needed, unaccounted]);
+pub fn count_failure(request: &str, person_needed: u64, unaccounted: u64) {
+    count(FAILURE_METRICS, [person_needed, unaccounted]);
     // Where nothing was ever committed, an alarm has to see that, too.
     count(["commits"], [0]);
     flush(request);

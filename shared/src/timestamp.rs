@@ -25,7 +25,7 @@ impl Timestamp {
     ///
     /// `None` for what is no such text, for digits finer than a microsecond, and outside PostgreSQL's range.
     pub fn parse(text: &str) -> Option<Self> {
-        let mut rest = Scanner(text.as_bytes());
+        let mut rest = TextCursor(text.as_bytes());
         let days = rest.date()?;
         let micros = if rest.take_any(b"Tt ") { rest.time_and_offset()? } else { 0 };
         if !rest.0.is_empty() {
@@ -38,7 +38,7 @@ impl Timestamp {
     pub fn parse_epoch_seconds(text: &str) -> Option<Self> {
         let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
         let seconds: i64 = whole.parse().ok().filter(|&s: &i64| s >= 0)?;
-        let mut rest = Scanner(fraction.as_bytes());
+        let mut rest = TextCursor(fraction.as_bytes());
         let micros = rest.fraction()?;
         rest.0.is_empty().then_some(())?;
         seconds.checked_mul(MICROS_PER_SECOND)?.checked_add(micros).map(Self).filter(|moment| *moment <= MAX)
@@ -102,7 +102,7 @@ impl fmt::Display for Timestamp {
 
 /// Days since 2000-01-01 of a plain `YYYY-MM-DD`, PostgreSQL's binary form of a `date`.
 pub fn parse_date(text: &str) -> Option<i32> {
-    let mut rest = Scanner(text.as_bytes());
+    let mut rest = TextCursor(text.as_bytes());
     let days = rest.date()?;
     let in_range = (MIN..=MAX).contains(&Timestamp(days.checked_mul(MICROS_PER_DAY)?));
     (rest.0.is_empty() && in_range).then(|| i32::try_from(days - POSTGRES_EPOCH_DAYS).ok()).flatten()
@@ -115,7 +115,7 @@ pub fn date_to_postgres(days: i32) -> Option<i32> {
 }
 
 /// A day since 1970-01-01 as [`parse_date`] reads it.
-pub fn show_date(days: i32) -> String {
+pub fn format_date(days: i32) -> String {
     let (year, month, day) = civil_from_days(i64::from(days));
     let sign = match year {
         0..=9999 => "",
@@ -154,9 +154,9 @@ pub const fn civil_from_days(days: i64) -> (i64, i64, i64) {
 }
 
 /// What is left to read of a text.
-struct Scanner<'a>(&'a [u8]);
+struct TextCursor<'a>(&'a [u8]);
 
-impl Scanner<'_> {
+impl TextCursor<'_> {
     fn take_any(&mut self, wanted: &[u8]) -> bool {
         let found = self.0.first().is_some_and(|byte| wanted.contains(byte));
         if found {
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_would_have_to_be_altered() {
+    fn rejects_what_would_have_to_be_altered() {
         for text in [
             "",
             "now",

@@ -66,7 +66,7 @@ async fn planned_is_done(system: &str, events: &[&str]) {
     let mut ingest = ingest(&std::fs::read_to_string(&config).unwrap(), &url);
     let mut expected: Vec<String> = Vec::new();
     for (event, file) in shown["events"].as_array().unwrap().iter().zip(&files) {
-        ingest.batch(&std::fs::read(workspace().join(file)).unwrap(), Duration::from_secs(60)).await.unwrap();
+        ingest.process_event(&std::fs::read(workspace().join(file)).unwrap(), Duration::from_secs(60)).await.unwrap();
         expected.extend(event["ddl"].as_array().unwrap().iter().flat_map(|ddl| statements(ddl.as_str().unwrap())));
         assert_eq!(ran(&client).await, expected, "after {file}");
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use millstream::ingest::now;
+use millstream::clock::now;
 use millstream_tests::event_source::lane::STREAM_RETENTION;
 use millstream_tests::event_source::on_failure::{Batch, BatchInfo, Condition};
 use millstream_tests::event_source::{

@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use millstream::backfill::{Backfill, Task, work};
-use millstream::dynamodb::SourceTables;
+use millstream::backfill::{Backfill, BackfillTask, run};
+use millstream::dynamodb_tables::DynamodbTables;
 use serde_json::json;
 
 use super::{
@@ -45,12 +45,12 @@ async fn a_batch_whose_first_and_last_were_refused_is_restored_whole() {
     let mut backfill = Backfill {
         ingest: &mut desk.ingest(SHOP),
         archive: desk.archive(),
-        tables: SourceTables::new(desk.sdk.clone()),
+        tables: DynamodbTables::new(desk.sdk.clone()),
         until: Instant::now() + PLENTY,
         watch: &|_| (),
     };
     let all = json!({"source": "shop", "reapply": {"from": "2000-01-01T00:00:00Z", "to": "2100-01-01T00:00:00Z"}});
-    let task: Task = serde_json::from_value(all).unwrap();
-    assert!(work(&mut backfill, &task).await.unwrap().done);
+    let task: BackfillTask = serde_json::from_value(all).unwrap();
+    assert!(run(&mut backfill, &task).await.unwrap().done);
     assert_eq!(everything(&desk.url).await, rows);
 }

@@ -49,7 +49,7 @@ async fn a_database_that_is_cut_off_fails_the_run_and_every_message_is_there_aga
         let ingest = desk.ingest_into(&widened(), &through, &desk.queue);
         let error = desk.redrive_with(ingest, json!({"limit": 25}), PLENTY).await.unwrap_err();
         cutting.abort();
-        assert!(!error.needs_a_person() && proxy.cuts() > 0, "{error}");
+        assert!(!error.needs_operator() && proxy.cuts() > 0, "{error}");
         assert_eq!(desk.counts().await, (25, 0), "{fault:?}");
         // A single cut is not even noticed, or costs one more run.
         proxy.cut(fault, "COMMIT");
@@ -86,7 +86,7 @@ async fn a_queue_that_fails_in_the_middle_costs_nothing() {
     let error =
         desk.redrive_from(queues.clone(), desk.ingest(&widened()), json!({"limit": 12}), PLENTY).await.unwrap_err();
     cutting.abort();
-    assert!(!error.needs_a_person() && proxy.cuts() > 0, "{error}");
+    assert!(!error.needs_operator() && proxy.cuts() > 0, "{error}");
     assert_eq!(desk.counts().await, (25, 0));
     let written = rows(&owner, "SELECT count(*) FROM log.log").await;
     assert_eq!(written, [r#"{"count":13}"#]);
@@ -248,7 +248,7 @@ async fn a_letter_whose_table_cannot_be_filled_does_not_keep_others() {
 async fn a_letter_whose_key_is_not_known_yet_waits_and_does_not_keep_others() {
     let desk = Desk::open().await;
     let config = |rule: &str| format!("[source.bank]\nstream = \"s\"\nformat = \"dms\"\n{rule}");
-    let now = millstream::ingest::now();
+    let now = millstream::clock::now();
     let record = |table: &str, body: &str, kind: &str| {
         format!(
             r#"{{{body},"metadata":{{"timestamp":"{now}","record-type":"{kind}","operation":"insert","schema-name":"public","table-name":"{table}"}}}}"#

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use millstream::redrive::Task;
+use millstream::redrive::RedriveTask;
 use millstream_tests::function::{Function, Settings, binary};
 use millstream_tests::random::Random;
 use serde_json::{Value, json};
@@ -34,7 +34,7 @@ async fn function(desk: &Desk, timeout: Duration) -> Function {
     Function::start(Settings { binary: binary("redrive").unwrap(), environment, timeout }).await.unwrap()
 }
 
-async fn invoke(function: &mut Function, task: &Value) -> Option<Task> {
+async fn invoke(function: &mut Function, task: &Value) -> Option<RedriveTask> {
     let answer = function.invoke(task.to_string()).await.ok()?;
     Some(serde_json::from_slice(&answer).unwrap())
 }

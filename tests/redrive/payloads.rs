@@ -1,7 +1,7 @@
 //! Payloads that a letter does not hold, and what is private in those that it does.
 
 use base64_simd::STANDARD;
-use millstream::dead_letter::Payload;
+use millstream::dead_letter::StoredPayload;
 use millstream_tests::dynamodb::{create_table, put_item};
 use millstream_tests::kinesis::{ShardRecord, create_stream, event, put};
 use serde_json::json;
@@ -65,7 +65,7 @@ async fn what_was_withheld_is_read_back_from_kinesis() {
     let letters = desk.letters().await;
     for letter in &letters {
         let told = serde_json::to_string(letter).unwrap();
-        assert!(matches!(letter.payload, Payload::Withheld { .. }) && !letter.redacted, "{told}");
+        assert!(matches!(letter.payload, StoredPayload::Withheld { .. }) && !letter.redacted, "{told}");
         assert!(!told.contains("Jane") && !told.contains(&STANDARD.encode_to_string("Jane")[..4]), "{told}");
     }
 
@@ -78,7 +78,7 @@ async fn what_was_withheld_is_read_back_from_kinesis() {
     let found = "SELECT array_agg(id ORDER BY id) AS open, (SELECT array_agg(id ORDER BY id) FROM bank.secret) AS secret FROM bank.open";
     assert_eq!(rows(&client, found).await, [r#"{"open":[3,5,7,8],"secret":[1,4]}"#]);
     let malformed = desk.letters().await.into_iter().find(|letter| letter.attempts == 2).unwrap();
-    assert!(matches!(malformed.payload, Payload::Withheld { .. }), "{malformed:?}");
+    assert!(matches!(malformed.payload, StoredPayload::Withheld { .. }), "{malformed:?}");
     assert_eq!(malformed.place, letters.iter().find(|letter| letter.place.sequence_number == "4").unwrap().place);
 }
 
@@ -95,7 +95,7 @@ async fn what_was_withheld_is_read_back_from_dynamodb_which_tells_no_shard() {
     let missing = dynamodb_change(&stream, "INSERT", &dynamodb_sequence(7), &images);
     let mut ingest = desk.ingest(&format!("{SHOP}exclude = [\"{}\"]\n", desk.bucket));
     ingest_event(&mut ingest, &dynamodb_event(&[there.clone(), missing])).await;
-    assert!(desk.letters().await.iter().all(|letter| matches!(letter.payload, Payload::Withheld { .. })));
+    assert!(desk.letters().await.iter().all(|letter| matches!(letter.payload, StoredPayload::Withheld { .. })));
     let progress = desk.redrive(SHOP, json!({"limit": 2})).await.unwrap();
     assert_eq!((progress.redriven, progress.kept), (1, counted(&[("gone", 1)])));
     let twin = database().await;
@@ -137,7 +137,7 @@ async fn what_is_private_is_dropped_and_hashed_exactly_once_on_the_whole_way() {
     assert_eq!(hash, [r#"{"same":true}"#; 2]);
     let objects = desk.objects("").await;
     assert!(objects.len() >= 3, "{objects:?}");
-    let Payload::Base64(payload) = &before[0].payload else { panic!("{:?}", before[0].payload) };
+    let StoredPayload::Base64(payload) = &before[0].payload else { panic!("{:?}", before[0].payload) };
     let payload = String::from_utf8(STANDARD.decode_to_vec(payload).unwrap()).unwrap();
     for text in objects.values().chain(&found).chain([&payload]) {
         assert!(!text.contains("jane") && !text.contains("192.0.2"), "{text}");
@@ -156,9 +156,9 @@ async fn large_payloads_come_from_s3_and_are_kept_while_they_are_not_there() {
     // The same place of another stream is another place.
     let other = String::from_utf8(documents(2, &[large("c")])).unwrap().replace(":stream/s\"", ":stream/o\"");
     ingest_event(&mut ingest, other.as_bytes()).await;
-    let address = |payload: &Payload| match payload {
-        Payload::S3(address) => address.clone(),
-        Payload::Base64(_) | Payload::Withheld { .. } => panic!("{payload:?}"),
+    let address = |payload: &StoredPayload| match payload {
+        StoredPayload::S3(address) => address.clone(),
+        StoredPayload::Base64(_) | StoredPayload::Withheld { .. } => panic!("{payload:?}"),
     };
     let addresses: Vec<String> = desk.letters().await.iter().map(|letter| address(&letter.payload)).collect();
     assert_eq!(addresses.len(), 3);

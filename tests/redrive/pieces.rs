@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use millstream::redrive::Progress;
+use millstream::redrive::RedriveProgress;
 use serde_json::json;
 
 use super::faults::letter;
@@ -20,7 +20,7 @@ async fn desk(count: usize, malformed: usize) -> (Desk, String) {
     (desk, widened())
 }
 
-async fn piece(desk: &Desk, config: &str, task: serde_json::Value) -> Progress {
+async fn piece(desk: &Desk, config: &str, task: serde_json::Value) -> RedriveProgress {
     desk.redrive_with(desk.ingest(config), task, Duration::ZERO).await.unwrap()
 }
 
@@ -33,7 +33,7 @@ async fn pieces_without_any_time_come_to_the_end_and_the_sums_are_right() {
     let others = desk.aws.drain(&desk.queue).await.unwrap();
     desk.put(&[lost]).await;
     desk.put(&others).await;
-    let mut progress = Progress::default();
+    let mut progress = RedriveProgress::default();
     let mut pieces = 0;
     while !progress.done {
         let task = json!({"only": {"reason": "does_not_fit"}, "progress": progress});
@@ -54,7 +54,7 @@ async fn pieces_without_any_time_come_to_the_end_and_the_sums_are_right() {
 #[tokio::test]
 async fn no_piece_takes_what_an_earlier_one_refused() {
     let (desk, config) = desk(12, 12).await;
-    let mut progress = Progress::default();
+    let mut progress = RedriveProgress::default();
     while !progress.done {
         progress = piece(&desk, &config, json!({"progress": progress})).await;
     }

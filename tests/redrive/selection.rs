@@ -1,6 +1,6 @@
 //! What a run takes, and what it leaves alone.
 
-use millstream::redrive::{RedriveError, Task};
+use millstream::redrive::{RedriveError, RedriveTask};
 use serde_json::{Value, json};
 
 use super::{Desk, counted, documents, ingest_event};
@@ -123,7 +123,7 @@ async fn a_misspelt_member_or_moment_is_refused_rather_than_everything_taken() {
         // A schedule without an input.
         json!({"version": "0", "detail-type": "Scheduled Event", "source": "aws.events", "detail": {}}),
     ] {
-        assert!(serde_json::from_value::<Task>(task.clone()).is_err(), "{task}");
+        assert!(serde_json::from_value::<RedriveTask>(task.clone()).is_err(), "{task}");
     }
     let desk = Desk::open().await;
     desk.put(&["a message".to_owned()]).await;
@@ -133,7 +133,7 @@ async fn a_misspelt_member_or_moment_is_refused_rather_than_everything_taken() {
         json!({"progress": {"started": "then"}}),
     ] {
         let error = desk.redrive(CONFIG, task.clone()).await.unwrap_err();
-        assert!(matches!(error, RedriveError::Moment(_)) && error.needs_a_person(), "{task}: {error}");
+        assert!(matches!(error, RedriveError::Time(_)) && error.needs_operator(), "{task}: {error}");
     }
     assert_eq!(desk.counts().await, (1, 0));
 }

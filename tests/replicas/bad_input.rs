@@ -159,7 +159,7 @@ async fn a_stream_of_keys_only_fails_with_the_remedy() {
     let record =
         element("T", "\"INSERT\"", sequence(1), r#""Keys":{"id":{"S":"a"}}"#).replace("NEW_IMAGE", "KEYS_ONLY");
     let error = send(&mut ingest, &[record]).await.unwrap_err();
-    assert!(error.needs_a_person(), "{error}");
+    assert!(error.needs_operator(), "{error}");
     assert!(error.to_string().contains("KEYS_ONLY") && error.to_string().contains("NEW_IMAGE"), "{error}");
 }
 

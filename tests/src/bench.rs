@@ -97,7 +97,7 @@ pub async fn run() -> Outcome<()> {
 /// An ingest in this process.
 pub fn ingest(config: &str, url: &str) -> Outcome<Ingest> {
     let aws = Aws::default();
-    let database = Database::new(&DatabaseAddress::of_url(url), aws.clone())?;
+    let database = Database::new(&DatabaseAddress::from_url(url), aws.clone())?;
     Ok(Ingest::new(
         Config::parse("bench.toml", config)?,
         database,
@@ -116,7 +116,7 @@ pub fn events(documents: &[Vec<u8>], batch_size: usize) -> Vec<Vec<u8>> {
 pub async fn run_events(ingest: &mut Ingest, events: &[Vec<u8>]) -> Outcome<u64> {
     let mut rows = 0;
     for event in events {
-        let report = ingest.batch(event, Duration::from_secs(600)).await?;
+        let report = ingest.process_event(event, Duration::from_secs(600)).await?;
         if report.counts.retry > 0 {
             return Err(format!("refused records: {report}").into());
         }

@@ -79,7 +79,7 @@ pub async fn items(aws: &LocalAws, table: &str) -> Outcome<Vec<Value>> {
 /// # Errors
 /// The API's.
 pub async fn export(aws: &LocalAws, table: &str, bucket: &str, files: usize) -> Outcome<String> {
-    let time = millstream::ingest::now();
+    let time = millstream::clock::now();
     let items = items(aws, table).await?;
     let folder = format!("AWSDynamoDB/{}-{table}", time.0);
     let mut manifest = Vec::new();

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use millstream::backfill::Task;
+use millstream::backfill::BackfillTask;
 
 use crate::dynamodb::{self, delete_item, put_item};
 use crate::event_source::{Environments, EventSource, Mapping, Progress, SourceKind};
@@ -122,7 +122,7 @@ impl Replica {
     ///
     /// # Errors
     /// What the program says.
-    pub async fn backfill(&self, task: &serde_json::Value) -> Outcome<Task> {
+    pub async fn backfill(&self, task: &serde_json::Value) -> Outcome<BackfillTask> {
         let ran = self.run(&["backfill", "--json", &task.to_string()]).await?;
         // A comparison that has found differences has its own code.
         if ![0, 3].contains(&ran.code) {

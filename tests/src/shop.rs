@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use millstream::ingest::now;
+use millstream::clock::now;
 use serde_json::{Value, json};
 
 use crate::random::Random;

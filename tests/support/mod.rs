@@ -32,7 +32,7 @@ pub async fn database() -> String {
 /// An ingest without a dead-letter queue: refused records show up as `retry`.
 pub fn ingest(config: &str, url: &str) -> Ingest {
     let aws = Aws::default();
-    let database = Database::new(&DatabaseAddress::of_url(url), aws.clone()).expect("the address is good");
+    let database = Database::new(&DatabaseAddress::from_url(url), aws.clone()).expect("the address is good");
     let config = Config::parse("test.toml", config).unwrap_or_else(|mistakes| panic!("{mistakes}"));
     Ingest::new(config, database, DeadLetters::new(aws, None, None, "test".to_owned()))
 }
@@ -51,7 +51,7 @@ pub async fn batch_of(
 ) -> Result<Report, IngestError> {
     let numbered = (first..).zip(documents).map(|(number, data)| ShardRecord::numbered(number, data.as_ref()));
     let records: Vec<_> = numbered.collect();
-    ingest.batch(&event(stream, "shardId-000000000000", &records), Duration::from_secs(60)).await
+    ingest.process_event(&event(stream, "shardId-000000000000", &records), Duration::from_secs(60)).await
 }
 
 /// The address of a database of the shared cluster, through a proxy before it.

@@ -7,8 +7,8 @@ use millstream::telemetry;
 /// Brings the batch into the database. Success is answered once everything is durable; without a dead-letter queue the
 /// answer names the first record that was refused.
 async fn handle(app: &mut App, event: &[u8], invocation: Invocation) -> Result<KinesisEventResponse, Failure> {
-    let report = app.ingest().await?.batch(event, invocation.time_left).await?;
-    telemetry::report(&report, &invocation.request);
+    let report = app.ingest().await?.process_event(event, invocation.time_left).await?;
+    telemetry::log_batch(&report, &invocation.request_id);
     let mut answer = KinesisEventResponse::default();
     report.retry_from.into_iter().for_each(|sequence| answer.add_failure(sequence));
     Ok(answer)

@@ -3,15 +3,15 @@
 use tokio_postgres::Client;
 use tokio_postgres::types::{ToSql, Type};
 
-use super::statement::{self, parameters};
-use super::tuples::Tuples;
+use super::row_params::RowParams;
+use super::sql::{self, parameters};
 use super::{ApplyError, Limits, ddl};
 use crate::plan::TableWrite;
 use crate::spec::VERSION;
 
 /// A row that is not as it should be.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Differing {
+pub struct RowDifference {
     /// Its key, as text.
     pub key: String,
     /// The columns that differ; none where the row is not there at all.
@@ -22,17 +22,17 @@ pub struct Differing {
 ///
 /// # Errors
 /// PostgreSQL's, or the connection's.
-pub async fn compare(client: &Client, write: &TableWrite, limits: Limits) -> Result<Vec<Differing>, ApplyError> {
-    let mut tuples = Tuples::new(write, VERSION, Vec::new());
+pub async fn diff_rows(client: &Client, write: &TableWrite, limits: Limits) -> Result<Vec<RowDifference>, ApplyError> {
+    let mut tuples = RowParams::new(write, VERSION, Vec::new());
     for row in &write.rows {
         tuples.push(write.newest_cells(row), "", &[]);
     }
-    let statement = statement::compare(write, &tuples.source());
+    let statement = sql::select_differences(write, &tuples.source());
     let arrays = tuples.arrays();
     ddl::begin(client, limits.lock, limits.statement).await?;
     let rows = client.query_typed(&statement, &parameters(&arrays)).await?;
     client.batch_execute("COMMIT").await?;
-    let differing = |row: &tokio_postgres::Row| Differing {
+    let differing = |row: &tokio_postgres::Row| RowDifference {
         key: row.get(0),
         columns: (!row.get::<_, bool>(1)).then(|| row.get(2)),
     };
@@ -43,13 +43,13 @@ pub async fn compare(client: &Client, write: &TableWrite, limits: Limits) -> Res
 ///
 /// # Errors
 /// PostgreSQL's, or the connection's.
-pub async fn keys(
+pub async fn list_keys(
     client: &Client,
     write: &TableWrite,
     behind: Option<&[String]>,
     limit: i64,
 ) -> Result<Vec<Vec<String>>, ApplyError> {
-    let statement = statement::keys(write, behind.is_some(), limit);
+    let statement = sql::select_keys(write, behind.is_some(), limit);
     let parameters: Vec<(&(dyn ToSql + Sync), Type)> =
         behind.into_iter().flatten().map(|key| (key as &(dyn ToSql + Sync), Type::TEXT)).collect();
     let rows = client.query_typed(&statement, &parameters).await?;

@@ -3,10 +3,10 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::SinkExt;
 
-use super::session::Session;
-use super::statement::{self, Array, parameters};
-use super::{ApplyError, Refused};
-use crate::catalog::Kind;
+use super::sql::{self, Array, parameters};
+use super::transaction::WriteTransaction;
+use super::{ApplyError, RejectedAttempt};
+use crate::catalog::ColumnType;
 use crate::plan::{TableWrite, cell};
 
 /// The signature of the format, no flags, no extension: <https://www.postgresql.org/docs/current/sql-copy.html>.
@@ -17,43 +17,45 @@ const TRAILER: [u8; 2] = (-1i16).to_be_bytes();
 const CHUNK_BYTES: usize = 128 * 1024;
 
 /// Rows on their way into a table.
-pub struct Rows<'w> {
+pub struct RowCopy<'w> {
     write: &'w TableWrite,
-    own: Option<&'w str>,
-    form: Form,
+    version_column: Option<&'w str>,
+    form: CopyFormat,
     count: usize,
 }
 
-enum Form {
+enum CopyFormat {
     Copy { chunks: Vec<Bytes>, chunk: BytesMut },
     Insert { arrays: Vec<Array> },
 }
 
-impl<'w> Rows<'w> {
+impl<'w> RowCopy<'w> {
     /// No rows yet. `own` is the version column, whose value comes with each row.
-    pub fn new(write: &'w TableWrite, own: Option<&'w str>) -> Self {
-        let needs_cast = statement::columns(write).any(|column| column.kind.is_cast());
+    pub fn new(write: &'w TableWrite, version_column: Option<&'w str>) -> Self {
+        let needs_cast = sql::columns(write).any(|column| column.kind.needs_cast());
         let form = if needs_cast {
-            let own = own.map(|_| Array::of(Kind::Text { characters_max: None }));
-            Form::Insert { arrays: statement::columns(write).map(|column| Array::of(column.kind)).chain(own).collect() }
+            let own = version_column.map(|_| Array::for_type(ColumnType::Text { characters_max: None }));
+            CopyFormat::Insert {
+                arrays: sql::columns(write).map(|column| Array::for_type(column.kind)).chain(own).collect(),
+            }
         } else {
             let mut chunk = BytesMut::with_capacity(CHUNK_BYTES);
             chunk.extend_from_slice(HEADER);
-            Form::Copy { chunks: Vec::new(), chunk }
+            CopyFormat::Copy { chunks: Vec::new(), chunk }
         };
-        Self { write, own, form, count: 0 }
+        Self { write, version_column, form, count: 0 }
     }
 
     /// Appends a row whose cells lie one after the other.
-    pub fn push_whole(&mut self, cells: &[u8]) {
+    pub fn push_encoded_row(&mut self, cells: &[u8]) {
         self.count += 1;
         match &mut self.form {
-            Form::Copy { chunks, chunk } => {
+            CopyFormat::Copy { chunks, chunk } => {
                 chunk.put_i16(self.write.columns.len() as i16);
                 chunk.extend_from_slice(cells);
-                cut(chunks, chunk);
+                cut_row(chunks, chunk);
             }
-            Form::Insert { arrays } => {
+            CopyFormat::Insert { arrays } => {
                 let mut rest = cells;
                 for array in arrays {
                     let (cell, after) = rest.split_at(cell::length(rest));
@@ -68,13 +70,13 @@ impl<'w> Rows<'w> {
     pub fn push<'c>(&mut self, cells: impl Iterator<Item = &'c [u8]>, own: &str) {
         self.count += 1;
         match &mut self.form {
-            Form::Copy { chunks, chunk } => {
+            CopyFormat::Copy { chunks, chunk } => {
                 chunk.put_i16(self.write.columns.len() as i16 + 1);
                 cells.for_each(|cell| chunk.extend_from_slice(cell));
                 cell::write_text(own, chunk);
-                cut(chunks, chunk);
+                cut_row(chunks, chunk);
             }
-            Form::Insert { arrays } => {
+            CopyFormat::Insert { arrays } => {
                 let (last, arrays) = arrays.split_last_mut().unzip();
                 arrays.into_iter().flatten().zip(cells).for_each(|(array, cell)| array.push(cell));
                 last.into_iter().for_each(|array: &mut Array| array.push_text(own));
@@ -83,35 +85,39 @@ impl<'w> Rows<'w> {
     }
 
     /// Writes the rows; how many there were. A refusal tells which row it seems to be.
-    pub async fn write(self, session: &Session<'_>) -> Result<u64, Refused> {
+    pub async fn write(self, session: &WriteTransaction<'_>) -> Result<u64, RejectedAttempt> {
         if self.count == 0 {
             return Ok(0);
         }
         match self.form {
-            Form::Copy { mut chunks, mut chunk } => {
+            CopyFormat::Copy { mut chunks, mut chunk } => {
                 chunk.extend_from_slice(&TRAILER);
                 chunks.push(chunk.freeze());
-                let statement = statement::copy(self.write, self.own);
+                let statement = sql::copy(self.write, self.version_column);
                 copy(session, &statement, chunks)
                     .await
-                    .map_err(|error| Refused { row: line(&error), error: error.into() })
+                    .map_err(|error| RejectedAttempt { row: failed_line(&error), error: error.into() })
             }
-            Form::Insert { arrays } => {
-                let arrays: Vec<Array> = arrays.into_iter().map(Array::finished).collect();
-                let statement = statement::insert(self.write, self.own);
+            CopyFormat::Insert { arrays } => {
+                let arrays: Vec<Array> = arrays.into_iter().map(Array::with_length).collect();
+                let statement = sql::insert(self.write, self.version_column);
                 Ok(session.client.execute_typed(&statement, &parameters(&arrays)).await.map_err(ApplyError::from)?)
             }
         }
     }
 }
 
-fn cut(chunks: &mut Vec<Bytes>, chunk: &mut BytesMut) {
+fn cut_row(chunks: &mut Vec<Bytes>, chunk: &mut BytesMut) {
     if chunk.len() >= CHUNK_BYTES - CHUNK_BYTES / 8 {
         chunks.push(std::mem::replace(chunk, BytesMut::with_capacity(CHUNK_BYTES)).freeze());
     }
 }
 
-async fn copy(session: &Session<'_>, statement: &str, chunks: Vec<Bytes>) -> Result<u64, tokio_postgres::Error> {
+async fn copy(
+    session: &WriteTransaction<'_>,
+    statement: &str,
+    chunks: Vec<Bytes>,
+) -> Result<u64, tokio_postgres::Error> {
     let sink = session.client.copy_in(statement).await?;
     let mut sink = std::pin::pin!(sink);
     for chunk in chunks {
@@ -121,7 +127,7 @@ async fn copy(session: &Session<'_>, statement: &str, chunks: Vec<Bytes>) -> Res
 }
 
 /// PostgreSQL's context names the row: `COPY bet, line 37, column stake`. A hint only: every verdict is reached by trying.
-fn line(error: &tokio_postgres::Error) -> Option<usize> {
+fn failed_line(error: &tokio_postgres::Error) -> Option<usize> {
     let context = error.as_db_error()?.where_()?;
     let number = context.strip_prefix("COPY ")?.split(", line ").nth(1)?;
     let digits = number.find(|c: char| !c.is_ascii_digit()).map_or(number, |end| &number[..end]);

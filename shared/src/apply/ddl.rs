@@ -9,44 +9,44 @@ use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
 use super::{ApplyError, Limits};
+use crate::backoff::backoff_delay;
 use crate::catalog::{Catalog, load};
-use crate::database::fault::describe;
+use crate::database::sqlstate::describe;
 use crate::names::{Identifier, TableName};
-use crate::pause::pause;
-use crate::plan::TableLack;
+use crate::plan::TableDiff;
 
 /// While DDL waits for a lock, everybody else queues behind it.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 /// With at most this wait between, forty attempts are a minute or more; then Lambda's own retry takes over.
 const ATTEMPTS: u32 = 40;
-const PAUSE_MAX: Duration = Duration::from_millis(800);
-const PAUSE_FIRST: Duration = Duration::from_millis(40);
+const BACKOFF_MAX: Duration = Duration::from_millis(800);
+const BACKOFF_FIRST: Duration = Duration::from_millis(40);
 
 /// SQLSTATEs that mean that somebody else was faster or in the way: look again.
-const IN_THE_WAY: &[&str] =
+const RETRYABLE_DDL_SQLSTATES: &[&str] =
     &["55P03", "55006", "40P01", "40001", "42P06", "42P07", "42701", "42710", "42P17", "23505", "XX000"];
 
 /// Makes what is lacking, and brings the catalog up to date; how many statements changed the schema.
 ///
 /// # Errors
 /// The connection's, a lack of permission, or a lock that could not be had time after time.
-pub async fn make_up(
+pub async fn create_missing(
     client: &Client,
     catalog: &mut Catalog,
-    lacks: &[TableLack],
+    lacks: &[TableDiff],
     limits: Limits,
 ) -> Result<usize, ApplyError> {
     let mut statements = 0;
     for lack in lacks {
-        statements += make_up_table(client, catalog, lack, limits).await?;
+        statements += create_missing_in_table(client, catalog, lack, limits).await?;
     }
     Ok(statements)
 }
 
-async fn make_up_table(
+async fn create_missing_in_table(
     client: &Client,
     catalog: &mut Catalog,
-    lack: &TableLack,
+    lack: &TableDiff,
     limits: Limits,
 ) -> Result<usize, ApplyError> {
     let mut attempt = 0;
@@ -54,15 +54,15 @@ async fn make_up_table(
         let outcome = try_once(client, catalog, lack, limits).await;
         let Err(error) = outcome else { return outcome };
         client.batch_execute("ROLLBACK").await.unwrap_or_default();
-        catalog.forget(&lack.table);
+        catalog.invalidate(&lack.table);
         attempt += 1;
         let ApplyError::Database(database) = &error else { return Err(error) };
         match database.code().map(|code| code.code()) {
-            Some(code) if IN_THE_WAY.contains(&code) && attempt < ATTEMPTS => {
-                tokio::time::sleep(pause(attempt, PAUSE_FIRST, PAUSE_MAX)).await;
+            Some(code) if RETRYABLE_DDL_SQLSTATES.contains(&code) && attempt < ATTEMPTS => {
+                tokio::time::sleep(backoff_delay(attempt, BACKOFF_FIRST, BACKOFF_MAX)).await;
             }
-            Some(code) if code.starts_with("42") || IN_THE_WAY.contains(&code) => {
-                return Err(ApplyError::Schema { table: lack.table.plain(), reason: describe(database) });
+            Some(code) if code.starts_with("42") || RETRYABLE_DDL_SQLSTATES.contains(&code) => {
+                return Err(ApplyError::Schema { table: lack.table.unquoted(), reason: describe(database) });
             }
             Some(_) | None => return Err(error),
         }
@@ -72,23 +72,23 @@ async fn make_up_table(
 async fn try_once(
     client: &Client,
     catalog: &mut Catalog,
-    lack: &TableLack,
+    lack: &TableDiff,
     limits: Limits,
 ) -> Result<usize, ApplyError> {
     begin(client, LOCK_TIMEOUT, limits.statement).await?;
     let mut statements = 0;
-    if lack.create.is_some() {
+    if lack.created_by.is_some() {
         statements += create_schema(client, &lack.table).await?;
     }
-    serialise(client, &format!("{}.{}", lack.table.schema, lack.table.table)).await?;
-    catalog.forget(&lack.table);
+    advisory_lock(client, &format!("{}.{}", lack.table.schema, lack.table.table)).await?;
+    catalog.invalidate(&lack.table);
     load(client, catalog, std::slice::from_ref(&lack.table)).await?;
-    let lack = lack.still(catalog.table(&lack.table).map(|table| &**table));
+    let lack = lack.remaining(catalog.table(&lack.table).map(|table| &**table));
     if !lack.is_empty() {
         let todo = lack.statements();
         client.batch_execute(&todo.join(";")).await?;
         statements += todo.len();
-        catalog.forget(&lack.table);
+        catalog.invalidate(&lack.table);
         load(client, catalog, std::slice::from_ref(&lack.table)).await?;
     }
     client.batch_execute("COMMIT").await?;
@@ -96,9 +96,9 @@ async fn try_once(
 }
 
 /// Makes a table of the writer's own schema, if it is not there; whether it had to be made.
-pub async fn make_own(client: &Client, own: &OwnTable, limits: Limits) -> Result<bool, ApplyError> {
+pub async fn ensure_system_table(client: &Client, own: &SystemTable, limits: Limits) -> Result<bool, ApplyError> {
     begin(client, limits.lock, limits.statement).await?;
-    match make_own_within(client, own).await {
+    match create_system_table(client, own).await {
         Ok(made) => {
             client.batch_execute("COMMIT").await?;
             Ok(made)
@@ -110,10 +110,10 @@ pub async fn make_own(client: &Client, own: &OwnTable, limits: Limits) -> Result
     }
 }
 
-async fn make_own_within(client: &Client, own: &OwnTable) -> Result<bool, ApplyError> {
+async fn create_system_table(client: &Client, own: &SystemTable) -> Result<bool, ApplyError> {
     // One lock for all of them: their schema is made with the first.
-    serialise(client, OWN_SCHEMA).await?;
-    let statements = own.lacking(client).await?;
+    advisory_lock(client, SYSTEM_SCHEMA).await?;
+    let statements = own.missing_ddl(client).await?;
     if !statements.is_empty() {
         client.batch_execute(&statements.join(";")).await?;
     }
@@ -121,7 +121,7 @@ async fn make_own_within(client: &Client, own: &OwnTable) -> Result<bool, ApplyE
 }
 
 /// A table of the writer's own schema.
-pub struct OwnTable {
+pub struct SystemTable {
     /// Its name, with the schema.
     pub name: &'static str,
     /// What makes both, for owners whose writers may not: `CREATE SCHEMA` comes first.
@@ -129,14 +129,14 @@ pub struct OwnTable {
 }
 
 /// The writer's own schema.
-const OWN_SCHEMA: &str = "millstream";
+const SYSTEM_SCHEMA: &str = "millstream";
 
-impl OwnTable {
+impl SystemTable {
     /// Whether the table is there.
     ///
     /// # Errors
     /// PostgreSQL's, or the connection's.
-    pub async fn is_there(&self, client: &Client) -> Result<bool, ApplyError> {
+    pub async fn exists(&self, client: &Client) -> Result<bool, ApplyError> {
         let find = "SELECT FROM pg_class WHERE oid = to_regclass($1)";
         Ok(!client.query_typed(find, &[(&self.name, Type::TEXT)]).await?.is_empty())
     }
@@ -145,16 +145,16 @@ impl OwnTable {
     ///
     /// # Errors
     /// PostgreSQL's, or the connection's.
-    pub async fn lacking(&self, client: &Client) -> Result<Vec<String>, ApplyError> {
-        if self.is_there(client).await? {
+    pub async fn missing_ddl(&self, client: &Client) -> Result<Vec<String>, ApplyError> {
+        if self.exists(client).await? {
             return Ok(Vec::new());
         }
         let code: Vec<&str> = self.ddl.lines().filter(|line| !line.starts_with("--")).collect();
         let statements = code.join("\n");
         let statements = statements.split(';').map(|part| part.split_whitespace().collect::<Vec<_>>().join(" "));
-        let schema = Identifier::fitting(OWN_SCHEMA, OWN_SCHEMA);
+        let schema = Identifier::truncated(SYSTEM_SCHEMA, SYSTEM_SCHEMA);
         // To make a schema that is there asks for a permission all the same.
-        let there = usize::from(lacking_schema(client, &schema).await?.is_none());
+        let there = usize::from(missing_schema_ddl(client, &schema).await?.is_none());
         Ok(statements.skip(there).collect())
     }
 }
@@ -165,7 +165,7 @@ pub async fn begin(client: &Client, lock: Duration, statement: Duration) -> Resu
 }
 
 /// The same, for one that only looks: PostgreSQL itself refuses whatever would write.
-pub async fn begin_reading(client: &Client, limits: Limits) -> Result<(), ApplyError> {
+pub async fn begin_read_only(client: &Client, limits: Limits) -> Result<(), ApplyError> {
     begin_with(client, "BEGIN READ ONLY", limits.lock, limits.statement).await
 }
 
@@ -179,15 +179,15 @@ async fn begin_with(client: &Client, begin: &str, lock: Duration, statement: Dur
 }
 
 /// Waits until nobody else changes the thing, for as long as the lock time-out allows.
-pub async fn serialise(client: &Client, thing: &str) -> Result<(), ApplyError> {
+pub async fn advisory_lock(client: &Client, thing: &str) -> Result<(), ApplyError> {
     let lock = "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))";
     client.query_typed(lock, &[(&format!("millstream {thing}"), Type::TEXT)]).await?;
     Ok(())
 }
 
 async fn create_schema(client: &Client, table: &TableName) -> Result<usize, ApplyError> {
-    serialise(client, &table.schema.to_string()).await?;
-    let lacking = lacking_schema(client, &table.schema).await?;
+    advisory_lock(client, &table.schema.to_string()).await?;
+    let lacking = missing_schema_ddl(client, &table.schema).await?;
     if let Some(statement) = &lacking {
         client.batch_execute(statement).await?;
     }
@@ -195,7 +195,7 @@ async fn create_schema(client: &Client, table: &TableName) -> Result<usize, Appl
 }
 
 /// What makes the schema, if it is not there: `CREATE SCHEMA IF NOT EXISTS` asks for a permission even where it is.
-pub async fn lacking_schema(client: &Client, schema: &Identifier) -> Result<Option<String>, ApplyError> {
+pub async fn missing_schema_ddl(client: &Client, schema: &Identifier) -> Result<Option<String>, ApplyError> {
     let find = "SELECT FROM pg_namespace WHERE nspname = $1";
     let there = client.query_typed(find, &[(&schema.as_str(), Type::TEXT)]).await?;
     Ok(there.is_empty().then(|| format!("CREATE SCHEMA {schema}")))

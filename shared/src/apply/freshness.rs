@@ -12,32 +12,32 @@ use std::sync::Arc;
 use tokio_postgres::Client;
 use tokio_postgres::types::{ToSql, Type};
 
-use super::ddl::{self, OwnTable};
+use super::ddl::{self, SystemTable};
 use super::{ApplyError, Limits};
-use crate::database::fault::{Verdict, judge};
-use crate::record::Place;
+use crate::database::sqlstate::{ErrorAction, classify};
+use crate::record::StreamPosition;
 use crate::timestamp::Timestamp;
 
 /// The table.
-pub const TABLE: OwnTable = OwnTable { name: "millstream.freshness", ddl: include_str!("freshness/create.sql") };
+pub const TABLE: SystemTable = SystemTable { name: "millstream.freshness", ddl: include_str!("freshness/create.sql") };
 
 /// By so much, in microseconds, the last commit of a shard may be later than what is told.
-const TOLD_EVERY: i64 = 1_000_000;
+const PUBLISH_INTERVAL_MICROS: i64 = 1_000_000;
 
 /// What this process has told.
 #[derive(Default, Debug)]
 pub struct Freshness {
     /// When, by stream and shard.
-    told: HashMap<(Arc<str>, Arc<str>), Timestamp>,
+    published: HashMap<(Arc<str>, Arc<str>), Timestamp>,
     /// The role may not write the table.
     refused: bool,
 }
 
 impl Freshness {
     /// Whether it is time to tell of the shard again; if so, it counts as told.
-    pub fn is_due(&mut self, place: &Place, now: Timestamp) -> bool {
-        let told = self.told.entry((place.stream.clone(), place.shard.clone())).or_insert(Timestamp(i64::MIN));
-        let due = !self.refused && (now.0.saturating_sub(told.0) >= TOLD_EVERY || now < *told);
+    pub fn is_due(&mut self, place: &StreamPosition, now: Timestamp) -> bool {
+        let told = self.published.entry((place.stream.clone(), place.shard.clone())).or_insert(Timestamp(i64::MIN));
+        let due = !self.refused && (now.0.saturating_sub(told.0) >= PUBLISH_INTERVAL_MICROS || now < *told);
         if due {
             *told = now;
         }
@@ -48,33 +48,33 @@ impl Freshness {
     ///
     /// # Errors
     /// PostgreSQL's, or the connection's; a refusal only once.
-    pub async fn tell(
+    pub async fn publish(
         &mut self,
         client: &Client,
         source: &str,
-        place: &Place,
+        place: &StreamPosition,
         arrival: Timestamp,
         limits: Limits,
     ) -> Result<(), ApplyError> {
         let told = match write(client, source, place, arrival).await {
-            Err(ApplyError::Database(error)) if judge(&error) == Verdict::Stale => {
-                match ddl::make_own(client, &TABLE, limits).await {
+            Err(ApplyError::Database(error)) if classify(&error) == ErrorAction::RefreshCatalog => {
+                match ddl::ensure_system_table(client, &TABLE, limits).await {
                     Ok(_) => write(client, source, place, arrival).await,
                     Err(error) => Err(error),
                 }
             }
             outcome => outcome,
         };
-        self.refused = matches!(&told, Err(ApplyError::Database(error)) if judge(error) == Verdict::Halt);
+        self.refused = matches!(&told, Err(ApplyError::Database(error)) if classify(error) == ErrorAction::Halt);
         told
     }
 }
 
-async fn write(client: &Client, source: &str, place: &Place, arrival: Timestamp) -> Result<(), ApplyError> {
+async fn write(client: &Client, source: &str, place: &StreamPosition, arrival: Timestamp) -> Result<(), ApplyError> {
     let (stream, shard) = (&*place.stream, &*place.shard);
     let parameters: [(&(dyn ToSql + Sync), Type); 4] =
         [(&source, Type::TEXT), (&stream, Type::TEXT), (&shard, Type::TEXT), (&arrival.0, Type::INT8)];
-    client.execute_typed(include_str!("freshness/tell.sql"), &parameters).await?;
+    client.execute_typed(include_str!("freshness/record.sql"), &parameters).await?;
     Ok(())
 }
 
@@ -84,12 +84,12 @@ mod tests {
     use crate::record::SequenceNumber;
 
     #[test]
-    fn each_shard_is_told_of_once_a_second() {
-        let place = |shard: &str| Place {
+    fn each_shard_is_published_once_a_second() {
+        let place = |shard: &str| StreamPosition {
             stream: "s".into(),
             shard: shard.into(),
-            sequence: SequenceNumber("1".into()),
-            sub_sequence: 0,
+            sequence_number: SequenceNumber("1".into()),
+            sub_sequence_number: 0,
         };
         let mut freshness = Freshness::default();
         let due = [("a", 10), ("b", 10), ("a", 999_999), ("a", 1_000_010), ("b", 999_999), ("a", 5)]

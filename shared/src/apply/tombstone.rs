@@ -8,26 +8,26 @@ use tokio_postgres::Client;
 use tokio_postgres::types::{ToSql, Type};
 use xxhash_rust::xxh3::xxh3_128;
 
-use super::ddl::{self, OwnTable};
-use super::session::Session;
+use super::ddl::{self, SystemTable};
+use super::transaction::WriteTransaction;
 use super::{ApplyError, Limits};
-use crate::catalog::Kind;
+use crate::catalog::ColumnType;
 use crate::change::Version;
-use crate::plan::merge::UnreadableVersion;
-use crate::plan::{Row, TableWrite, cell};
-use crate::spec::Deletes;
+use crate::plan::merge::InvalidStoredVersion;
+use crate::plan::{KeyChanges, TableWrite, cell};
+use crate::spec::DeleteMode;
 
 /// The table.
-pub const TABLE: OwnTable = OwnTable { name: "millstream.tombstone", ddl: include_str!("tombstone/create.sql") };
+pub const TABLE: SystemTable = SystemTable { name: "millstream.tombstone", ddl: include_str!("tombstone/create.sql") };
 
 /// A key of a table, as 16 bytes: keys themselves may be longer than an index takes.
 pub type KeyDigest = [u8; 16];
 
 /// The digests of the rows' keys, in the order of the rows; none where no row is ever deleted for good.
-pub fn digests(write: &TableWrite, rows: &[Row]) -> Vec<KeyDigest> {
+pub fn key_digests(write: &TableWrite, rows: &[KeyChanges]) -> Vec<KeyDigest> {
     match write.deletes {
-        Deletes::Never | Deletes::Soft => return Vec::new(),
-        Deletes::Hard => {}
+        DeleteMode::Never | DeleteMode::Soft => return Vec::new(),
+        DeleteMode::Hard => {}
     }
     let mut key = Vec::new();
     // In the order of their names: another process may have learned the key in another order.
@@ -38,7 +38,7 @@ pub fn digests(write: &TableWrite, rows: &[Row]) -> Vec<KeyDigest> {
             key.clear();
             for &place in &places {
                 let column = &write.table.columns[write.columns[place]];
-                normalised(column.kind, write.cell(write.newest(row), place), &mut key);
+                canonical_key_cell(column.kind, write.cell(write.newest(row), place), &mut key);
             }
             xxh3_128(&key).to_be_bytes()
         })
@@ -46,48 +46,52 @@ pub fn digests(write: &TableWrite, rows: &[Row]) -> Vec<KeyDigest> {
 }
 
 /// A cell such that equal values have equal bytes: 1.0 and 1.00 are one number, in a column of whole numbers, too.
-fn normalised(kind: Kind, cell: &[u8], out: &mut Vec<u8>) {
-    if !matches!(kind, Kind::Numeric { .. } | Kind::Int2 | Kind::Int4 | Kind::Int8) {
+fn canonical_key_cell(kind: ColumnType, cell: &[u8], out: &mut Vec<u8>) {
+    if !matches!(kind, ColumnType::Numeric { .. } | ColumnType::Int2 | ColumnType::Int4 | ColumnType::Int8) {
         return out.put_slice(cell);
     }
-    let text = cell::show(kind, cell);
+    let text = cell::format_cell(kind, cell);
     let trimmed = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
     cell::write_text(trimmed, out);
 }
 
 /// The version of each key's tombstone.
 pub async fn read(
-    session: &Session<'_>,
+    session: &WriteTransaction<'_>,
     write: &TableWrite,
     keys: &[KeyDigest],
 ) -> Result<Vec<Option<Version>>, ApplyError> {
-    let table = write.table.name.plain();
+    let table = write.table.name.unquoted();
     let keys: Vec<&[u8]> = keys.iter().map(|key| &key[..]).collect();
     let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&table, Type::TEXT), (&keys, Type::BYTEA_ARRAY)];
     let rows = session.client.query_typed(include_str!("tombstone/read.sql"), &parameters).await?;
     let mut found = vec![None; keys.len()];
     for row in rows {
-        let version = Version::parse(row.get(1)).ok_or_else(|| UnreadableVersion::of(&table))?;
+        let version = Version::parse(row.get(1)).ok_or_else(|| InvalidStoredVersion::of(&table))?;
         found[row.get::<_, i64>(0) as usize - 1] = Some(version);
     }
     Ok(found)
 }
 
 /// Remembers deletes.
-pub async fn bury(session: &Session<'_>, write: &TableWrite, dead: &[(KeyDigest, Version)]) -> Result<(), ApplyError> {
+pub async fn record_tombstones(
+    session: &WriteTransaction<'_>,
+    write: &TableWrite,
+    dead: &[(KeyDigest, Version)],
+) -> Result<(), ApplyError> {
     if dead.is_empty() {
         return Ok(());
     }
-    let table = write.table.name.plain();
+    let table = write.table.name.unquoted();
     let (keys, versions): (Vec<&[u8]>, Vec<String>) =
         dead.iter().map(|(key, version)| (&key[..], version.to_string())).unzip();
     let parameters: [(&(dyn ToSql + Sync), Type); 3] =
         [(&table, Type::TEXT), (&keys, Type::BYTEA_ARRAY), (&versions, Type::TEXT_ARRAY)];
-    session.client.execute_typed(include_str!("tombstone/bury.sql"), &parameters).await?;
+    session.client.execute_typed(include_str!("tombstone/record.sql"), &parameters).await?;
     Ok(())
 }
 
 /// Makes the table, if it is not there; how many statements that took.
-pub async fn make(client: &Client, limits: Limits) -> Result<usize, ApplyError> {
-    Ok(usize::from(ddl::make_own(client, &TABLE, limits).await?))
+pub async fn ensure_table(client: &Client, limits: Limits) -> Result<usize, ApplyError> {
+    Ok(usize::from(ddl::ensure_system_table(client, &TABLE, limits).await?))
 }

@@ -2,13 +2,13 @@
 
 use serde::Deserialize;
 
-use super::{BackfillError, Cursor, Piece};
+use super::{BackfillCursor, BackfillError, BackfillRun};
 use crate::timestamp::Timestamp;
 
 /// What is needed of `manifest-summary.json`.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Summary {
+struct ManifestSummary {
     table_arn: String,
     /// Of a full export: the moment whose state it holds.
     export_time: Option<String>,
@@ -29,29 +29,29 @@ struct DataFile {
 }
 
 /// Loads the data files, or the one that is asked for.
-pub async fn work(
-    piece: &mut Piece<'_, '_>,
+pub async fn load_export(
+    piece: &mut BackfillRun<'_, '_>,
     manifest: &str,
     only: Option<&str>,
     key: &[String],
 ) -> Result<(), BackfillError> {
     let wrong = |reason: String| BackfillError::Manifest { address: manifest.to_owned(), reason };
     let text = piece.backfill.archive.read_text(manifest).await?;
-    let summary: Summary = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
+    let summary: ManifestSummary = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
     if summary.output_format != "DYNAMODB_JSON" {
         return Err(wrong(format!("its format is {}, and only DYNAMODB_JSON is read", summary.output_format)));
     }
     let time = summary.export_time.as_deref().or(summary.export_to_time.as_deref());
     let time = time.and_then(Timestamp::parse).ok_or_else(|| wrong("it tells no exportTime".to_owned()))?;
     let table = summary.table_arn.rsplit('/').next().unwrap_or_default().to_owned();
-    piece.learn_key(&table, key).await?;
-    let files = files(piece, &summary, only).await?;
+    piece.set_table_key(&table, key).await?;
+    let files = data_files(piece, &summary, only).await?;
     piece.progress.total = if only.is_some() { files.first().map(|file| file.item_count) } else { summary.item_count };
-    let Cursor { object, line, .. } = piece.progress.cursor.clone().unwrap_or_default();
+    let BackfillCursor { object, line, .. } = piece.progress.cursor.clone().unwrap_or_default();
     let begun = files.iter().position(|file| file.data_file_s3_key == object).unwrap_or(0);
     for (number, file) in files.iter().enumerate().skip(begun) {
         let skipped = if number == begun { line } else { 0 };
-        if load(piece, &summary, file, time, skipped).await? == Loaded::InPart {
+        if load_file(piece, &summary, file, time, skipped).await? == FileProgress::Partial {
             return Ok(());
         }
     }
@@ -59,7 +59,11 @@ pub async fn work(
     Ok(())
 }
 
-async fn files(piece: &Piece<'_, '_>, summary: &Summary, only: Option<&str>) -> Result<Vec<DataFile>, BackfillError> {
+async fn data_files(
+    piece: &BackfillRun<'_, '_>,
+    summary: &ManifestSummary,
+    only: Option<&str>,
+) -> Result<Vec<DataFile>, BackfillError> {
     let address = format!("s3://{}/{}", summary.s3_bucket, summary.manifest_files_s3_key);
     let mut lines = piece.backfill.archive.lines(&address).await?;
     let mut files = Vec::new();
@@ -77,18 +81,18 @@ async fn files(piece: &Piece<'_, '_>, summary: &Summary, only: Option<&str>) -> 
 }
 
 #[derive(PartialEq, Eq)]
-enum Loaded {
-    Whole,
-    InPart,
+enum FileProgress {
+    Complete,
+    Partial,
 }
 
-async fn load(
-    piece: &mut Piece<'_, '_>,
-    summary: &Summary,
+async fn load_file(
+    piece: &mut BackfillRun<'_, '_>,
+    summary: &ManifestSummary,
     file: &DataFile,
     time: Timestamp,
     skipped: u64,
-) -> Result<Loaded, BackfillError> {
+) -> Result<FileProgress, BackfillError> {
     let object = &file.data_file_s3_key;
     let mut lines = piece.backfill.archive.lines(&format!("s3://{}/{object}", summary.s3_bucket)).await?;
     let (mut number, mut bytes) = (0, 0);
@@ -101,17 +105,17 @@ async fn load(
         if piece.is_full() {
             piece.progress.bytes += lines.bytes - bytes;
             bytes = lines.bytes;
-            piece.write(Cursor { object: object.clone(), line: number, key: None }).await?;
-            if piece.time_is_up() {
-                return Ok(Loaded::InPart);
+            piece.write(BackfillCursor { object: object.clone(), line: number, key: None }).await?;
+            if piece.is_out_of_time() {
+                return Ok(FileProgress::Partial);
             }
         }
     }
     if number <= skipped {
         // It was done before; the piece goes on with the next one, however little time it has.
-        return Ok(Loaded::Whole);
+        return Ok(FileProgress::Complete);
     }
     piece.progress.bytes += lines.bytes - bytes;
-    piece.write(Cursor { object: object.clone(), line: number, key: None }).await?;
-    Ok(if piece.time_is_up() { Loaded::InPart } else { Loaded::Whole })
+    piece.write(BackfillCursor { object: object.clone(), line: number, key: None }).await?;
+    Ok(if piece.is_out_of_time() { FileProgress::Partial } else { FileProgress::Complete })
 }

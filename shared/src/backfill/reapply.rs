@@ -2,17 +2,17 @@
 
 use futures_util::stream::{self, StreamExt};
 
-use super::{BackfillError, Cursor, Piece};
-use crate::archive::{Archive, Folders};
+use super::{BackfillCursor, BackfillError, BackfillRun};
 use crate::backup;
+use crate::object_store::{ListMode, ObjectStore};
 use crate::timestamp::Timestamp;
 
 /// So many objects are read while others are written: most are small.
 const OBJECTS_AHEAD: usize = 8;
 
 /// Applies what arrived from the first moment on and before the second.
-pub async fn work(
-    piece: &mut Piece<'_, '_>,
+pub async fn reapply_backup(
+    piece: &mut BackfillRun<'_, '_>,
     source: &str,
     (from, to): (Timestamp, Timestamp),
     table: Option<&str>,
@@ -20,7 +20,7 @@ pub async fn work(
     let prefix = backup::prefix(source);
     let folders = match table {
         Some(table) => vec![backup::table_prefix(source, table)],
-        None => folders_of(&piece.backfill.archive, &prefix).await?,
+        None => folders_in_range(&piece.backfill.archive, &prefix).await?,
     };
     let done = piece.progress.cursor.clone().unwrap_or_default().object;
     for folder in folders {
@@ -32,7 +32,7 @@ pub async fn work(
         }
         let mut behind = done.clone().max(first);
         loop {
-            let listed = piece.backfill.archive.list(&folder, &behind, Folders::Apart).await?;
+            let listed = piece.backfill.archive.list(&folder, &behind, ListMode::Objects).await?;
             let mut reading = Vec::new();
             for key in listed.keys.iter().filter(|key| **key < end) {
                 reading.push(read(piece.backfill.archive.clone(), key.clone()));
@@ -41,8 +41,8 @@ pub async fn work(
             while let Some(object) = objects.next().await {
                 let object = object?;
                 apply(piece, &object, (from, to)).await?;
-                if piece.time_is_up() {
-                    return piece.write(Cursor { object: object.key, ..Cursor::default() }).await;
+                if piece.is_out_of_time() {
+                    return piece.write(BackfillCursor { object: object.key, ..BackfillCursor::default() }).await;
                 }
             }
             match listed.keys.last().filter(|last| listed.more && **last < end) {
@@ -51,16 +51,16 @@ pub async fn work(
             }
         }
     }
-    piece.write(Cursor::default()).await?;
+    piece.write(BackfillCursor::default()).await?;
     piece.finish();
     Ok(())
 }
 
 /// Every table's folder.
-async fn folders_of(archive: &Archive, prefix: &str) -> Result<Vec<String>, BackfillError> {
+async fn folders_in_range(archive: &ObjectStore, prefix: &str) -> Result<Vec<String>, BackfillError> {
     let (mut folders, mut behind) = (Vec::new(), String::new());
     loop {
-        let listed = archive.list(prefix, &behind, Folders::Together).await?;
+        let listed = archive.list(prefix, &behind, ListMode::CommonPrefixes).await?;
         folders.extend(listed.folders);
         match folders.last().filter(|_| listed.more) {
             // Behind everything that the last folder holds.
@@ -71,22 +71,22 @@ async fn folders_of(archive: &Archive, prefix: &str) -> Result<Vec<String>, Back
 }
 
 /// An object of the backup: what one batch said of one table, and no more than an invocation holds.
-struct Object {
+struct FetchedObject {
     key: String,
     address: String,
     text: Vec<u8>,
 }
 
-async fn read(archive: Archive, key: String) -> Result<Object, BackfillError> {
+async fn read(archive: ObjectStore, key: String) -> Result<FetchedObject, BackfillError> {
     let address = archive.address(&key)?;
     let text = archive.read(&address).await?;
-    Ok(Object { key, address, text })
+    Ok(FetchedObject { key, address, text })
 }
 
 /// Small objects share a batch; a large one fills several.
 async fn apply(
-    piece: &mut Piece<'_, '_>,
-    object: &Object,
+    piece: &mut BackfillRun<'_, '_>,
+    object: &FetchedObject,
     (from, to): (Timestamp, Timestamp),
 ) -> Result<(), BackfillError> {
     for (number, line) in (1..).zip(object.text.split(|&byte| byte == b'\n').filter(|line| !line.is_empty())) {

@@ -6,15 +6,15 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{BackfillError, Cursor, Piece, moment};
-use crate::apply::Differing;
-use crate::dynamodb::KEYS_MAX;
+use super::{BackfillCursor, BackfillError, BackfillRun, parse_time};
+use crate::apply::RowDifference;
+use crate::dynamodb_tables::KEYS_MAX;
 use crate::record::Batch;
 use crate::spec::KeyColumn;
 use crate::timestamp::Timestamp;
 
 /// So many differences are told one by one; the others are only counted.
-const TOLD_MAX: usize = 100;
+const EXAMPLES_MAX: usize = 100;
 
 /// What differs between a table and its replica.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize, Debug)]
@@ -40,13 +40,13 @@ pub struct Difference {
 }
 
 impl Differences {
-    fn tell(&mut self, key: String, what: String) {
+    fn add(&mut self, key: String, what: String) {
         match &*what {
             "missing" => self.missing += 1,
             "extra" => self.extra += 1,
             _ => self.differing += 1,
         }
-        if self.examples.len() < TOLD_MAX {
+        if self.examples.len() < EXAMPLES_MAX {
             self.examples.push(Difference { key, what });
         }
     }
@@ -56,35 +56,36 @@ impl Differences {
 const ROWS: &str = "rows";
 
 /// Compares the table of a source with its replica.
-pub async fn work(piece: &mut Piece<'_, '_>, table: &str) -> Result<(), BackfillError> {
-    let key = piece.learn_key(table, &[]).await?;
-    let started = moment(piece.progress.started.as_deref().unwrap_or_default())?;
+pub async fn verify_table(piece: &mut BackfillRun<'_, '_>, table: &str) -> Result<(), BackfillError> {
+    let key = piece.set_table_key(table, &[]).await?;
+    let started = parse_time(piece.progress.started.as_deref().unwrap_or_default())?;
     let mut cursor = piece.progress.cursor.clone().unwrap_or_default();
     while cursor.object != ROWS {
         let page = piece.backfill.tables.scan(table, 0, 1, cursor.key.as_deref()).await?;
-        items(piece, (table, &key), &page.items, started).await?;
+        compare_items(piece, (table, &key), &page.items, started).await?;
         cursor.line += page.items.len() as u64;
         cursor.key = page.next;
         if cursor.key.is_none() {
             cursor.object = ROWS.to_owned();
         }
-        piece.tell(&cursor, cursor.line);
-        if piece.time_is_up() {
+        piece.save_progress(&cursor, cursor.line);
+        if piece.is_out_of_time() {
             return Ok(());
         }
     }
     loop {
         let behind: Option<Vec<String>> = cursor.key.as_deref().and_then(|key| serde_json::from_str(key).ok());
-        let (names, keys) = piece.backfill.ingest.keys(piece.source, table, behind.as_deref(), KEYS_MAX as i64).await?;
+        let (names, keys) =
+            piece.backfill.ingest.list_keys(piece.source, table, behind.as_deref(), KEYS_MAX as i64).await?;
         // Told in the order that the table here has them in.
         let sql_type = |name: &str| key.iter().find(|known| known.name == name).and_then(|known| known.sql_type);
         let typed = |name: String| KeyColumn { sql_type: sql_type(&name), name };
         let named: Vec<KeyColumn> = names.into_iter().map(typed).collect();
-        extras(piece, table, &named, &keys).await?;
+        find_extra_rows(piece, table, &named, &keys).await?;
         let Some(last) = keys.last() else { break };
         cursor.key = serde_json::to_string(last).ok();
-        piece.tell(&cursor, cursor.line);
-        if piece.time_is_up() {
+        piece.save_progress(&cursor, cursor.line);
+        if piece.is_out_of_time() {
             return Ok(());
         }
     }
@@ -93,8 +94,8 @@ pub async fn work(piece: &mut Piece<'_, '_>, table: &str) -> Result<(), Backfill
 }
 
 /// Compares items, and those that differ once more.
-async fn items(
-    piece: &mut Piece<'_, '_>,
+async fn compare_items(
+    piece: &mut BackfillRun<'_, '_>,
     (table, key): (&str, &[KeyColumn]),
     items: &[String],
     started: Timestamp,
@@ -103,32 +104,32 @@ async fn items(
         return Ok(());
     }
     let mut now = Vec::new();
-    let keys: Vec<String> = items.iter().filter_map(|item| key_of(item, key)).collect();
+    let keys: Vec<String> = items.iter().filter_map(|item| key_json(item, key)).collect();
     for keys in keys.chunks(KEYS_MAX) {
         now.extend(piece.backfill.tables.items(table, keys).await?);
     }
-    for Differing { key, columns } in compare(piece, table, &now, started).await? {
+    for RowDifference { key, columns } in compare(piece, table, &now, started).await? {
         let what = columns.map_or("missing".to_owned(), |columns| columns.join(", "));
-        piece.progress.differences.get_or_insert_default().tell(key, what);
+        piece.progress.differences.get_or_insert_default().add(key, what);
     }
     Ok(())
 }
 
 async fn compare(
-    piece: &mut Piece<'_, '_>,
+    piece: &mut BackfillRun<'_, '_>,
     table: &str,
     items: &[String],
     started: Timestamp,
-) -> Result<Vec<Differing>, BackfillError> {
+) -> Result<Vec<RowDifference>, BackfillError> {
     for (number, item) in (1..).zip(items) {
         piece.push_item(table, "verify", number, started, item);
     }
     let batch: Batch = std::mem::take(&mut piece.batch);
-    Ok(piece.backfill.ingest.compare(piece.source, &batch, piece.batch_time()).await?)
+    Ok(piece.backfill.ingest.diff_rows(piece.source, &batch, piece.batch_time()).await?)
 }
 
 /// The key of an item, both as the JSON of DynamoDB.
-fn key_of(item: &str, key: &[KeyColumn]) -> Option<String> {
+fn key_json(item: &str, key: &[KeyColumn]) -> Option<String> {
     let attributes: HashMap<&str, &serde_json::value::RawValue> = serde_json::from_str(item).ok()?;
     let member = |KeyColumn { name, .. }: &KeyColumn| {
         Some(format!("{}:{}", serde_json::Value::from(&**name), attributes.get(&**name)?.get()))
@@ -137,8 +138,8 @@ fn key_of(item: &str, key: &[KeyColumn]) -> Option<String> {
 }
 
 /// Tells the rows whose items are not there.
-async fn extras(
-    piece: &mut Piece<'_, '_>,
+async fn find_extra_rows(
+    piece: &mut BackfillRun<'_, '_>,
     table: &str,
     key: &[KeyColumn],
     rows: &[Vec<String>],
@@ -160,15 +161,15 @@ async fn extras(
     if found.len() == rows.len() {
         return Ok(());
     }
-    let there: Vec<String> = found.iter().filter_map(|item| key_of(item, key)).collect();
+    let there: Vec<String> = found.iter().filter_map(|item| key_json(item, key)).collect();
     for (row, _) in rows.iter().zip(&wanted).filter(|(_, wanted)| !there.contains(wanted)) {
-        piece.progress.differences.get_or_insert_default().tell(row.join(", "), "extra".to_owned());
+        piece.progress.differences.get_or_insert_default().add(row.join(", "), "extra".to_owned());
     }
     Ok(())
 }
 
-impl Piece<'_, '_> {
-    fn tell(&mut self, cursor: &Cursor, records: u64) {
+impl BackfillRun<'_, '_> {
+    fn save_progress(&mut self, cursor: &BackfillCursor, records: u64) {
         self.progress.records = records;
         self.progress.cursor = Some(cursor.clone());
         (self.backfill.watch)(&self.progress);

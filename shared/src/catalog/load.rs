@@ -5,10 +5,10 @@ use std::collections::HashMap;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Row};
 
-use super::comment::told;
-use super::{Catalog, Column, Kind, Partition, Table};
+use super::comment::parse_note;
+use super::{Catalog, ColumnType, DbColumn, DbPartition, DbTable, RowTypeOids};
 use crate::names::{Identifier, TableName};
-use crate::partition::Bounds;
+use crate::partition::TimeRange;
 use crate::timestamp::Timestamp;
 
 /// The database could not be asked, or has what the writer cannot work with.
@@ -27,7 +27,7 @@ pub enum CatalogError {
 /// # Errors
 /// The connection's, and tables that the writer cannot work with.
 pub async fn load(client: &Client, catalog: &mut Catalog, names: &[TableName]) -> Result<(), CatalogError> {
-    let unknown: Vec<&TableName> = names.iter().filter(|name| !catalog.knows(name)).collect();
+    let unknown: Vec<&TableName> = names.iter().filter(|name| !catalog.is_loaded(name)).collect();
     if unknown.is_empty() {
         return Ok(());
     }
@@ -35,7 +35,7 @@ pub async fn load(client: &Client, catalog: &mut Catalog, names: &[TableName]) -
     let tables: Vec<&str> = unknown.iter().map(|name| name.table.as_str()).collect();
     let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&schemas, Type::TEXT_ARRAY), (&tables, Type::TEXT_ARRAY)];
     let rows = client.query_typed(include_str!("columns.sql"), &parameters).await?;
-    let mut found: HashMap<u32, Table> = HashMap::new();
+    let mut found: HashMap<u32, DbTable> = HashMap::new();
     for row in &rows {
         if let Some((oid, column)) = column(row) {
             found.entry(oid).or_insert_with(|| table(oid, row)).columns.push(column);
@@ -50,10 +50,10 @@ pub async fn load(client: &Client, catalog: &mut Catalog, names: &[TableName]) -
             add_relation(table, &row)?;
         }
     }
-    found.values_mut().for_each(Table::cast_arrays);
-    let mut found: HashMap<TableName, Table> = found.into_values().map(|table| (table.name.clone(), table)).collect();
+    found.values_mut().for_each(DbTable::write_arrays_as_text);
+    let mut found: HashMap<TableName, DbTable> = found.into_values().map(|table| (table.name.clone(), table)).collect();
     for name in unknown {
-        catalog.learn(name.clone(), found.remove(name));
+        catalog.insert(name.clone(), found.remove(name));
     }
     Ok(())
 }
@@ -62,12 +62,12 @@ pub async fn load(client: &Client, catalog: &mut Catalog, names: &[TableName]) -
 ///
 /// # Errors
 /// The connection's.
-pub async fn types(client: &Client, names: &[&str]) -> Result<Vec<Option<(Kind, u32)>>, CatalogError> {
+pub async fn lookup_types(client: &Client, names: &[&str]) -> Result<Vec<Option<(ColumnType, u32)>>, CatalogError> {
     let rows = client.query_typed(include_str!("types.sql"), &[(&names, Type::TEXT_ARRAY)]).await?;
     let kind = |(name, row): (&&str, &Row)| {
         let typname: &str = row.get::<_, Option<&str>>("typname")?;
-        let modifier = super::kind::modifier(typname, name);
-        Some((Kind::of(typname, row.get("typtype"), row.get("builtin"), modifier), row.get("oid")))
+        let modifier = super::column_type::modifier(typname, name);
+        Some((ColumnType::from_catalog(typname, row.get("typtype"), row.get("builtin"), modifier), row.get("oid")))
     };
     Ok(names.iter().zip(&rows).map(kind).collect())
 }
@@ -82,47 +82,47 @@ pub async fn fingerprints(client: &Client, oids: &[u32]) -> Result<Vec<(u32, Str
 }
 
 fn name(schema: &str, table: &str) -> TableName {
-    TableName { schema: Identifier::fitting(schema, schema), table: Identifier::fitting(table, table) }
+    TableName { schema: Identifier::truncated(schema, schema), table: Identifier::truncated(table, table) }
 }
 
-fn table(oid: u32, row: &Row) -> Table {
+fn table(oid: u32, row: &Row) -> DbTable {
     let strategy: Option<&str> = row.get("strategy");
     let by: Option<&str> = row.get("partitioned_by");
-    let by = by.filter(|_| strategy == Some("r")).map(|by| Identifier::fitting(by, by));
-    Table {
+    let by = by.filter(|_| strategy == Some("r")).map(|by| Identifier::truncated(by, by));
+    DbTable {
         name: name(row.get("nspname"), row.get("relname")),
         oid,
-        row_type: (row.get("row_type"), row.get("row_array")),
+        row_type: RowTypeOids { row: row.get("row_type"), array: row.get("row_array") },
         owned: row.get("owned"),
-        checked: row.get("checked"),
-        origin: row.get::<_, Option<&str>>("comment_of_table").and_then(told).map(str::to_owned),
+        has_check: row.get("checked"),
+        origin: row.get::<_, Option<&str>>("comment_of_table").and_then(parse_note).map(str::to_owned),
         columns: Vec::new(),
-        partitioned_otherwise: strategy.is_some() && by.is_none(),
-        partitioned_by: by,
+        other_partitioning: strategy.is_some() && by.is_none(),
+        partition_column: by,
         partitions: Vec::new(),
         unique: Vec::new(),
         fingerprint: String::new(),
     }
 }
 
-fn column(row: &Row) -> Option<(u32, Column)> {
+fn column(row: &Row) -> Option<(u32, DbColumn)> {
     let comment: Option<String> = row.get("comment");
-    let column = Column {
+    let column = DbColumn {
         name: Identifier::exact(row.get("attname"))?,
-        kind: Kind::of(row.get("typname"), row.get("typtype"), row.get("builtin"), row.get("typmod")),
+        kind: ColumnType::from_catalog(row.get("typname"), row.get("typtype"), row.get("builtin"), row.get("typmod")),
         type_oid: row.get("atttypid"),
         sql_type: row.get("sql_type"),
-        original: comment.as_deref().and_then(told).map(str::to_owned),
+        source_path: comment.as_deref().and_then(parse_note).map(str::to_owned),
         comment,
         required: row.get("required"),
-        guarded: row.get("guarded"),
+        may_reject_null: row.get("guarded"),
         generated: row.get("generated"),
     };
     Some((row.get("oid"), column))
 }
 
 /// The table itself, or one of its partitions.
-fn add_relation(table: &mut Table, row: &Row) -> Result<(), CatalogError> {
+fn add_relation(table: &mut DbTable, row: &Row) -> Result<(), CatalogError> {
     let unique: Vec<String> = row.get("unique_columns");
     let unique = unique.iter().map(|list| list.split('\u{1}').filter_map(Identifier::exact).collect()).collect();
     if row.get("itself") {
@@ -130,12 +130,12 @@ fn add_relation(table: &mut Table, row: &Row) -> Result<(), CatalogError> {
         return Ok(());
     }
     if row.get("is_default") {
-        return Err(CatalogError::DefaultPartition(table.name.plain()));
+        return Err(CatalogError::DefaultPartition(table.name.unquoted()));
     }
-    if table.partitioned_by.is_some() {
+    if table.partition_column.is_some() {
         let end = |name: &str| row.get::<_, Option<i64>>(name).map(Timestamp);
-        let bounds = Bounds { from: end("lower"), to: end("upper") };
-        table.partitions.push(Partition { name: name(row.get("nspname"), row.get("relname")), bounds, unique });
+        let bounds = TimeRange { from: end("lower"), to: end("upper") };
+        table.partitions.push(DbPartition { name: name(row.get("nspname"), row.get("relname")), bounds, unique });
     }
     Ok(())
 }

@@ -45,7 +45,7 @@ pub struct DatabaseAddress {
 
 impl DatabaseAddress {
     /// What a URL alone says.
-    pub fn of_url(url: &str) -> Self {
+    pub fn from_url(url: &str) -> Self {
         let url = Some(url.to_owned());
         Self { url, host: None, port: None, name: None, user: None, credentials: Credentials::Url, ca_file: None }
     }
@@ -99,7 +99,7 @@ impl Environment {
     fn from(variables: &BTreeMap<String, String>) -> Result<Self, EnvironmentError> {
         let get = |name: &str| variables.get(name).cloned();
         Ok(Self {
-            config: get("MILLSTREAM_CONFIG").unwrap_or_else(beside_the_binary),
+            config: get("MILLSTREAM_CONFIG").unwrap_or_else(default_config_path),
             database: database(variables)?,
             dead_letter_queue: get("DEAD_LETTER_QUEUE_URL"),
             on_failure_queue: get("ON_FAILURE_QUEUE_URL"),
@@ -112,18 +112,18 @@ impl Environment {
 
 impl Environment {
     /// Whether there is a configuration: the variable names one, or a file is where it is looked for.
-    pub fn config_named(&self) -> bool {
-        self.config != beside_the_binary() || std::path::Path::new(&self.config).exists()
+    pub fn has_config(&self) -> bool {
+        self.config != default_config_path() || std::path::Path::new(&self.config).exists()
     }
 }
 
 /// Where the configuration is, for a program that needs nothing else of the environment.
-pub fn config_address() -> String {
+pub fn config_location() -> String {
     let named = std::env::vars().find(|(name, value)| name == "MILLSTREAM_CONFIG" && !value.is_empty());
-    named.map_or_else(beside_the_binary, |(_, value)| value)
+    named.map_or_else(default_config_path, |(_, value)| value)
 }
 
-fn beside_the_binary() -> String {
+fn default_config_path() -> String {
     let folder = std::env::current_exe().ok().and_then(|path| path.parent().map(PathBuf::from)).unwrap_or_default();
     folder.join("millstream.toml").to_string_lossy().into_owned()
 }

@@ -6,7 +6,7 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::Mistakes;
+use super::ConfigErrors;
 use crate::names::Identifier;
 
 /// A section while it is being read.
@@ -15,13 +15,13 @@ pub struct Section<'a> {
     path: String,
     span: Range<usize>,
     table: &'a DeTable<'a>,
-    taken: RefCell<Vec<&'static str>>,
+    known_keys: RefCell<Vec<&'static str>>,
 }
 
 impl<'a> Section<'a> {
     /// The whole document.
     pub fn root(document: &'a Spanned<DeTable<'a>>) -> Self {
-        Self { path: String::new(), span: 0..0, table: document.get_ref(), taken: RefCell::default() }
+        Self { path: String::new(), span: 0..0, table: document.get_ref(), known_keys: RefCell::default() }
     }
 
     /// The last step of the section's path.
@@ -35,20 +35,20 @@ impl<'a> Section<'a> {
     }
 
     /// Adds a mistake about a key, at its value or, if it is missing, at the section.
-    pub fn mistake(&self, mistakes: &mut Mistakes, key: &str, message: impl Into<String>) {
+    pub fn error(&self, mistakes: &mut ConfigErrors, key: &str, message: impl Into<String>) {
         let span = self.table.get(key).map_or(self.span.clone(), |value| value.span());
         mistakes.add(span, &self.key(key), message);
     }
 
     fn take(&self, key: &'static str) -> Option<&'a Spanned<DeValue<'a>>> {
-        self.taken.borrow_mut().push(key);
+        self.known_keys.borrow_mut().push(key);
         self.table.get(key)
     }
 
     /// Takes a key that must hold what `read` understands; `wanted` says what that is.
     pub fn read<T>(
         &self,
-        mistakes: &mut Mistakes,
+        mistakes: &mut ConfigErrors,
         key: &'static str,
         wanted: &str,
         read: impl FnOnce(&'a DeValue<'a>) -> Option<T>,
@@ -62,22 +62,22 @@ impl<'a> Section<'a> {
     }
 
     /// Takes a text.
-    pub fn text(&self, mistakes: &mut Mistakes, key: &'static str) -> Option<&'a str> {
+    pub fn string(&self, mistakes: &mut ConfigErrors, key: &'static str) -> Option<&'a str> {
         self.read(mistakes, key, "a text that is not empty", |value| value.as_str().filter(|text| !text.is_empty()))
     }
 
     /// Takes a text that must be there.
-    pub fn required(&self, mistakes: &mut Mistakes, key: &'static str, meaning: &str) -> Option<&'a str> {
+    pub fn required(&self, mistakes: &mut ConfigErrors, key: &'static str, meaning: &str) -> Option<&'a str> {
         if self.table.get(key).is_none() {
             self.take(key);
             mistakes.add(self.span.clone(), &self.key(key), format!("missing: {meaning}"));
             return None;
         }
-        self.text(mistakes, key)
+        self.string(mistakes, key)
     }
 
     /// Takes one of several words.
-    pub fn one_of<T: Copy>(&self, mistakes: &mut Mistakes, key: &'static str, words: &[(&str, T)]) -> Option<T> {
+    pub fn one_of<T: Copy>(&self, mistakes: &mut ConfigErrors, key: &'static str, words: &[(&str, T)]) -> Option<T> {
         let wanted: Vec<_> = words.iter().map(|(word, _)| format!("\"{word}\"")).collect();
         self.read(mistakes, key, &wanted.join(" or "), |value| {
             let text = value.as_str()?;
@@ -86,7 +86,7 @@ impl<'a> Section<'a> {
     }
 
     /// Takes a list of texts; empty where the key is missing.
-    pub fn texts(&self, mistakes: &mut Mistakes, key: &'static str) -> Vec<String> {
+    pub fn string_list(&self, mistakes: &mut ConfigErrors, key: &'static str) -> Vec<String> {
         let read = |value: &DeValue<'_>| {
             let texts = value.as_array()?.iter().map(|element| element.get_ref().as_str().map(str::to_owned));
             texts.collect::<Option<Vec<_>>>().filter(|texts| !texts.is_empty())
@@ -95,15 +95,15 @@ impl<'a> Section<'a> {
     }
 
     /// Takes a text or a list of texts that must be there.
-    pub fn text_or_texts(&self, mistakes: &mut Mistakes, key: &'static str, meaning: &str) -> Vec<String> {
+    pub fn string_or_list(&self, mistakes: &mut ConfigErrors, key: &'static str, meaning: &str) -> Vec<String> {
         if self.table.get(key).is_some_and(|value| value.get_ref().is_array()) {
-            return self.texts(mistakes, key);
+            return self.string_list(mistakes, key);
         }
         self.required(mistakes, key, meaning).map(str::to_owned).into_iter().collect()
     }
 
     /// Takes a whole number in a range.
-    pub fn integer(&self, mistakes: &mut Mistakes, key: &'static str, range: Range<u32>) -> Option<u32> {
+    pub fn integer(&self, mistakes: &mut ConfigErrors, key: &'static str, range: Range<u32>) -> Option<u32> {
         let wanted = format!("a whole number from {} to {}", range.start, range.end - 1);
         self.read(mistakes, key, &wanted, |value| {
             value.as_integer()?.as_str().parse().ok().filter(|number| range.contains(number))
@@ -111,12 +111,12 @@ impl<'a> Section<'a> {
     }
 
     /// Takes true or false.
-    pub fn boolean(&self, mistakes: &mut Mistakes, key: &'static str) -> Option<bool> {
+    pub fn boolean(&self, mistakes: &mut ConfigErrors, key: &'static str) -> Option<bool> {
         self.read(mistakes, key, "true or false", DeValue::as_bool)
     }
 
     /// Takes a duration in whole hours, days or weeks, as microseconds.
-    pub fn duration(&self, mistakes: &mut Mistakes, key: &'static str) -> Option<i64> {
+    pub fn duration(&self, mistakes: &mut ConfigErrors, key: &'static str) -> Option<i64> {
         self.read(mistakes, key, "a duration such as \"90 days\", \"12 hours\" or \"2 weeks\"", |value| {
             let (count, unit) = value.as_str()?.split_once(' ')?;
             let hours = match unit {
@@ -134,15 +134,17 @@ impl<'a> Section<'a> {
     }
 
     /// Takes an identifier that PostgreSQL holds uncut.
-    pub fn identifier(&self, mistakes: &mut Mistakes, key: &'static str) -> Option<Identifier> {
+    pub fn identifier(&self, mistakes: &mut ConfigErrors, key: &'static str) -> Option<Identifier> {
         self.read(mistakes, key, "a name of 1 to 63 bytes", |value| Identifier::exact(value.as_str()?))
     }
 
     /// Takes a section within this one.
-    pub fn section(&self, mistakes: &mut Mistakes, key: &'static str) -> Option<Section<'a>> {
+    pub fn section(&self, mistakes: &mut ConfigErrors, key: &'static str) -> Option<Section<'a>> {
         let value = self.take(key)?;
         match value.get_ref().as_table() {
-            Some(table) => Some(Section { path: self.key(key), span: value.span(), table, taken: RefCell::default() }),
+            Some(table) => {
+                Some(Section { path: self.key(key), span: value.span(), table, known_keys: RefCell::default() })
+            }
             None => {
                 mistakes.add(value.span(), &self.key(key), "must be a table");
                 None
@@ -156,7 +158,7 @@ impl<'a> Section<'a> {
         let section = |(name, value): (&'a Spanned<_>, &'a Spanned<DeValue<'a>>)| {
             let table = value.get_ref().as_table()?;
             let path = format!("{key}.{}", name.get_ref());
-            Some(Section { path, span: name.span(), table, taken: RefCell::default() })
+            Some(Section { path, span: name.span(), table, known_keys: RefCell::default() })
         };
         table.iter().filter_map(section).collect()
     }
@@ -169,12 +171,12 @@ impl<'a> Section<'a> {
     /// The section that an entry holds.
     pub fn entry(&self, name: &str, value: &'a Spanned<DeValue<'a>>) -> Option<Section<'a>> {
         let table = value.get_ref().as_table()?;
-        Some(Section { path: self.key(name), span: value.span(), table, taken: RefCell::default() })
+        Some(Section { path: self.key(name), span: value.span(), table, known_keys: RefCell::default() })
     }
 
     /// Ends the reading: whatever was not taken is unknown.
-    pub fn finish(self, mistakes: &mut Mistakes) {
-        let taken = self.taken.borrow();
+    pub fn reject_unknown_keys(self, mistakes: &mut ConfigErrors) {
+        let taken = self.known_keys.borrow();
         for (name, _) in self.table.iter().filter(|(name, _)| !taken.contains(&&**name.get_ref())) {
             let closest = taken.iter().min_by_key(|known| distance(known, name.get_ref()));
             let hint = match closest.filter(|known| distance(known, name.get_ref()) <= 2) {

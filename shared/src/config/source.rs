@@ -1,15 +1,15 @@
 //! `[source.NAME]`: a stream and the defaults of its tables.
 
 use super::section::Section;
-use super::{DeletedRows, Format, Mistakes, Partition, Shape, Source};
+use super::{ConfigErrors, DeletedRows, Format, PartitionConfig, SchemaPolicy, SourceConfig};
 use crate::field::Privacy;
 use crate::names::{Identifier, Naming};
-use crate::partition::Every;
-use crate::spec::{Arrays, Evolution, Nested, Period};
+use crate::partition::PartitionWidth;
+use crate::spec::{Arrays, Nested, PartitionPolicy, SchemaMode};
 
 /// How undeclared fields are treated where nobody says so.
-pub(super) const SHAPE_DEFAULT: Shape = Shape {
-    evolution: Evolution::Evolve,
+pub(super) const SCHEMA_POLICY_DEFAULT: SchemaPolicy = SchemaPolicy {
+    evolution: SchemaMode::Evolve,
     nested: Nested::Flatten,
     arrays: Arrays::Text,
     text_characters_max: None,
@@ -23,12 +23,12 @@ const FUTURE_DEFAULT: i64 = 7 * 24 * 3_600_000_000;
 const AHEAD_DEFAULT: u32 = 3;
 
 /// Kinesis keeps records for 365 days at most; a retry may take a month more.
-const REMEMBER_DEFAULT: i64 = 400 * 24 * 3_600_000_000;
+const TOMBSTONE_RETENTION_DEFAULT: i64 = 400 * 24 * 3_600_000_000;
 
 /// A source with mistakes is a source all the same: its tables are checked against it.
-pub(super) fn check(raw: Section<'_>, mistakes: &mut Mistakes) -> Source {
+pub(super) fn check(raw: Section<'_>, mistakes: &mut ConfigErrors) -> SourceConfig {
     let name = raw.name().to_owned();
-    let streams = raw.text_or_texts(mistakes, "stream", "the name or ARN of the stream, or a list of them");
+    let streams = raw.string_or_list(mistakes, "stream", "the name or ARN of the stream, or a list of them");
     let formats = [
         ("segment", Format::Segment),
         ("json", Format::Json),
@@ -37,7 +37,7 @@ pub(super) fn check(raw: Section<'_>, mistakes: &mut Mistakes) -> Source {
         ("debezium", Format::Debezium),
     ];
     let format = raw.one_of(mistakes, "format", &formats).unwrap_or(Format::Segment);
-    let defaults = of_format(&name, format);
+    let defaults = default_for_format(&name, format);
     let schema = raw.identifier(mistakes, "schema").unwrap_or(defaults.schema);
     let namings = [
         ("segment", Naming::Segment),
@@ -51,20 +51,20 @@ pub(super) fn check(raw: Section<'_>, mistakes: &mut Mistakes) -> Source {
         None => defaults.partition,
     };
     let private = private(&raw, mistakes);
-    let shape = shape(&raw, defaults.shape, mistakes);
-    let only = raw.texts(mistakes, "only");
-    let exclude = raw.texts(mistakes, "exclude");
+    let shape = schema_policy(&raw, defaults.shape, mistakes);
+    let only = raw.string_list(mistakes, "only");
+    let exclude = raw.string_list(mistakes, "exclude");
     let backup = raw.boolean(mistakes, "backup").unwrap_or(defaults.backup);
-    let remember = raw.duration(mistakes, "remember_deletes").unwrap_or(defaults.remember);
-    let deletes = raw.one_of(mistakes, "deletes", &[("hard", DeletedRows::Gone), ("soft", DeletedRows::Marked)]);
+    let remember = raw.duration(mistakes, "remember_deletes").unwrap_or(defaults.tombstone_retention_micros);
+    let deletes = raw.one_of(mistakes, "deletes", &[("hard", DeletedRows::Hard), ("soft", DeletedRows::Soft)]);
     if !format.replicates() {
         let given = [(!only.is_empty(), "only"), (!exclude.is_empty(), "exclude"), (deletes.is_some(), "deletes")];
         for (_, key) in given.iter().filter(|(there, _)| *there) {
-            raw.mistake(mistakes, key, "only a source of tables has it: dynamodb, dms or debezium");
+            raw.error(mistakes, key, "only a source of tables has it: dynamodb, dms or debezium");
         }
     }
-    raw.finish(mistakes);
-    Source {
+    raw.reject_unknown_keys(mistakes);
+    SourceConfig {
         name,
         streams,
         format,
@@ -77,52 +77,65 @@ pub(super) fn check(raw: Section<'_>, mistakes: &mut Mistakes) -> Source {
         exclude,
         deletes: deletes.unwrap_or(defaults.deletes),
         backup,
-        remember,
+        tombstone_retention_micros: remember,
         tables: defaults.tables,
     }
 }
 
 /// A source of every stream, with nothing but defaults; its schema has its name.
-pub(super) fn of_format(name: &str, format: Format) -> Source {
-    Source {
+pub(super) fn default_for_format(name: &str, format: Format) -> SourceConfig {
+    SourceConfig {
         name: name.to_owned(),
         streams: vec!["*".to_owned()],
         format,
-        schema: Identifier::fitting(name, name),
+        schema: Identifier::truncated(name, name),
         naming: if format.replicates() { Naming::Snake } else { Naming::Segment },
         partition: default_partition(format),
         private: Vec::new(),
-        shape: SHAPE_DEFAULT,
+        shape: SCHEMA_POLICY_DEFAULT,
         only: Vec::new(),
         exclude: Vec::new(),
-        deletes: DeletedRows::Gone,
+        deletes: DeletedRows::Hard,
         backup: format.replicates(),
-        remember: REMEMBER_DEFAULT,
+        tombstone_retention_micros: TOMBSTONE_RETENTION_DEFAULT,
         tables: Vec::new(),
     }
 }
 
 /// Segment's events are partitioned by the day of their arrival at Segment, unless the configuration says otherwise.
-fn default_partition(format: Format) -> Option<Partition> {
-    let period = Period { every: Every::Day, ahead: AHEAD_DEFAULT, keep: None, future: FUTURE_DEFAULT };
-    (format == Format::Segment).then(|| Partition { by: "received_at".to_owned(), period })
+fn default_partition(format: Format) -> Option<PartitionConfig> {
+    let period = PartitionPolicy {
+        width: PartitionWidth::Day,
+        ahead: AHEAD_DEFAULT,
+        retention_micros: None,
+        future_limit_micros: FUTURE_DEFAULT,
+    };
+    (format == Format::Segment).then(|| PartitionConfig { column: "received_at".to_owned(), period })
 }
 
 /// `partition = { by = "received_at", every = "day", ahead = 3, keep = "90 days", future = "7 days" }`
-pub(super) fn partition(raw: Section<'_>, mistakes: &mut Mistakes) -> Option<Partition> {
+pub(super) fn partition(raw: Section<'_>, mistakes: &mut ConfigErrors) -> Option<PartitionConfig> {
     let by = raw.required(mistakes, "by", "the column that the table is partitioned by");
-    let widths = [("hour", Every::Hour), ("day", Every::Day), ("week", Every::Week), ("month", Every::Month)];
-    let every = raw.one_of(mistakes, "every", &widths).unwrap_or(Every::Day);
+    let widths = [
+        ("hour", PartitionWidth::Hour),
+        ("day", PartitionWidth::Day),
+        ("week", PartitionWidth::Week),
+        ("month", PartitionWidth::Month),
+    ];
+    let every = raw.one_of(mistakes, "every", &widths).unwrap_or(PartitionWidth::Day);
     let ahead = raw.integer(mistakes, "ahead", 0..1_001).unwrap_or(AHEAD_DEFAULT);
     let keep = raw.duration(mistakes, "keep");
     let future = raw.duration(mistakes, "future").unwrap_or(FUTURE_DEFAULT);
-    raw.finish(mistakes);
-    Some(Partition { by: by?.to_owned(), period: Period { every, ahead, keep, future } })
+    raw.reject_unknown_keys(mistakes);
+    Some(PartitionConfig {
+        column: by?.to_owned(),
+        period: PartitionPolicy { width: every, ahead, retention_micros: keep, future_limit_micros: future },
+    })
 }
 
 /// The keys that say how undeclared fields are treated; what they leave open is as `above`: a table takes its source's.
-pub(super) fn shape(raw: &Section<'_>, above: Shape, mistakes: &mut Mistakes) -> Shape {
-    let modes = [("evolve", Evolution::Evolve), ("fixed", Evolution::Fixed), ("strict", Evolution::Strict)];
+pub(super) fn schema_policy(raw: &Section<'_>, above: SchemaPolicy, mistakes: &mut ConfigErrors) -> SchemaPolicy {
+    let modes = [("evolve", SchemaMode::Evolve), ("fixed", SchemaMode::Fixed), ("strict", SchemaMode::Strict)];
     let evolution = raw.one_of(mistakes, "schema_mode", &modes);
     let nested = raw.one_of(mistakes, "nested", &[("flatten", Nested::Flatten), ("jsonb", Nested::Jsonb)]);
     let arrays = raw.one_of(mistakes, "arrays", &[("text", Arrays::Text), ("jsonb", Arrays::Jsonb)]);
@@ -131,7 +144,7 @@ pub(super) fn shape(raw: &Section<'_>, above: Shape, mistakes: &mut Mistakes) ->
         other => Some(Some(other.strip_prefix("varchar(")?.strip_suffix(')')?.parse().ok().filter(|n| *n > 0)?)),
     });
     let columns_max = raw.integer(mistakes, "max_columns", 1..1_601).map(|count| count as usize);
-    Shape {
+    SchemaPolicy {
         evolution: evolution.unwrap_or(above.evolution),
         nested: nested.unwrap_or(above.nested),
         arrays: arrays.unwrap_or(above.arrays),
@@ -141,7 +154,7 @@ pub(super) fn shape(raw: &Section<'_>, above: Shape, mistakes: &mut Mistakes) ->
 }
 
 /// `private = ["context.ip", { path = "traits.email", as = "sha256" }]`
-fn private(raw: &Section<'_>, mistakes: &mut Mistakes) -> Vec<(String, Privacy)> {
+fn private(raw: &Section<'_>, mistakes: &mut ConfigErrors) -> Vec<(String, Privacy)> {
     let wanted = "a list of paths, or of { path = \"…\", as = \"sha256\" }";
     let list = raw.read(mistakes, "private", wanted, |value| {
         let one = |element: &toml::de::DeValue<'_>| match element.as_table() {

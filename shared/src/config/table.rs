@@ -4,103 +4,109 @@ use toml::Spanned;
 use toml::de::DeValue;
 
 use super::section::Section;
-use super::source::{SHAPE_DEFAULT, partition, shape};
-use super::{Column, Format, Kind, Mistakes, Source, Table};
+use super::source::{SCHEMA_POLICY_DEFAULT, partition, schema_policy};
+use super::{ColumnConfig, ConfigErrors, Format, SourceConfig, TableConfig, TableKind};
 use crate::names::Identifier;
-use crate::spec::{Merge, OVERFLOW, VERSION, VERSIONS};
+use crate::spec::{MergeBy, OVERFLOW, VERSION, VERSIONS};
 
-pub(super) fn check(raw: Section<'_>, sources: &mut [Source], mistakes: &mut Mistakes) {
+pub(super) fn check(raw: Section<'_>, sources: &mut [SourceConfig], mistakes: &mut ConfigErrors) {
     let source = raw.required(mistakes, "source", "the source that fills the table");
     let found = source.and_then(|name| sources.iter_mut().find(|source| source.name == name));
     if let (Some(name), None) = (source, &found) {
-        raw.mistake(mistakes, "source", format!("no source is called `{name}`"));
+        raw.error(mistakes, "source", format!("no source is called `{name}`"));
     }
     let name = Identifier::exact(raw.name());
     if name.is_none() {
-        raw.mistake(mistakes, "", "the table's name must be 1 to 63 bytes");
+        raw.error(mistakes, "", "the table's name must be 1 to 63 bytes");
     }
-    let from = raw.text(mistakes, "from").map(str::to_owned);
-    let events = raw.texts(mistakes, "events");
+    let from = raw.string(mistakes, "from").map(str::to_owned);
+    let events = raw.string_list(mistakes, "events");
     let when = when(&raw, mistakes);
     let replicated = found.as_ref().is_some_and(|source| source.format.replicates());
-    let kind = kind(&raw, replicated, mistakes);
+    let kind = table_kind(&raw, replicated, mistakes);
     let columns = columns(&raw, mistakes);
     let own_partition = raw.section(mistakes, "partition").and_then(|section| partition(section, mistakes));
-    let shape = shape(&raw, found.as_ref().map_or(SHAPE_DEFAULT, |source| source.shape), mistakes);
-    if let (Some(Kind::Entity { key, .. }), Some(partition)) = (&kind, &own_partition)
-        && !key.contains(&partition.by)
+    let shape = schema_policy(&raw, found.as_ref().map_or(SCHEMA_POLICY_DEFAULT, |source| source.shape), mistakes);
+    if let (Some(TableKind::Entity { key, .. }), Some(partition)) = (&kind, &own_partition)
+        && !key.contains(&partition.column)
     {
         let message = format!(
             "`{}` must be part of the key: PostgreSQL keeps keys unique only within a partition, so the same key would be a row in each",
-            partition.by
+            partition.column
         );
-        raw.mistake(mistakes, "partition.by", message);
+        raw.error(mistakes, "partition.by", message);
     }
     if let Some(source) = &found {
         check_against_source(&raw, source, &events, from.is_some(), mistakes);
     }
-    raw.finish(mistakes);
+    raw.reject_unknown_keys(mistakes);
     if let (Some(source), Some(name), Some(kind)) = (found, name, kind) {
-        source.tables.push(Table { name, from, events, when, kind, columns, partition: own_partition, shape });
+        source.tables.push(TableConfig { name, from, events, when, kind, columns, partition: own_partition, shape });
     }
 }
 
-fn check_against_source(raw: &Section<'_>, source: &Source, events: &[String], from: bool, mistakes: &mut Mistakes) {
+fn check_against_source(
+    raw: &Section<'_>,
+    source: &SourceConfig,
+    events: &[String],
+    from: bool,
+    mistakes: &mut ConfigErrors,
+) {
     if from && !source.format.replicates() {
-        raw.mistake(mistakes, "from", "only a table of a dynamodb, dms or debezium source has it");
+        raw.error(mistakes, "from", "only a table of a dynamodb, dms or debezium source has it");
     }
     match source.format {
         Format::Segment if events.is_empty() => {
-            raw.mistake(mistakes, "events", "missing: the names of the track events that the table takes");
+            raw.error(mistakes, "events", "missing: the names of the track events that the table takes");
         }
         Format::Json | Format::Dynamodb | Format::Dms | Format::Debezium if !events.is_empty() => {
-            raw.mistake(mistakes, "events", "only a Segment source has events; use `when` to choose documents");
+            raw.error(mistakes, "events", "only a Segment source has events; use `when` to choose documents");
         }
         Format::Segment | Format::Json | Format::Dynamodb | Format::Dms | Format::Debezium => {}
     }
 }
 
 /// `when = { path = "kind", is = "reading" }`
-fn when(raw: &Section<'_>, mistakes: &mut Mistakes) -> Option<(String, String)> {
+fn when(raw: &Section<'_>, mistakes: &mut ConfigErrors) -> Option<(String, String)> {
     let section = raw.section(mistakes, "when")?;
     let path = section.required(mistakes, "path", "where the document says what it is");
     let is = section.required(mistakes, "is", "the text that stands there");
-    section.finish(mistakes);
+    section.reject_unknown_keys(mistakes);
     Some((path?.to_owned(), is?.to_owned()))
 }
 
 /// A replicated table's key and versions are its source's to say; the configuration may say the key where the source does not.
-fn kind(raw: &Section<'_>, replicated: bool, mistakes: &mut Mistakes) -> Option<Kind> {
-    let id = raw.text(mistakes, "id").map(str::to_owned);
-    let key = raw.texts(mistakes, "key");
-    let version = raw.text(mistakes, "version").map(str::to_owned);
-    let merge = raw.one_of(mistakes, "merge", &[("column", Merge::Column), ("row", Merge::Row)]);
+fn table_kind(raw: &Section<'_>, replicated: bool, mistakes: &mut ConfigErrors) -> Option<TableKind> {
+    let id = raw.string(mistakes, "id").map(str::to_owned);
+    let key = raw.string_list(mistakes, "key");
+    let version = raw.string(mistakes, "version").map(str::to_owned);
+    let merge = raw.one_of(mistakes, "merge", &[("column", MergeBy::Column), ("row", MergeBy::Row)]);
     if replicated {
         for (there, name) in [(id.is_some(), "id"), (version.is_some(), "version"), (merge.is_some(), "merge")] {
             if there {
-                raw.mistake(mistakes, name, "a replicated table takes it from its source");
+                raw.error(mistakes, name, "a replicated table takes it from its source");
             }
         }
-        return Some(Kind::Entity { key, version: None, merge: Merge::Row });
+        return Some(TableKind::Entity { key, version: None, merge: MergeBy::Row });
     }
     if key.is_empty() {
         for (there, name) in [(version.is_some(), "version"), (merge.is_some(), "merge")] {
             if there {
-                raw.mistake(mistakes, name, "only a table with a `key` has it");
+                raw.error(mistakes, name, "only a table with a `key` has it");
             }
         }
-        return Some(Kind::Event { id });
+        return Some(TableKind::Event { id });
     }
     if id.is_some() {
-        raw.mistake(mistakes, "id", "a table has an `id` (each event once) or a `key` (one row a key), not both");
+        raw.error(mistakes, "id", "a table has an `id` (each event once) or a `key` (one row a key), not both");
     }
     if version.is_none() {
-        raw.mistake(mistakes, "version", "missing: the path that the changes of a key are ordered by");
+        raw.error(mistakes, "version", "missing: the path that the changes of a key are ordered by");
     }
-    Some(Kind::Entity { key, version: Some(version?), merge: merge.unwrap_or(Merge::Row) })
+    Some(TableKind::Entity { key, version: Some(version?), merge: merge.unwrap_or(MergeBy::Row) })
 }
 
-fn columns(raw: &Section<'_>, mistakes: &mut Mistakes) -> Vec<Column> {
+fn columns(raw: &Section<'_>, mistakes: &mut ConfigErrors) -> Vec<ColumnConfig> {
     let Some(section) = raw.section(mistakes, "columns") else { return Vec::new() };
     section.entries().filter_map(|(name, value)| column(&section, name, value, mistakes)).collect()
 }
@@ -110,8 +116,8 @@ fn column<'a>(
     section: &Section<'a>,
     key: &'a str,
     value: &'a Spanned<DeValue<'a>>,
-    mistakes: &mut Mistakes,
-) -> Option<Column> {
+    mistakes: &mut ConfigErrors,
+) -> Option<ColumnConfig> {
     let name = Identifier::exact(key).filter(|name| ![OVERFLOW, VERSION, VERSIONS].contains(&name.as_str()));
     if name.is_none() {
         mistakes.add(
@@ -121,7 +127,7 @@ fn column<'a>(
         );
     }
     if let Some(path) = value.get_ref().as_str().filter(|path| !path.is_empty()) {
-        return Some(Column { name: name?, path: path.to_owned(), sql_type: None, required: false, check: None });
+        return Some(ColumnConfig { name: name?, path: path.to_owned(), sql_type: None, required: false, check: None });
     }
     let Some(own) = section.entry(key, value) else {
         mistakes.add(value.span(), &section.key(key), "must be a path, or { path = \"…\", type = \"…\" }");
@@ -132,9 +138,9 @@ fn column<'a>(
         value.as_str().filter(|text| is_type(text)).map(str::to_owned)
     });
     let required = own.boolean(mistakes, "required").unwrap_or(false);
-    let check = own.text(mistakes, "check").map(str::to_owned);
-    own.finish(mistakes);
-    Some(Column { name: name?, path: path?.to_owned(), sql_type, required, check })
+    let check = own.string(mistakes, "check").map(str::to_owned);
+    own.reject_unknown_keys(mistakes);
+    Some(ColumnConfig { name: name?, path: path?.to_owned(), sql_type, required, check })
 }
 
 /// Words, perhaps qualified, then perhaps numbers in parentheses, then perhaps `[]`: nothing that could end a statement.

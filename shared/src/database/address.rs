@@ -10,7 +10,7 @@ use tokio_postgres::config::Host;
 use crate::config::DatabaseAddress;
 
 /// A parsed address.
-pub struct Address {
+pub struct ParsedAddress {
     /// What the driver takes.
     pub config: Config,
     /// Whether the connection is not encrypted.
@@ -33,10 +33,10 @@ pub enum AddressError {
 }
 
 /// The address as the environment gives it: a URL, single parts, or both; what is missing comes with the secret.
-pub fn read(given: &DatabaseAddress) -> Result<Address, AddressError> {
+pub fn read(given: &DatabaseAddress) -> Result<ParsedAddress, AddressError> {
     let mut address = match &given.url {
         Some(url) => parse(url)?,
-        None => Address { config: Config::new(), plain: false, ca_file: None },
+        None => ParsedAddress { config: Config::new(), plain: false, ca_file: None },
     };
     if address.config.get_hosts().is_empty() {
         given.host.iter().for_each(|host| {
@@ -56,7 +56,7 @@ pub fn read(given: &DatabaseAddress) -> Result<Address, AddressError> {
 }
 
 /// Reads a URL or `key=value` pairs.
-fn parse(text: &str) -> Result<Address, AddressError> {
+fn parse(text: &str) -> Result<ParsedAddress, AddressError> {
     let (rest, ssl_mode, ca_file) = if text.contains("://") { split_url(text)? } else { split_pairs(text) };
     let config = Config::from_str(&rest).map_err(|_may_hold_a_password| AddressError::Unreadable)?;
     let plain = match ssl_mode.as_deref() {
@@ -66,12 +66,12 @@ fn parse(text: &str) -> Result<Address, AddressError> {
         Some("require" | "verify-ca" | "verify-full") => false,
         Some(other) => return Err(AddressError::SslMode(other.to_owned())),
     };
-    Ok(Address { config, plain, ca_file: ca_file.map(PathBuf::from) })
+    Ok(ParsedAddress { config, plain, ca_file: ca_file.map(PathBuf::from) })
 }
 
-type Parts = (String, Option<String>, Option<String>);
+type SslOptions = (String, Option<String>, Option<String>);
 
-fn split_url(text: &str) -> Result<Parts, AddressError> {
+fn split_url(text: &str) -> Result<SslOptions, AddressError> {
     let mut url = url::Url::parse(text).map_err(|_may_hold_a_password| AddressError::Unreadable)?;
     let pairs: Vec<(String, String)> = url.query_pairs().into_owned().collect();
     let find = |name: &str| pairs.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
@@ -84,7 +84,7 @@ fn split_url(text: &str) -> Result<Parts, AddressError> {
     Ok((url.into(), ssl_mode, ca_file))
 }
 
-fn split_pairs(text: &str) -> Parts {
+fn split_pairs(text: &str) -> SslOptions {
     let find = |name: &str| {
         text.split_whitespace().find_map(|pair| pair.strip_prefix(name)?.strip_prefix('=')).map(str::to_owned)
     };

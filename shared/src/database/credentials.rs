@@ -45,7 +45,7 @@ pub enum CredentialsError {
 
 impl CredentialsError {
     /// Whether a person must act before there can be a login.
-    pub fn needs_a_person(&self) -> bool {
+    pub fn needs_operator(&self) -> bool {
         match self {
             Self::Secret { .. } => false,
             Self::Form { .. } | Self::Token(_) => true,
@@ -54,12 +54,12 @@ impl CredentialsError {
 }
 
 /// Gives the configuration to connect with.
-pub struct Provider {
+pub struct LoginProvider {
     credentials: Credentials,
     base: Config,
     aws: Aws,
     /// When the current login was made; `None` before the first.
-    made: Mutex<Option<SystemTime>>,
+    last_login: Mutex<Option<SystemTime>>,
 }
 
 /// A secret by Secrets Manager's rotation templates; `port` may be a text in those made by hand, and RDS's own secrets hold
@@ -73,9 +73,9 @@ struct Secret {
     dbname: Option<String>,
 }
 
-impl Provider {
+impl LoginProvider {
     pub fn new(credentials: &Credentials, base: &Config, aws: Aws) -> Self {
-        Self { credentials: credentials.clone(), base: base.clone(), aws, made: Mutex::new(None) }
+        Self { credentials: credentials.clone(), base: base.clone(), aws, last_login: Mutex::new(None) }
     }
 
     /// Whether asking again may give something else.
@@ -85,7 +85,7 @@ impl Provider {
 
     /// A new configuration, where one is due: the first time, when a token has aged, or when `anew` is asked for.
     pub async fn login(&self, anew: bool) -> Result<Option<Config>, CredentialsError> {
-        let made = *self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        let made = *self.last_login.lock().unwrap_or_else(PoisonError::into_inner);
         let config = match &self.credentials {
             Credentials::Url => return Ok(None),
             Credentials::Secret(_) if made.is_some() && !anew => return Ok(None),
@@ -97,7 +97,7 @@ impl Provider {
             }
             Credentials::Iam => self.with_token().await?,
         };
-        *self.made.lock().unwrap_or_else(PoisonError::into_inner) = Some(SystemTime::now());
+        *self.last_login.lock().unwrap_or_else(PoisonError::into_inner) = Some(SystemTime::now());
         Ok(Some(config))
     }
 
@@ -173,7 +173,8 @@ mod tests {
     async fn a_token_is_a_signed_query_without_a_scheme() {
         let mut base = Config::new();
         base.host("db.example").port(5433).user("writer");
-        let provider = Provider::new(&Credentials::Iam, &base, Aws::local("http://127.0.0.1:1", "eu-west-1").await);
+        let provider =
+            LoginProvider::new(&Credentials::Iam, &base, Aws::local("http://127.0.0.1:1", "eu-west-1").await);
         let config = provider.login(false).await.unwrap().unwrap();
         let token = String::from_utf8(config.get_password().unwrap().to_vec()).unwrap();
         assert!(token.starts_with("db.example:5433/?Action=connect&DBUser=writer&"), "{token}");
@@ -185,12 +186,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_token_is_signed_anew_before_it_expires() {
+    async fn a_token_is_renewed_before_it_expires() {
         let mut base = Config::new();
         base.host("db.example").user("writer");
-        let provider = Provider::new(&Credentials::Iam, &base, Aws::local("http://127.0.0.1:1", "eu-west-1").await);
+        let provider =
+            LoginProvider::new(&Credentials::Iam, &base, Aws::local("http://127.0.0.1:1", "eu-west-1").await);
         assert!(provider.login(false).await.unwrap().is_some());
-        let aged = |age: Duration| *provider.made.lock().unwrap() = Some(SystemTime::now() - age);
+        let aged = |age: Duration| *provider.last_login.lock().unwrap() = Some(SystemTime::now() - age);
         aged(TOKEN_RENEWAL - Duration::from_secs(5));
         assert!(provider.login(false).await.unwrap().is_none());
         aged(TOKEN_RENEWAL);

@@ -32,7 +32,7 @@ pub enum TlsError {
 /// A server that cannot be talked to in confidence, and stays so until a person acts.
 #[derive(Debug, thiserror::Error)]
 #[error("speaking TLS to {host}: {reason}; {advice}")]
-pub struct Refusal {
+pub struct TlsRefusal {
     host: String,
     reason: String,
     advice: &'static str,
@@ -41,7 +41,7 @@ pub struct Refusal {
 /// What the driver says of a server that has TLS switched off.
 const WITHOUT_TLS: &str = "server does not support TLS";
 
-impl Refusal {
+impl TlsRefusal {
     /// What an error of a connection attempt tells of the server's certificate; `None` where it is about something else.
     pub fn of(error: &tokio_postgres::Error, login: &Config) -> Option<Self> {
         let source = std::error::Error::source(error)?;

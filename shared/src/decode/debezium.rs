@@ -15,18 +15,20 @@ use std::sync::Arc;
 
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::json_objects::{
+    JsonWriter, copy_value, for_each_member, rewrite_document, rewrite_object, skip_value, write_null,
+};
 use super::malformed;
-use super::members::{Writing, as_null, copy, each, rewrite, rewritten, skip};
-use super::replica::{Known, Page, Replica, guarded, redact_column};
+use super::replica::{DecodeOutput, ReplicaTable, ReplicaTables, read_unless_private, redact_column};
 use crate::change::Value;
-use crate::config::Source;
-use crate::field::{Field, Fields};
+use crate::config::SourceConfig;
+use crate::field::{FieldId, FieldTree};
+use crate::json_scanner::JsonScanner;
 use crate::record::Record;
 use crate::rejection::Rejection;
-use crate::scan::Scanner;
-use crate::spec::{KeyColumn, Merge, Tables};
-use event::{Event, Operation, is_metadata, payload};
-use types::{Semantic, Types};
+use crate::spec::{KeyColumn, MergeBy, TableRegistry};
+use event::{DebeziumEvent, DebeziumOperation, is_metadata, payload};
+use types::{ColumnTypes, LogicalType};
 
 /// What stands where Debezium does not have the value (`unavailable.value.placeholder`, by default): as a text, as
 /// bytes, as the only element of an array, as the only entry of a map.
@@ -44,15 +46,15 @@ const SCHEMAS_MAX: usize = 10_000;
 #[derive(Debug)]
 pub struct Debezium {
     /// What it has in common with others.
-    pub replica: Replica,
+    pub replica: ReplicaTables,
     /// The types of schemas that have been met, by the hash of their text: it is often longer than the row.
-    types: HashMap<u64, Arc<Types>>,
+    types: HashMap<u64, Arc<ColumnTypes>>,
 }
 
 impl Debezium {
     /// The tables of a source.
-    pub fn new(source: &Source) -> Self {
-        Self { replica: Replica::new(source, "Debezium table", Merge::Column), types: HashMap::new() }
+    pub fn new(source: &SourceConfig) -> Self {
+        Self { replica: ReplicaTables::new(source, "Debezium table", MergeBy::Column), types: HashMap::new() }
     }
 
     /// Appends the change that a record tells.
@@ -61,10 +63,10 @@ impl Debezium {
         index: usize,
         record: &Record,
         json: &'a str,
-        page: &mut Page<'_, 'a>,
+        page: &mut DecodeOutput<'_, 'a>,
     ) -> Result<(), Rejection> {
-        let Some(event) = Event::read(json)? else {
-            page.changes.control.push(index);
+        let Some(event) = DebeziumEvent::read(json)? else {
+            page.changes.control_records.push(index);
             return Ok(());
         };
         let types = self.types(event.schema)?;
@@ -74,16 +76,16 @@ impl Debezium {
         let start = page.changes.values.len();
         columns(&event, &types, known, page)?;
         match event.operation {
-            Operation::Read | Operation::Write => self.replica.put(known, index, version, start, page),
-            Operation::Delete => {
-                let at = event.moment().unwrap_or(record.arrival);
+            DebeziumOperation::Read | DebeziumOperation::Write => self.replica.put(known, index, version, start, page),
+            DebeziumOperation::Delete => {
+                let at = event.event_time().unwrap_or(record.arrival);
                 self.replica.delete(known, index, version, at, start, page);
             }
         }
         Ok(())
     }
 
-    fn types(&mut self, schema: Option<&str>) -> Result<Arc<Types>, Rejection> {
+    fn types(&mut self, schema: Option<&str>) -> Result<Arc<ColumnTypes>, Rejection> {
         let Some(schema) = schema else { return Ok(Arc::default()) };
         let hash = xxh3_64(schema.as_bytes());
         if let Some(types) = self.types.get(&hash) {
@@ -92,36 +94,41 @@ impl Debezium {
         if self.types.len() >= SCHEMAS_MAX {
             self.types.clear();
         }
-        let types = Arc::new(Types::read(schema)?);
+        let types = Arc::new(ColumnTypes::read(schema)?);
         self.types.insert(hash, types.clone());
         Ok(types)
     }
 
     /// The record again, without its private columns; what may hold values beside the images (the statement, a message)
     /// is left out.
-    pub fn redact(&mut self, json: &str, fields: &mut Fields, tables: &mut Tables) -> Result<String, Rejection> {
-        let event = Event::read(json)?.ok_or_else(|| malformed("it tells no row"))?;
-        let node = self.replica.table(&event.table_name()?, &[], fields, tables)?.node;
+    pub fn redact(
+        &mut self,
+        json: &str,
+        fields: &mut FieldTree,
+        tables: &mut TableRegistry,
+    ) -> Result<String, Rejection> {
+        let event = DebeziumEvent::read(json)?.ok_or_else(|| malformed("it tells no row"))?;
+        let node = self.replica.table(&event.table_name()?, &[], fields, tables)?.root_field;
         if !payload(json)?.schema_and_payload {
-            return rewritten(json, |scanner, out| redact_payload(&event, scanner, node, fields, out));
+            return rewrite_document(json, |scanner, out| redact_payload(&event, scanner, node, fields, out));
         }
-        let mut member = |key: &str, scanner: &mut Scanner<'_>, out: &mut String| match key {
+        let mut member = |key: &str, scanner: &mut JsonScanner<'_>, out: &mut String| match key {
             "payload" => redact_payload(&event, scanner, node, fields, out),
-            _ => copy(scanner, out),
+            _ => copy_value(scanner, out),
         };
-        rewritten(json, |scanner, out| rewrite(scanner, out, &mut member))
+        rewrite_document(json, |scanner, out| rewrite_object(scanner, out, &mut member))
     }
 }
 
 /// The key's columns by the record's partition key, `{"id":1}` with or without a schema around it; none where it is
 /// something else, as that of a table without a key.
-fn key(partition_key: &str, types: &Types) -> Vec<KeyColumn> {
+fn key(partition_key: &str, types: &ColumnTypes) -> Vec<KeyColumn> {
     let Ok(payload) = payload(partition_key) else { return Vec::new() };
-    let own = payload.schema.and_then(|schema| Types::read(schema).ok()).unwrap_or_default();
+    let own = payload.schema.and_then(|schema| ColumnTypes::read(schema).ok()).unwrap_or_default();
     let mut key = Vec::new();
-    let read = each(&mut Scanner::new(payload.json), |name, scanner| {
+    let read = for_each_member(&mut JsonScanner::new(payload.json), |name, scanner| {
         key.push(KeyColumn { name: name.to_owned(), sql_type: types.sql_type(name).or(own.sql_type(name)) });
-        skip(scanner)
+        skip_value(scanner)
     });
     if read.is_ok() { key } else { Vec::new() }
 }
@@ -130,7 +137,9 @@ fn key(partition_key: &str, types: &Types) -> Vec<KeyColumn> {
 pub fn names_of_key(partition_key: &str) -> String {
     let Ok(payload) = payload(partition_key) else { return String::new() };
     let mut names = String::new();
-    let written = rewrite(&mut Scanner::new(payload.json), &mut names, &mut |_, scanner, out| as_null(scanner, out));
+    let written = rewrite_object(&mut JsonScanner::new(payload.json), &mut names, &mut |_, scanner, out| {
+        write_null(scanner, out)
+    });
     match (written, payload.schema) {
         (Err(_), _) => String::new(),
         (Ok(()), None) => names,
@@ -139,29 +148,35 @@ pub fn names_of_key(partition_key: &str) -> String {
 }
 
 /// Appends the columns of the event's row.
-fn columns<'a>(event: &Event<'a>, types: &Types, known: Known, page: &mut Page<'_, 'a>) -> Result<(), Rejection> {
+fn columns<'a>(
+    event: &DebeziumEvent<'a>,
+    types: &ColumnTypes,
+    known: ReplicaTable,
+    page: &mut DecodeOutput<'_, 'a>,
+) -> Result<(), Rejection> {
     let mut before = None;
-    each(&mut Scanner::new(event.row), |name, scanner| {
-        let json = scanner.skip()?;
+    for_each_member(&mut JsonScanner::new(event.row), |name, scanner| {
+        let json = scanner.skip_value()?;
         if event.flattened && is_metadata(name) {
             return Ok(());
         }
-        let field = page.fields.child_after(known.node, before, name);
+        let field = page.fields.child_after(known.root_field, before, name);
         before = Some(field);
         let semantic = types.of(name);
-        let stored =
-            guarded(page.fields, field, json, says_nothing, |fields| column(fields, field, name, json, semantic))?;
+        let stored = read_unless_private(page.fields, field, json, has_no_value, |fields| {
+            column(fields, field, name, json, semantic)
+        })?;
         page.changes.values.extend(stored.map(|value| (field, value)));
         Ok(())
     })
 }
 
 fn column<'a>(
-    fields: &mut Fields,
-    field: Field,
+    fields: &mut FieldTree,
+    field: FieldId,
     name: &str,
     json: &'a str,
-    semantic: &Semantic,
+    semantic: &LogicalType,
 ) -> Result<Value<'a>, Rejection> {
     if is_unavailable(json) {
         return Ok(Value::Unchanged);
@@ -173,47 +188,47 @@ fn is_unavailable(json: &str) -> bool {
     UNAVAILABLE.contains(&json)
 }
 
-fn says_nothing(json: &str) -> bool {
+fn has_no_value(json: &str) -> bool {
     json == "null" || is_unavailable(json)
 }
 
 fn redact_payload(
-    event: &Event<'_>,
-    scanner: &mut Scanner<'_>,
-    node: Field,
-    fields: &mut Fields,
+    event: &DebeziumEvent<'_>,
+    scanner: &mut JsonScanner<'_>,
+    node: FieldId,
+    fields: &mut FieldTree,
     out: &mut String,
 ) -> Result<(), Rejection> {
     if event.flattened {
         return redact_columns(scanner, event.flattened, node, fields, out);
     }
-    rewrite(scanner, out, &mut |key, scanner, out| match key {
+    rewrite_object(scanner, out, &mut |key, scanner, out| match key {
         "before" | "after" if scanner.peek() == Some(b'{') => {
             redact_columns(scanner, event.flattened, node, fields, out)
         }
-        "source" => rewrite(scanner, out, &mut |key, scanner, out| match key {
-            "query" => as_null(scanner, out),
-            _ => copy(scanner, out),
+        "source" => rewrite_object(scanner, out, &mut |key, scanner, out| match key {
+            "query" => write_null(scanner, out),
+            _ => copy_value(scanner, out),
         }),
-        "op" | "ts_ms" | "ts_us" | "ts_ns" | "transaction" => copy(scanner, out),
-        _ => as_null(scanner, out),
+        "op" | "ts_ms" | "ts_us" | "ts_ns" | "transaction" => copy_value(scanner, out),
+        _ => write_null(scanner, out),
     })
 }
 
 fn redact_columns(
-    scanner: &mut Scanner<'_>,
+    scanner: &mut JsonScanner<'_>,
     flattened: bool,
-    node: Field,
-    fields: &mut Fields,
+    node: FieldId,
+    fields: &mut FieldTree,
     out: &mut String,
 ) -> Result<(), Rejection> {
-    let mut object = Writing::object(out);
-    each(scanner, |key, scanner| {
+    let mut object = JsonWriter::object(out);
+    for_each_member(scanner, |key, scanner| {
         if flattened && matches!(key, "__query" | "__source_query") {
-            return skip(scanner);
+            return skip_value(scanner);
         }
         let field = fields.child(node, key);
-        redact_column((key, field), scanner, fields, says_nothing, &mut object)
+        redact_column((key, field), scanner, fields, has_no_value, &mut object)
     })?;
     object.end()
 }
@@ -223,8 +238,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_partition_key_tells_the_key_with_and_without_a_schema() {
-        let types = Types::default();
+    fn the_partition_key_gives_the_key_with_and_without_a_schema() {
+        let types = ColumnTypes::default();
         let told = |partition_key| -> Vec<(String, Option<&str>)> {
             key(partition_key, &types).into_iter().map(|column| (column.name, column.sql_type)).collect()
         };
@@ -237,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn what_debezium_does_not_have_is_known_in_every_form() {
+    fn the_unavailable_value_is_recognised_in_every_form() {
         let bytes = base64_simd::STANDARD.encode_to_string("__debezium_unavailable_value");
         assert!(is_unavailable(&format!("{bytes:?}")) && is_unavailable("[\"__debezium_unavailable_value\"]"));
         assert!(!is_unavailable("\"x\"") && !is_unavailable("null"));

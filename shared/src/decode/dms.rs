@@ -9,16 +9,19 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
+use super::json_objects::{
+    JsonWriter, copy_value, for_each_member, read_raw, read_string, rewrite_document, rewrite_object, skip_value,
+    write_null,
+};
 use super::malformed;
-use super::members::{Writing, as_null, copy, each, raw, rewrite, rewritten, skip, text};
-use super::replica::{Known, Page, Replica, guarded, plain, redact_column};
+use super::replica::{DecodeOutput, ReplicaTable, ReplicaTables, read_column, read_unless_private, redact_column};
 use crate::change::Version;
-use crate::config::Source;
-use crate::field::{Field, Fields};
+use crate::config::SourceConfig;
+use crate::field::{FieldId, FieldTree};
+use crate::json_scanner::JsonScanner;
 use crate::record::Record;
 use crate::rejection::Rejection;
-use crate::scan::Scanner;
-use crate::spec::{KeyColumn, Merge, Tables};
+use crate::spec::{KeyColumn, MergeBy, TableRegistry};
 use crate::timestamp::Timestamp;
 
 /// Where a `map-record-to-document` rule puts the columns.
@@ -28,23 +31,23 @@ const DOCUMENT: &str = "_doc";
 const BEFORE: &str = "BI_";
 
 /// DMS's own tables begin with this; their `schema-name` is empty.
-const OWN_TABLES: &str = "awsdms_";
+const SYSTEM_TABLES: &str = "awsdms_";
 
 /// Bits of an order below the microsecond: the change's place in its transaction.
-const PLACE_BITS: u32 = 64;
+const RECORD_ID_BITS: u32 = 64;
 
 /// The tables of a DMS task.
 #[derive(Debug)]
 pub struct Dms {
     /// What it has in common with others.
-    pub replica: Replica,
+    pub replica: ReplicaTables,
     /// The keys that control records have told, by table.
     keys: HashMap<String, Vec<KeyColumn>>,
 }
 
 /// A record, its images still untouched.
 #[derive(Default)]
-struct Parts<'a> {
+struct DmsRecord<'a> {
     data: Option<&'a str>,
     before: Option<&'a str>,
     control: Option<&'a str>,
@@ -54,12 +57,12 @@ struct Parts<'a> {
     table: Option<Cow<'a, str>>,
     timestamp: Option<Cow<'a, str>>,
     committed: Option<Cow<'a, str>>,
-    place: Option<&'a str>,
+    record_id: Option<&'a str>,
 }
 
 /// What a data record says of its row.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Operation {
+enum DmsOperation {
     /// It was there when the full load came by.
     Load,
     /// It was inserted or updated.
@@ -69,24 +72,24 @@ enum Operation {
 }
 
 /// A row: its columns, and what some of them were before.
-struct Image<'a> {
+struct RowImages<'a> {
     columns: Vec<(Cow<'a, str>, &'a str)>,
     before: Vec<(Cow<'a, str>, &'a str)>,
 }
 
 impl Dms {
     /// The tables of a source.
-    pub fn new(source: &Source) -> Self {
-        Self { replica: Replica::new(source, "DMS table", Merge::Row), keys: HashMap::new() }
+    pub fn new(source: &SourceConfig) -> Self {
+        Self { replica: ReplicaTables::new(source, "DMS table", MergeBy::Row), keys: HashMap::new() }
     }
 
     /// Remembers the key that a control record tells. What is wrong with the record, [`Self::document`] will say.
-    pub fn learn(&mut self, bytes: &[u8]) {
+    pub fn scan_for_keys(&mut self, bytes: &[u8]) {
         // Looked for before anything is parsed: nearly all records are data.
         if memchr::memmem::find(bytes, b"\"table-def\"").is_none() {
             return;
         }
-        let Some(Ok(parts)) = str::from_utf8(bytes).ok().map(Parts::read) else { return };
+        let Some(Ok(parts)) = str::from_utf8(bytes).ok().map(DmsRecord::read) else { return };
         if let (Ok(true), Ok(name), Some(Ok(key))) =
             (parts.is_control(), parts.table_name(), parts.control.map(primary_key))
             && !key.is_empty()
@@ -101,34 +104,39 @@ impl Dms {
         index: usize,
         record: &Record,
         json: &'a str,
-        page: &mut Page<'_, 'a>,
+        page: &mut DecodeOutput<'_, 'a>,
     ) -> Result<(), Rejection> {
-        let parts = Parts::read(json)?;
+        let parts = DmsRecord::read(json)?;
         if parts.is_control()? {
-            page.changes.control.push(index);
+            page.changes.control_records.push(index);
             return Ok(());
         }
         let operation = parts.operation()?;
-        let known = self.known(&parts, page.fields, page.tables)?;
+        let known = self.table_for(&parts, page.fields, page.tables)?;
         let version = parts.version(operation, record.digest(json.as_bytes()))?;
-        let at = parts.moment().unwrap_or(record.arrival);
-        let image = Image::read(&parts)?;
+        let at = parts.commit_time().unwrap_or(record.arrival);
+        let image = RowImages::read(&parts)?;
         match operation {
-            Operation::Delete => self.delete(known, index, version, at, &image.columns, page),
-            Operation::Load => self.put(known, index, version, &image, page),
-            Operation::Write => {
+            DmsOperation::Delete => self.delete(known, index, version, at, &image.columns, page),
+            DmsOperation::Load => self.put(known, index, version, &image, page),
+            DmsOperation::Write => {
                 if image.key_changed(known, page) {
                     // Older than the put by the order's last bit: where the key is not known yet and turns out to be
                     // the same, the put is what counts.
                     let version = Version { order: version.order - 1, ..version };
-                    self.delete(known, index, version, at, &image.old(), page)?;
+                    self.delete(known, index, version, at, &image.previous_row(), page)?;
                 }
                 self.put(known, index, version, &image, page)
             }
         }
     }
 
-    fn known(&mut self, parts: &Parts<'_>, fields: &mut Fields, tables: &mut Tables) -> Result<Known, Rejection> {
+    fn table_for(
+        &mut self,
+        parts: &DmsRecord<'_>,
+        fields: &mut FieldTree,
+        tables: &mut TableRegistry,
+    ) -> Result<ReplicaTable, Rejection> {
         let name = parts.table_name()?;
         let key = self.keys.get(&name).map(Vec::as_slice).unwrap_or_default();
         self.replica.table(&name, key, fields, tables)
@@ -136,75 +144,80 @@ impl Dms {
 
     fn put<'a>(
         &self,
-        known: Known,
+        known: ReplicaTable,
         index: usize,
         version: Version,
-        image: &Image<'a>,
-        page: &mut Page<'_, 'a>,
+        image: &RowImages<'a>,
+        page: &mut DecodeOutput<'_, 'a>,
     ) -> Result<(), Rejection> {
         let start = page.changes.values.len();
-        columns(&image.columns, known.node, page)?;
+        columns(&image.columns, known.root_field, page)?;
         self.replica.put(known, index, version, start, page);
         Ok(())
     }
 
     fn delete<'a>(
         &self,
-        known: Known,
+        known: ReplicaTable,
         index: usize,
         version: Version,
         at: Timestamp,
         row: &[(Cow<'a, str>, &'a str)],
-        page: &mut Page<'_, 'a>,
+        page: &mut DecodeOutput<'_, 'a>,
     ) -> Result<(), Rejection> {
         let start = page.changes.values.len();
-        columns(row, known.node, page)?;
+        columns(row, known.root_field, page)?;
         self.replica.delete(known, index, version, at, start, page);
         Ok(())
     }
 
     /// The record again, without its private columns. The key's value in the metadata goes wherever a column is
     /// private, for it may be that one; and what is neither row nor metadata is left out.
-    pub fn redact(&mut self, json: &str, fields: &mut Fields, tables: &mut Tables) -> Result<String, Rejection> {
-        let parts = Parts::read(json)?;
+    pub fn redact(
+        &mut self,
+        json: &str,
+        fields: &mut FieldTree,
+        tables: &mut TableRegistry,
+    ) -> Result<String, Rejection> {
+        let parts = DmsRecord::read(json)?;
         if parts.is_control()? && parts.data.is_none() && parts.before.is_none() {
             return Ok(json.to_owned());
         }
-        let node = self.known(&parts, fields, tables)?.node;
-        let mut member = |key: &str, scanner: &mut Scanner<'_>, out: &mut String| match key {
-            "control" => copy(scanner, out),
-            "metadata" => rewrite(scanner, out, &mut |key, scanner, out| match key {
-                "partition-key-value" if fields.private_within(node) => as_null(scanner, out),
-                _ => copy(scanner, out),
+        let node = self.table_for(&parts, fields, tables)?.root_field;
+        let mut member = |key: &str, scanner: &mut JsonScanner<'_>, out: &mut String| match key {
+            "control" => copy_value(scanner, out),
+            "metadata" => rewrite_object(scanner, out, &mut |key, scanner, out| match key {
+                "partition-key-value" if fields.private_within(node) => write_null(scanner, out),
+                _ => copy_value(scanner, out),
             }),
             _ if scanner.peek() == Some(b'{') => redact_columns(scanner, node, fields, out),
-            _ => as_null(scanner, out),
+            _ => write_null(scanner, out),
         };
-        rewritten(json, |scanner, out| rewrite(scanner, out, &mut member))
+        rewrite_document(json, |scanner, out| rewrite_object(scanner, out, &mut member))
     }
 }
 
-impl<'a> Parts<'a> {
+impl<'a> DmsRecord<'a> {
     fn read(json: &'a str) -> Result<Self, Rejection> {
         let mut parts = Self::default();
-        let mut scanner = Scanner::new(json);
-        each(&mut scanner, |key, scanner| match key {
-            "data" => raw(scanner, &mut parts.data),
-            "before-image" => raw(scanner, &mut parts.before),
-            "control" => raw(scanner, &mut parts.control),
-            "metadata" => each(scanner, |key, scanner| match key {
-                "record-type" => text(scanner, &mut parts.record_type),
-                "operation" => text(scanner, &mut parts.operation),
-                "schema-name" => text(scanner, &mut parts.schema),
-                "table-name" => text(scanner, &mut parts.table),
-                "timestamp" => text(scanner, &mut parts.timestamp),
-                "commit-timestamp" => text(scanner, &mut parts.committed),
-                "transaction-record-id" => raw(scanner, &mut parts.place),
-                _ => skip(scanner),
+        let mut scanner = JsonScanner::new(json);
+        for_each_member(&mut scanner, |key, scanner| match key {
+            "data" => read_raw(scanner, &mut parts.data),
+            "before-image" => read_raw(scanner, &mut parts.before),
+            "control" => read_raw(scanner, &mut parts.control),
+            "metadata" => for_each_member(scanner, |key, scanner| match key {
+                "record-type" => read_string(scanner, &mut parts.record_type),
+                "operation" => read_string(scanner, &mut parts.operation),
+                "schema-name" => read_string(scanner, &mut parts.schema),
+                "table-name" => read_string(scanner, &mut parts.table),
+                "timestamp" => read_string(scanner, &mut parts.timestamp),
+                "commit-timestamp" => read_string(scanner, &mut parts.committed),
+                "transaction-record-id" => read_raw(scanner, &mut parts.record_id),
+                _ => skip_value(scanner),
             }),
-            _ => skip(scanner),
+            _ => skip_value(scanner),
         })?;
-        scanner.end()?;
+        scanner.expect_end()?;
         let object = |image: &&str| image.starts_with('{');
         parts.data = parts.data.filter(object);
         parts.before = parts.before.filter(object);
@@ -215,18 +228,18 @@ impl<'a> Parts<'a> {
     fn is_control(&self) -> Result<bool, Rejection> {
         match self.record_type.as_deref() {
             Some("control") => Ok(true),
-            Some("data") => Ok(self.table.as_deref().is_some_and(|table| table.starts_with(OWN_TABLES))),
-            Some(other) => Err(unknown("metadata.record-type", other)),
+            Some("data") => Ok(self.table.as_deref().is_some_and(|table| table.starts_with(SYSTEM_TABLES))),
+            Some(other) => Err(invalid_record("metadata.record-type", other)),
             None => Err(malformed("metadata.record-type is missing")),
         }
     }
 
-    fn operation(&self) -> Result<Operation, Rejection> {
+    fn operation(&self) -> Result<DmsOperation, Rejection> {
         match self.operation.as_deref() {
-            Some("load") => Ok(Operation::Load),
-            Some("insert" | "update") => Ok(Operation::Write),
-            Some("delete") => Ok(Operation::Delete),
-            Some(other) => Err(unknown("metadata.operation", other)),
+            Some("load") => Ok(DmsOperation::Load),
+            Some("insert" | "update") => Ok(DmsOperation::Write),
+            Some("delete") => Ok(DmsOperation::Delete),
+            Some(other) => Err(invalid_record("metadata.operation", other)),
             None => Err(malformed("metadata.operation is missing")),
         }
     }
@@ -240,7 +253,7 @@ impl<'a> Parts<'a> {
     }
 
     /// When the change was made, where the record tells it.
-    fn moment(&self) -> Option<Timestamp> {
+    fn commit_time(&self) -> Option<Timestamp> {
         Timestamp::parse(self.committed.as_deref().or(self.timestamp.as_deref())?)
     }
 
@@ -248,32 +261,32 @@ impl<'a> Parts<'a> {
     /// `IncludeTransactionDetails`. Without it there is only the moment at which DMS wrote the record: within one
     /// microsecond the order of two changes is that of their digests, which is no order of the source's, only the same
     /// for everyone. What was loaded is older.
-    fn version(&self, operation: Operation, digest: u64) -> Result<Version, Rejection> {
+    fn version(&self, operation: DmsOperation, digest: u64) -> Result<Version, Rejection> {
         let told = match (operation, &self.committed) {
-            (Operation::Load, _) | (_, None) => self.timestamp.as_deref(),
-            (Operation::Write | Operation::Delete, Some(committed)) => Some(&**committed),
+            (DmsOperation::Load, _) | (_, None) => self.timestamp.as_deref(),
+            (DmsOperation::Write | DmsOperation::Delete, Some(committed)) => Some(&**committed),
         };
         let moment = told.and_then(Timestamp::parse);
         let moment = moment.ok_or_else(|| malformed("the metadata's timestamp is missing, or no time"))?;
-        if operation == Operation::Load {
-            return Ok(Version { era: Version::LOADED, order: i128::from(moment.0), digest });
+        if operation == DmsOperation::Load {
+            return Ok(Version { origin: Version::SNAPSHOT, order: i128::from(moment.0), digest });
         }
         let place =
-            self.committed.as_ref().and(self.place).map_or(Some(0), |place| place.trim_matches('"').parse().ok());
+            self.committed.as_ref().and(self.record_id).map_or(Some(0), |place| place.trim_matches('"').parse().ok());
         let place: u32 = place.ok_or_else(|| malformed("metadata.transaction-record-id is no number of 32 bits"))?;
         // The last bit is for the delete of a key that has changed.
-        let order = (i128::from(moment.0) << PLACE_BITS) + (i128::from(place) << 1) + 1;
-        Ok(Version { era: Version::STREAMED, order, digest })
+        let order = (i128::from(moment.0) << RECORD_ID_BITS) + (i128::from(place) << 1) + 1;
+        Ok(Version { origin: Version::STREAM, order, digest })
     }
 }
 
-impl<'a> Image<'a> {
-    fn read(parts: &Parts<'a>) -> Result<Self, Rejection> {
+impl<'a> RowImages<'a> {
+    fn read(parts: &DmsRecord<'a>) -> Result<Self, Rejection> {
         let row = parts.data.or(parts.before).ok_or_else(|| malformed("data is missing"))?;
         let (mut all, mut before) = (Vec::new(), Vec::new());
         members(row, &mut all)?;
         parts.before.map(|image| members(image, &mut before)).transpose()?;
-        let is_before: Vec<bool> = all.iter().map(|(name, _)| old_name(name, &all).is_some()).collect();
+        let is_before: Vec<bool> = all.iter().map(|(name, _)| before_column_name(name, &all).is_some()).collect();
         let mut columns = Vec::with_capacity(all.len());
         for ((name, json), is_before) in all.into_iter().zip(is_before) {
             match (is_before, name.strip_prefix(BEFORE)) {
@@ -285,7 +298,7 @@ impl<'a> Image<'a> {
     }
 
     /// Whether a column of the key was something else before. Where the key is not known yet, any column may be one.
-    fn key_changed(&self, known: Known, page: &Page<'_, '_>) -> bool {
+    fn key_changed(&self, known: ReplicaTable, page: &DecodeOutput<'_, '_>) -> bool {
         let key: Vec<&str> =
             page.tables.get(known.table).key_columns().filter_map(|c| c.field).map(|f| page.fields.key(f)).collect();
         self.before.iter().any(|(name, was)| {
@@ -295,21 +308,21 @@ impl<'a> Image<'a> {
     }
 
     /// The row as it was, as far as the record tells.
-    fn old(&self) -> Vec<(Cow<'a, str>, &'a str)> {
+    fn previous_row(&self) -> Vec<(Cow<'a, str>, &'a str)> {
         let was = |name: &str| self.before.iter().find(|(column, _)| column == name).map(|(_, json)| *json);
         self.columns.iter().map(|(name, json)| (name.clone(), was(name).unwrap_or(json))).collect()
     }
 }
 
 /// The column whose former value `name` holds: that column stands beside it.
-fn old_name<'n>(name: &'n str, all: &[(Cow<'_, str>, &str)]) -> Option<&'n str> {
+fn before_column_name<'n>(name: &'n str, all: &[(Cow<'_, str>, &str)]) -> Option<&'n str> {
     name.strip_prefix(BEFORE).filter(|bare| all.iter().any(|(other, _)| other == bare))
 }
 
 /// Appends the members of a row, those of its document among them.
 fn members<'a>(image: &'a str, into: &mut Vec<(Cow<'a, str>, &'a str)>) -> Result<(), Rejection> {
-    Scanner::new(image).each_member(|name, scanner| {
-        let json = scanner.skip()?;
+    JsonScanner::new(image).each_member(|name, scanner| {
+        let json = scanner.skip_value()?;
         if name == DOCUMENT && json.starts_with('{') {
             members(json, into)?;
         } else {
@@ -319,29 +332,34 @@ fn members<'a>(image: &'a str, into: &mut Vec<(Cow<'a, str>, &'a str)>) -> Resul
     })
 }
 
-fn columns<'a>(row: &[(Cow<'a, str>, &'a str)], node: Field, page: &mut Page<'_, 'a>) -> Result<(), Rejection> {
+fn columns<'a>(
+    row: &[(Cow<'a, str>, &'a str)],
+    node: FieldId,
+    page: &mut DecodeOutput<'_, 'a>,
+) -> Result<(), Rejection> {
     let mut before = None;
     for (name, json) in row {
         let field = page.fields.child_after(node, before, name);
         before = Some(field);
-        let stored = guarded(page.fields, field, json, says_nothing, |fields| plain(fields, field, json))?;
+        let stored =
+            read_unless_private(page.fields, field, json, has_no_value, |fields| read_column(fields, field, json))?;
         page.changes.values.extend(stored.map(|value| (field, value)));
     }
     Ok(())
 }
 
-fn says_nothing(json: &str) -> bool {
+fn has_no_value(json: &str) -> bool {
     json == "null"
 }
 
 fn redact_columns(
-    scanner: &mut Scanner<'_>,
-    node: Field,
-    fields: &mut Fields,
+    scanner: &mut JsonScanner<'_>,
+    node: FieldId,
+    fields: &mut FieldTree,
     out: &mut String,
 ) -> Result<(), Rejection> {
-    let mut object = Writing::object(out);
-    each(scanner, |key, scanner| {
+    let mut object = JsonWriter::object(out);
+    for_each_member(scanner, |key, scanner| {
         if key == DOCUMENT && scanner.peek() == Some(b'{') {
             return redact_columns(scanner, node, fields, object.member(key));
         }
@@ -351,7 +369,7 @@ fn redact_columns(
             Some(bare) if fields.privacy(own).is_none() => fields.child(node, bare),
             Some(_) | None => own,
         };
-        redact_column((key, field), scanner, fields, says_nothing, &mut object)
+        redact_column((key, field), scanner, fields, has_no_value, &mut object)
     })?;
     object.end()
 }
@@ -360,24 +378,24 @@ fn redact_columns(
 fn primary_key(control: &str) -> Result<Vec<KeyColumn>, Rejection> {
     let mut types = HashMap::new();
     let mut key = Vec::new();
-    each(&mut Scanner::new(control), |member, scanner| match member {
-        "table-def" => each(scanner, |member, scanner| match member {
-            "columns" => each(scanner, |name, scanner| {
+    for_each_member(&mut JsonScanner::new(control), |member, scanner| match member {
+        "table-def" => for_each_member(scanner, |member, scanner| match member {
+            "columns" => for_each_member(scanner, |name, scanner| {
                 let mut told = None;
-                each(scanner, |member, scanner| match member {
-                    "type" => text(scanner, &mut told),
-                    _ => skip(scanner),
+                for_each_member(scanner, |member, scanner| match member {
+                    "type" => read_string(scanner, &mut told),
+                    _ => skip_value(scanner),
                 })?;
                 types.insert(name.to_owned(), told.as_deref().and_then(sql_type));
                 Ok(())
             }),
             "primary-key" => scanner.each_element(|scanner| {
-                key.push(scanner.text()?.into_owned());
+                key.push(scanner.string_value()?.into_owned());
                 Ok(())
             }),
-            _ => skip(scanner),
+            _ => skip_value(scanner),
         }),
-        _ => skip(scanner),
+        _ => skip_value(scanner),
     })?;
     let typed = |name: String| KeyColumn { sql_type: types.get(&name).copied().flatten(), name };
     Ok(key.into_iter().map(typed).collect())
@@ -401,7 +419,7 @@ fn sql_type(told: &str) -> Option<&'static str> {
     }
 }
 
-fn unknown(what: &str, told: &str) -> Rejection {
+fn invalid_record(what: &str, told: &str) -> Rejection {
     malformed(format!("{what} is {:?}", told.chars().take(20).collect::<String>()))
 }
 
@@ -417,7 +435,7 @@ mod tests {
 
     fn version(operation: &str, more: &str) -> Result<Version, Rejection> {
         let json = record(operation, more);
-        let parts = Parts::read(&json)?;
+        let parts = DmsRecord::read(&json)?;
         parts.version(parts.operation()?, xxhash_rust::xxh3::xxh3_64(json.as_bytes()))
     }
 
@@ -426,7 +444,7 @@ mod tests {
     }
 
     #[test]
-    fn versions_order_by_commit_then_by_place_and_what_was_loaded_is_older() {
+    fn versions_order_by_commit_then_by_record_id_and_loaded_rows_are_older() {
         let (early, late) = ("2026-02-08T09:00:00.000001Z", "2026-02-08T09:00:00.000002Z");
         let versions = [
             version("load", "").unwrap(),
@@ -440,7 +458,7 @@ mod tests {
     }
 
     #[test]
-    fn a_version_needs_a_time_and_a_place_that_is_a_number() {
+    fn a_version_needs_a_time_and_a_numeric_record_id() {
         let more = r#","commit-timestamp":"2026-02-08T09:00:00Z","transaction-record-id":"x""#;
         assert!(version("update", more).is_err());
         assert!(version("update", r#","commit-timestamp":"soon""#).is_err());
@@ -448,18 +466,18 @@ mod tests {
     }
 
     #[test]
-    fn former_values_are_no_columns_and_tell_the_old_key() {
+    fn former_values_are_no_columns_and_give_the_old_key() {
         let json = r#"{"data":{"_doc":{"id":2,"BI_id":1,"BI_only":3,"n":null}},"before-image":{"n":5}}"#;
-        let image = Image::read(&Parts::read(json).unwrap()).unwrap();
+        let image = RowImages::read(&DmsRecord::read(json).unwrap()).unwrap();
         let shown = |row: &[(Cow<'_, str>, &str)]| {
             row.iter().map(|(name, json)| format!("{name}={json}")).collect::<Vec<_>>().join(" ")
         };
         assert_eq!(shown(&image.columns), "id=2 BI_only=3 n=null");
-        assert_eq!(shown(&image.old()), "id=1 BI_only=3 n=5");
+        assert_eq!(shown(&image.previous_row()), "id=1 BI_only=3 n=5");
     }
 
     #[test]
-    fn control_records_tell_the_key_and_its_types() {
+    fn control_records_give_the_key_and_its_types() {
         let control = r#"{"table-def":{"columns":{"b":{"type":"NUMERIC","precision":5},"a":{"type":"INT64"},"c":{"type":"GEO"}},
             "primary-key":["a","b","c"]}}"#;
         let key = primary_key(control).unwrap();

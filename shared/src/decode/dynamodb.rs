@@ -8,17 +8,20 @@ use std::borrow::Cow;
 use base64_simd::STANDARD;
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::json_objects::{
+    JsonWriter, append, copy_value, for_each_member, read_raw, read_string, rewrite_document, rewrite_elements,
+    rewrite_object, skip_value, write_null,
+};
 use super::malformed;
-use super::members::{Writing, as_null, copy, each, push, raw, rewrite, rewrite_elements, rewritten, skip, text};
-use super::replica::{Known, Page, Replica};
+use super::replica::{DecodeOutput, ReplicaTable, ReplicaTables};
 use crate::change::{Value, Version};
-use crate::config::Source;
+use crate::config::SourceConfig;
 use crate::decimal::Decimal;
-use crate::field::{Field, Fields, Privacy};
+use crate::field::{FieldId, FieldTree, Privacy};
+use crate::json_scanner::JsonScanner;
 use crate::record::Record;
-use crate::rejection::{Reason, Rejection};
-use crate::scan::Scanner;
-use crate::spec::{KeyColumn, Merge, Tables};
+use crate::rejection::{Rejection, RejectionReason};
+use crate::spec::{KeyColumn, MergeBy, TableRegistry};
 use crate::timestamp::Timestamp;
 
 /// Digits of a sequence number that an order holds; of longer ones the first digits count as eras.
@@ -28,19 +31,19 @@ const ORDER_DIGITS: usize = 38;
 #[derive(Debug)]
 pub struct Dynamodb {
     /// What it has in common with others.
-    pub replica: Replica,
+    pub replica: ReplicaTables,
 }
 
 /// A record, what it holds of the item still untouched or read on the way.
 #[derive(Default)]
-struct Parts<'a> {
+struct DynamodbRecord<'a> {
     event: Option<Cow<'a, str>>,
     event_id: Option<Cow<'a, str>>,
     table: Option<Cow<'a, str>>,
     keys: Option<&'a str>,
-    new: Option<Image<'a>>,
+    new: Option<ItemImage<'a>>,
     /// The whole item: a line of a full export, or a scanned item.
-    item: Option<Image<'a>>,
+    item: Option<ItemImage<'a>>,
     sequence: Option<Cow<'a, str>>,
     view: Option<Cow<'a, str>>,
     created: Option<&'a str>,
@@ -49,17 +52,17 @@ struct Parts<'a> {
 
 /// A record's image, or a whole item.
 #[derive(Clone, Copy)]
-enum Image<'a> {
+enum ItemImage<'a> {
     /// As it stands.
-    Untouched(&'a str),
+    Raw(&'a str),
     /// Its attributes have been read already.
-    Read,
+    Decoded,
 }
 
 impl Dynamodb {
     /// The tables of a source.
-    pub fn new(source: &Source) -> Self {
-        Self { replica: Replica::new(source, "DynamoDB table", Merge::Row) }
+    pub fn new(source: &SourceConfig) -> Self {
+        Self { replica: ReplicaTables::new(source, "DynamoDB table", MergeBy::Row) }
     }
 
     /// Appends the change that a record tells.
@@ -68,18 +71,18 @@ impl Dynamodb {
         index: usize,
         record: &Record,
         json: &'a str,
-        page: &mut Page<'_, 'a>,
+        page: &mut DecodeOutput<'_, 'a>,
     ) -> Result<(), Rejection> {
         let start = page.changes.values.len();
         // Most records are of a table that has been met: one way through the document is enough for those.
-        let met = table_of_stream(record).and_then(|name| self.replica.met(name, page.tables));
-        let parts = Parts::read(json, &mut |scanner| match met {
+        let met = table_from_arn(record).and_then(|name| self.replica.table_with_key(name, page.tables));
+        let parts = DynamodbRecord::read(json, &mut |scanner| match met {
             Some(known) => {
                 page.changes.values.truncate(start);
-                attributes(scanner, known.node, page.fields, &mut page.changes.values)?;
-                Ok((page.changes.values.len() > start).then_some(Image::Read))
+                attributes(scanner, known.root_field, page.fields, &mut page.changes.values)?;
+                Ok((page.changes.values.len() > start).then_some(ItemImage::Decoded))
             }
-            None => untouched(scanner),
+            None => raw_image(scanner),
         })?;
         let known = match met {
             Some(known) => {
@@ -87,20 +90,20 @@ impl Dynamodb {
                 parts.keys.map_or(Ok(()), |keys| each_key(keys, |_name, _type| ()))?;
                 known
             }
-            None => self.meet(&parts, record, page)?,
+            None => self.resolve_table(&parts, record, page)?,
         };
         let deleted = parts.is_delete()?;
         let version = parts.version(record, json)?;
-        let image = if deleted { parts.keys.map(Image::Untouched) } else { parts.new.or(parts.item) };
+        let image = if deleted { parts.keys.map(ItemImage::Raw) } else { parts.new.or(parts.item) };
         match image.ok_or_else(|| malformed("it holds neither Keys nor an image"))? {
-            Image::Read => {}
-            Image::Untouched(image) => {
+            ItemImage::Decoded => {}
+            ItemImage::Raw(image) => {
                 page.changes.values.truncate(start);
-                attributes(&mut Scanner::new(image), known.node, page.fields, &mut page.changes.values)?;
+                attributes(&mut JsonScanner::new(image), known.root_field, page.fields, &mut page.changes.values)?;
             }
         }
         if deleted {
-            let at = parts.moment().unwrap_or(record.arrival);
+            let at = parts.change_time().unwrap_or(record.arrival);
             self.replica.delete(known, index, version, at, start, page);
         } else {
             self.replica.put(known, index, version, start, page);
@@ -109,7 +112,12 @@ impl Dynamodb {
     }
 
     /// The table of a record that is the first of it, or the first that tells its key; a whole item does not.
-    fn meet(&mut self, parts: &Parts<'_>, record: &Record, page: &mut Page<'_, '_>) -> Result<Known, Rejection> {
+    fn resolve_table(
+        &mut self,
+        parts: &DynamodbRecord<'_>,
+        record: &Record,
+        page: &mut DecodeOutput<'_, '_>,
+    ) -> Result<ReplicaTable, Rejection> {
         let name = parts.table_name(record)?;
         let key = parts.keys.map(key_columns).transpose()?.unwrap_or_default();
         self.replica.table(name, &key, page.fields, page.tables)
@@ -120,63 +128,67 @@ impl Dynamodb {
         &mut self,
         record: &Record,
         json: &str,
-        fields: &mut Fields,
-        tables: &mut Tables,
+        fields: &mut FieldTree,
+        tables: &mut TableRegistry,
     ) -> Result<String, Rejection> {
-        let parts = Parts::read(json, &mut untouched)?;
-        let node = self.replica.table(parts.table_name(record)?, &[], fields, tables)?.node;
-        let mut member = |key: &str, scanner: &mut Scanner<'_>, out: &mut String| match key {
-            "dynamodb" => rewrite(scanner, out, &mut |key, scanner, out| redact_image(key, node, fields, scanner, out)),
+        let parts = DynamodbRecord::read(json, &mut raw_image)?;
+        let node = self.replica.table(parts.table_name(record)?, &[], fields, tables)?.root_field;
+        let mut member = |key: &str, scanner: &mut JsonScanner<'_>, out: &mut String| match key {
+            "dynamodb" => {
+                rewrite_object(scanner, out, &mut |key, scanner, out| redact_image(key, node, fields, scanner, out))
+            }
             _ => redact_image(key, node, fields, scanner, out),
         };
-        rewritten(json, |scanner, out| rewrite(scanner, out, &mut member))
+        rewrite_document(json, |scanner, out| rewrite_object(scanner, out, &mut member))
     }
 }
 
-impl<'a> Parts<'a> {
+impl<'a> DynamodbRecord<'a> {
     /// Reads a record; `image` reads its new image, or its item.
     fn read(
         json: &'a str,
-        image: &mut dyn FnMut(&mut Scanner<'a>) -> Result<Option<Image<'a>>, Rejection>,
+        image: &mut dyn FnMut(&mut JsonScanner<'a>) -> Result<Option<ItemImage<'a>>, Rejection>,
     ) -> Result<Self, Rejection> {
         let mut parts = Self::default();
-        let mut read_image = |scanner: &mut Scanner<'a>, into: &mut Option<Image<'a>>| {
+        let mut read_image = |scanner: &mut JsonScanner<'a>, into: &mut Option<ItemImage<'a>>| {
             match scanner.peek() {
                 Some(b'{') => *into = image(scanner)?,
-                _ => drop(scanner.skip()?),
+                _ => drop(scanner.skip_value()?),
             }
             Ok(())
         };
-        let mut scanner = Scanner::new(json);
-        each(&mut scanner, |key, scanner| match key {
-            "eventName" => text(scanner, &mut parts.event),
-            "eventID" => text(scanner, &mut parts.event_id),
-            "tableName" => text(scanner, &mut parts.table),
+        let mut scanner = JsonScanner::new(json);
+        for_each_member(&mut scanner, |key, scanner| match key {
+            "eventName" => read_string(scanner, &mut parts.event),
+            "eventID" => read_string(scanner, &mut parts.event_id),
+            "tableName" => read_string(scanner, &mut parts.table),
             "Item" => read_image(scanner, &mut parts.item),
-            "Keys" => raw(scanner, &mut parts.keys),
+            "Keys" => read_raw(scanner, &mut parts.keys),
             "NewImage" => read_image(scanner, &mut parts.new),
-            "Metadata" => each(scanner, |key, scanner| match key {
-                "WriteTimestampMicros" => each(scanner, |_type, scanner| raw(scanner, &mut parts.written)),
-                _ => skip(scanner),
+            "Metadata" => for_each_member(scanner, |key, scanner| match key {
+                "WriteTimestampMicros" => {
+                    for_each_member(scanner, |_type, scanner| read_raw(scanner, &mut parts.written))
+                }
+                _ => skip_value(scanner),
             }),
-            "dynamodb" => each(scanner, |key, scanner| match key {
-                "ApproximateCreationDateTime" => raw(scanner, &mut parts.created),
-                "Keys" => raw(scanner, &mut parts.keys),
+            "dynamodb" => for_each_member(scanner, |key, scanner| match key {
+                "ApproximateCreationDateTime" => read_raw(scanner, &mut parts.created),
+                "Keys" => read_raw(scanner, &mut parts.keys),
                 "NewImage" => read_image(scanner, &mut parts.new),
-                "SequenceNumber" => text(scanner, &mut parts.sequence),
-                "StreamViewType" => text(scanner, &mut parts.view),
-                _ => skip(scanner),
+                "SequenceNumber" => read_string(scanner, &mut parts.sequence),
+                "StreamViewType" => read_string(scanner, &mut parts.view),
+                _ => skip_value(scanner),
             }),
-            _ => skip(scanner),
+            _ => skip_value(scanner),
         })?;
-        scanner.end()?;
-        parts.keys = parts.keys.filter(|keys| has_members(keys));
+        scanner.expect_end()?;
+        parts.keys = parts.keys.filter(|keys| is_non_empty(keys));
         Ok(parts)
     }
 
     /// The stream's ARN, or the record's own word.
     fn table_name<'r>(&'r self, record: &'r Record) -> Result<&'r str, Rejection> {
-        let name = table_of_stream(record).or(self.table.as_deref());
+        let name = table_from_arn(record).or(self.table.as_deref());
         name.ok_or_else(|| malformed("neither `tableName` nor the stream's ARN names a table"))
     }
 
@@ -185,7 +197,9 @@ impl<'a> Parts<'a> {
             Some("REMOVE") => Ok(true),
             Some("INSERT" | "MODIFY") if self.new.is_some() => Ok(false),
             Some("INSERT" | "MODIFY") => match self.view.as_deref() {
-                Some(view @ ("KEYS_ONLY" | "OLD_IMAGE")) => Err(Rejection::of(Reason::ViewType(view.to_owned()))),
+                Some(view @ ("KEYS_ONLY" | "OLD_IMAGE")) => {
+                    Err(Rejection::new(RejectionReason::ViewType(view.to_owned())))
+                }
                 Some(_) | None => Err(malformed("NewImage is missing")),
             },
             Some(other) => Err(malformed(format!("eventName is {:?}", other.chars().take(20).collect::<String>()))),
@@ -197,7 +211,7 @@ impl<'a> Parts<'a> {
     }
 
     /// When the change was made, where the record tells it.
-    fn moment(&self) -> Option<Timestamp> {
+    fn change_time(&self) -> Option<Timestamp> {
         Timestamp::parse_epoch(self.created?)
     }
 
@@ -211,31 +225,32 @@ impl<'a> Parts<'a> {
         if let Some(written) = self.written {
             let micros =
                 written.trim_matches('"').parse().map_err(|_no| malformed("WriteTimestampMicros is no number"))?;
-            return Ok(Version { era: Version::LOADED, order: micros, digest: record.digest(json.as_bytes()) });
+            return Ok(Version { origin: Version::SNAPSHOT, order: micros, digest: record.digest(json.as_bytes()) });
         }
         if self.item.is_some() {
             let order = i128::from(record.arrival.0);
-            return Ok(Version { era: Version::LOADED, order, digest: record.digest(json.as_bytes()) });
+            return Ok(Version { origin: Version::SNAPSHOT, order, digest: record.digest(json.as_bytes()) });
         }
-        let made =
-            self.moment().ok_or_else(|| malformed("it has neither SequenceNumber nor ApproximateCreationDateTime"))?;
+        let made = self
+            .change_time()
+            .ok_or_else(|| malformed("it has neither SequenceNumber nor ApproximateCreationDateTime"))?;
         let identity = self.event_id.as_deref().unwrap_or(json.trim_ascii());
-        Ok(Version { era: Version::STREAMED, order: i128::from(made.0), digest: xxh3_64(identity.as_bytes()) })
+        Ok(Version { origin: Version::STREAM, order: i128::from(made.0), digest: xxh3_64(identity.as_bytes()) })
     }
 }
 
 /// The table that a stream's ARN names: `…:table/NAME/stream/…`.
-fn table_of_stream(record: &Record) -> Option<&str> {
-    record.place.stream.split_once(":table/").and_then(|(_, rest)| rest.split('/').next())
+fn table_from_arn(record: &Record) -> Option<&str> {
+    record.position.stream.split_once(":table/").and_then(|(_, rest)| rest.split('/').next())
 }
 
 /// A null, or an object without a member, is as good as none.
-fn has_members(image: &str) -> bool {
+fn is_non_empty(image: &str) -> bool {
     image.starts_with('{') && image[1..].trim_ascii_start() != "}"
 }
 
-fn untouched<'a>(scanner: &mut Scanner<'a>) -> Result<Option<Image<'a>>, Rejection> {
-    Ok(Some(scanner.skip()?).filter(|image| has_members(image)).map(Image::Untouched))
+fn raw_image<'a>(scanner: &mut JsonScanner<'a>) -> Result<Option<ItemImage<'a>>, Rejection> {
+    Ok(Some(scanner.skip_value()?).filter(|image| is_non_empty(image)).map(ItemImage::Raw))
 }
 
 /// The version of a change with a sequence number: 21 to 40 digits
@@ -248,7 +263,7 @@ fn sequence_version(sequence: &str) -> Option<Version> {
     let (above, order) = digits.split_at(digits.len().saturating_sub(ORDER_DIGITS));
     let above: u8 = if above.is_empty() { 0 } else { above.parse().ok()? };
     let order = if order.is_empty() { 0 } else { order.parse().ok()? };
-    Some(Version { era: Version::STREAMED.checked_add(above)?, order, digest: 0 })
+    Some(Version { origin: Version::STREAM.checked_add(above)?, order, digest: 0 })
 }
 
 /// The key's attributes and the types of their columns, by name: which of them is the hash key nobody tells.
@@ -260,10 +275,10 @@ fn key_columns(keys: &str) -> Result<Vec<KeyColumn>, Rejection> {
 }
 
 fn each_key(keys: &str, mut key: impl FnMut(&str, &'static str)) -> Result<(), Rejection> {
-    each(&mut Scanner::new(keys), |name, scanner| {
+    for_each_member(&mut JsonScanner::new(keys), |name, scanner| {
         check_name(name)?;
         let sql_type = typed(scanner, |descriptor, scanner| {
-            skip(scanner)?;
+            skip_value(scanner)?;
             match descriptor {
                 "S" => Ok("text"),
                 "N" => Ok("numeric"),
@@ -278,19 +293,19 @@ fn each_key(keys: &str, mut key: impl FnMut(&str, &'static str)) -> Result<(), R
 
 /// Appends an image's attributes.
 fn attributes<'a>(
-    scanner: &mut Scanner<'a>,
-    node: Field,
-    fields: &mut Fields,
-    values: &mut Vec<(Field, Value<'a>)>,
+    scanner: &mut JsonScanner<'a>,
+    node: FieldId,
+    fields: &mut FieldTree,
+    values: &mut Vec<(FieldId, Value<'a>)>,
 ) -> Result<(), Rejection> {
     let mut before = None;
-    each(scanner, |key, scanner| {
+    for_each_member(scanner, |key, scanner| {
         check_name(key)?;
         let field = fields.child_after(node, before, key);
         before = Some(field);
         match fields.privacy(field) {
-            Some(Privacy::Drop) => return skip(scanner),
-            Some(Privacy::Sha256) => values.push((field, Value::Text(Cow::Owned(hashed(fields, scanner)?)))),
+            Some(Privacy::Drop) => return skip_value(scanner),
+            Some(Privacy::Sha256) => values.push((field, Value::Text(Cow::Owned(hash_attribute(fields, scanner)?)))),
             None => values.push((field, attribute(scanner, field, fields)?)),
         }
         Ok(())
@@ -298,20 +313,24 @@ fn attributes<'a>(
 }
 
 /// `{"S":"x"}` and its like.
-fn attribute<'a>(scanner: &mut Scanner<'a>, field: Field, fields: &mut Fields) -> Result<Value<'a>, Rejection> {
+fn attribute<'a>(
+    scanner: &mut JsonScanner<'a>,
+    field: FieldId,
+    fields: &mut FieldTree,
+) -> Result<Value<'a>, Rejection> {
     typed(scanner, |descriptor, scanner| {
         Ok(match descriptor {
-            "S" => Value::Text(scanner.text()?),
+            "S" => Value::Text(scanner.string_value()?),
             "N" => Value::Number(Cow::Borrowed(number(scanner)?)),
             "B" => Value::Bytes(Cow::Owned(bytes(scanner)?)),
             "BOOL" => Some(scanner.scalar()?)
                 .filter(|value| matches!(value, Value::Bool(_)))
                 .ok_or_else(|| malformed("BOOL is neither true nor false"))?,
             "NULL" => {
-                scanner.skip()?;
-                Value::NullAttribute
+                scanner.skip_value()?;
+                Value::TypedNull
             }
-            "SS" => set(scanner, |scanner| Ok(Value::Text(scanner.text()?)))?,
+            "SS" => set(scanner, |scanner| Ok(Value::Text(scanner.string_value()?)))?,
             "NS" => set(scanner, |scanner| Ok(Value::Number(Cow::Borrowed(number(scanner)?))))?,
             "BS" => set(scanner, |scanner| Ok(Value::Bytes(Cow::Owned(bytes(scanner)?))))?,
             "L" | "M" => {
@@ -319,7 +338,7 @@ fn attribute<'a>(scanner: &mut Scanner<'a>, field: Field, fields: &mut Fields) -
                 write_typed(descriptor, scanner, field, fields, &mut json)?;
                 Value::Json(Cow::Owned(json))
             }
-            other => return Err(unknown(other)),
+            other => return Err(invalid_record(other)),
         })
     })
 }
@@ -332,11 +351,11 @@ fn check_name(name: &str) -> Result<(), Rejection> {
 
 /// What an attribute holds, which has exactly one type.
 fn typed<'a, T>(
-    scanner: &mut Scanner<'a>,
-    mut read: impl FnMut(&str, &mut Scanner<'a>) -> Result<T, Rejection>,
+    scanner: &mut JsonScanner<'a>,
+    mut read: impl FnMut(&str, &mut JsonScanner<'a>) -> Result<T, Rejection>,
 ) -> Result<T, Rejection> {
     let mut value = None;
-    each(scanner, |descriptor, scanner| match value {
+    for_each_member(scanner, |descriptor, scanner| match value {
         Some(_) => Err(malformed("an attribute has more than one type")),
         None => {
             value = Some(read(descriptor, scanner)?);
@@ -346,26 +365,26 @@ fn typed<'a, T>(
     value.ok_or_else(|| malformed("an attribute has no type"))
 }
 
-fn unknown(descriptor: &str) -> Rejection {
+fn invalid_record(descriptor: &str) -> Rejection {
     malformed(format!("unknown attribute type {:?}", descriptor.chars().take(20).collect::<String>()))
 }
 
 /// A number as its text: 38 digits and exponents from -130 to 125 stay as they are.
-fn number<'a>(scanner: &mut Scanner<'a>) -> Result<&'a str, Rejection> {
-    match scanner.text()? {
+fn number<'a>(scanner: &mut JsonScanner<'a>) -> Result<&'a str, Rejection> {
+    match scanner.string_value()? {
         Cow::Borrowed(text) if Decimal::parse(text).is_some() => Ok(text),
         Cow::Borrowed(_) | Cow::Owned(_) => Err(malformed("N is no number")),
     }
 }
 
-fn bytes(scanner: &mut Scanner<'_>) -> Result<Vec<u8>, Rejection> {
-    STANDARD.decode_to_vec(&*scanner.text()?).map_err(|_not_base64| malformed("B is not base64"))
+fn bytes(scanner: &mut JsonScanner<'_>) -> Result<Vec<u8>, Rejection> {
+    STANDARD.decode_to_vec(&*scanner.string_value()?).map_err(|_not_base64| malformed("B is not base64"))
 }
 
 /// The elements of a set have no order; here they get one, so that equal sets are equal arrays.
 fn set<'a>(
-    scanner: &mut Scanner<'a>,
-    mut element: impl FnMut(&mut Scanner<'a>) -> Result<Value<'a>, Rejection>,
+    scanner: &mut JsonScanner<'a>,
+    mut element: impl FnMut(&mut JsonScanner<'a>) -> Result<Value<'a>, Rejection>,
 ) -> Result<Value<'a>, Rejection> {
     let mut elements = Vec::new();
     scanner.each_element(|scanner| {
@@ -382,46 +401,53 @@ fn set<'a>(
 }
 
 /// An attribute as plain JSON, without what is private in it.
-fn write_json(scanner: &mut Scanner<'_>, field: Field, fields: &mut Fields, out: &mut String) -> Result<(), Rejection> {
+fn write_json(
+    scanner: &mut JsonScanner<'_>,
+    field: FieldId,
+    fields: &mut FieldTree,
+    out: &mut String,
+) -> Result<(), Rejection> {
     typed(scanner, |descriptor, scanner| write_typed(descriptor, scanner, field, fields, out))
 }
 
 fn write_typed(
     descriptor: &str,
-    scanner: &mut Scanner<'_>,
-    field: Field,
-    fields: &mut Fields,
+    scanner: &mut JsonScanner<'_>,
+    field: FieldId,
+    fields: &mut FieldTree,
     out: &mut String,
 ) -> Result<(), Rejection> {
     match descriptor {
-        "S" | "B" | "BOOL" | "SS" | "BS" => copy(scanner, out),
-        "N" => push(out, number(scanner)?),
-        "NULL" => as_null(scanner, out),
-        "NS" => rewrite_elements(scanner, out, |scanner, out| push(out, number(scanner)?)),
+        "S" | "B" | "BOOL" | "SS" | "BS" => copy_value(scanner, out),
+        "N" => append(out, number(scanner)?),
+        "NULL" => write_null(scanner, out),
+        "NS" => rewrite_elements(scanner, out, |scanner, out| append(out, number(scanner)?)),
         "L" => rewrite_elements(scanner, out, |scanner, out| write_json(scanner, field, fields, out)),
         "M" => {
-            let mut object = Writing::object(out);
-            each(scanner, |key, scanner| {
+            let mut object = JsonWriter::object(out);
+            for_each_member(scanner, |key, scanner| {
                 let child = fields.child(field, key);
                 match fields.privacy(child) {
-                    Some(Privacy::Drop) => skip(scanner),
-                    Some(Privacy::Sha256) => push(object.member(key), &format!("\"{}\"", hashed(fields, scanner)?)),
+                    Some(Privacy::Drop) => skip_value(scanner),
+                    Some(Privacy::Sha256) => {
+                        append(object.member(key), &format!("\"{}\"", hash_attribute(fields, scanner)?))
+                    }
                     None => write_json(scanner, child, fields, object.member(key)),
                 }
             })?;
             object.end()
         }
-        other => Err(unknown(other)),
+        other => Err(invalid_record(other)),
     }
 }
 
 /// The hash of an attribute: of a text itself, of a number's digits, of anything else's JSON.
-fn hashed(fields: &Fields, scanner: &mut Scanner<'_>) -> Result<String, Rejection> {
+fn hash_attribute(fields: &FieldTree, scanner: &mut JsonScanner<'_>) -> Result<String, Rejection> {
     let mut found = String::new();
-    each(scanner, |descriptor, scanner| {
+    for_each_member(scanner, |descriptor, scanner| {
         found = match descriptor {
-            "S" | "N" => fields.hash(&scanner.text()?),
-            _ => fields.hash(scanner.skip()?),
+            "S" | "N" => fields.hash(&scanner.string_value()?),
+            _ => fields.hash(scanner.skip_value()?),
         };
         Ok(())
     })?;
@@ -431,31 +457,33 @@ fn hashed(fields: &Fields, scanner: &mut Scanner<'_>) -> Result<String, Rejectio
 /// A member of a record, if it is an image without its private attributes, otherwise as it is.
 fn redact_image(
     key: &str,
-    node: Field,
-    fields: &mut Fields,
-    scanner: &mut Scanner<'_>,
+    node: FieldId,
+    fields: &mut FieldTree,
+    scanner: &mut JsonScanner<'_>,
     out: &mut String,
 ) -> Result<(), Rejection> {
     match key {
         "Keys" | "NewImage" | "OldImage" | "Item" if scanner.peek() == Some(b'{') => {
             redact_attributes(scanner, node, fields, out)
         }
-        _ => copy(scanner, out),
+        _ => copy_value(scanner, out),
     }
 }
 
 fn redact_attributes(
-    scanner: &mut Scanner<'_>,
-    above: Field,
-    fields: &mut Fields,
+    scanner: &mut JsonScanner<'_>,
+    above: FieldId,
+    fields: &mut FieldTree,
     out: &mut String,
 ) -> Result<(), Rejection> {
-    let mut object = Writing::object(out);
-    each(scanner, |key, scanner| {
+    let mut object = JsonWriter::object(out);
+    for_each_member(scanner, |key, scanner| {
         let field = fields.child(above, key);
         match fields.privacy(field) {
-            Some(Privacy::Drop) => skip(scanner),
-            Some(Privacy::Sha256) => push(object.member(key), &format!("{{\"S\":\"{}\"}}", hashed(fields, scanner)?)),
+            Some(Privacy::Drop) => skip_value(scanner),
+            Some(Privacy::Sha256) => {
+                append(object.member(key), &format!("{{\"S\":\"{}\"}}", hash_attribute(fields, scanner)?))
+            }
             None => redact_attribute(scanner, field, fields, object.member(key)),
         }
     })?;
@@ -463,17 +491,17 @@ fn redact_attributes(
 }
 
 fn redact_attribute(
-    scanner: &mut Scanner<'_>,
-    field: Field,
-    fields: &mut Fields,
+    scanner: &mut JsonScanner<'_>,
+    field: FieldId,
+    fields: &mut FieldTree,
     out: &mut String,
 ) -> Result<(), Rejection> {
     if !fields.private_within(field) {
-        return copy(scanner, out);
+        return copy_value(scanner, out);
     }
-    rewrite(scanner, out, &mut |descriptor, scanner, out| match descriptor {
+    rewrite_object(scanner, out, &mut |descriptor, scanner, out| match descriptor {
         "M" => redact_attributes(scanner, field, fields, out),
         "L" => rewrite_elements(scanner, out, |scanner, out| redact_attribute(scanner, field, fields, out)),
-        _ => copy(scanner, out),
+        _ => copy_value(scanner, out),
     })
 }

@@ -3,46 +3,46 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use super::declared::{self, PLACE};
-use super::document::{each_member, flatten};
-use super::{Target, malformed};
+use super::declared::{self, POSITION_FIELD};
+use super::flatten::{each_member, flatten};
+use super::{TargetTable, malformed};
 use crate::change::Value;
-use crate::config::{Kind, Source, Table};
-use crate::field::{Field, Fields};
+use crate::config::{SourceConfig, TableConfig, TableKind};
+use crate::field::{FieldId, FieldTree};
 use crate::names::{Identifier, TableName};
 use crate::record::Record;
-use crate::rejection::{Reason, Rejection};
-use crate::spec::Tables;
+use crate::rejection::{Rejection, RejectionReason};
+use crate::spec::TableRegistry;
 
 /// The tables of a JSON source.
 #[derive(Debug)]
 pub struct Json {
-    place: Field,
+    position_field: FieldId,
     routes: Vec<Route>,
 }
 
 #[derive(Debug)]
 struct Route {
-    when: Option<(Field, String)>,
-    target: Target,
+    when: Option<(FieldId, String)>,
+    target: TargetTable,
 }
 
 impl Json {
     /// The declared tables, or one table named after the source.
-    pub fn new(source: &Source, fields: &mut Fields, tables: &mut Tables) -> Self {
+    pub fn new(source: &SourceConfig, fields: &mut FieldTree, tables: &mut TableRegistry) -> Self {
         let default = [default_table(source)];
         let declared = if source.tables.is_empty() { &default[..] } else { &source.tables };
-        let route = |table: &Table| {
+        let route = |table: &TableConfig| {
             let name = TableName { schema: source.schema.clone(), table: table.name.clone() };
             let origin = format!("source {}", source.name);
             let partition = source.partition.as_ref();
             let (spec, version) =
-                declared::table(table, name, origin, vec![Field::ROOT], Vec::new(), partition, fields);
-            let when = table.when.as_ref().map(|(path, text)| (fields.at(path), text.clone()));
-            Route { when, target: Target { table: tables.add(spec), version } }
+                declared::table(table, name, origin, vec![FieldId::ROOT], Vec::new(), partition, fields);
+            let when = table.when.as_ref().map(|(path, text)| (fields.intern_path(path), text.clone()));
+            Route { when, target: TargetTable { table: tables.add(spec), version } }
         };
         let routes = declared.iter().map(route).collect();
-        Self { place: fields.synthetic(PLACE), routes }
+        Self { position_field: fields.synthetic(POSITION_FIELD), routes }
     }
 
     /// Appends a document's values and tells the tables that take it.
@@ -50,43 +50,43 @@ impl Json {
         &self,
         record: &Record,
         json: &'a str,
-        fields: &mut Fields,
-        values: &mut Vec<(Field, Value<'a>)>,
-    ) -> Result<Arc<[Target]>, Rejection> {
+        fields: &mut FieldTree,
+        values: &mut Vec<(FieldId, Value<'a>)>,
+    ) -> Result<Arc<[TargetTable]>, Rejection> {
         let start = values.len();
-        values.push((self.place, Value::Text(Cow::Owned(record.place.to_string()))));
+        values.push((self.position_field, Value::Text(Cow::Owned(record.position.to_string()))));
         each_member(json, fields, |fields, field, scanner| {
-            if field == self.place {
-                return Err(malformed(format!("the key {PLACE} is the writer's own")));
+            if field == self.position_field {
+                return Err(malformed(format!("the key {POSITION_FIELD} is the writer's own")));
             }
             flatten(fields, field, scanner, values)
         })?;
         let document = &values[start..];
-        let targets: Arc<[Target]> =
-            self.routes.iter().filter(|route| route.takes(document)).map(|route| route.target).collect();
-        if targets.is_empty() { Err(Rejection::of(Reason::Unrouted)) } else { Ok(targets) }
+        let targets: Arc<[TargetTable]> =
+            self.routes.iter().filter(|route| route.matches(document)).map(|route| route.target).collect();
+        if targets.is_empty() { Err(Rejection::new(RejectionReason::Unrouted)) } else { Ok(targets) }
     }
 }
 
 impl Route {
-    fn takes(&self, document: &[(Field, Value<'_>)]) -> bool {
+    fn matches(&self, document: &[(FieldId, Value<'_>)]) -> bool {
         self.when.as_ref().is_none_or(|(field, text)| {
             document.iter().rev().find(|(at, _)| at == field).is_some_and(|(_, value)| match value {
                 Value::Text(found) | Value::Number(found) => found == text,
                 Value::Null | Value::Bool(_) | Value::Json(_) | Value::Time(_) | Value::Date(_) => false,
-                Value::NullAttribute | Value::Unchanged | Value::Bytes(_) | Value::List(_) => false,
+                Value::TypedNull | Value::Unchanged | Value::Bytes(_) | Value::List(_) => false,
             })
         })
     }
 }
 
-fn default_table(source: &Source) -> Table {
-    Table {
-        name: Identifier::fitting(&source.name, &source.name),
+fn default_table(source: &SourceConfig) -> TableConfig {
+    TableConfig {
+        name: Identifier::truncated(&source.name, &source.name),
         from: None,
         events: Vec::new(),
         when: None,
-        kind: Kind::Event { id: None },
+        kind: TableKind::Event { id: None },
         columns: Vec::new(),
         partition: None,
         shape: source.shape,

@@ -17,16 +17,16 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::declared;
-use super::document::{each_member, flatten};
-use super::{Target, malformed};
+use super::flatten::{each_member, flatten};
+use super::{TargetTable, malformed};
 use crate::change::Value;
-use crate::config::Source;
-use crate::field::{Field, Fields};
+use crate::config::SourceConfig;
+use crate::field::{FieldId, FieldTree};
+use crate::json_scanner::JsonScanner;
 use crate::names::{Identifier, TableName};
 use crate::record::Record;
 use crate::rejection::Rejection;
-use crate::scan::Scanner;
-use crate::spec::{Absent, ColumnSpec, Deletes, Merge, Rule, TableSpec, Tables, Typing};
+use crate::spec::{Coercion, ColumnSpec, DeleteMode, MergeBy, MissingColumns, TableRegistry, TableSpec, WriteMode};
 use crate::timestamp::Timestamp;
 
 /// Parts of a call that Segment's warehouses do not store.
@@ -40,59 +40,59 @@ const RESERVED_TABLES: &[&str] =
 /// What the decoder knows of a source: its fields, its tables, and which tables each event goes to.
 #[derive(Debug)]
 pub struct Segment {
-    source: Source,
-    field: Known,
-    not_stored: Vec<Field>,
-    calls: Calls,
+    source: SourceConfig,
+    field: SegmentFields,
+    not_stored: Vec<FieldId>,
+    calls: CallTables,
     /// By the event's name as the source writes it.
-    events: HashMap<Box<str>, Event, foldhash::fast::RandomState>,
+    events: HashMap<Box<str>, TrackEvent, foldhash::fast::RandomState>,
     /// Declared tables, by event.
-    declared: HashMap<String, Vec<Target>>,
+    declared: HashMap<String, Vec<TargetTable>>,
 }
 
 /// The fields that the conventions name.
 #[derive(Clone, Copy, Debug)]
-struct Known {
-    id: Field,
-    received_at: Field,
-    sent_at: Field,
-    original: Field,
-    timestamp: Field,
-    kind: Field,
-    event: Field,
-    slug: Field,
-    user: Field,
-    group: Field,
-    anonymous: Field,
-    previous: Field,
-    name: Field,
-    category: Field,
-    context: Field,
-    properties: Field,
-    traits: Field,
+struct SegmentFields {
+    id: FieldId,
+    received_at: FieldId,
+    sent_at: FieldId,
+    original: FieldId,
+    timestamp: FieldId,
+    kind: FieldId,
+    event: FieldId,
+    slug: FieldId,
+    user: FieldId,
+    group: FieldId,
+    anonymous: FieldId,
+    previous: FieldId,
+    name: FieldId,
+    category: FieldId,
+    context: FieldId,
+    properties: FieldId,
+    traits: FieldId,
 }
 
 #[derive(Debug)]
-struct Calls {
-    tracks: Target,
+struct CallTables {
+    tracks: TargetTable,
     /// Without and with `users`.
-    identify: [Arc<[Target]>; 2],
-    page: Arc<[Target]>,
-    screen: Arc<[Target]>,
+    identify: [Arc<[TargetTable]>; 2],
+    page: Arc<[TargetTable]>,
+    screen: Arc<[TargetTable]>,
     /// Without and with `accounts`.
-    group: [Arc<[Target]>; 2],
-    alias: Arc<[Target]>,
+    group: [Arc<[TargetTable]>; 2],
+    alias: Arc<[TargetTable]>,
 }
 
 #[derive(Debug)]
-struct Event {
+struct TrackEvent {
     slug: Box<str>,
-    targets: Arc<[Target]>,
+    targets: Arc<[TargetTable]>,
 }
 
 /// What a call is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Kind {
+enum CallType {
     Track,
     Identify,
     Page,
@@ -101,8 +101,8 @@ enum Kind {
     Alias,
 }
 
-impl Kind {
-    fn read(scanner: &mut Scanner<'_>) -> Result<Option<Self>, Rejection> {
+impl CallType {
+    fn read(scanner: &mut JsonScanner<'_>) -> Result<Option<Self>, Rejection> {
         let unknown = || malformed("`type` is none of track, identify, page, screen, group, alias");
         let Value::Text(text) = scanner.scalar()? else { return Err(unknown()) };
         Ok(Some(match &*text {
@@ -120,7 +120,7 @@ impl Kind {
 /// What has to be known of a call before its tables are.
 #[derive(Default)]
 struct Call<'a> {
-    kind: Option<Kind>,
+    kind: Option<CallType>,
     event: Option<Cow<'a, str>>,
     has_id: bool,
     has_user: bool,
@@ -133,18 +133,18 @@ struct Call<'a> {
 
 impl Segment {
     /// The tables of the calls, and those that the configuration declares.
-    pub fn new(source: &Source, fields: &mut Fields, tables: &mut Tables) -> Self {
-        let field = Known::new(fields);
-        let mut specs = Specs { source, field, fields };
-        let calls = Calls::new(&mut specs, tables);
-        let mut declared: HashMap<String, Vec<Target>> = HashMap::new();
+    pub fn new(source: &SourceConfig, fields: &mut FieldTree, tables: &mut TableRegistry) -> Self {
+        let field = SegmentFields::new(fields);
+        let mut specs = SpecBuilder { source, field, fields };
+        let calls = CallTables::new(&mut specs, tables);
+        let mut declared: HashMap<String, Vec<TargetTable>> = HashMap::new();
         for table in &source.tables {
             let target = specs.declared(tables, table);
             for event in &table.events {
                 declared.entry(event.clone()).or_default().push(target);
             }
         }
-        let not_stored = NOT_STORED.iter().map(|name| fields.child(Field::ROOT, name)).collect();
+        let not_stored = NOT_STORED.iter().map(|name| fields.child(FieldId::ROOT, name)).collect();
         Self { source: source.clone(), field, not_stored, calls, events: HashMap::default(), declared }
     }
 
@@ -153,34 +153,34 @@ impl Segment {
         &mut self,
         record: &Record,
         json: &'a str,
-        fields: &mut Fields,
-        tables: &mut Tables,
-        values: &mut Vec<(Field, Value<'a>)>,
-    ) -> Result<Arc<[Target]>, Rejection> {
+        fields: &mut FieldTree,
+        tables: &mut TableRegistry,
+        values: &mut Vec<(FieldId, Value<'a>)>,
+    ) -> Result<Arc<[TargetTable]>, Rejection> {
         let start = values.len();
         let mut call = Call::default();
         each_member(json, fields, |fields, field, scanner| {
             if field == self.field.kind {
-                call.kind = Kind::read(scanner)?;
+                call.kind = CallType::read(scanner)?;
                 Ok(())
             } else if fields.is_synthetic(field) {
                 Err(malformed("a key of the document is the writer's own"))
             } else if self.not_stored.contains(&field) {
-                scanner.skip()?;
+                scanner.skip_value()?;
                 Ok(())
             } else {
                 flatten(fields, field, scanner, values)
             }
         })?;
         for (field, value) in &mut values[start..] {
-            self.note(*field, value, &mut call);
+            self.collect_routing_fields(*field, value, &mut call);
         }
-        self.complete(&call, record, values);
+        self.add_derived_fields(&call, record, values);
         self.targets(call, fields, tables, values)
     }
 
     /// Notes what the call's tables and times depend on; readable times are read here, once for all tables.
-    fn note<'a>(&self, field: Field, value: &mut Value<'a>, call: &mut Call<'a>) {
+    fn collect_routing_fields<'a>(&self, field: FieldId, value: &mut Value<'a>, call: &mut Call<'a>) {
         let Value::Text(text) = value else {
             let present = matches!(value, Value::Number(_));
             call.has_user |= present && field == self.field.user;
@@ -211,9 +211,9 @@ impl Segment {
 
     /// Adds what the conventions derive: the id, the time of arrival, and the corrected time of the event,
     /// `received_at - (sent_at - original_timestamp)`.
-    fn complete(&self, call: &Call<'_>, record: &Record, values: &mut Vec<(Field, Value<'_>)>) {
+    fn add_derived_fields(&self, call: &Call<'_>, record: &Record, values: &mut Vec<(FieldId, Value<'_>)>) {
         if !call.has_id {
-            values.push((self.field.id, Value::Text(Cow::Owned(record.place.to_string()))));
+            values.push((self.field.id, Value::Text(Cow::Owned(record.position.to_string()))));
         }
         let has_arrival = values.iter().any(|(field, value)| *field == self.field.received_at && *value != Value::Null);
         let received_at = call.received_at.unwrap_or(record.arrival);
@@ -232,13 +232,13 @@ impl Segment {
     fn targets(
         &mut self,
         call: Call<'_>,
-        fields: &mut Fields,
-        tables: &mut Tables,
-        values: &mut Vec<(Field, Value<'_>)>,
-    ) -> Result<Arc<[Target]>, Rejection> {
-        let both = |calls: &[Arc<[Target]>; 2], second: bool| calls[usize::from(second)].clone();
+        fields: &mut FieldTree,
+        tables: &mut TableRegistry,
+        values: &mut Vec<(FieldId, Value<'_>)>,
+    ) -> Result<Arc<[TargetTable]>, Rejection> {
+        let both = |calls: &[Arc<[TargetTable]>; 2], second: bool| calls[usize::from(second)].clone();
         match call.kind {
-            Some(Kind::Track) => {
+            Some(CallType::Track) => {
                 let name = call
                     .event
                     .filter(|name| !name.is_empty())
@@ -248,37 +248,38 @@ impl Segment {
                 values.push((slug, Value::Text(Cow::Owned(String::from(&*event.slug)))));
                 Ok(event.targets.clone())
             }
-            Some(Kind::Identify) => Ok(both(&self.calls.identify, call.has_user)),
-            Some(Kind::Page) => Ok(self.calls.page.clone()),
-            Some(Kind::Screen) => Ok(self.calls.screen.clone()),
-            Some(Kind::Group) => Ok(both(&self.calls.group, call.has_group)),
-            Some(Kind::Alias) => Ok(self.calls.alias.clone()),
+            Some(CallType::Identify) => Ok(both(&self.calls.identify, call.has_user)),
+            Some(CallType::Page) => Ok(self.calls.page.clone()),
+            Some(CallType::Screen) => Ok(self.calls.screen.clone()),
+            Some(CallType::Group) => Ok(both(&self.calls.group, call.has_group)),
+            Some(CallType::Alias) => Ok(self.calls.alias.clone()),
             None => Err(malformed("`type` is missing")),
         }
     }
 
     /// The tables of a track event; its own table is added when the event is first met.
-    fn event(&mut self, name: &str, fields: &mut Fields, tables: &mut Tables) -> &Event {
+    fn event(&mut self, name: &str, fields: &mut FieldTree, tables: &mut TableRegistry) -> &TrackEvent {
         if !self.events.contains_key(name) {
             let slug = self.source.naming.normalise(name);
             let taken = RESERVED_TABLES.contains(&slug.as_str())
                 || self.source.tables.iter().any(|table| table.name.as_str() == slug);
-            let table = if taken { Identifier::distinct(&slug, name) } else { Identifier::fitting(&slug, name) };
-            let mut specs = Specs { source: &self.source, field: self.field, fields };
+            let table =
+                if taken { Identifier::with_hash_suffix(&slug, name) } else { Identifier::truncated(&slug, name) };
+            let mut specs = SpecBuilder { source: &self.source, field: self.field, fields };
             let origin = format!("track event {name}");
-            let own = specs.event(tables, table.as_str(), &origin, &[Field::ROOT], &specs.event_columns());
+            let own = specs.event(tables, table.as_str(), &origin, &[FieldId::ROOT], &specs.event_columns());
             let declared = self.declared.get(name).into_iter().flatten().copied();
             let targets = [self.calls.tracks, own].into_iter().chain(declared).collect();
             let slug = if slug.is_empty() { table.as_str().into() } else { slug.into() };
-            self.events.insert(name.into(), Event { slug, targets });
+            self.events.insert(name.into(), TrackEvent { slug, targets });
         }
         &self.events[name]
     }
 }
 
-impl Calls {
-    fn new(specs: &mut Specs<'_>, tables: &mut Tables) -> Self {
-        let (known, whole) = (specs.field, &[Field::ROOT]);
+impl CallTables {
+    fn new(specs: &mut SpecBuilder<'_>, tables: &mut TableRegistry) -> Self {
+        let (known, whole) = (specs.field, &[FieldId::ROOT]);
         let tracks = specs.event(tables, "tracks", "track calls", &[known.context], &specs.event_columns());
         let identifies = specs.event(tables, "identifies", "identify calls", whole, &[]);
         let users = specs.entity(tables, "users", "identify calls", known.user);
@@ -299,9 +300,9 @@ impl Calls {
     }
 }
 
-impl Known {
-    fn new(fields: &mut Fields) -> Self {
-        let mut at = |name: &str| fields.child(Field::ROOT, name);
+impl SegmentFields {
+    fn new(fields: &mut FieldTree) -> Self {
+        let mut at = |name: &str| fields.child(FieldId::ROOT, name);
         let known = Self {
             id: at("messageId"),
             received_at: at("receivedAt"),
@@ -331,18 +332,18 @@ impl Known {
 }
 
 /// Makes the tables of a source.
-struct Specs<'s> {
-    source: &'s Source,
-    field: Known,
-    fields: &'s mut Fields,
+struct SpecBuilder<'s> {
+    source: &'s SourceConfig,
+    field: SegmentFields,
+    fields: &'s mut FieldTree,
 }
 
-impl Specs<'_> {
-    fn column(name: &str, field: Field, sql_type: &str) -> ColumnSpec {
-        ColumnSpec::of(Identifier::fitting(name, name), field).typed(sql_type)
+impl SpecBuilder<'_> {
+    fn column(name: &str, field: FieldId, sql_type: &str) -> ColumnSpec {
+        ColumnSpec::new(Identifier::truncated(name, name), field).typed(sql_type)
     }
 
-    fn text_column(&self, name: &str, field: Field) -> Vec<ColumnSpec> {
+    fn text_column(&self, name: &str, field: FieldId) -> Vec<ColumnSpec> {
         vec![Self::column(name, field, "text")]
     }
 
@@ -372,63 +373,77 @@ impl Specs<'_> {
 
     /// `uuid_ts`: when the row was written, which only the database knows.
     fn loaded_at() -> ColumnSpec {
-        let name = Identifier::fitting("uuid_ts", "uuid_ts");
-        let column = ColumnSpec::of(name, Field::ROOT).typed("timestamptz");
+        let name = Identifier::truncated("uuid_ts", "uuid_ts");
+        let column = ColumnSpec::new(name, FieldId::ROOT).typed("timestamptz");
         ColumnSpec { field: None, default: Some("now()"), ..column }
     }
 
-    fn spec(&self, name: &str, origin: &str, columns: Vec<ColumnSpec>, scope: &[Field], rule: Rule) -> TableSpec {
+    fn spec(
+        &self,
+        name: &str,
+        origin: &str,
+        columns: Vec<ColumnSpec>,
+        scope: &[FieldId],
+        rule: WriteMode,
+    ) -> TableSpec {
         let shape = self.source.shape;
         TableSpec {
-            name: TableName { schema: self.source.schema.clone(), table: Identifier::fitting(name, name) },
-            origin: format!("source {}, {origin}", self.source.name),
+            name: TableName { schema: self.source.schema.clone(), table: Identifier::truncated(name, name) },
+            source_label: format!("source {}, {origin}", self.source.name),
             columns,
             scope: scope.to_vec(),
             key: vec![0],
-            rule,
-            deletes: Deletes::Never,
-            absent: Absent::of(rule),
+            write_mode: rule,
+            deletes: DeleteMode::Never,
+            missing_columns: MissingColumns::for_mode(rule),
             replicated: false,
-            typing: Typing::Converting,
+            coercion: Coercion::Convert,
             text_characters_max: shape.text_characters_max,
             partition: None,
-            evolution: shape.evolution,
+            schema_mode: shape.evolution,
             nested: shape.nested,
             arrays: shape.arrays,
             columns_max: shape.columns_max,
         }
     }
 
-    fn event(&mut self, tables: &mut Tables, name: &str, origin: &str, scope: &[Field], more: &[ColumnSpec]) -> Target {
+    fn event(
+        &mut self,
+        tables: &mut TableRegistry,
+        name: &str,
+        origin: &str,
+        scope: &[FieldId],
+        more: &[ColumnSpec],
+    ) -> TargetTable {
         let columns = [self.common(), more.to_vec()].concat();
-        let mut declaration = declared::Declaration { fields: self.fields, columns };
+        let mut declaration = declared::TableSpecBuilder { fields: self.fields, columns };
         let partition = declaration.partition(self.source.partition.as_ref());
         let columns = declaration.columns;
-        let mut spec = self.spec(name, origin, columns, scope, Rule::Append);
+        let mut spec = self.spec(name, origin, columns, scope, WriteMode::Append);
         spec.partition = partition;
-        Target { table: tables.add(spec), version: None }
+        TargetTable { table: tables.add(spec), version: None }
     }
 
     /// `users` and `accounts`: the newest traits of each.
-    fn entity(&mut self, tables: &mut Tables, name: &str, origin: &str, key: Field) -> Target {
+    fn entity(&mut self, tables: &mut TableRegistry, name: &str, origin: &str, key: FieldId) -> TargetTable {
         let columns = vec![
             Self::column("id", key, "text").required(),
             Self::column("received_at", self.field.received_at, "timestamptz"),
             Self::loaded_at(),
         ];
         let scope = [self.field.context, self.field.traits];
-        let spec = self.spec(name, origin, columns, &scope, Rule::Merge(Merge::Column));
-        Target { table: tables.add(spec), version: Some(self.field.timestamp) }
+        let spec = self.spec(name, origin, columns, &scope, WriteMode::Merge(MergeBy::Column));
+        TargetTable { table: tables.add(spec), version: Some(self.field.timestamp) }
     }
 
-    fn declared(&mut self, tables: &mut Tables, table: &crate::config::Table) -> Target {
+    fn declared(&mut self, tables: &mut TableRegistry, table: &crate::config::TableConfig) -> TargetTable {
         let name = TableName { schema: self.source.schema.clone(), table: table.name.clone() };
         let origin = format!("source {}, track events {}", self.source.name, table.events.join(", "));
-        let is_event = matches!(table.kind, crate::config::Kind::Event { .. });
+        let is_event = matches!(table.kind, crate::config::TableKind::Event { .. });
         let inherited = if is_event { [self.common(), self.event_columns()].concat() } else { Vec::new() };
         let scope = vec![self.field.properties];
         let partition = self.source.partition.as_ref();
         let (spec, version) = declared::table(table, name, origin, scope, inherited, partition, self.fields);
-        Target { table: tables.add(spec), version }
+        TargetTable { table: tables.add(spec), version }
     }
 }

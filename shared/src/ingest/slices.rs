@@ -10,16 +10,17 @@
 use std::ops::Range;
 use std::time::Instant;
 
-use super::incoming::Incoming;
-use super::writer::{Decoded, Writer, Written, tables_of};
-use super::{IngestError, now};
-use crate::apply::{Experience, Limits, Session, write_behind, write_quickly};
+use super::IngestError;
+use super::record_source::RecordSource;
+use super::writer::{DecodeSummary, WriteResult, Writer, changed_tables};
+use crate::apply::{Limits, WriteHints, WriteTransaction, write_optimistic, write_slice};
 use crate::catalog::Catalog;
 use crate::change::Changes;
+use crate::clock::now;
 use crate::decode::Decoder;
-use crate::plan::{Draft, Encoded, Plan, draft, settle};
-use crate::report::Times;
-use crate::spec::{Rule, TableId, Tables};
+use crate::plan::{EncodedChanges, PartialPlan, Plan, plan_changes, resolve_keys_and_names};
+use crate::report::StageTimes;
+use crate::spec::{TableId, TableRegistry, WriteMode};
 
 /// Large enough for PostgreSQL to work at a stretch, small enough that little is waited for at the end.
 const SLICE_RECORDS: usize = 1_000;
@@ -28,19 +29,19 @@ const SLICE_RECORDS: usize = 1_000;
 const FIRST_SLICE_RECORDS: usize = 250;
 
 /// After so many records the connection is looked after: PostgreSQL shall not wait for its next statement.
-const RECORDS_AT_A_STRETCH: usize = 16;
+const YIELD_EVERY_RECORDS: usize = 16;
 
 /// The batch asks for care: the database lacks something, or something is wrong that the careful way tells.
-struct Careful;
+struct Fallback;
 
 /// What is ready to be written.
-struct Prepared {
+struct PreparedSlice {
     plan: Plan,
-    decoded: Decoded,
+    decoded: DecodeSummary,
 }
 
 /// The tables that are written slice by slice.
-enum Sliced {
+enum SlicedTables {
     /// All: of each the newest change is the whole row.
     WholeRows,
     /// Event tables, by PostgreSQL's numbers.
@@ -52,35 +53,38 @@ impl Writer {
     ///
     /// # Errors
     /// No connection.
-    pub async fn in_slices(
+    pub async fn write_in_slices(
         &mut self,
         decoder: &mut Decoder,
-        incoming: &mut Incoming<'_>,
+        incoming: &mut RecordSource<'_>,
         limits: Limits,
-        times: &mut Times,
-    ) -> Result<Option<(Decoded, Written)>, IngestError> {
-        let gains = decoder.tables.are_whole_rows() || decoder.tables.any(|spec| spec.rule == Rule::Append);
+        times: &mut StageTimes,
+    ) -> Result<Option<(DecodeSummary, WriteResult)>, IngestError> {
+        let gains =
+            decoder.tables.all_merge_by_row() || decoder.tables.any(|spec| spec.write_mode == WriteMode::Append);
         if self.catalog.is_empty() || !gains {
             return Ok(None);
         }
-        incoming.until(if decoder.learns() { usize::MAX } else { FIRST_SLICE_RECORDS })?;
-        if incoming.expected() < 2 * SLICE_RECORDS {
+        incoming.read_until(if decoder.needs_key_scan() { usize::MAX } else { FIRST_SLICE_RECORDS })?;
+        if incoming.estimated_total() < 2 * SLICE_RECORDS {
             return Ok(None);
         }
         let Self { database, catalog, experience, .. } = self;
-        decoder.learn(incoming.batch());
-        let mut reader = Reader::new(decoder, catalog, incoming);
+        decoder.scan_for_keys(incoming.batch());
+        let mut reader = SlicePlanner::new(decoder, catalog, incoming);
         let Ok(Some(first)) = reader.next(times).await else { return Ok(None) };
         let applying = Instant::now();
         let connection = database.connection().await?;
-        let Ok(mut session) = Session::begin(&connection, limits, &first.plan.writes).await else { return Ok(None) };
+        let Ok(mut session) = WriteTransaction::begin(&connection, limits, &first.plan.writes).await else {
+            return Ok(None);
+        };
         let done = reader.run(&mut session, first, experience, times).await;
         let (outcome, heard) = match done {
             Ok(done) => {
                 let committed = session.commit().await.is_ok();
                 (committed.then_some(done), committed)
             }
-            Err(Careful) => (None, session.roll_back().await),
+            Err(Fallback) => (None, session.roll_back().await),
         };
         // A connection of which nobody knows what is under way on it is closed.
         if heard {
@@ -92,44 +96,44 @@ impl Writer {
 }
 
 /// Decodes and plans, a slice at a time.
-struct Reader<'p, 'e> {
+struct SlicePlanner<'p, 'e> {
     decoder: &'p mut Decoder,
     catalog: &'p Catalog,
-    incoming: &'p mut Incoming<'e>,
+    incoming: &'p mut RecordSource<'e>,
     /// The last slice.
     records: Range<usize>,
     /// The room that its changes took, to be used again.
-    room: Changes<'static>,
-    sliced: Option<Sliced>,
+    reusable: Changes<'static>,
+    sliced: Option<SlicedTables>,
     /// What is written at the end.
-    later: Vec<Encoded>,
+    deferred: Vec<EncodedChanges>,
     done: bool,
 }
 
-impl<'p, 'e> Reader<'p, 'e> {
-    fn new(decoder: &'p mut Decoder, catalog: &'p Catalog, incoming: &'p mut Incoming<'e>) -> Self {
-        let (room, sliced, later) = (Changes::default(), None, Vec::new());
-        Self { decoder, catalog, incoming, records: 0..0, room, sliced, later, done: false }
+impl<'p, 'e> SlicePlanner<'p, 'e> {
+    fn new(decoder: &'p mut Decoder, catalog: &'p Catalog, incoming: &'p mut RecordSource<'e>) -> Self {
+        let (reusable, sliced, deferred) = (Changes::default(), None, Vec::new());
+        Self { decoder, catalog, incoming, records: 0..0, reusable, sliced, deferred, done: false }
     }
 
     async fn run(
         &mut self,
-        session: &mut Session<'_>,
-        first: Prepared,
-        experience: &mut Experience,
-        times: &mut Times,
-    ) -> Result<(Decoded, Written), Careful> {
-        let whole_rows = matches!(self.sliced, Some(Sliced::WholeRows));
-        let (mut decoded, mut written) = (Decoded::default(), Written::default());
+        session: &mut WriteTransaction<'_>,
+        first: PreparedSlice,
+        experience: &mut WriteHints,
+        times: &mut StageTimes,
+    ) -> Result<(DecodeSummary, WriteResult), Fallback> {
+        let whole_rows = matches!(self.sliced, Some(SlicedTables::WholeRows));
+        let (mut decoded, mut written) = (DecodeSummary::default(), WriteResult::default());
         let mut current = Some(first);
-        while let Some(Prepared { plan, decoded: said }) = current {
+        while let Some(PreparedSlice { plan, decoded: said }) = current {
             decoded.add(said);
             let writing = async {
-                session.admit(&plan.writes).await.map_err(|_told_again| Careful)?;
+                session.lock_and_verify(&plan.writes).await.map_err(|_told_again| Fallback)?;
                 if whole_rows {
-                    write_quickly(session, &plan, experience).await.ok_or(Careful)
+                    write_optimistic(session, &plan, experience).await.ok_or(Fallback)
                 } else {
-                    write_behind(session, &plan, experience).await.map_err(|_told_again| Careful)
+                    write_slice(session, &plan, experience).await.map_err(|_told_again| Fallback)
                 }
             };
             let (applied, next) = futures_util::future::join(writing, self.next(times)).await;
@@ -140,32 +144,33 @@ impl<'p, 'e> Reader<'p, 'e> {
     }
 
     /// What is to be written next; `None` behind the last.
-    async fn next(&mut self, times: &mut Times) -> Result<Option<Prepared>, Careful> {
+    async fn next(&mut self, times: &mut StageTimes) -> Result<Option<PreparedSlice>, Fallback> {
         if self.done {
             return Ok(None);
         }
-        let (mut draft, mut decoded) = (Draft::default(), Decoded::default());
+        let (mut draft, mut decoded) = (PartialPlan::default(), DecodeSummary::default());
         self.unpack(times).await?;
         if self.records.is_empty() {
             self.done = true;
-            draft.encoded = std::mem::take(&mut self.later);
+            draft.encoded = std::mem::take(&mut self.deferred);
             draft.encoded.sort_by(|a, b| a.table().name.cmp(&b.table().name));
         } else {
             (draft, decoded) = self.slice(times).await?;
-            self.keep_for_later(&mut draft)?;
+            self.defer_small_tables(&mut draft)?;
         }
-        let plan = draft.fold();
-        let usual = (self.catalog.tombstones || !plan.deletes()) && !plan.writes.iter().any(|write| write.exclusive());
-        if usual { Ok(Some(Prepared { plan, decoded })) } else { Err(Careful) }
+        let plan = draft.fold_by_key();
+        let usual = (self.catalog.tombstone_table_exists || !plan.deletes())
+            && !plan.writes.iter().any(|write| write.needs_exclusive_lock());
+        if usual { Ok(Some(PreparedSlice { plan, decoded })) } else { Err(Fallback) }
     }
 
     /// Unpacks the next slice's records.
-    async fn unpack(&mut self, times: &mut Times) -> Result<(), Careful> {
+    async fn unpack(&mut self, times: &mut StageTimes) -> Result<(), Fallback> {
         let start = self.records.end;
         let wanted = start + (2 * self.records.len()).clamp(FIRST_SLICE_RECORDS, SLICE_RECORDS);
-        for end in (start..wanted).step_by(RECORDS_AT_A_STRETCH).chain([wanted]) {
+        for end in (start..wanted).step_by(YIELD_EVERY_RECORDS).chain([wanted]) {
             let unpacking = Instant::now();
-            self.incoming.until(end).map_err(|_told_again| Careful)?;
+            self.incoming.read_until(end).map_err(|_told_again| Fallback)?;
             times.decode += unpacking.elapsed();
             tokio::task::yield_now().await;
         }
@@ -173,59 +178,60 @@ impl<'p, 'e> Reader<'p, 'e> {
         Ok(())
     }
 
-    async fn slice(&mut self, times: &mut Times) -> Result<(Draft, Decoded), Careful> {
+    async fn slice(&mut self, times: &mut StageTimes) -> Result<(PartialPlan, DecodeSummary), Fallback> {
         let Self { decoder, catalog, .. } = self;
         let batch = self.incoming.batch();
-        let (mut changes, mut rejected) = (std::mem::take(&mut self.room).emptied(), Vec::new());
+        let (mut changes, mut rejected) = (std::mem::take(&mut self.reusable).into_empty(), Vec::new());
         let end = self.records.end;
-        for start in self.records.clone().step_by(RECORDS_AT_A_STRETCH) {
+        for start in self.records.clone().step_by(YIELD_EVERY_RECORDS) {
             let decoding = Instant::now();
-            let stretch = start..(start + RECORDS_AT_A_STRETCH).min(end);
+            let stretch = start..(start + YIELD_EVERY_RECORDS).min(end);
             decoder.decode_some(batch, stretch, &mut changes, &mut rejected);
             times.decode += decoding.elapsed();
             tokio::task::yield_now().await;
         }
         // What is a table's key, and whether its name is its own, may only be known by now.
-        settle(&mut decoder.tables, &decoder.fields, catalog);
+        resolve_keys_and_names(&mut decoder.tables, &decoder.fields, catalog);
         let known = |&table: &TableId| {
             let spec = decoder.tables.get(table);
-            !spec.key.is_empty() && catalog.knows(&spec.name)
+            !spec.key.is_empty() && catalog.is_loaded(&spec.name)
         };
-        let decoded = Decoded::of(&changes, rejected);
-        if decoded.check().is_err() || !tables_of(&changes).iter().all(known) {
-            return Err(Careful);
+        let decoded = DecodeSummary::of(&changes, rejected);
+        if decoded.check().is_err() || !changed_tables(&changes).iter().all(known) {
+            return Err(Fallback);
         }
         let planning = Instant::now();
-        let draft = draft(&changes, &decoder.fields, &decoder.tables, catalog, now());
+        let draft = plan_changes(&changes, &decoder.fields, &decoder.tables, catalog, now());
         times.plan += planning.elapsed();
-        self.room = changes.emptied();
-        draft.ok().filter(|draft| draft.lacks.is_empty()).map(|draft| (draft, decoded)).ok_or(Careful)
+        self.reusable = changes.into_empty();
+        draft.ok().filter(|draft| draft.diffs.is_empty()).map(|draft| (draft, decoded)).ok_or(Fallback)
     }
 
     /// Takes out of a slice what is written at the end.
-    fn keep_for_later(&mut self, draft: &mut Draft) -> Result<(), Careful> {
+    fn defer_small_tables(&mut self, draft: &mut PartialPlan) -> Result<(), Fallback> {
         let sliced = match &mut self.sliced {
             Some(sliced) => sliced,
-            unknown => unknown.insert(Sliced::of(&draft.encoded, &self.decoder.tables).ok_or(Careful)?),
+            unknown => unknown.insert(SlicedTables::of(&draft.encoded, &self.decoder.tables).ok_or(Fallback)?),
         };
-        if let Sliced::Events(tables) = sliced {
+        if let SlicedTables::Events(tables) = sliced {
             for encoded in std::mem::take(&mut draft.encoded) {
                 let early = tables.contains(&encoded.table().oid);
-                encoded.join(if early { &mut draft.encoded } else { &mut self.later });
+                encoded.append_to(if early { &mut draft.encoded } else { &mut self.deferred });
             }
         }
         Ok(())
     }
 }
 
-impl Sliced {
+impl SlicedTables {
     /// By what a first slice holds; `None` where no table would gain.
-    fn of(encoded: &[Encoded], tables: &Tables) -> Option<Self> {
-        if tables.are_whole_rows() {
+    fn of(encoded: &[EncodedChanges], tables: &TableRegistry) -> Option<Self> {
+        if tables.all_merge_by_row() {
             return Some(Self::WholeRows);
         }
-        let takes_most =
-            |encoded: &&Encoded| encoded.rule() == Rule::Append && 2 * encoded.count() >= FIRST_SLICE_RECORDS;
+        let takes_most = |encoded: &&EncodedChanges| {
+            encoded.write_mode() == WriteMode::Append && 2 * encoded.count() >= FIRST_SLICE_RECORDS
+        };
         let events: Vec<u32> = encoded.iter().filter(takes_most).map(|encoded| encoded.table().oid).collect();
         (!events.is_empty()).then_some(Self::Events(events))
     }

@@ -3,53 +3,54 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use super::{IngestError, LOCK_TIMEOUT, ROUNDS_MAX, now, refused};
-use crate::apply::{self, Applied, ApplyError, Differing, Experience, Freshness, Limits};
+use super::{IngestError, LOCK_TIMEOUT, PLAN_ATTEMPTS_MAX, rejected_row};
+use crate::apply::{self, ApplyError, ApplyResult, Freshness, Limits, RowDifference, WriteHints};
 use crate::catalog::{self, Catalog, CatalogError};
 use crate::change::Changes;
+use crate::clock::now;
 use crate::database::{Connection, Database};
 use crate::decode::Decoder;
 use crate::names::TableName;
-use crate::plan::merge::Fate;
-use crate::plan::{Plan, TableWrite, plan, settle};
+use crate::outcome::ChangeOutcome;
+use crate::plan::{Plan, TableWrite, plan, resolve_keys_and_names};
 use crate::record::Batch;
-use crate::rejection::{Reason, Rejection};
-use crate::report::Times;
+use crate::rejection::{Rejection, RejectionReason};
+use crate::report::StageTimes;
 use crate::spec::TableId;
 use crate::timestamp::Timestamp;
 
 /// To tell how fresh a table is delays no answer for longer.
-const TELLING: Duration = Duration::from_secs(5);
+const PUBLISH_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What writes, and what it remembers between batches.
 pub struct Writer {
     pub(super) database: Database,
     pub(super) catalog: Catalog,
-    pub(super) experience: Experience,
+    pub(super) experience: WriteHints,
     freshness: Freshness,
 }
 
 /// What the records of a batch said, beside their changes.
 #[derive(Default)]
-pub struct Decoded {
+pub struct DecodeSummary {
     /// Those that said nothing that can be read.
     pub rejected: Vec<(usize, Rejection)>,
     /// Those that concern the stream and no row.
-    pub control: Vec<usize>,
+    pub control_records: Vec<usize>,
     /// The tables that each of the others speaks of.
     pub tables: Vec<(usize, TableId)>,
 }
 
-impl Decoded {
+impl DecodeSummary {
     /// Of the changes of some records.
     pub fn of(changes: &Changes<'_>, rejected: Vec<(usize, Rejection)>) -> Self {
         let tables = changes.list.iter().map(|change| (change.record, change.table)).collect();
-        Self { rejected, control: changes.control.clone(), tables }
+        Self { rejected, control_records: changes.control_records.clone(), tables }
     }
 
     /// Refuses a stream that does not carry what tables are made of: no record of it can ever be written.
     pub fn check(&self) -> Result<(), IngestError> {
-        let wrong = |(_, rejection): &&(usize, Rejection)| matches!(rejection.reason, Reason::ViewType(_));
+        let wrong = |(_, rejection): &&(usize, Rejection)| matches!(rejection.reason, RejectionReason::ViewType(_));
         match self.rejected.iter().find(wrong) {
             Some((_, rejection)) => Err(IngestError::ViewType(rejection.clone())),
             None => Ok(()),
@@ -59,41 +60,41 @@ impl Decoded {
     /// Adds those of further records.
     pub fn add(&mut self, other: Self) {
         self.rejected.extend(other.rejected);
-        self.control.extend(other.control);
+        self.control_records.extend(other.control_records);
         self.tables.extend(other.tables);
     }
 }
 
 /// What became of changes in the database.
 #[derive(Default)]
-pub struct Written {
+pub struct WriteResult {
     /// What became of each change, by record.
-    pub fates: Vec<(usize, Fate)>,
+    pub outcomes: Vec<(usize, ChangeOutcome)>,
     /// Data errors, found by the plan or by PostgreSQL.
     pub rejected: Vec<(usize, Rejection)>,
     /// Records with a row older than its table keeps.
     pub expired: Vec<usize>,
     /// Records with a row that another record of the batch already holds.
-    pub repeated: Vec<usize>,
+    pub repeated_in_batch: Vec<usize>,
     /// Rows inserted, updated and deleted.
     pub rows: u64,
     /// Statements that changed the schema.
     pub ddl: usize,
 }
 
-impl Written {
-    fn of(plan: Plan, applied: Applied, ddl: usize) -> Self {
+impl WriteResult {
+    fn of(plan: Plan, applied: ApplyResult, ddl: usize) -> Self {
         let mut written = Self { ddl, ..Self::default() };
         written.add(plan, applied);
         written
     }
 
     /// Adds what became of a further plan.
-    pub fn add(&mut self, plan: Plan, applied: Applied) {
-        self.fates.extend(applied.fates);
+    pub fn add(&mut self, plan: Plan, applied: ApplyResult) {
+        self.outcomes.extend(applied.outcomes);
         self.rejected.extend(plan.rejected.into_iter().chain(applied.rejected));
         self.expired.extend(plan.expired);
-        self.repeated.extend(plan.repeated);
+        self.repeated_in_batch.extend(plan.repeated_in_batch);
         self.rows += applied.rows;
     }
 }
@@ -101,23 +102,23 @@ impl Written {
 impl Writer {
     /// A writer that knows nothing yet.
     pub fn new(database: Database) -> Self {
-        let (catalog, experience, freshness) = (Catalog::default(), Experience::default(), Freshness::default());
+        let (catalog, experience, freshness) = (Catalog::default(), WriteHints::default(), Freshness::default());
         Self { database, catalog, experience, freshness }
     }
 
     /// Tells that a batch of a shard has been committed. What keeps it from being told is no reason to fail.
-    pub async fn tell(&mut self, source: &str, batch: &Batch, time_left: Duration) {
+    pub async fn publish_freshness(&mut self, source: &str, batch: &Batch, time_left: Duration) {
         // Elements that are no records tell no place.
-        let placed = batch.records.iter().find(|record| !record.place.stream.is_empty());
-        let Some(first) = placed.filter(|first| self.freshness.is_due(&first.place, now())) else { return };
+        let placed = batch.records.iter().find(|record| !record.position.stream.is_empty());
+        let Some(first) = placed.filter(|first| self.freshness.is_due(&first.position, now())) else { return };
         let arrivals = batch.records.iter().map(|record| record.arrival).filter(|arrival| arrival.0 > 0);
         let oldest: Timestamp = arrivals.min().unwrap_or_else(now);
         // There must be time to answer, too.
-        let time = TELLING.min(time_left / 2);
+        let time = PUBLISH_TIMEOUT.min(time_left / 2);
         let limits = Limits { statement: time, lock: time };
         let telling = async {
             let connection = self.database.connection().await?;
-            self.freshness.tell(&connection, source, &first.place, oldest, limits).await?;
+            self.freshness.publish(&connection, source, &first.position, oldest, limits).await?;
             connection.release();
             Ok::<(), IngestError>(())
         };
@@ -129,7 +130,7 @@ impl Writer {
     }
 
     /// The keys of a table behind one of them, and the names of their parts at the source; see [`apply::keys`].
-    pub async fn keys(
+    pub async fn list_keys(
         &mut self,
         decoder: &mut Decoder,
         table: TableId,
@@ -141,7 +142,9 @@ impl Writer {
         read_catalog(&connection, &mut self.catalog, decoder, &[table], limits).await?;
         let spec = decoder.tables.get(table);
         let keys = match self.catalog.table(&spec.name).cloned() {
-            Some(table) => apply::keys(&connection, &TableWrite::of_keys(table, spec), behind, limit).await?,
+            Some(table) => {
+                apply::list_keys(&connection, &TableWrite::for_key_query(table, spec), behind, limit).await?
+            }
             None => Vec::new(),
         };
         connection.release();
@@ -151,24 +154,24 @@ impl Writer {
     }
 
     /// Plans, and compares the plan with what is there. What the database lacks is missing.
-    pub async fn compare(
+    pub async fn diff_rows(
         &mut self,
         decoder: &mut Decoder,
         changes: &Changes<'_>,
         limits: Limits,
-    ) -> Result<Vec<Differing>, IngestError> {
+    ) -> Result<Vec<RowDifference>, IngestError> {
         let mut connection = None;
-        let client = self.database.connected(&mut connection).await?;
-        read_catalog(client, &mut self.catalog, decoder, &tables_of(changes), limits).await?;
+        let client = self.database.get_or_connect(&mut connection).await?;
+        read_catalog(client, &mut self.catalog, decoder, &changed_tables(changes), limits).await?;
         let plan = plan(changes, &decoder.fields, &decoder.tables, &self.catalog, now())?;
         let mut differing = Vec::new();
-        for lack in &plan.lacks {
+        for lack in &plan.diffs {
             let columns = lack.columns.iter().map(|column| column.name.as_str().to_owned()).collect();
-            differing.push(Differing { key: "(every row)".to_owned(), columns: Some(columns) });
+            differing.push(RowDifference { key: "(every row)".to_owned(), columns: Some(columns) });
         }
-        differing.extend(plan.rejected.into_iter().map(refused));
+        differing.extend(plan.rejected.into_iter().map(rejected_row));
         for write in &plan.writes {
-            differing.extend(apply::compare(client, write, limits).await?);
+            differing.extend(apply::diff_rows(client, write, limits).await?);
         }
         connection.into_iter().for_each(Connection::release);
         Ok(differing)
@@ -180,17 +183,17 @@ impl Writer {
         decoder: &mut Decoder,
         changes: &Changes<'_>,
         limits: Limits,
-        times: &mut Times,
-    ) -> Result<Written, IngestError> {
+        times: &mut StageTimes,
+    ) -> Result<WriteResult, IngestError> {
         let mut connection = None;
         let mut reconnected = false;
         let mut ddl = 0;
         let mut cause = String::new();
-        for _ in 0..ROUNDS_MAX {
+        for _ in 0..PLAN_ATTEMPTS_MAX {
             let applying = Instant::now();
             if !changes.list.is_empty() {
-                let client = self.database.connected(&mut connection).await?;
-                read_catalog(client, &mut self.catalog, decoder, &tables_of(changes), limits).await?;
+                let client = self.database.get_or_connect(&mut connection).await?;
+                read_catalog(client, &mut self.catalog, decoder, &changed_tables(changes), limits).await?;
             }
             times.apply += applying.elapsed();
             let planning = Instant::now();
@@ -198,26 +201,26 @@ impl Writer {
             times.plan += planning.elapsed();
             let applying = Instant::now();
             let Some(client) = connection.as_ref() else {
-                return Ok(Written::of(plan, Applied::default(), ddl));
+                return Ok(WriteResult::of(plan, ApplyResult::default(), ddl));
             };
-            if !plan.lacks.is_empty() {
-                ddl += apply::make_up(client, &mut self.catalog, &plan.lacks, limits).await?;
+            if !plan.diffs.is_empty() {
+                ddl += apply::create_missing(client, &mut self.catalog, &plan.diffs, limits).await?;
                 times.apply += applying.elapsed();
                 continue;
             }
-            if plan.deletes() && !self.catalog.tombstones {
+            if plan.deletes() && !self.catalog.tombstone_table_exists {
                 ddl += apply::make_tombstones(client, limits).await?;
-                self.catalog.tombstones = true;
+                self.catalog.tombstone_table_exists = true;
             }
             let outcome = apply::apply(client, &plan, limits, &mut self.experience).await;
             times.apply += applying.elapsed();
             match outcome {
                 Ok(applied) => {
                     connection.take().into_iter().for_each(Connection::release);
-                    return Ok(Written::of(plan, applied, ddl));
+                    return Ok(WriteResult::of(plan, applied, ddl));
                 }
                 Err(ApplyError::Stale { tables, cause: told }) => {
-                    tables.iter().for_each(|table| self.catalog.forget(table));
+                    tables.iter().for_each(|table| self.catalog.invalidate(table));
                     cause = told;
                 }
                 // A function that was frozen may find its connection dead although it looked alive.
@@ -228,11 +231,11 @@ impl Writer {
                 Err(error) => return Err(error.into()),
             }
         }
-        Err(IngestError::Unsettled(cause))
+        Err(IngestError::SchemaKeptChanging(cause))
     }
 }
 
-pub(super) fn tables_of(changes: &Changes<'_>) -> Vec<TableId> {
+pub(super) fn changed_tables(changes: &Changes<'_>) -> Vec<TableId> {
     let mut tables: Vec<_> = changes.list.iter().map(|change| change.table).collect();
     tables.sort_unstable();
     tables.dedup();
@@ -251,19 +254,19 @@ pub(super) async fn read_catalog(
     for &table in tables {
         let spec = decoder.tables.get(table);
         if spec.replicated && spec.key.is_empty() && catalog.table(&spec.name).is_none() {
-            catalog.forget(&spec.name);
+            catalog.invalidate(&spec.name);
         }
     }
     loop {
-        settle(&mut decoder.tables, &decoder.fields, catalog);
+        resolve_keys_and_names(&mut decoder.tables, &decoder.fields, catalog);
         // A table may be called something else now, because of what is there.
         // Two tables may have one name, until it is known whose it is.
         let names: BTreeSet<TableName> = tables.iter().map(|&table| decoder.tables.get(table).name.clone()).collect();
         let names: Vec<TableName> = names.into_iter().collect();
-        if names.iter().all(|name| catalog.knows(name)) {
+        if names.iter().all(|name| catalog.is_loaded(name)) {
             return Ok(());
         }
-        apply::begin_reading(client, limits).await?;
+        apply::begin_read_only(client, limits).await?;
         catalog::load(client, catalog, &names).await?;
         client.batch_execute("COMMIT").await.map_err(CatalogError::from)?;
     }

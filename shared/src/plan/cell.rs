@@ -9,11 +9,11 @@ use bytes::BufMut;
 
 use base64_simd::STANDARD as BASE64;
 
-use crate::catalog::{Element, Kind};
+use crate::catalog::{ArrayElement, ColumnType};
 use crate::change::Value;
-use crate::decimal::{Decimal, show_numeric};
-use crate::rejection::Misfit;
-use crate::timestamp::{Timestamp, date_from_postgres, date_to_postgres, parse_date, show_date};
+use crate::decimal::{Decimal, format_numeric};
+use crate::rejection::Mismatch;
+use crate::timestamp::{Timestamp, date_from_postgres, date_to_postgres, format_date, parse_date};
 
 /// The cell of a NULL.
 pub const NULL: [u8; 4] = (-1i32).to_be_bytes();
@@ -22,16 +22,16 @@ pub const NULL: [u8; 4] = (-1i32).to_be_bytes();
 const JSONB_VERSION: u8 = 1;
 
 /// Appends the cell of a value; on a misfit, `out` is as it was.
-pub fn write(kind: Kind, value: &Value<'_>, out: &mut Vec<u8>) -> Result<(), Misfit> {
-    if matches!(value, Value::Null | Value::NullAttribute) {
+pub fn encode(kind: ColumnType, value: &Value<'_>, out: &mut Vec<u8>) -> Result<(), Mismatch> {
+    if matches!(value, Value::Null | Value::TypedNull) {
         out.extend_from_slice(&NULL);
         return Ok(());
     }
     let start = out.len();
     out.extend_from_slice(&[0; 4]);
-    match content(kind, value, out) {
+    match encode_content(kind, value, out) {
         Ok(()) => {
-            let length = i32::try_from(out.len() - start - 4).map_err(|_too_long| Misfit::Length)?;
+            let length = i32::try_from(out.len() - start - 4).map_err(|_too_long| Mismatch::Length)?;
             out[start..start + 4].copy_from_slice(&length.to_be_bytes());
             Ok(())
         }
@@ -42,33 +42,37 @@ pub fn write(kind: Kind, value: &Value<'_>, out: &mut Vec<u8>) -> Result<(), Mis
     }
 }
 
-fn content(kind: Kind, value: &Value<'_>, out: &mut Vec<u8>) -> Result<(), Misfit> {
+fn encode_content(kind: ColumnType, value: &Value<'_>, out: &mut Vec<u8>) -> Result<(), Mismatch> {
     match kind {
-        Kind::Text { characters_max } => text(value, characters_max, out)?,
-        Kind::Enum => text(value, None, out)?,
-        Kind::Other => text(value, None, out)?,
-        Kind::ArrayText(_) => text(&Value::Text(Cow::Owned(array_literal(value)?)), None, out)?,
-        Kind::Bytea => out.extend_from_slice(bytes(value)?),
-        Kind::Array(element) => array(element, value, out)?,
-        Kind::Bool => out.push(u8::from(boolean(value)?)),
-        Kind::Int2 => out.extend_from_slice(&integer::<i16>(value)?.to_be_bytes()),
-        Kind::Int4 => out.extend_from_slice(&integer::<i32>(value)?.to_be_bytes()),
-        Kind::Int8 => out.extend_from_slice(&integer::<i64>(value)?.to_be_bytes()),
-        Kind::Numeric { modifier } => {
+        ColumnType::Text { characters_max } => text(value, characters_max, out)?,
+        ColumnType::Enum => text(value, None, out)?,
+        ColumnType::Other => text(value, None, out)?,
+        ColumnType::ArrayText(_) => text(&Value::Text(Cow::Owned(array_literal(value)?)), None, out)?,
+        ColumnType::Bytea => out.extend_from_slice(bytes(value)?),
+        ColumnType::Array(element) => array(element, value, out)?,
+        ColumnType::Bool => out.push(u8::from(boolean(value)?)),
+        ColumnType::Int2 => out.extend_from_slice(&integer::<i16>(value)?.to_be_bytes()),
+        ColumnType::Int4 => out.extend_from_slice(&integer::<i32>(value)?.to_be_bytes()),
+        ColumnType::Int8 => out.extend_from_slice(&integer::<i64>(value)?.to_be_bytes()),
+        ColumnType::Numeric { modifier } => {
             let number = number(value)?;
-            number.fits_numeric(modifier).then(|| number.write_numeric(out)).ok_or(Misfit::Range)?;
+            number.fits_numeric(modifier).then(|| number.write_numeric(out)).ok_or(Mismatch::Range)?;
         }
-        Kind::Float4 => out.extend_from_slice(&number(value)?.to_single().ok_or(Misfit::Range)?.to_be_bytes()),
-        Kind::Float8 => out.extend_from_slice(&number(value)?.to_double().ok_or(Misfit::Range)?.to_be_bytes()),
-        Kind::Timestamp { digits, .. } => {
-            let micros = moment(value)?.to_postgres();
+        ColumnType::Float4 => {
+            out.extend_from_slice(&number(value)?.to_f32_exact().ok_or(Mismatch::Range)?.to_be_bytes())
+        }
+        ColumnType::Float8 => {
+            out.extend_from_slice(&number(value)?.to_f64_exact().ok_or(Mismatch::Range)?.to_be_bytes())
+        }
+        ColumnType::Timestamp { digits, .. } => {
+            let micros = timestamp(value)?.to_postgres();
             let unit = 10i64.pow(6u32.saturating_sub(digits));
-            (micros % unit == 0).then(|| out.extend_from_slice(&micros.to_be_bytes())).ok_or(Misfit::Range)?;
+            (micros % unit == 0).then(|| out.extend_from_slice(&micros.to_be_bytes())).ok_or(Mismatch::Range)?;
         }
-        Kind::Date => out.extend_from_slice(&date(value)?.to_be_bytes()),
-        Kind::Uuid => out.extend_from_slice(&uuid(value)?.to_be_bytes()),
-        Kind::Json => out.extend_from_slice(as_json(value)?.as_bytes()),
-        Kind::Jsonb => {
+        ColumnType::Date => out.extend_from_slice(&date(value)?.to_be_bytes()),
+        ColumnType::Uuid => out.extend_from_slice(&uuid(value)?.to_be_bytes()),
+        ColumnType::Json => out.extend_from_slice(as_json(value)?.as_bytes()),
+        ColumnType::Jsonb => {
             out.push(JSONB_VERSION);
             out.extend_from_slice(as_json(value)?.as_bytes());
         }
@@ -77,163 +81,159 @@ fn content(kind: Kind, value: &Value<'_>, out: &mut Vec<u8>) -> Result<(), Misfi
 }
 
 /// Whether the value is of the column's own kind, and not only convertible to it.
-pub fn is_of_kind(kind: Kind, value: &Value<'_>) -> bool {
+pub fn is_exact_type(kind: ColumnType, value: &Value<'_>) -> bool {
     match (kind, value) {
-        (_, Value::Null | Value::NullAttribute | Value::Unchanged) => true,
-        (Kind::Text { .. } | Kind::Enum | Kind::Other, Value::Text(_)) => true,
-        (Kind::Int2 | Kind::Int4 | Kind::Int8 | Kind::Numeric { .. }, Value::Number(_)) => true,
-        (Kind::Float4 | Kind::Float8, Value::Number(_)) => true,
-        (Kind::Bool, Value::Bool(_)) | (Kind::Bytea, Value::Bytes(_)) => true,
-        (Kind::Timestamp { .. }, Value::Time(_)) | (Kind::Date, Value::Date(_)) => true,
-        (Kind::Json | Kind::Jsonb, Value::Json(_)) => true,
-        (Kind::Array(element) | Kind::ArrayText(element), Value::List(values)) => {
-            values.iter().all(|value| is_of_kind(element.kind(), value))
+        (_, Value::Null | Value::TypedNull | Value::Unchanged) => true,
+        (ColumnType::Text { .. } | ColumnType::Enum | ColumnType::Other, Value::Text(_)) => true,
+        (ColumnType::Int2 | ColumnType::Int4 | ColumnType::Int8 | ColumnType::Numeric { .. }, Value::Number(_)) => true,
+        (ColumnType::Float4 | ColumnType::Float8, Value::Number(_)) => true,
+        (ColumnType::Bool, Value::Bool(_)) | (ColumnType::Bytea, Value::Bytes(_)) => true,
+        (ColumnType::Timestamp { .. }, Value::Time(_)) | (ColumnType::Date, Value::Date(_)) => true,
+        (ColumnType::Json | ColumnType::Jsonb, Value::Json(_)) => true,
+        (ColumnType::Array(element) | ColumnType::ArrayText(element), Value::List(values)) => {
+            values.iter().all(|value| is_exact_type(element.column_type(), value))
         }
         (_, _) => false,
     }
 }
 
 /// Text takes every value: a number or JSON as it was written, true and false as words.
-fn text(value: &Value<'_>, characters_max: Option<usize>, out: &mut Vec<u8>) -> Result<(), Misfit> {
+fn text(value: &Value<'_>, characters_max: Option<usize>, out: &mut Vec<u8>) -> Result<(), Mismatch> {
     // What is borrowed is a piece of JSON, where no control character stands for itself.
     let is_json = matches!(value, Value::Text(Cow::Borrowed(_)) | Value::Number(_) | Value::Json(Cow::Borrowed(_)));
     let text: Cow<'_, str> = match value {
         Value::Text(text) | Value::Json(text) => Cow::Borrowed(text),
         Value::Number(text) => Cow::Borrowed(text),
-        Value::Date(days) => Cow::Owned(show_date(*days)),
+        Value::Date(days) => Cow::Owned(format_date(*days)),
         Value::Bool(flag) => Cow::Borrowed(if *flag { "true" } else { "false" }),
         Value::Time(moment) => Cow::Owned(moment.to_string()),
         Value::Bytes(bytes) => Cow::Owned(BASE64.encode_to_string(bytes)),
         Value::List(_) => as_json(value)?,
-        Value::Null | Value::NullAttribute | Value::Unchanged => return Err(Misfit::Kind),
+        Value::Null | Value::TypedNull | Value::Unchanged => return Err(Mismatch::Type),
     };
     if !is_json && memchr::memchr(0, text.as_bytes()).is_some() {
-        return Err(Misfit::Nul);
+        return Err(Mismatch::NulCharacter);
     }
     if characters_max.is_some_and(|limit| text.len() > limit && text.chars().count() > limit) {
-        return Err(Misfit::Length);
+        return Err(Mismatch::Length);
     }
     out.extend_from_slice(text.as_bytes());
     Ok(())
 }
 
-fn boolean(value: &Value<'_>) -> Result<bool, Misfit> {
+fn boolean(value: &Value<'_>) -> Result<bool, Mismatch> {
     match value {
         Value::Bool(flag) => Ok(*flag),
         Value::Text(text) if text == "true" => Ok(true),
         Value::Text(text) if text == "false" => Ok(false),
-        Value::Text(_) | Value::Null | Value::Number(_) | Value::Json(_) | Value::Time(_) => Err(Misfit::Kind),
-        Value::NullAttribute | Value::Unchanged | Value::Date(_) | Value::Bytes(_) | Value::List(_) => {
-            Err(Misfit::Kind)
-        }
+        Value::Text(_) | Value::Null | Value::Number(_) | Value::Json(_) | Value::Time(_) => Err(Mismatch::Type),
+        Value::TypedNull | Value::Unchanged | Value::Date(_) | Value::Bytes(_) | Value::List(_) => Err(Mismatch::Type),
     }
 }
 
 /// Bytes are never made of text: nothing says how it would be encoded.
-fn bytes<'a>(value: &'a Value<'_>) -> Result<&'a [u8], Misfit> {
+fn bytes<'a>(value: &'a Value<'_>) -> Result<&'a [u8], Mismatch> {
     match value {
         Value::Bytes(bytes) => Ok(bytes),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Text(_) => Err(Misfit::Kind),
-        Value::NullAttribute | Value::Unchanged => Err(Misfit::Kind),
-        Value::Json(_) | Value::Time(_) | Value::Date(_) | Value::List(_) => Err(Misfit::Kind),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Text(_) => Err(Mismatch::Type),
+        Value::TypedNull | Value::Unchanged => Err(Mismatch::Type),
+        Value::Json(_) | Value::Time(_) | Value::Date(_) | Value::List(_) => Err(Mismatch::Type),
     }
 }
 
 /// An array of one dimension: <https://www.postgresql.org/docs/current/arrays.html>; without elements it has none.
-fn array(element: Element, value: &Value<'_>, out: &mut Vec<u8>) -> Result<(), Misfit> {
-    let Value::List(values) = value else { return Err(Misfit::Kind) };
-    let kind = element.kind();
+fn array(element: ArrayElement, value: &Value<'_>, out: &mut Vec<u8>) -> Result<(), Mismatch> {
+    let Value::List(values) = value else { return Err(Mismatch::Type) };
+    let kind = element.column_type();
     let dimensions = i32::from(!values.is_empty());
     for word in [dimensions, 0, kind.element().oid() as i32] {
         out.put_i32(word);
     }
     if dimensions > 0 {
-        out.put_i32(i32::try_from(values.len()).map_err(|_too_many| Misfit::Length)?);
+        out.put_i32(i32::try_from(values.len()).map_err(|_too_many| Mismatch::Length)?);
         out.put_i32(1);
     }
-    values.iter().try_for_each(|value| write(kind, value, out))
+    values.iter().try_for_each(|value| encode(kind, value, out))
 }
 
 /// An array as PostgreSQL reads it from text, bytes in hexadecimal.
-fn array_literal(value: &Value<'_>) -> Result<String, Misfit> {
-    let Value::List(values) = value else { return Err(Misfit::Kind) };
+fn array_literal(value: &Value<'_>) -> Result<String, Mismatch> {
+    let Value::List(values) = value else { return Err(Mismatch::Type) };
     let element = |value: &Value<'_>| {
         let text = match value {
             Value::Bytes(bytes) => format!("\\x{}", crate::names::hex(bytes)),
             Value::Text(text) => text.to_string(),
             Value::Number(text) => text.to_string(),
-            Value::Null | Value::NullAttribute | Value::Unchanged | Value::Bool(_) => return Err(Misfit::Kind),
-            Value::Json(_) | Value::Time(_) | Value::Date(_) | Value::List(_) => return Err(Misfit::Kind),
+            Value::Null | Value::TypedNull | Value::Unchanged | Value::Bool(_) => return Err(Mismatch::Type),
+            Value::Json(_) | Value::Time(_) | Value::Date(_) | Value::List(_) => return Err(Mismatch::Type),
         };
         Ok(format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"")))
     };
-    let elements: Vec<String> = values.iter().map(element).collect::<Result<_, Misfit>>()?;
+    let elements: Vec<String> = values.iter().map(element).collect::<Result<_, Mismatch>>()?;
     Ok(format!("{{{}}}", elements.join(",")))
 }
 
-fn number<'a>(value: &'a Value<'_>) -> Result<Decimal<'a>, Misfit> {
+fn number<'a>(value: &'a Value<'_>) -> Result<Decimal<'a>, Mismatch> {
     let text = match value {
         Value::Number(text) | Value::Text(text) => text,
-        Value::Null | Value::Bool(_) | Value::Json(_) | Value::Time(_) => return Err(Misfit::Kind),
-        Value::NullAttribute | Value::Unchanged | Value::Date(_) | Value::Bytes(_) | Value::List(_) => {
-            return Err(Misfit::Kind);
+        Value::Null | Value::Bool(_) | Value::Json(_) | Value::Time(_) => return Err(Mismatch::Type),
+        Value::TypedNull | Value::Unchanged | Value::Date(_) | Value::Bytes(_) | Value::List(_) => {
+            return Err(Mismatch::Type);
         }
     };
-    Decimal::parse(text).ok_or(Misfit::Kind)
+    Decimal::parse(text).ok_or(Mismatch::Type)
 }
 
-fn integer<T: TryFrom<i128>>(value: &Value<'_>) -> Result<T, Misfit> {
-    number(value)?.to_integer().and_then(|whole| T::try_from(whole).ok()).ok_or(Misfit::Range)
+fn integer<T: TryFrom<i128>>(value: &Value<'_>) -> Result<T, Mismatch> {
+    number(value)?.to_integer().and_then(|whole| T::try_from(whole).ok()).ok_or(Mismatch::Range)
 }
 
 /// A moment from a text; numbers are not taken, for nothing says whether they count seconds or milliseconds.
-pub fn moment(value: &Value<'_>) -> Result<Timestamp, Misfit> {
+pub fn timestamp(value: &Value<'_>) -> Result<Timestamp, Mismatch> {
     match value {
         Value::Time(moment) => Ok(*moment),
-        Value::Text(text) => Timestamp::parse(text).ok_or(Misfit::Range),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Json(_) => Err(Misfit::Kind),
-        Value::NullAttribute | Value::Unchanged | Value::Date(_) | Value::Bytes(_) | Value::List(_) => {
-            Err(Misfit::Kind)
-        }
+        Value::Text(text) => Timestamp::parse(text).ok_or(Mismatch::Range),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Json(_) => Err(Mismatch::Type),
+        Value::TypedNull | Value::Unchanged | Value::Date(_) | Value::Bytes(_) | Value::List(_) => Err(Mismatch::Type),
     }
 }
 
-fn date(value: &Value<'_>) -> Result<i32, Misfit> {
+fn date(value: &Value<'_>) -> Result<i32, Mismatch> {
     match value {
-        Value::Date(days) => date_to_postgres(*days).ok_or(Misfit::Range),
-        Value::Text(text) => parse_date(text).ok_or(Misfit::Range),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Json(_) | Value::Time(_) => Err(Misfit::Kind),
-        Value::NullAttribute | Value::Unchanged | Value::Bytes(_) | Value::List(_) => Err(Misfit::Kind),
+        Value::Date(days) => date_to_postgres(*days).ok_or(Mismatch::Range),
+        Value::Text(text) => parse_date(text).ok_or(Mismatch::Range),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Json(_) | Value::Time(_) => Err(Mismatch::Type),
+        Value::TypedNull | Value::Unchanged | Value::Bytes(_) | Value::List(_) => Err(Mismatch::Type),
     }
 }
 
 /// A UUID with or without hyphens; PostgreSQL shows it with hyphens and lower-case letters, which is the same UUID.
-fn uuid(value: &Value<'_>) -> Result<u128, Misfit> {
-    let Value::Text(text) = value else { return Err(Misfit::Kind) };
+fn uuid(value: &Value<'_>) -> Result<u128, Mismatch> {
+    let Value::Text(text) = value else { return Err(Mismatch::Type) };
     let hyphens = text.len() == 36 && [8, 13, 18, 23].iter().all(|&at| text.as_bytes()[at] == b'-');
     let digits: Cow<'_, str> = if hyphens { Cow::Owned(text.replace('-', "")) } else { Cow::Borrowed(text) };
     let plain = digits.len() == 32 && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
-    plain.then(|| u128::from_str_radix(&digits, 16).ok()).flatten().ok_or(Misfit::Kind)
+    plain.then(|| u128::from_str_radix(&digits, 16).ok()).flatten().ok_or(Mismatch::Type)
 }
 
 /// Any value as JSON, its numbers untouched. PostgreSQL's `jsonb` cannot hold U+0000.
-pub fn as_json<'a>(value: &'a Value<'_>) -> Result<Cow<'a, str>, Misfit> {
+pub fn as_json<'a>(value: &'a Value<'_>) -> Result<Cow<'a, str>, Mismatch> {
     let quoted = |text: &str| serde_json::Value::from(text).to_string();
     let json = match value {
-        Value::Null | Value::NullAttribute | Value::Unchanged => Cow::Borrowed("null"),
+        Value::Null | Value::TypedNull | Value::Unchanged => Cow::Borrowed("null"),
         Value::Bool(flag) => Cow::Borrowed(if *flag { "true" } else { "false" }),
         Value::Number(text) => Cow::Borrowed(&**text),
         Value::Json(text) => Cow::Borrowed(&**text),
         Value::Text(text) => Cow::Owned(quoted(text)),
         Value::Time(moment) => Cow::Owned(quoted(&moment.to_string())),
-        Value::Date(days) => Cow::Owned(quoted(&show_date(*days))),
+        Value::Date(days) => Cow::Owned(quoted(&format_date(*days))),
         Value::Bytes(bytes) => Cow::Owned(quoted(&BASE64.encode_to_string(bytes))),
         Value::List(values) => {
-            let elements: Vec<_> = values.iter().map(as_json).collect::<Result<_, Misfit>>()?;
+            let elements: Vec<_> = values.iter().map(as_json).collect::<Result<_, Mismatch>>()?;
             Cow::Owned(format!("[{}]", elements.join(",")))
         }
     };
-    if holds_escaped_nul(json.as_bytes()) { Err(Misfit::Nul) } else { Ok(json) }
+    if holds_escaped_nul(json.as_bytes()) { Err(Mismatch::NulCharacter) } else { Ok(json) }
 }
 
 /// Whether valid JSON holds `\u0000` as an escape: the backslash must not itself be escaped.
@@ -264,7 +264,7 @@ pub fn length(cells: &[u8]) -> usize {
 }
 
 /// A cell for people: what plans and golden files show.
-pub fn show(kind: Kind, cell: &[u8]) -> String {
+pub fn format_cell(kind: ColumnType, cell: &[u8]) -> String {
     let Some(content) = cell.get(4..) else { return "(absent)".to_owned() };
     if cell[..4] == NULL {
         return "NULL".to_owned();
@@ -272,20 +272,24 @@ pub fn show(kind: Kind, cell: &[u8]) -> String {
     let wide = |bytes: &[u8]| bytes.iter().fold(0i64, |sum, &byte| (sum << 8) | i64::from(byte));
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     match kind {
-        Kind::Text { .. } | Kind::Enum | Kind::Other | Kind::ArrayText(_) | Kind::Json => {
+        ColumnType::Text { .. }
+        | ColumnType::Enum
+        | ColumnType::Other
+        | ColumnType::ArrayText(_)
+        | ColumnType::Json => {
             format!("{:?}", text(content))
         }
-        Kind::Jsonb => text(content.get(1..).unwrap_or_default()),
-        Kind::Bool => (content == [1]).to_string(),
-        Kind::Int2 => (wide(content) as i16).to_string(),
-        Kind::Int4 => (wide(content) as i32).to_string(),
-        Kind::Int8 => wide(content).to_string(),
-        Kind::Numeric { .. } => show_numeric(content).unwrap_or_default(),
-        Kind::Float4 => f32::from_bits(wide(content) as u32).to_string(),
-        Kind::Float8 => f64::from_bits(wide(content) as u64).to_string(),
-        Kind::Timestamp { .. } => Timestamp::from_postgres(wide(content)).to_string(),
-        Kind::Date => date_from_postgres(wide(content) as i32).to_string()[..10].to_owned(),
-        Kind::Uuid | Kind::Bytea | Kind::Array(_) => crate::names::hex(content),
+        ColumnType::Jsonb => text(content.get(1..).unwrap_or_default()),
+        ColumnType::Bool => (content == [1]).to_string(),
+        ColumnType::Int2 => (wide(content) as i16).to_string(),
+        ColumnType::Int4 => (wide(content) as i32).to_string(),
+        ColumnType::Int8 => wide(content).to_string(),
+        ColumnType::Numeric { .. } => format_numeric(content).unwrap_or_default(),
+        ColumnType::Float4 => f32::from_bits(wide(content) as u32).to_string(),
+        ColumnType::Float8 => f64::from_bits(wide(content) as u64).to_string(),
+        ColumnType::Timestamp { .. } => Timestamp::from_postgres(wide(content)).to_string(),
+        ColumnType::Date => date_from_postgres(wide(content) as i32).to_string()[..10].to_owned(),
+        ColumnType::Uuid | ColumnType::Bytea | ColumnType::Array(_) => crate::names::hex(content),
     }
 }
 
@@ -293,39 +297,39 @@ pub fn show(kind: Kind, cell: &[u8]) -> String {
 mod tests {
     use super::*;
 
-    fn cell(kind: Kind, value: Value<'_>) -> Result<String, Misfit> {
+    fn cell(kind: ColumnType, value: Value<'_>) -> Result<String, Mismatch> {
         let mut out = Vec::new();
-        write(kind, &value, &mut out).map(|()| show(kind, &out))
+        encode(kind, &value, &mut out).map(|()| format_cell(kind, &out))
     }
 
     #[test]
     fn values_are_converted_to_the_type_that_the_column_has() {
-        assert_eq!(cell(Kind::Int8, Value::Text("42".into())).unwrap(), "42");
-        assert_eq!(cell(Kind::Int2, Value::Number("-7.0".into())).unwrap(), "-7");
-        assert_eq!(cell(Kind::Text { characters_max: None }, Value::Number("1.50".into())).unwrap(), "\"1.50\"");
-        assert_eq!(cell(Kind::Bool, Value::Text("true".into())).unwrap(), "true");
-        assert_eq!(cell(Kind::Date, Value::Text("2026-02-08".into())).unwrap(), "2026-02-08");
+        assert_eq!(cell(ColumnType::Int8, Value::Text("42".into())).unwrap(), "42");
+        assert_eq!(cell(ColumnType::Int2, Value::Number("-7.0".into())).unwrap(), "-7");
+        assert_eq!(cell(ColumnType::Text { characters_max: None }, Value::Number("1.50".into())).unwrap(), "\"1.50\"");
+        assert_eq!(cell(ColumnType::Bool, Value::Text("true".into())).unwrap(), "true");
+        assert_eq!(cell(ColumnType::Date, Value::Text("2026-02-08".into())).unwrap(), "2026-02-08");
         let uuid = "A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11";
-        assert_eq!(cell(Kind::Uuid, Value::Text(uuid.into())).unwrap(), uuid.replace('-', "").to_lowercase());
+        assert_eq!(cell(ColumnType::Uuid, Value::Text(uuid.into())).unwrap(), uuid.replace('-', "").to_lowercase());
     }
 
     #[test]
-    fn what_would_be_altered_does_not_fit() {
-        let timestamp = Kind::Timestamp { zoned: true, digits: 3 };
+    fn a_value_that_would_be_altered_does_not_fit() {
+        let timestamp = ColumnType::Timestamp { zoned: true, digits: 3 };
         for (kind, value, misfit) in [
-            (Kind::Int2, Value::Number("32768".into()), Misfit::Range),
-            (Kind::Int8, Value::Number("1.5".into()), Misfit::Range),
-            (Kind::Text { characters_max: Some(2) }, Value::Text("äöü".into()), Misfit::Length),
-            (Kind::Text { characters_max: None }, Value::Text("a\0".to_owned().into()), Misfit::Nul),
-            (Kind::Jsonb, Value::Json(r#"["\u0000"]"#.into()), Misfit::Nul),
-            (Kind::Float8, Value::Number("0.1234567890123456789".into()), Misfit::Range),
-            (timestamp, Value::Text("2026-02-08T00:00:00.0001Z".into()), Misfit::Range),
-            (timestamp, Value::Number("1770593460".into()), Misfit::Kind),
-            (Kind::Date, Value::Text("2026-02-08T10:00:00Z".into()), Misfit::Range),
-            (Kind::Numeric { modifier: None }, Value::Text("NaN".into()), Misfit::Kind),
+            (ColumnType::Int2, Value::Number("32768".into()), Mismatch::Range),
+            (ColumnType::Int8, Value::Number("1.5".into()), Mismatch::Range),
+            (ColumnType::Text { characters_max: Some(2) }, Value::Text("äöü".into()), Mismatch::Length),
+            (ColumnType::Text { characters_max: None }, Value::Text("a\0".to_owned().into()), Mismatch::NulCharacter),
+            (ColumnType::Jsonb, Value::Json(r#"["\u0000"]"#.into()), Mismatch::NulCharacter),
+            (ColumnType::Float8, Value::Number("0.1234567890123456789".into()), Mismatch::Range),
+            (timestamp, Value::Text("2026-02-08T00:00:00.0001Z".into()), Mismatch::Range),
+            (timestamp, Value::Number("1770593460".into()), Mismatch::Type),
+            (ColumnType::Date, Value::Text("2026-02-08T10:00:00Z".into()), Mismatch::Range),
+            (ColumnType::Numeric { modifier: None }, Value::Text("NaN".into()), Mismatch::Type),
         ] {
             assert_eq!(cell(kind, value.clone()), Err(misfit), "{kind:?} {value:?}");
         }
-        assert!(cell(Kind::Jsonb, Value::Json(r#"["C:\\u0000"]"#.into())).is_ok());
+        assert!(cell(ColumnType::Jsonb, Value::Json(r#"["C:\\u0000"]"#.into())).is_ok());
     }
 }

@@ -6,20 +6,21 @@
 mod columns;
 mod versions;
 
-pub use columns::by_field;
+pub use columns::merges_overflow_by_field;
 
-use super::rows::{Member, Row, TableWrite};
+use super::rows::{KeyChanges, RowChange, TableWrite};
 use crate::change::{Operation, Version};
-use crate::spec::Merge;
-use versions::Versions;
+use crate::outcome::ChangeOutcome;
+use crate::spec::MergeBy;
+use versions::ColumnVersions;
 
 /// What is to be done about one row.
 #[derive(Debug, PartialEq)]
-pub struct Decision {
+pub struct MergeDecision {
     /// What becomes of the row.
-    pub action: Action,
+    pub action: RowAction,
     /// For each column written: what it takes.
-    pub columns: Vec<Take>,
+    pub columns: Vec<ColumnSource>,
     /// The overflow fields that are written, as a JSON object, where the overflow is merged field by field.
     pub overflow: Option<String>,
     /// The row's new `_version` or `_versions`, where it is put.
@@ -27,48 +28,37 @@ pub struct Decision {
     /// The version of a delete that is to be remembered.
     pub tombstone: Option<Version>,
     /// What became of each member.
-    pub members: Vec<Fate>,
+    pub outcomes: Vec<ChangeOutcome>,
 }
 
 /// What becomes of a row.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Action {
+pub enum RowAction {
     /// It stays as it is.
-    Keep,
+    Skip,
     /// It is written.
-    Put,
+    Upsert,
     /// It is deleted.
     Delete,
 }
 
 /// What a column takes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Take {
+pub enum ColumnSource {
     /// It keeps what it has; NULL in a new row.
-    Keep,
+    Unchanged,
     /// NULL: its value is older than a delete.
     Null,
     /// The value of a change, by its place among the row's members.
-    Of(usize),
-}
-
-/// What became of one change.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Fate {
-    /// Newer changes say otherwise in all that it says; whether it was there before, nobody can tell any more.
-    Superseded,
-    /// It was there already.
-    Duplicate,
-    /// It is in the row.
-    Applied,
+    Change(usize),
 }
 
 /// The stored version cannot be read: somebody else wrote it.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("the stored version of a row of {0} cannot be read: the column is the writer's own")]
-pub struct UnreadableVersion(String);
+pub struct InvalidStoredVersion(String);
 
-impl UnreadableVersion {
+impl InvalidStoredVersion {
     /// Of a table.
     pub fn of(table: &str) -> Self {
         Self(table.to_owned())
@@ -77,7 +67,7 @@ impl UnreadableVersion {
 
 /// What the database holds of a key.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
-pub struct Stored {
+pub struct StoredState {
     /// The row.
     pub row: StoredRow,
     /// The version of the newest delete that is remembered.
@@ -98,58 +88,63 @@ pub enum StoredRow {
 ///
 /// # Errors
 /// A version column that the writer has not written.
-pub fn decide(write: &TableWrite, row: &Row, merge: Merge, stored: &Stored) -> Result<Decision, UnreadableVersion> {
-    let members = &write.members[row.members.clone()];
-    let unreadable = || UnreadableVersion::of(&write.table.name.plain());
+pub fn decide(
+    write: &TableWrite,
+    row: &KeyChanges,
+    merge: MergeBy,
+    stored: &StoredState,
+) -> Result<MergeDecision, InvalidStoredVersion> {
+    let members = &write.changes[row.changes.clone()];
+    let unreadable = || InvalidStoredVersion::of(&write.table.name.unquoted());
     let text = match &stored.row {
         StoredRow::Absent | StoredRow::Present(None) => None,
         StoredRow::Present(Some(text)) => Some(text),
     };
     match merge {
-        Merge::Row => {
+        MergeBy::Row => {
             let version = text.map(|text| Version::parse(text).ok_or_else(unreadable)).transpose()?;
             Ok(decide_row(write, members, version.max(stored.tombstone)))
         }
-        Merge::Column => {
-            let versions = text.map(|text| Versions::parse(text).ok_or_else(unreadable)).transpose()?;
+        MergeBy::Column => {
+            let versions = text.map(|text| ColumnVersions::parse(text).ok_or_else(unreadable)).transpose()?;
             Ok(columns::decide(write, members, versions.unwrap_or_default(), stored))
         }
     }
 }
 
-fn decide_row(write: &TableWrite, members: &[Member], stored: Option<Version>) -> Decision {
+fn decide_row(write: &TableWrite, members: &[RowChange], stored: Option<Version>) -> MergeDecision {
     let newest = members.last();
     let version = newest.and_then(|member| member.version);
     let wins = version > stored;
-    let mut fates: Vec<Fate> = members
+    let mut fates: Vec<ChangeOutcome> = members
         .iter()
         .map(|member| match member.version {
-            of_member if of_member == version && wins => Fate::Applied,
-            of_member if of_member == stored => Fate::Duplicate,
-            _ => Fate::Superseded,
+            of_member if of_member == version && wins => ChangeOutcome::Applied,
+            of_member if of_member == stored => ChangeOutcome::Duplicate,
+            _ => ChangeOutcome::Superseded,
         })
         .collect();
     repeated_are_duplicates(members, &mut fates);
     let deleted = newest.is_some_and(|newest| newest.operation == Operation::Delete);
-    Decision {
+    MergeDecision {
         action: match (wins, deleted) {
-            (false, _) => Action::Keep,
-            (true, false) => Action::Put,
-            (true, true) => Action::Delete,
+            (false, _) => RowAction::Skip,
+            (true, false) => RowAction::Upsert,
+            (true, true) => RowAction::Delete,
         },
-        columns: vec![Take::Of(members.len() - 1); write.columns.len()],
+        columns: vec![ColumnSource::Change(members.len() - 1); write.columns.len()],
         overflow: None,
         versions: version.map(|version| version.to_string()).unwrap_or_default(),
         tombstone: version.filter(|_| wins && deleted),
-        members: fates,
+        outcomes: fates,
     }
 }
 
 /// Of changes with the same version only the last is applied.
-fn repeated_are_duplicates(members: &[Member], fates: &mut [Fate]) {
+fn repeated_are_duplicates(members: &[RowChange], fates: &mut [ChangeOutcome]) {
     for (index, pair) in members.windows(2).enumerate() {
         if pair[0].version == pair[1].version {
-            fates[index] = Fate::Duplicate;
+            fates[index] = ChangeOutcome::Duplicate;
         }
     }
 }

@@ -5,20 +5,20 @@
 
 use std::borrow::Cow;
 
-use super::Fault;
-use crate::scan::{ScanError, Scanner};
+use super::UnpackError;
+use crate::json_scanner::{JsonError, JsonScanner};
 
 /// An element of `Records`: <https://docs.aws.amazon.com/lambda/latest/dg/with-kinesis.html>,
 /// <https://docs.aws.amazon.com/lambda/latest/dg/with-ddb.html>.
-pub(super) struct Element<'a> {
+pub(super) struct EventElement<'a> {
     /// All of it.
     pub(super) text: &'a str,
     /// What it is.
-    pub(super) content: Result<Content<'a>, Fault>,
+    pub(super) content: Result<ElementBody<'a>, UnpackError>,
 }
 
 /// What an element is.
-pub(super) enum Content<'a> {
+pub(super) enum ElementBody<'a> {
     /// A record of Kinesis.
     Kinesis {
         arn: Cow<'a, str>,
@@ -36,42 +36,42 @@ pub(super) enum Content<'a> {
         arn: Cow<'a, str>,
         sequence: Cow<'a, str>,
         /// Seconds since 1970, as they are written.
-        made: Option<&'a str>,
+        created_at: Option<&'a str>,
     },
 }
 
-impl<'a> Element<'a> {
+impl<'a> EventElement<'a> {
     /// Reads the element that comes next.
     ///
     /// # Errors
     /// What is no JSON.
-    pub(super) fn read(scanner: &mut Scanner<'a>) -> Result<Self, ScanError> {
+    pub(super) fn read(scanner: &mut JsonScanner<'a>) -> Result<Self, JsonError> {
         let start = scanner.position();
-        let mut members = Members::default();
+        let mut members = ElementFields::default();
         members.read(scanner)?;
-        Ok(Self { text: scanner.since(start), content: members.content() })
+        Ok(Self { text: scanner.slice_from(start), content: members.content() })
     }
 }
 
 /// The members that matter, wherever they stand: Pipes writes those of `kinesis` beside the outer ones. No name means two
 /// things.
 #[derive(Default)]
-struct Members<'a> {
+struct ElementFields<'a> {
     event_id: Option<Cow<'a, str>>,
     arn: Option<Cow<'a, str>>,
     partition_key: Option<Cow<'a, str>>,
     sequence: Option<Cow<'a, str>>,
     data: Option<Cow<'a, str>>,
-    moment: Option<&'a str>,
+    timestamp: Option<&'a str>,
     is_change: bool,
-    fault: Option<Fault>,
+    error: Option<UnpackError>,
 }
 
-impl<'a> Members<'a> {
-    fn read(&mut self, scanner: &mut Scanner<'a>) -> Result<(), ScanError> {
+impl<'a> ElementFields<'a> {
+    fn read(&mut self, scanner: &mut JsonScanner<'a>) -> Result<(), JsonError> {
         if scanner.peek() != Some(b'{') {
-            self.fault = Some(Fault::Envelope("an object is wanted".to_owned()));
-            return scanner.pass().map(drop);
+            self.error = Some(UnpackError::Envelope("an object is wanted".to_owned()));
+            return scanner.skip_unchecked().map(drop);
         }
         scanner.each_member(|key, scanner| {
             let absent = scanner.peek() == Some(b'n');
@@ -81,7 +81,7 @@ impl<'a> Members<'a> {
                     self.is_change = true;
                     self.read(scanner)?;
                 }
-                name => self.member(name, scanner.pass()?),
+                name => self.member(name, scanner.skip_unchecked()?),
             }
             Ok(())
         })
@@ -95,33 +95,33 @@ impl<'a> Members<'a> {
             "sequenceNumber" | "SequenceNumber" => &mut self.sequence,
             "data" => &mut self.data,
             "approximateArrivalTimestamp" | "ApproximateCreationDateTime" => {
-                self.moment = Some(value);
+                self.timestamp = Some(value);
                 return;
             }
             _ => return,
         };
         *text = unquoted(value);
         if text.is_none() && value != "null" {
-            self.fault = Some(Fault::Envelope(format!("`{name}` is no string")));
+            self.error = Some(UnpackError::Envelope(format!("`{name}` is no string")));
         }
     }
 
-    fn content(self) -> Result<Content<'a>, Fault> {
-        if let Some(fault) = self.fault {
+    fn content(self) -> Result<ElementBody<'a>, UnpackError> {
+        if let Some(fault) = self.error {
             return Err(fault);
         }
         if self.is_change {
             let (arn, sequence) = (self.arn.unwrap_or_default(), self.sequence.unwrap_or_default());
-            return Ok(Content::Dynamodb { arn, sequence, made: self.moment });
+            return Ok(ElementBody::Dynamodb { arn, sequence, created_at: self.timestamp });
         }
-        let missing = |name: &str| Fault::Envelope(format!("`{name}` is missing"));
+        let missing = |name: &str| UnpackError::Envelope(format!("`{name}` is missing"));
         let there = |text: &Cow<'_, str>| !text.is_empty();
-        Ok(Content::Kinesis {
+        Ok(ElementBody::Kinesis {
             arn: self.arn.filter(there).ok_or_else(|| missing("eventSourceARN"))?,
             event_id: self.event_id.filter(there).ok_or_else(|| missing("eventID"))?,
             sequence: self.sequence.ok_or_else(|| missing("sequenceNumber"))?,
             partition_key: self.partition_key.unwrap_or_default(),
-            arrival: self.moment.ok_or_else(|| missing("approximateArrivalTimestamp"))?,
+            arrival: self.timestamp.ok_or_else(|| missing("approximateArrivalTimestamp"))?,
             data: self.data.ok_or_else(|| missing("data"))?,
         })
     }

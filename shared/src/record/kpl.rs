@@ -8,7 +8,7 @@
 use md5::{Digest, Md5};
 use prost::Message;
 
-use super::Fault;
+use super::UnpackError;
 
 const MAGIC: &[u8] = &[0xf3, 0x89, 0x9a, 0xc2];
 const CHECKSUM_BYTES: usize = 16;
@@ -39,21 +39,21 @@ pub struct UserRecord {
 }
 
 /// The records of an aggregate in their order; `None` where the bytes are no aggregate.
-pub fn deaggregate(bytes: &[u8]) -> Option<Result<Vec<UserRecord>, Fault>> {
+pub fn deaggregate(bytes: &[u8]) -> Option<Result<Vec<UserRecord>, UnpackError>> {
     let content = bytes.strip_prefix(MAGIC)?;
     let (message, checksum) = content.split_at_checked(content.len().checked_sub(CHECKSUM_BYTES)?)?;
     if message.is_empty() || Md5::digest(message).as_slice() != checksum {
         return None;
     }
-    Some(AggregatedRecord::decode(message).map_err(|e| Fault::Aggregate(e.to_string())).and_then(user_records))
+    Some(AggregatedRecord::decode(message).map_err(|e| UnpackError::Aggregate(e.to_string())).and_then(user_records))
 }
 
-fn user_records(aggregate: AggregatedRecord) -> Result<Vec<UserRecord>, Fault> {
+fn user_records(aggregate: AggregatedRecord) -> Result<Vec<UserRecord>, UnpackError> {
     let keys = &aggregate.partition_key_table;
     let of = |entry: AggregatedEntry| {
         let key = usize::try_from(entry.partition_key_index).ok().and_then(|index| keys.get(index));
         let key = key.ok_or_else(|| {
-            Fault::Aggregate(format!("partition key {} is not in its table", entry.partition_key_index))
+            UnpackError::Aggregate(format!("partition key {} is not in its table", entry.partition_key_index))
         })?;
         Ok(UserRecord { partition_key: key.clone(), data: entry.data })
     };
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn an_aggregate_of_the_reference_implementation_is_taken_apart() {
+    fn an_aggregate_of_the_reference_implementation_is_unpacked() {
         let records = deaggregate(&golden()).unwrap().unwrap();
         let shown: Vec<_> =
             records.iter().map(|r| (r.partition_key.as_str(), str::from_utf8(&r.data).unwrap())).collect();
@@ -80,13 +80,13 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_checksum_means_no_aggregate_and_bad_content_a_fault() {
+    fn a_wrong_checksum_means_no_aggregate_and_bad_content_an_error() {
         let mut bytes = golden();
         *bytes.last_mut().unwrap() ^= 1;
         assert_eq!(deaggregate(&bytes), None);
         assert_eq!(deaggregate(MAGIC), None);
         let message = [0x1a, 0x02, 0x08, 0x05];
         let bad = [MAGIC, &message, Md5::digest(message).as_slice()].concat();
-        assert!(matches!(deaggregate(&bad), Some(Err(Fault::Aggregate(_)))));
+        assert!(matches!(deaggregate(&bad), Some(Err(UnpackError::Aggregate(_)))));
     }
 }

@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use base64_simd::STANDARD;
 
-use super::element::{Content, Element};
-use super::{Batch, Fault, Place, Record, SequenceNumber, compression, documents, kpl};
-use crate::scan::{ScanError, Scanner};
+use super::element::{ElementBody, EventElement};
+use super::{Batch, Record, SequenceNumber, StreamPosition, UnpackError, compression, concatenated_json, kpl};
+use crate::json_scanner::{JsonError, JsonScanner};
 use crate::timestamp::Timestamp;
 
 /// The event is no batch of records, which Lambda's stream events always are.
@@ -20,13 +20,13 @@ pub enum EventError {
     Encoding(#[from] Utf8Error),
     /// No JSON.
     #[error("the event is {0}")]
-    Json(#[from] ScanError),
+    Json(#[from] JsonError),
     /// Another event.
     #[error("the event has no `Records`, and is no array of records")]
     NoRecords,
     /// Lambda never sends records of two streams together.
     #[error("the event holds records of more than one stream")]
-    SeveralStreams,
+    MixedStreams,
 }
 
 /// Unpacks an event: `{"Records": […]}`, or the bare array of EventBridge Pipes.
@@ -34,39 +34,39 @@ pub enum EventError {
 /// # Errors
 /// An event of another kind. A record that cannot be read is none: it is in the batch, with its fault.
 pub fn unpack(event: &[u8]) -> Result<Batch, EventError> {
-    let mut unpacking = Unpacking::begin(event)?;
-    unpacking.until(usize::MAX)?;
-    Ok(unpacking.unpacker.batch)
+    let mut unpacking = EventReader::open(event)?;
+    unpacking.read_until(usize::MAX)?;
+    Ok(unpacking.builder.batch)
 }
 
 /// An event that is unpacked as far as its records are asked for.
-pub struct Unpacking<'e> {
-    scanner: Scanner<'e>,
+pub struct EventReader<'e> {
+    scanner: JsonScanner<'e>,
     bytes: usize,
     /// Whether the elements are a member of an object, which goes on behind them.
-    enclosed: bool,
+    in_object: bool,
     first: bool,
     done: bool,
     /// What is wrong, once and for all.
     failed: Option<EventError>,
-    unpacker: Unpacker,
+    builder: BatchBuilder,
 }
 
-impl<'e> Unpacking<'e> {
+impl<'e> EventReader<'e> {
     /// At the first element.
     ///
     /// # Errors
     /// An event of another kind.
-    pub fn begin(event: &'e [u8]) -> Result<Self, EventError> {
-        let mut scanner = Scanner::new(str::from_utf8(event)?);
+    pub fn open(event: &'e [u8]) -> Result<Self, EventError> {
+        let mut scanner = JsonScanner::new(str::from_utf8(event)?);
         let enclosed = scanner.peek() == Some(b'{');
         if enclosed {
             scanner.enter_object()?;
             let mut first = true;
             loop {
-                match scanner.key(first)? {
+                match scanner.next_key(first)? {
                     Some(key) if key == "Records" && scanner.peek() == Some(b'[') => break,
-                    Some(_) => drop(scanner.pass()?),
+                    Some(_) => drop(scanner.skip_unchecked()?),
                     None => return Err(EventError::NoRecords),
                 }
                 first = false;
@@ -76,42 +76,50 @@ impl<'e> Unpacking<'e> {
             return Err(EventError::NoRecords);
         }
         scanner.enter_array()?;
-        let mut unpacker = Unpacker::default();
+        let mut unpacker = BatchBuilder::default();
         unpacker.batch.bytes.reserve(event.len());
-        Ok(Self { scanner, bytes: event.len(), enclosed, first: true, done: false, failed: None, unpacker })
+        Ok(Self {
+            scanner,
+            bytes: event.len(),
+            in_object: enclosed,
+            first: true,
+            done: false,
+            failed: None,
+            builder: unpacker,
+        })
     }
 
     /// Unpacks until there are so many records, or all.
     ///
     /// # Errors
     /// What is no JSON, and records of several streams.
-    pub fn until(&mut self, records: usize) -> Result<(), EventError> {
-        while self.failed.is_none() && !self.done && self.unpacker.batch.records.len() < records {
-            self.failed = self.element().err();
+    pub fn read_until(&mut self, records: usize) -> Result<(), EventError> {
+        while self.failed.is_none() && !self.done && self.builder.batch.records.len() < records {
+            self.failed = self.read_element().err();
         }
         self.failed.map_or(Ok(()), Err)
     }
 
-    fn element(&mut self) -> Result<(), EventError> {
-        if self.scanner.element(std::mem::take(&mut self.first))? {
-            self.unpacker.element(&mut self.scanner)?;
-            return if self.unpacker.several { Err(EventError::SeveralStreams) } else { Ok(()) };
+    fn read_element(&mut self) -> Result<(), EventError> {
+        if self.scanner.next_element(std::mem::take(&mut self.first))? {
+            self.builder.read_element(&mut self.scanner)?;
+            return if self.builder.mixed_streams { Err(EventError::MixedStreams) } else { Ok(()) };
         }
-        while self.enclosed && self.scanner.key(false)?.is_some() {
-            self.scanner.pass()?;
+        while self.in_object && self.scanner.next_key(false)?.is_some() {
+            self.scanner.skip_unchecked()?;
         }
         self.done = true;
-        Ok(self.scanner.end()?)
+        Ok(self.scanner.expect_end()?)
     }
 
     /// The records that there are.
     pub fn batch(&self) -> &Batch {
-        &self.unpacker.batch
+        &self.builder.batch
     }
 
     /// How many records there will be, by how large those are that there are.
-    pub fn expected(&self) -> usize {
-        let found = self.unpacker.batch.records.len();
+    pub fn estimated_total(&self) -> usize {
+        let found = self.builder.batch.records.len();
         if self.done { found } else { found * self.bytes / self.scanner.position().max(1) }
     }
 }
@@ -120,75 +128,77 @@ impl<'e> Unpacking<'e> {
 ///
 /// # Errors
 /// What is no JSON.
-pub fn unpack_element(element: &str) -> Result<Batch, ScanError> {
-    let (mut unpacker, mut scanner) = (Unpacker::default(), Scanner::new(element));
-    unpacker.element(&mut scanner)?;
-    scanner.end()?;
+pub fn unpack_element(element: &str) -> Result<Batch, JsonError> {
+    let (mut unpacker, mut scanner) = (BatchBuilder::default(), JsonScanner::new(element));
+    unpacker.read_element(&mut scanner)?;
+    scanner.expect_end()?;
     Ok(unpacker.batch)
 }
 
 /// Unpacks the data of one record of Kinesis; what is found is numbered from the place's own position on.
-pub fn unpack_data(place: &Place, arrival: Timestamp, key: Arc<str>, data: Vec<u8>) -> Batch {
-    let mut unpacker = Unpacker::default();
+pub fn unpack_data(place: &StreamPosition, arrival: Timestamp, key: Arc<str>, data: Vec<u8>) -> Batch {
+    let mut unpacker = BatchBuilder::default();
     unpacker.batch.bytes = data;
-    unpacker.decoded(record_of(place.clone(), arrival, key), 0);
+    unpacker.push_kinesis_data(new_record(place.clone(), arrival, key), 0);
     for record in &mut unpacker.batch.records {
-        record.place.sub_sequence = record.place.sub_sequence.saturating_add(place.sub_sequence);
+        record.position.sub_sequence_number =
+            record.position.sub_sequence_number.saturating_add(place.sub_sequence_number);
     }
     unpacker.batch
 }
 
 #[derive(Default)]
-struct Unpacker {
+struct BatchBuilder {
     batch: Batch,
     /// The last stream and shard seen: a batch is of one shard, so that one allocation serves all its records.
     stream: Arc<str>,
     shard: Arc<str>,
     /// The stream that records have named, and whether others have named another.
     named: Option<Arc<str>>,
-    several: bool,
+    mixed_streams: bool,
 }
 
-impl Unpacker {
-    fn element(&mut self, scanner: &mut Scanner<'_>) -> Result<(), ScanError> {
-        let Element { text, content } = Element::read(scanner)?;
+impl BatchBuilder {
+    fn read_element(&mut self, scanner: &mut JsonScanner<'_>) -> Result<(), JsonError> {
+        let EventElement { text, content } = EventElement::read(scanner)?;
         match content {
-            Ok(Content::Kinesis { arn, event_id, sequence, partition_key, arrival, data }) => {
+            Ok(ElementBody::Kinesis { arn, event_id, sequence, partition_key, arrival, data }) => {
                 let shard = event_id.split(':').next().unwrap_or_default();
-                let place = self.place(stream_of(&arn), shard, &sequence);
-                self.kinesis(place, partition_key.into(), arrival, &data, text);
+                let place = self.position(without_consumer_suffix(&arn), shard, &sequence);
+                self.push_kinesis(place, partition_key.into(), arrival, &data, text);
             }
-            Ok(Content::Dynamodb { arn, sequence, made }) => {
+            Ok(ElementBody::Dynamodb { arn, sequence, created_at: made }) => {
                 let made = made.and_then(Timestamp::parse_epoch).unwrap_or(Timestamp(0));
-                let place = self.place(&arn, "", &sequence);
-                self.whole(record_of(place, made, "".into()), text);
+                let place = self.position(&arn, "", &sequence);
+                self.push_element(new_record(place, made, "".into()), text);
             }
             Err(fault) => {
-                let record = record_of(self.place("", "", ""), Timestamp(0), "".into());
-                self.whole(Record { fault: Some(fault), ..record }, text);
+                let record = new_record(self.position("", "", ""), Timestamp(0), "".into());
+                self.push_element(Record { unpack_error: Some(fault), ..record }, text);
             }
         }
         Ok(())
     }
 
-    fn kinesis(&mut self, place: Place, key: Arc<str>, arrival: &str, data: &str, element: &str) {
+    fn push_kinesis(&mut self, place: StreamPosition, key: Arc<str>, arrival: &str, data: &str, element: &str) {
         let Some(arrival) = Timestamp::parse_epoch_seconds(arrival) else {
-            let fault = Fault::Envelope("approximateArrivalTimestamp is no number of seconds".to_owned());
-            return self.whole(Record { fault: Some(fault), ..record_of(place, Timestamp(0), key) }, element);
+            let fault = UnpackError::Envelope("approximateArrivalTimestamp is no number of seconds".to_owned());
+            return self
+                .push_element(Record { unpack_error: Some(fault), ..new_record(place, Timestamp(0), key) }, element);
         };
-        let (record, start) = (record_of(place, arrival, key), self.batch.bytes.len());
+        let (record, start) = (new_record(place, arrival, key), self.batch.bytes.len());
         if STANDARD.decode_append(data, &mut self.batch.bytes).is_err() {
             self.batch.bytes.truncate(start);
-            return self.whole(Record { fault: Some(Fault::Base64), ..record }, element);
+            return self.push_element(Record { unpack_error: Some(UnpackError::Base64), ..record }, element);
         }
-        self.decoded(record, start);
+        self.push_kinesis_data(record, start);
     }
 
     /// The bytes from `start` on are what the producer (or its library) sent.
-    fn decoded(&mut self, record: Record, start: usize) {
+    fn push_kinesis_data(&mut self, record: Record, start: usize) {
         match kpl::deaggregate(&self.batch.bytes[start..]) {
             None => self.user_record(record, start, &mut 0),
-            Some(Err(fault)) => self.fault(record, start, &mut 0, fault),
+            Some(Err(fault)) => self.push_unreadable(record, start, &mut 0, fault),
             Some(Ok(records)) => {
                 self.batch.bytes.truncate(start);
                 let mut sub_sequence = 0;
@@ -205,7 +215,7 @@ impl Unpacker {
     fn user_record(&mut self, record: Record, start: usize, next: &mut u32) {
         match compression::decompress(&self.batch.bytes[start..]) {
             None => {}
-            Some(Err(fault)) => return self.fault(record, start, next, fault),
+            Some(Err(fault)) => return self.push_unreadable(record, start, next, fault),
             Some(Ok(bytes)) => {
                 self.batch.bytes.truncate(start);
                 self.batch.bytes.extend_from_slice(&bytes);
@@ -213,36 +223,36 @@ impl Unpacker {
         }
         let bytes = &self.batch.bytes[start..];
         if bytes.trim_ascii().is_empty() {
-            self.batch.empty += 1;
+            self.batch.empty_records += 1;
             *next += 1;
-        } else if !documents::may_be_several(bytes) {
+        } else if !concatenated_json::may_hold_several(bytes) {
             self.push(record, start..start + bytes.len(), next);
         } else {
-            for document in documents::split(bytes) {
+            for document in concatenated_json::split(bytes) {
                 self.push(record.clone(), start + document.start..start + document.end, next);
             }
         }
     }
 
-    fn fault(&mut self, record: Record, start: usize, next: &mut u32, fault: Fault) {
-        self.push(Record { fault: Some(fault), ..record }, start..self.batch.bytes.len(), next);
+    fn push_unreadable(&mut self, record: Record, start: usize, next: &mut u32, fault: UnpackError) {
+        self.push(Record { unpack_error: Some(fault), ..record }, start..self.batch.bytes.len(), next);
     }
 
     fn push(&mut self, mut record: Record, payload: Range<usize>, next: &mut u32) {
         record.payload = payload;
-        record.place.sub_sequence = *next;
+        record.position.sub_sequence_number = *next;
         self.batch.records.push(record);
         *next += 1;
     }
 
     /// A record that is an element as it stands.
-    fn whole(&mut self, record: Record, element: &str) {
+    fn push_element(&mut self, record: Record, element: &str) {
         let start = self.batch.bytes.len();
         self.batch.bytes.extend_from_slice(element.as_bytes());
         self.push(record, start..start + element.len(), &mut 0);
     }
 
-    fn place(&mut self, stream: &str, shard: &str, sequence: &str) -> Place {
+    fn position(&mut self, stream: &str, shard: &str, sequence: &str) -> StreamPosition {
         for (kept, seen) in [(&mut self.stream, stream), (&mut self.shard, shard)] {
             if **kept != *seen {
                 *kept = seen.into();
@@ -250,18 +260,18 @@ impl Unpacker {
         }
         let (stream, shard) = (self.stream.clone(), self.shard.clone());
         if !stream.is_empty() {
-            self.several |= **self.named.get_or_insert_with(|| stream.clone()) != *stream;
+            self.mixed_streams |= **self.named.get_or_insert_with(|| stream.clone()) != *stream;
         }
-        Place { stream, shard, sequence: SequenceNumber(sequence.into()), sub_sequence: 0 }
+        StreamPosition { stream, shard, sequence_number: SequenceNumber(sequence.into()), sub_sequence_number: 0 }
     }
 }
 
 /// A record whose payload is still to be found.
-fn record_of(place: Place, arrival: Timestamp, partition_key: Arc<str>) -> Record {
+fn new_record(place: StreamPosition, arrival: Timestamp, partition_key: Arc<str>) -> Record {
     Record::new(place, arrival, partition_key, 0..0)
 }
 
 /// An enhanced fan-out consumer's ARN begins with its stream's: `…:stream/NAME/consumer/NAME:CREATED`.
-pub fn stream_of(arn: &str) -> &str {
+pub fn without_consumer_suffix(arn: &str) -> &str {
     arn.find("/consumer/").map_or(arn, |at| &arn[..at])
 }

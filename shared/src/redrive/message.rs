@@ -5,7 +5,7 @@ use serde_json::error::Category;
 use serde_json::value::RawValue;
 
 use crate::dead_letter::{DeadLetter, ENVELOPE_VERSION};
-use crate::record::stream_of;
+use crate::record::without_consumer_suffix;
 use crate::timestamp::Timestamp;
 
 /// The reason of Lambda's own messages, for selecting and counting.
@@ -16,35 +16,35 @@ const READ_BACK: &str = "readBack";
 
 /// Why a message stays on its queue.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Kept {
+pub enum KeepReason {
     /// Nothing is redriven in a dry run.
     DryRun,
     /// It is not asked for.
     NotSelected,
     /// It was refused since the run began.
-    RefusedAgain,
+    RejectedAgain,
     /// It is no dead letter, or not of a version that is known here.
     Unreadable(String),
     /// No source of the configuration is called so, or reads the stream.
     UnknownSource(String),
     /// The stream does not hold its records any more; those that are left have been written.
-    Gone(String),
+    NoLongerInStream(String),
     /// Its payload could not be fetched.
     Unavailable(String),
     /// Its records keep their batch from being written.
     Failed(String),
 }
 
-impl Kept {
+impl KeepReason {
     /// A short word for counting.
     pub fn class(&self) -> &'static str {
         match self {
             Self::DryRun => "dry_run",
             Self::NotSelected => "not_selected",
-            Self::RefusedAgain => "refused_again",
+            Self::RejectedAgain => "refused_again",
             Self::Unreadable(_) => "unreadable",
             Self::UnknownSource(_) => "unknown_source",
-            Self::Gone(_) => "gone",
+            Self::NoLongerInStream(_) => "gone",
             Self::Unavailable(_) => "unavailable",
             Self::Failed(_) => "failed",
         }
@@ -53,9 +53,9 @@ impl Kept {
     /// What a person should read of it.
     pub fn detail(&self) -> Option<String> {
         match self {
-            Self::DryRun | Self::NotSelected | Self::RefusedAgain => None,
+            Self::DryRun | Self::NotSelected | Self::RejectedAgain => None,
             Self::UnknownSource(of) => Some(format!("no source of the configuration is called so, or reads it: {of}")),
-            Self::Gone(what) => Some(format!("{what} cannot be found in the stream any more")),
+            Self::NoLongerInStream(what) => Some(format!("{what} cannot be found in the stream any more")),
             Self::Unreadable(detail) | Self::Unavailable(detail) | Self::Failed(detail) => Some(detail.clone()),
         }
     }
@@ -63,11 +63,11 @@ impl Kept {
 
 /// A message.
 #[derive(Debug)]
-pub enum Letter {
+pub enum QueueMessage {
     /// A record that was refused.
-    Ours(Box<DeadLetter>),
+    DeadLetter(Box<DeadLetter>),
     /// A batch that Lambda gave up: where it stands in its stream.
-    OfLambda(OnFailure),
+    OnFailure(OnFailure),
 }
 
 /// What is needed of Lambda's message (<https://docs.aws.amazon.com/lambda/latest/dg/kinesis-on-failure-destination.html>).
@@ -101,14 +101,15 @@ pub struct OnFailure {
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
 pub struct ReadBack {
     /// What could not be found.
-    pub lost: String,
+    #[serde(rename = "lost")]
+    pub missing: String,
     /// When.
     pub at: String,
 }
 
 impl ReadBack {
     /// The message with this in it.
-    pub fn noted_in(&self, body: &str) -> serde_json::Result<String> {
+    pub fn annotate(&self, body: &str) -> serde_json::Result<String> {
         let mut message: serde_json::Map<String, serde_json::Value> = serde_json::from_str(body)?;
         message.insert(READ_BACK.to_owned(), serde_json::to_value(self)?);
         serde_json::to_string(&message)
@@ -117,7 +118,7 @@ impl ReadBack {
 
 /// What tells messages apart; everything else of Lambda's varies by how it came about.
 #[derive(Deserialize)]
-struct Outline<'a> {
+struct MessageProbe<'a> {
     #[serde(borrow, rename = "KinesisBatchInfo", alias = "DDBStreamBatchInfo")]
     batch: Option<&'a RawValue>,
     #[serde(borrow)]
@@ -126,22 +127,24 @@ struct Outline<'a> {
     read_back: Option<ReadBack>,
 }
 
-impl Letter {
+impl QueueMessage {
     /// Reads a message's body.
-    pub fn read(body: &str) -> Result<Self, Kept> {
+    pub fn read(body: &str) -> Result<Self, KeepReason> {
         const STRANGE: &str = "it is no dead letter, nor a message of Lambda";
-        match parse::<Outline<'_>>(body, STRANGE)? {
-            Outline { batch: Some(batch), read_back, .. } => {
+        match parse::<MessageProbe<'_>>(body, STRANGE)? {
+            MessageProbe { batch: Some(batch), read_back, .. } => {
                 let mut batch: OnFailure = parse(batch.get(), "it does not tell its batch as Lambda does")?;
-                batch.stream = stream_of(&batch.stream).to_owned();
+                batch.stream = without_consumer_suffix(&batch.stream).to_owned();
                 batch.read_back = read_back;
-                Ok(Self::OfLambda(batch))
+                Ok(Self::OnFailure(batch))
             }
-            Outline { batch: None, version: Some(version), .. } => match parse(version.get(), STRANGE)? {
-                ENVELOPE_VERSION => parse(body, "the dead letter is damaged").map(Self::Ours),
-                version => Err(Kept::Unreadable(format!("its envelope has version {version:?}: a newer program's"))),
+            MessageProbe { batch: None, version: Some(version), .. } => match parse(version.get(), STRANGE)? {
+                ENVELOPE_VERSION => parse(body, "the dead letter is damaged").map(Self::DeadLetter),
+                version => {
+                    Err(KeepReason::Unreadable(format!("its envelope has version {version:?}: a newer program's")))
+                }
             },
-            Outline { batch: None, version: None, .. } => Err(Kept::Unreadable(STRANGE.to_owned())),
+            MessageProbe { batch: None, version: None, .. } => Err(KeepReason::Unreadable(STRANGE.to_owned())),
         }
     }
 
@@ -154,62 +157,62 @@ impl Letter {
     /// The stream's ARN.
     pub fn stream(&self) -> &str {
         match self {
-            Self::Ours(letter) => &letter.place.stream,
-            Self::OfLambda(letter) => &letter.stream,
+            Self::DeadLetter(letter) => &letter.place.stream,
+            Self::OnFailure(letter) => &letter.stream,
         }
     }
 
     /// The source's name, where it is told.
     pub fn source(&self) -> Option<&str> {
         match self {
-            Self::Ours(letter) => Some(&letter.source),
-            Self::OfLambda(_) => None,
+            Self::DeadLetter(letter) => Some(&letter.source),
+            Self::OnFailure(_) => None,
         }
     }
 
     /// The table that refused.
     pub fn table(&self) -> Option<&str> {
         match self {
-            Self::Ours(letter) => letter.error.table.as_deref(),
-            Self::OfLambda(_) => None,
+            Self::DeadLetter(letter) => letter.error.table.as_deref(),
+            Self::OnFailure(_) => None,
         }
     }
 
     /// The class of the error.
     pub fn reason(&self) -> &str {
         match self {
-            Self::Ours(letter) => &letter.error.class,
-            Self::OfLambda(_) => UNDELIVERED,
+            Self::DeadLetter(letter) => &letter.error.class,
+            Self::OnFailure(_) => UNDELIVERED,
         }
     }
 
     /// When the (first) record arrived in its stream; `None` where that is no moment.
     pub fn arrival(&self) -> Option<Timestamp> {
         match self {
-            Self::Ours(letter) => Timestamp::parse(&letter.arrival),
-            Self::OfLambda(letter) => Timestamp::parse(&letter.arrival),
+            Self::DeadLetter(letter) => Timestamp::parse(&letter.arrival),
+            Self::OnFailure(letter) => Timestamp::parse(&letter.arrival),
         }
     }
 
     /// When it was last refused by us, or put back.
-    pub fn refused_at(&self) -> Option<Timestamp> {
+    pub fn rejected_at(&self) -> Option<Timestamp> {
         let at = match self {
-            Self::Ours(letter) => letter.refused_at.as_deref(),
-            Self::OfLambda(letter) => letter.read_back.as_ref().map(|read_back| read_back.at.as_str()),
+            Self::DeadLetter(letter) => letter.refused_at.as_deref(),
+            Self::OnFailure(letter) => letter.read_back.as_ref().map(|read_back| read_back.at.as_str()),
         };
         at.and_then(Timestamp::parse)
     }
 }
 
 /// Reads JSON. What is wrong with it is told without quoting it, for it may be anything.
-fn parse<'a, T: Deserialize<'a>>(json: &'a str, wrong: &str) -> Result<T, Kept> {
+fn parse<'a, T: Deserialize<'a>>(json: &'a str, wrong: &str) -> Result<T, KeepReason> {
     serde_json::from_str(json).map_err(|error| {
         let how = match error.classify() {
             Category::Eof | Category::Io => "it ends too early",
             Category::Syntax => "no JSON",
             Category::Data => "a member is missing, or not of its kind",
         };
-        Kept::Unreadable(format!("{wrong}: {how}, line {} column {}", error.line(), error.column()))
+        KeepReason::Unreadable(format!("{wrong}: {how}, line {} column {}", error.line(), error.column()))
     })
 }
 
@@ -219,7 +222,7 @@ mod tests {
 
     /// A message may be anything, and what is told of it is logged.
     #[test]
-    fn nothing_of_a_strange_message_is_told() {
+    fn nothing_of_a_foreign_message_is_reported() {
         for body in [
             r#""hunter2""#,
             r#"{"version":"hunter2"}"#,
@@ -228,7 +231,7 @@ mod tests {
             r#"{"KinesisBatchInfo":"hunter2"}"#,
             "hunter2",
         ] {
-            let kept = Letter::read(body).unwrap_err();
+            let kept = QueueMessage::read(body).unwrap_err();
             assert_eq!(kept.class(), "unreadable", "{body}");
             let told = kept.detail().unwrap_or_default();
             assert!(!told.contains("hunter2") && told.contains("column"), "{told}");

@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::message::{Kept, Letter};
-use super::{RedriveError, moment};
+use super::message::{KeepReason, QueueMessage};
+use super::{RedriveError, parse_time};
 use crate::timestamp::Timestamp;
 
 /// Which messages are redriven: those of which all that is given is true. A misspelt member must not select everything.
@@ -23,7 +23,7 @@ pub struct Selection {
 }
 
 /// What a message must be to be taken.
-pub struct Criteria<'t> {
+pub struct MessageFilter<'t> {
     selection: &'t Selection,
     from: Option<Timestamp>,
     to: Option<Timestamp>,
@@ -31,20 +31,20 @@ pub struct Criteria<'t> {
     began: Timestamp,
 }
 
-impl<'t> Criteria<'t> {
+impl<'t> MessageFilter<'t> {
     /// Those of a selection, for a run that began then.
     ///
     /// # Errors
     /// A moment that is none.
     pub fn new(selection: &'t Selection, began: Timestamp) -> Result<Self, RedriveError> {
-        let [from, to] = [&selection.from, &selection.to].map(|text| text.as_deref().map(moment).transpose());
+        let [from, to] = [&selection.from, &selection.to].map(|text| text.as_deref().map(parse_time).transpose());
         Ok(Self { selection, from: from?, to: to?, began })
     }
 
     /// Whether a message is taken.
-    pub fn select(&self, letter: &Letter, source: &str) -> Result<(), Kept> {
-        if letter.refused_at().is_some_and(|at| at >= self.began) {
-            return Err(Kept::RefusedAgain);
+    pub fn select(&self, letter: &QueueMessage, source: &str) -> Result<(), KeepReason> {
+        if letter.rejected_at().is_some_and(|at| at >= self.began) {
+            return Err(KeepReason::RejectedAgain);
         }
         let Selection { source: of, table, reason, from: _, to: _ } = self.selection;
         let same = |wanted: &Option<String>, found: Option<&str>| match wanted {
@@ -57,6 +57,6 @@ impl<'t> Criteria<'t> {
             && same(reason, Some(letter.reason()))
             && self.from.is_none_or(|from| arrived.is_some_and(|arrived| arrived >= from))
             && self.to.is_none_or(|to| arrived.is_some_and(|arrived| arrived < to));
-        if selected { Ok(()) } else { Err(Kept::NotSelected) }
+        if selected { Ok(()) } else { Err(KeepReason::NotSelected) }
     }
 }

@@ -11,9 +11,9 @@ use aws_sdk_kinesis::types::{Record, ShardIteratorType as KinesisIterator};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::message::Kept;
+use super::message::KeepReason;
 use crate::aws::Aws;
-use crate::record::{Batch, Place, SequenceNumber, unpack_data, unpack_element};
+use crate::record::{Batch, SequenceNumber, StreamPosition, unpack_data, unpack_element};
 use crate::timestamp::Timestamp;
 
 /// Records of one request: what an invocation holds at most is more, and a page of the largest ones has 10 MB.
@@ -25,11 +25,11 @@ const EMPTY_PAGES_MAX: u32 = 50;
 
 /// Streams of Kinesis and of DynamoDB, as far as they reach back.
 #[derive(Clone, Debug)]
-pub struct Streams(Aws);
+pub struct StreamReader(Aws);
 
 /// A range of a shard, page by page.
-pub(super) struct Pages {
-    reader: Reader,
+pub(super) struct ShardPages {
+    reader: ShardClient,
     stream: String,
     shard: String,
     first: SequenceNumber,
@@ -43,30 +43,30 @@ pub(super) struct Pages {
     begun: bool,
 }
 
-enum Reader {
+enum ShardClient {
     Kinesis(aws_sdk_kinesis::Client),
     Dynamodb(aws_sdk_dynamodbstreams::Client),
 }
 
 /// What a shard's records hold, with their places, and where the shard goes on.
-struct Page {
+struct RecordPage {
     records: Vec<(SequenceNumber, Batch)>,
     next: Option<String>,
     is_last: bool,
 }
 
-impl Streams {
+impl StreamReader {
     /// The streams that the process's role may read.
     pub fn new(aws: Aws) -> Self {
         Self(aws)
     }
 
     /// The record at a place. A shard that is not told (DynamoDB's elements do not) is looked for.
-    pub(super) async fn record(&self, stream: &str, shard: &str, sequence: &str) -> Result<Batch, Kept> {
+    pub(super) async fn record(&self, stream: &str, shard: &str, sequence: &str) -> Result<Batch, KeepReason> {
         let shards = if shard.is_empty() { self.shards(stream, sequence).await? } else { vec![shard.to_owned()] };
         let mut outcome = Ok(Batch::default());
         for shard in shards {
-            match self.record_of(stream, &shard, sequence).await {
+            match self.find_record(stream, &shard, sequence).await {
                 Ok(found) if !found.records.is_empty() => return Ok(found),
                 Ok(_) => {}
                 // A shard that cannot hold the place may say so by an error.
@@ -76,7 +76,7 @@ impl Streams {
         outcome
     }
 
-    async fn record_of(&self, stream: &str, shard: &str, sequence: &str) -> Result<Batch, Kept> {
+    async fn find_record(&self, stream: &str, shard: &str, sequence: &str) -> Result<Batch, KeepReason> {
         let mut pages = self.range(stream, shard, sequence, sequence).await?;
         while let Some(page) = pages.next().await? {
             if !page.records.is_empty() {
@@ -87,16 +87,22 @@ impl Streams {
     }
 
     /// The records from one place to another of a shard, both included.
-    pub(super) async fn range(&self, stream: &str, shard: &str, first: &str, last: &str) -> Result<Pages, Kept> {
+    pub(super) async fn range(
+        &self,
+        stream: &str,
+        shard: &str,
+        first: &str,
+        last: &str,
+    ) -> Result<ShardPages, KeepReason> {
         let reader = self.reader(stream).await;
         let iterator = match &reader {
-            Reader::Kinesis(client) => {
+            ShardClient::Kinesis(client) => {
                 let request = client.get_shard_iterator().stream_arn(stream).shard_id(shard);
                 let request = request.shard_iterator_type(KinesisIterator::AtSequenceNumber);
                 let answer = request.starting_sequence_number(first).send().await;
                 answer.map_err(|error| unavailable(stream, DisplayErrorContext(&error)))?.shard_iterator
             }
-            Reader::Dynamodb(client) => {
+            ShardClient::Dynamodb(client) => {
                 let request = client.get_shard_iterator().stream_arn(stream).shard_id(shard);
                 let request = request.shard_iterator_type(DynamodbIterator::AtSequenceNumber).sequence_number(first);
                 match request.send().await {
@@ -108,20 +114,20 @@ impl Streams {
         };
         let [first, last] = [first, last].map(|number| SequenceNumber(number.into()));
         let (stream, shard) = (stream.to_owned(), shard.to_owned());
-        Ok(Pages { reader, stream, shard, first, last, iterator, empty: 0, found: 0, begun: false })
+        Ok(ShardPages { reader, stream, shard, first, last, iterator, empty: 0, found: 0, begun: false })
     }
 
-    async fn reader(&self, stream: &str) -> Reader {
+    async fn reader(&self, stream: &str) -> ShardClient {
         let config = self.0.config().await;
         if is_dynamodb(stream) {
-            Reader::Dynamodb(aws_sdk_dynamodbstreams::Client::new(config))
+            ShardClient::Dynamodb(aws_sdk_dynamodbstreams::Client::new(config))
         } else {
-            Reader::Kinesis(aws_sdk_kinesis::Client::new(config))
+            ShardClient::Kinesis(aws_sdk_kinesis::Client::new(config))
         }
     }
 
     /// The shards of a DynamoDB stream that may hold the place.
-    async fn shards(&self, stream: &str, sequence: &str) -> Result<Vec<String>, Kept> {
+    async fn shards(&self, stream: &str, sequence: &str) -> Result<Vec<String>, KeepReason> {
         let client = aws_sdk_dynamodbstreams::Client::new(self.0.config().await);
         let wanted = SequenceNumber(sequence.into());
         let (mut found, mut behind) = (Vec::new(), None);
@@ -146,15 +152,15 @@ impl Streams {
     }
 }
 
-impl Pages {
+impl ShardPages {
     /// The records of the next page within the range; `None` behind the last.
-    pub(super) async fn next(&mut self) -> Result<Option<Batch>, Kept> {
+    pub(super) async fn next(&mut self) -> Result<Option<Batch>, KeepReason> {
         let Some(iterator) = self.iterator.take() else { return Ok(None) };
         // Of a single record no neighbours are read: what a shard gives in a second is limited.
         let limit = if self.first == self.last { 1 } else { PAGE_RECORDS };
         let page = match &self.reader {
-            Reader::Kinesis(client) => kinesis_page(client, (&self.stream, &self.shard), iterator, limit).await?,
-            Reader::Dynamodb(client) => dynamodb_page(client, &self.stream, iterator, limit).await?,
+            ShardClient::Kinesis(client) => kinesis_page(client, (&self.stream, &self.shard), iterator, limit).await?,
+            ShardClient::Dynamodb(client) => dynamodb_page(client, &self.stream, iterator, limit).await?,
         };
         self.empty = if page.records.is_empty() { self.empty + 1 } else { 0 };
         let beyond = page.records.last().is_some_and(|(sequence, _)| *sequence >= self.last);
@@ -175,7 +181,7 @@ impl Pages {
 
     /// What is missing of a batch of so many records, now that all pages have been read. A stream loses its oldest records
     /// first; a batch's own first and last are in the range's ends, whatever a filter left out between.
-    pub(super) fn lost(&self, records: u64) -> Option<String> {
+    pub(super) fn missing_records(&self, records: u64) -> Option<String> {
         match records.saturating_sub(self.found) {
             0 if self.begun => None,
             0 => Some("the first of its records".to_owned()),
@@ -189,19 +195,24 @@ async fn kinesis_page(
     (stream, shard): (&str, &str),
     iterator: String,
     limit: i32,
-) -> Result<Page, Kept> {
+) -> Result<RecordPage, KeepReason> {
     let request = client.get_records().stream_arn(stream).shard_iterator(iterator).limit(limit);
     let answer = request.send().await.map_err(|error| unavailable(stream, DisplayErrorContext(&error)))?;
     let is_last = answer.records.is_empty() && answer.millis_behind_latest == Some(0);
     let unpacked = |record: Record| {
         let sequence = SequenceNumber(record.sequence_number.into());
-        let place = Place { stream: stream.into(), shard: shard.into(), sequence: sequence.clone(), sub_sequence: 0 };
+        let place = StreamPosition {
+            stream: stream.into(),
+            shard: shard.into(),
+            sequence_number: sequence.clone(),
+            sub_sequence_number: 0,
+        };
         let arrival = record.approximate_arrival_timestamp.map_or(Timestamp(0), |time| arrival(&time));
         let key = record.partition_key.unwrap_or_default().into();
         (sequence, unpack_data(&place, arrival, key, record.data.into_inner()))
     };
     let records = answer.records.into_iter().map(unpacked).collect();
-    Ok(Page { records, next: answer.next_shard_iterator, is_last })
+    Ok(RecordPage { records, next: answer.next_shard_iterator, is_last })
 }
 
 /// Kinesis tells milliseconds, as a float; what is made of that may be a little less.
@@ -216,12 +227,12 @@ async fn dynamodb_page(
     stream: &str,
     iterator: String,
     limit: i32,
-) -> Result<Page, Kept> {
+) -> Result<RecordPage, KeepReason> {
     let body = AnswerBody::default();
     let request = client.get_records().shard_iterator(iterator).limit(limit).customize();
     let answer = match request.interceptor(body.clone()).send().await {
         Ok(answer) => answer,
-        Err(error) if is_trimmed(&error) => return Ok(Page { records: Vec::new(), next: None, is_last: true }),
+        Err(error) if is_trimmed(&error) => return Ok(RecordPage { records: Vec::new(), next: None, is_last: true }),
         Err(error) => return Err(unavailable(stream, DisplayErrorContext(&error))),
     };
     let raw: StreamAnswer = body.read().map_err(|error| unavailable(stream, error))?;
@@ -237,7 +248,7 @@ async fn dynamodb_page(
         let batch = unpack_element(&element.to_string()).map_err(|error| unavailable(stream, error))?;
         records.push((SequenceNumber(sequence.into()), batch));
     }
-    Ok(Page { records, next: answer.next_shard_iterator, is_last: false })
+    Ok(RecordPage { records, next: answer.next_shard_iterator, is_last: false })
 }
 
 /// DynamoDB's answer holds the elements that Lambda hands over, but for the stream's ARN.
@@ -284,6 +295,6 @@ fn is_dynamodb(stream: &str) -> bool {
     stream.starts_with("arn:aws") && stream.split(':').nth(2) == Some("dynamodb")
 }
 
-fn unavailable(stream: &str, reason: impl std::fmt::Display) -> Kept {
-    Kept::Unavailable(format!("reading {stream} back: {reason}"))
+fn unavailable(stream: &str, reason: impl std::fmt::Display) -> KeepReason {
+    KeepReason::Unavailable(format!("reading {stream} back: {reason}"))
 }

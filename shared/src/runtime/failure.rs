@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use lambda_runtime::Diagnostic;
 
-use crate::archive::ObjectError;
 use crate::backfill::BackfillError;
-use crate::config::{EnvironmentError, Mistakes};
+use crate::config::{ConfigErrors, EnvironmentError};
 use crate::database::DatabaseError;
 use crate::ingest::IngestError;
 use crate::maintain::MaintainError;
+use crate::object_store::ObjectError;
 use crate::redrive::RedriveError;
 use crate::status::StatusError;
 use crate::telemetry;
@@ -23,7 +23,7 @@ const UNACCOUNTED: &str = "Millstream.Unaccounted";
 pub struct Failure {
     kind: &'static str,
     message: String,
-    needs_a_person: bool,
+    needs_operator: bool,
 }
 
 impl std::fmt::Debug for Failure {
@@ -40,8 +40,8 @@ impl From<Failure> for Diagnostic {
 
 impl Failure {
     /// One line of the log, and one of metrics.
-    pub(super) fn tell(&self, request: &str) {
-        if self.needs_a_person {
+    pub(super) fn log(&self, request: &str) {
+        if self.needs_operator {
             tracing::error!(request, kind = self.kind, error = self.message, "a person must act");
         } else {
             tracing::warn!(
@@ -51,22 +51,22 @@ impl Failure {
                 "the invocation fails, and Lambda tries again"
             );
         }
-        telemetry::failure(request, u64::from(self.needs_a_person), u64::from(self.kind == UNACCOUNTED));
+        telemetry::count_failure(request, u64::from(self.needs_operator), u64::from(self.kind == UNACCOUNTED));
     }
 
-    pub(super) fn time_is_up(time: Duration) -> Self {
+    pub(super) fn timed_out(time: Duration) -> Self {
         let message = format!("the batch was not finished in {} ms; it is delivered again", time.as_millis());
-        Self { kind: "Millstream.TimeIsUp", message, needs_a_person: false }
+        Self { kind: "Millstream.TimeIsUp", message, needs_operator: false }
     }
 
-    pub(super) fn no_task(error: serde_json::Error) -> Self {
+    pub(super) fn invalid_task(error: serde_json::Error) -> Self {
         let message = format!("the event is no task of this function: {error}");
-        Self { kind: "Millstream.Event", message, needs_a_person: true }
+        Self { kind: "Millstream.Event", message, needs_operator: true }
     }
 
-    pub(super) fn unreadable(file: &str, error: &std::io::Error) -> Self {
+    pub(super) fn unreadable_event(file: &str, error: &std::io::Error) -> Self {
         let message = format!("reading the configuration {file}: {error}; MILLSTREAM_CONFIG says where it is");
-        Self { kind: "Millstream.Configuration", message, needs_a_person: true }
+        Self { kind: "Millstream.Configuration", message, needs_operator: true }
     }
 }
 
@@ -76,7 +76,7 @@ fn chain(error: &dyn std::error::Error) -> String {
     let mut source = error.source();
     while let Some(below) = source {
         let told = match below.downcast_ref::<tokio_postgres::Error>() {
-            Some(error) => crate::database::fault::describe(error),
+            Some(error) => crate::database::sqlstate::describe(error),
             None => below.to_string(),
         };
         if !text.contains(&told) {
@@ -91,34 +91,34 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-impl From<Mistakes> for Failure {
-    fn from(mistakes: Mistakes) -> Self {
-        Self { kind: "Millstream.Configuration", message: mistakes.to_string(), needs_a_person: true }
+impl From<ConfigErrors> for Failure {
+    fn from(mistakes: ConfigErrors) -> Self {
+        Self { kind: "Millstream.Configuration", message: mistakes.to_string(), needs_operator: true }
     }
 }
 
 impl From<EnvironmentError> for Failure {
     fn from(error: EnvironmentError) -> Self {
-        Self { kind: "Millstream.Environment", message: error.to_string(), needs_a_person: true }
+        Self { kind: "Millstream.Environment", message: error.to_string(), needs_operator: true }
     }
 }
 
 impl From<ObjectError> for Failure {
     fn from(error: ObjectError) -> Self {
-        Self { kind: "Millstream.Archive", message: chain(&error), needs_a_person: false }
+        Self { kind: "Millstream.Archive", message: chain(&error), needs_operator: false }
     }
 }
 
 impl From<DatabaseError> for Failure {
     fn from(error: DatabaseError) -> Self {
-        Self { kind: "Millstream.Database", message: chain(&error), needs_a_person: error.needs_a_person() }
+        Self { kind: "Millstream.Database", message: chain(&error), needs_operator: error.needs_operator() }
     }
 }
 
 impl From<IngestError> for Failure {
     fn from(error: IngestError) -> Self {
         let kind = if error.is_unaccounted() { UNACCOUNTED } else { "Millstream.Ingest" };
-        Self { kind, message: chain(&error), needs_a_person: error.needs_a_person() }
+        Self { kind, message: chain(&error), needs_operator: error.needs_operator() }
     }
 }
 
@@ -126,41 +126,41 @@ impl From<BackfillError> for Failure {
     fn from(error: BackfillError) -> Self {
         let unaccounted = matches!(&error, BackfillError::Ingest(error) if error.is_unaccounted());
         let kind = if unaccounted { UNACCOUNTED } else { "Millstream.Backfill" };
-        Self { kind, message: chain(&error), needs_a_person: error.needs_a_person() }
+        Self { kind, message: chain(&error), needs_operator: error.needs_operator() }
     }
 }
 
 impl From<RedriveError> for Failure {
     fn from(error: RedriveError) -> Self {
-        Self { kind: "Millstream.Redrive", message: chain(&error), needs_a_person: error.needs_a_person() }
+        Self { kind: "Millstream.Redrive", message: chain(&error), needs_operator: error.needs_operator() }
     }
 }
 
 impl From<StatusError> for Failure {
     fn from(error: StatusError) -> Self {
-        Self { kind: "Millstream.Status", message: chain(&error), needs_a_person: false }
+        Self { kind: "Millstream.Status", message: chain(&error), needs_operator: false }
     }
 }
 
 impl From<MaintainError> for Failure {
     fn from(error: MaintainError) -> Self {
-        Self { kind: "Millstream.Maintain", message: chain(&error), needs_a_person: error.needs_a_person() }
+        Self { kind: "Millstream.Maintain", message: chain(&error), needs_operator: error.needs_operator() }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::Unaccounted;
+    use crate::outcome::Unaccounted;
 
     #[test]
-    fn lost_count_is_a_kind_of_its_own_wherever_it_happens() {
+    fn unaccounted_records_are_a_kind_of_their_own_wherever_they_happen() {
         let lost = || IngestError::from(Unaccounted(3));
         for failure in [Failure::from(lost()), Failure::from(BackfillError::from(lost()))] {
-            assert_eq!((failure.kind, failure.needs_a_person), (UNACCOUNTED, true));
+            assert_eq!((failure.kind, failure.needs_operator), (UNACCOUNTED, true));
             assert_eq!(failure.message, "3 records of the batch are not accounted for");
         }
         let other = Failure::from(IngestError::UnknownStream("s".to_owned()));
-        assert_eq!((other.kind, other.needs_a_person), ("Millstream.Ingest", true));
+        assert_eq!((other.kind, other.needs_operator), ("Millstream.Ingest", true));
     }
 }

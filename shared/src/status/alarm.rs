@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
-use super::{Holds, Partitions, SourceStatus, Status, TableStatus};
+use super::{PartitionStatus, QueueRole, SourceStatus, Status, TableStatus};
 
 /// An expired partition that has waited for longer was not overlooked by one run of the upkeep, but by all of a day.
 const EXPIRED_SECONDS_MAX: f64 = 86_400.0;
@@ -25,7 +25,7 @@ pub enum Alarm {
     /// Messages wait in a queue.
     Messages {
         /// What they are.
-        holds: Holds,
+        holds: QueueRole,
         /// How many, about.
         count: i64,
     },
@@ -65,10 +65,10 @@ pub enum Alarm {
 impl fmt::Display for Alarm {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Messages { holds: Holds::DeadLetters, count } => {
+            Self::Messages { holds: QueueRole::DeadLetters, count } => {
                 write!(f, "dead letters wait to be redriven: {count}")
             }
-            Self::Messages { holds: Holds::Undelivered, count } => {
+            Self::Messages { holds: QueueRole::Undelivered, count } => {
                 write!(f, "batches that Lambda gave up wait to be redriven, before their stream forgets them: {count}")
             }
             Self::Lag { source, seconds } => write!(f, "source {source} lags by {seconds:.1} s"),
@@ -111,7 +111,7 @@ impl Status {
             None => thresholds.age.is_some(),
         });
         let silent = silent.map(|source| Alarm::Silent { source: source.name.clone(), seconds: source.age_seconds });
-        let unprepared = self.sources.iter().filter(|source| source.is_unprepared());
+        let unprepared = self.sources.iter().filter(|source| source.has_no_future_partition());
         let unprepared = unprepared.map(|source| Alarm::NothingAhead { source: source.name.clone() });
         let tables = self.sources.iter().flat_map(|source| &source.tables).flat_map(TableStatus::alarms);
         messages.chain(lagging).chain(silent).chain(unprepared).chain(tables).collect()
@@ -119,9 +119,9 @@ impl Status {
 }
 
 impl SourceStatus {
-    fn is_unprepared(&self) -> bool {
+    fn has_no_future_partition(&self) -> bool {
         let wanting = self.tables.iter().filter_map(|table| table.partitions.as_ref()).filter(|found| found.wanted > 1);
-        let nothing_ahead = |found: &Partitions| found.lacking >= found.wanted - 1;
+        let nothing_ahead = |found: &PartitionStatus| found.lacking >= found.wanted - 1;
         wanting.clone().next().is_some() && wanting.clone().all(nothing_ahead)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use millstream::ingest;
+use millstream::clock;
 use millstream::timestamp::Timestamp;
 use tokio::sync::watch;
 
@@ -19,7 +19,7 @@ impl Default for Clock {
 impl Clock {
     /// What time it is.
     pub fn now(&self) -> Timestamp {
-        ingest::now().saturating_add(*self.0.borrow())
+        clock::now().saturating_add(*self.0.borrow())
     }
 
     /// Sets the clock ahead, and wakes who waits for a moment that has thereby come.

@@ -4,29 +4,29 @@ use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
-use millstream::backfill::{Progress, Task, Work};
+use millstream::backfill::{BackfillJob, BackfillProgress, BackfillTask};
 use millstream::runtime::App;
 
-use crate::layout::count_of;
-use crate::{Answer, Session, Unanswered, source_called, verify};
+use crate::layout::format_count_of;
+use crate::{CommandContext, CommandError, CommandOutput, find_source, verify};
 
 /// A piece: the time after which the task as it is then would be lost.
-const PIECE: Duration = Duration::from_secs(600);
+const RUN_TIME: Duration = Duration::from_secs(600);
 
-const KNOWN: &str = "{wide_bar} {human_pos} of {human_len} records, {per_sec}, {eta} left; {msg}";
-const UNKNOWN: &str = "{spinner} {human_pos} records, {per_sec}, {elapsed}; {msg}";
+const KNOWN_TOTAL_STYLE: &str = "{wide_bar} {human_pos} of {human_len} records, {per_sec}, {eta} left; {msg}";
+const UNKNOWN_TOTAL_STYLE: &str = "{spinner} {human_pos} records, {per_sec}, {elapsed}; {msg}";
 
 #[derive(Args)]
 #[command(args_conflicts_with_subcommands = true, arg_required_else_help = true, disable_help_subcommand = true)]
-pub struct Arguments {
+pub struct BackfillArgs {
     /// The task as the function takes it, in JSON; one that was interrupted goes on
     task: Option<String>,
     #[command(subcommand)]
-    source: Option<From>,
+    source: Option<BackfillCommand>,
 }
 
 #[derive(Subcommand)]
-enum From {
+enum BackfillCommand {
     /// A DynamoDB export on S3
     Export {
         /// The configuration's name of the source whose tables are filled
@@ -74,46 +74,46 @@ enum From {
     },
 }
 
-impl From {
-    fn task(self) -> Task {
+impl BackfillCommand {
+    fn task(self) -> BackfillTask {
         let (source, work) = match self {
-            Self::Export { source, manifest, file, key } => (source, Work::Export { manifest, file, key }),
-            Self::Scan { source, table, segment, segments } => (source, Work::Scan { table, segment, segments }),
-            Self::Reapply { source, from, to, table } => (source, Work::Reapply { from, to, table }),
+            Self::Export { source, manifest, file, key } => (source, BackfillJob::Export { manifest, file, key }),
+            Self::Scan { source, table, segment, segments } => (source, BackfillJob::Scan { table, segment, segments }),
+            Self::Reapply { source, from, to, table } => (source, BackfillJob::Reapply { from, to, table }),
         };
-        Task { source, work, progress: Progress::default() }
+        BackfillTask { source, job: work, progress: BackfillProgress::default() }
     }
 }
 
-pub async fn run(arguments: Arguments, session: &Session) -> Result<Task, Unanswered> {
+pub async fn run(arguments: BackfillArgs, session: &CommandContext) -> Result<BackfillTask, CommandError> {
     let task = match (arguments.source, &arguments.task) {
         (Some(source), _) => source.task(),
         (None, text) => read(text.as_deref().unwrap_or_default())?,
     };
     let mut app = session.app()?;
-    source_called(&app.config().await?, &task.source)?;
-    work(&mut app, task).await
+    find_source(&app.config().await?, &task.source)?;
+    run_until_done(&mut app, task).await
 }
 
-fn read(task: &str) -> Result<Task, Unanswered> {
+fn read(task: &str) -> Result<BackfillTask, CommandError> {
     serde_json::from_str(task).map_err(|error| {
         let form = r#"{"source": "shop", "scan": {"table": "Orders"}}"#;
-        Unanswered::Usage(format!("neither export, scan or reapply nor a task such as {form}: {error}"))
+        CommandError::Usage(format!("neither export, scan or reapply nor a task such as {form}: {error}"))
     })
 }
 
 /// Works on a task until it is done.
-pub async fn work(app: &mut App, mut task: Task) -> Result<Task, Unanswered> {
+pub async fn run_until_done(app: &mut App, mut task: BackfillTask) -> Result<BackfillTask, CommandError> {
     let bar = ProgressBar::new(0);
     while !task.progress.done {
-        task = app.backfill(task, Instant::now() + PIECE, &|progress| show(&bar, progress)).await?;
+        task = app.backfill(task, Instant::now() + RUN_TIME, &|progress| print_progress(&bar, progress)).await?;
     }
     bar.finish_and_clear();
     Ok(task)
 }
 
-fn show(bar: &ProgressBar, progress: &Progress) {
-    let template = if progress.total.is_some() { KNOWN } else { UNKNOWN };
+fn print_progress(bar: &ProgressBar, progress: &BackfillProgress) {
+    let template = if progress.total.is_some() { KNOWN_TOTAL_STYLE } else { UNKNOWN_TOTAL_STYLE };
     if let Ok(style) = ProgressStyle::with_template(template) {
         bar.set_style(style);
     }
@@ -127,37 +127,37 @@ fn show(bar: &ProgressBar, progress: &Progress) {
     ));
 }
 
-impl Answer for Task {
-    fn for_people(&self) -> String {
-        let what = match &self.work {
-            Work::Reapply { from, to, table } => {
+impl CommandOutput for BackfillTask {
+    fn to_text(&self) -> String {
+        let what = match &self.job {
+            BackfillJob::Reapply { from, to, table } => {
                 let tables = table.as_deref().map(|table| format!(" of {table}")).unwrap_or_default();
                 format!("the backup{tables} from {from} to {to}, into {}", self.source)
             }
-            Work::Export { manifest, file, .. } => {
+            BackfillJob::Export { manifest, file, .. } => {
                 let file = file.as_deref().map(|file| format!("{file} of ")).unwrap_or_default();
                 format!("{file}the export {manifest}, into {}", self.source)
             }
-            Work::Scan { table, segment: 0, segments: 1 } => format!("a scan of {table}, into {}", self.source),
-            Work::Scan { table, segment, segments } => {
+            BackfillJob::Scan { table, segment: 0, segments: 1 } => format!("a scan of {table}, into {}", self.source),
+            BackfillJob::Scan { table, segment, segments } => {
                 format!("segment {segment} of {segments} of a scan of {table}, into {}", self.source)
             }
-            Work::Verify { table } => {
-                let Progress { records, differences, .. } = &self.progress;
-                return verify::told(table, *records, differences.as_ref());
+            BackfillJob::Verify { table } => {
+                let BackfillProgress { records, differences, .. } = &self.progress;
+                return verify::format_result(table, *records, differences.as_ref());
             }
         };
-        let Progress { records, rows, dead_lettered, bytes, .. } = self.progress;
+        let BackfillProgress { records, rows, dead_lettered, bytes, .. } = self.progress;
         format!(
             "Done: {what}\n  {} records ({} bytes), {} rows written, {} dead letters",
-            count_of(records),
-            count_of(bytes),
-            count_of(rows),
-            count_of(dead_lettered)
+            format_count_of(records),
+            format_count_of(bytes),
+            format_count_of(rows),
+            format_count_of(dead_lettered)
         )
     }
 
-    fn is_alarming(&self) -> bool {
+    fn needs_attention(&self) -> bool {
         self.progress.differences.is_some()
     }
 }

@@ -12,15 +12,15 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use millstream::aws::Aws;
-use millstream::config::config_address;
+use millstream::config::config_location;
 use millstream::runtime::read_config;
 
-use crate::{Answer, Session, Unanswered};
+use crate::{CommandContext, CommandError, CommandOutput};
 use system::System;
 use template::{Deployment, Stack};
 
 #[derive(Args)]
-pub struct Arguments {
+pub struct CatalogueArgs {
     /// The SAM template that deploys the functions
     #[arg(long, value_name = "FILE")]
     template: Option<PathBuf>,
@@ -29,18 +29,18 @@ pub struct Arguments {
     parameters: Option<PathBuf>,
 }
 
-pub async fn run(arguments: &Arguments, session: &Session) -> Result<System, Unanswered> {
-    let address = session.config.clone().unwrap_or_else(config_address);
+pub async fn run(arguments: &CatalogueArgs, session: &CommandContext) -> Result<System, CommandError> {
+    let address = session.config.clone().unwrap_or_else(config_location);
     let config = read_config(&address, &Aws::default()).await?;
     let stacks = match (&arguments.parameters, &arguments.template) {
-        (Some(file), template) => stacks(file, template.as_deref()).map_err(|reason| wrong(file, &reason))?,
+        (Some(file), template) => stacks(file, template.as_deref()).map_err(|reason| invalid(file, &reason))?,
         (None, Some(template)) => vec![Stack { template: template.clone(), parameters: BTreeMap::new() }],
         (None, None) => Vec::new(),
     };
     let files =
         [&arguments.template, &arguments.parameters].into_iter().flatten().map(|file| file.display().to_string());
     let files = std::iter::once(address.clone()).chain(files).collect();
-    let deployment = Deployment::read(stacks).map_err(Unanswered::Usage)?;
+    let deployment = Deployment::read(stacks).map_err(CommandError::Usage)?;
     Ok(System::of(title(&address), files, &config, &deployment))
 }
 
@@ -84,8 +84,8 @@ fn parameter(value: &toml::Value) -> String {
     }
 }
 
-fn wrong(file: &Path, reason: &dyn std::fmt::Display) -> Unanswered {
-    Unanswered::Usage(format!("{}: {reason}", file.display()))
+fn invalid(file: &Path, reason: &dyn std::fmt::Display) -> CommandError {
+    CommandError::Usage(format!("{}: {reason}", file.display()))
 }
 
 /// A system is called as the folder of its configuration.
@@ -94,8 +94,8 @@ fn title(address: &str) -> String {
     folder.unwrap_or(address).to_owned()
 }
 
-impl Answer for System {
-    fn for_people(&self) -> String {
+impl CommandOutput for System {
+    fn to_text(&self) -> String {
         page::write(self)
     }
 }

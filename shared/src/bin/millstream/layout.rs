@@ -5,20 +5,20 @@ const COLUMNS_MAX: usize = 100;
 
 /// To which side a column's cells are set.
 #[derive(Clone, Copy)]
-pub enum Side {
+pub enum Align {
     Left,
     Right,
 }
 
 /// Rows of cells under their headings.
-pub struct Grid {
-    headings: Vec<(&'static str, Side)>,
+pub struct TextTable {
+    headings: Vec<(&'static str, Align)>,
     rows: Vec<Vec<String>>,
 }
 
-impl Grid {
+impl TextTable {
     /// No rows yet.
-    pub fn new(headings: &[(&'static str, Side)]) -> Self {
+    pub fn new(headings: &[(&'static str, Align)]) -> Self {
         Self { headings: headings.to_vec(), rows: Vec::new() }
     }
 
@@ -33,18 +33,18 @@ impl Grid {
     }
 }
 
-impl std::fmt::Display for Grid {
+impl std::fmt::Display for TextTable {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let length = |text: &str| text.chars().count();
-        let widest = |(column, (heading, _)): (usize, &(&str, Side))| {
+        let widest = |(column, (heading, _)): (usize, &(&str, Align))| {
             self.rows.iter().map(|row| length(&row[column])).max().unwrap_or(0).max(length(heading))
         };
         let widths: Vec<usize> = self.headings.iter().enumerate().map(widest).collect();
         let headings: Vec<String> = self.headings.iter().map(|(heading, _)| (*heading).to_owned()).collect();
         for row in std::iter::once(&headings).chain(&self.rows) {
             let cells = row.iter().zip(&self.headings).zip(&widths).map(|((cell, (_, side)), width)| match side {
-                Side::Left => format!("{cell:<width$}"),
-                Side::Right => format!("{cell:>width$}"),
+                Align::Left => format!("{cell:<width$}"),
+                Align::Right => format!("{cell:>width$}"),
             });
             writeln!(f, "{}", cells.collect::<Vec<_>>().join("  ").trim_end())?;
         }
@@ -53,7 +53,7 @@ impl std::fmt::Display for Grid {
 }
 
 /// `1234567` as `1,234,567`.
-pub fn count(number: i64) -> String {
+pub fn format_count(number: i64) -> String {
     let digits = number.unsigned_abs().to_string();
     let groups: Vec<&str> =
         digits.as_bytes().rchunks(3).rev().map(|group| str::from_utf8(group).unwrap_or("")).collect();
@@ -61,17 +61,17 @@ pub fn count(number: i64) -> String {
 }
 
 /// A number that may be larger than is counted with signs.
-pub fn count_of(number: u64) -> String {
-    count(i64::try_from(number).unwrap_or(i64::MAX))
+pub fn format_count_of(number: u64) -> String {
+    format_count(i64::try_from(number).unwrap_or(i64::MAX))
 }
 
 /// `3 batches`, `1 batch`.
-pub fn number_of(number: usize, one: &str, many: &str) -> String {
-    format!("{} {}", count_of(number as u64), if number == 1 { one } else { many })
+pub fn format_number_of(number: usize, one: &str, many: &str) -> String {
+    format!("{} {}", format_count_of(number as u64), if number == 1 { one } else { many })
 }
 
 /// A span of time in the unit that tells it best.
-pub fn span(seconds: f64) -> String {
+pub fn format_duration(seconds: f64) -> String {
     match seconds {
         ..10.0 => format!("{seconds:.1} s"),
         ..120.0 => format!("{seconds:.0} s"),
@@ -129,8 +129,8 @@ mod tests {
 
     #[test]
     fn numbers_and_spans_read_well() {
-        assert_eq!([0, 999, 1_000, -1_234_567].map(count), ["0", "999", "1,000", "-1,234,567"]);
-        let spans = [0.04, 9.96, 45.2, 600.0, 86_400.0, 864_000.0].map(span);
+        assert_eq!([0, 999, 1_000, -1_234_567].map(format_count), ["0", "999", "1,000", "-1,234,567"]);
+        let spans = [0.04, 9.96, 45.2, 600.0, 86_400.0, 864_000.0].map(format_duration);
         assert_eq!(spans, ["0.0 s", "10.0 s", "45 s", "10 min", "24 h", "10 days"]);
     }
 
@@ -145,7 +145,7 @@ mod tests {
 
     #[test]
     fn columns_are_as_wide_as_their_widest_cell() {
-        let mut grid = Grid::new(&[("NAME", Side::Left), ("ROWS", Side::Right)]);
+        let mut grid = TextTable::new(&[("NAME", Align::Left), ("ROWS", Align::Right)]);
         grid.push(["sportsbook".to_owned(), "7".to_owned()]);
         assert_eq!(grid.to_string(), "NAME        ROWS\nsportsbook     7\n");
     }

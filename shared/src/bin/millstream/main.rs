@@ -14,7 +14,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use millstream::config::{Config, Source};
+use millstream::config::{Config, SourceConfig};
 use millstream::runtime::{App, Failure};
 use millstream::telemetry;
 use serde::Serialize;
@@ -31,7 +31,7 @@ DEAD_LETTER_QUEUE_URL, ON_FAILURE_QUEUE_URL, ARCHIVE_BUCKET, and the AWS SDK's o
 /// What an operator does with Millstream.
 #[derive(Parser)]
 #[command(name = "millstream", version, after_help = EXIT_CODES, disable_help_subcommand = true)]
-struct Arguments {
+struct Cli {
     /// The configuration, a path or an s3:// address [default: MILLSTREAM_CONFIG]
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<String>,
@@ -45,85 +45,88 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// How each source is: last commit, lag, rows, partitions; and the queues
-    Status(status::Arguments),
+    Status(status::StatusArgs),
     /// Dry run: the DDL and the rows that events, or the configuration alone, would cause
-    Plan(plan::Arguments),
+    Plan(plan::PlanArgs),
     /// Fill tables from the backup, an export or a scan
-    Backfill(backfill::Arguments),
+    Backfill(backfill::BackfillArgs),
     /// Dead letters, and batches that Lambda gave up, back in
-    Redrive(redrive::Arguments),
+    Redrive(redrive::RedriveArgs),
     /// Compare DynamoDB tables with their replicas
-    Verify(verify::Arguments),
+    Verify(verify::VerifyArgs),
     /// Make partitions ahead, drop expired ones, forget old deletes: what the scheduled function does
     Maintain,
     /// The system on a page: which stream feeds which function feeds which table (Markdown)
-    Catalogue(catalogue::Arguments),
+    Catalogue(catalogue::CatalogueArgs),
 }
 
 /// What a command is run with, beside its own arguments.
-struct Session {
+struct CommandContext {
     config: Option<String>,
 }
 
 /// What a command has to say.
-trait Answer: Serialize {
+trait CommandOutput: Serialize {
     /// The answer as text of at most 100 columns, where nothing in it is longer by itself.
-    fn for_people(&self) -> String;
+    fn to_text(&self) -> String;
 
     /// Whether a person should look at it.
-    fn is_alarming(&self) -> bool {
+    fn needs_attention(&self) -> bool {
         false
     }
 }
 
 /// Why there is no answer.
-enum Unanswered {
+enum CommandError {
     /// It failed.
     Failed(Failure),
     /// It was asked for what cannot be.
     Usage(String),
 }
 
-impl<F: Into<Failure>> From<F> for Unanswered {
+impl<F: Into<Failure>> From<F> for CommandError {
     fn from(failure: F) -> Self {
         Self::Failed(failure.into())
     }
 }
 
-impl Session {
+impl CommandContext {
     /// The app in the environment.
-    fn app(&self) -> Result<App, Unanswered> {
+    fn app(&self) -> Result<App, CommandError> {
         Ok(App::from_environment(self.config.as_deref())?)
     }
 }
 
 /// The source that the configuration calls so.
-fn source_called<'c>(config: &'c Config, name: &str) -> Result<&'c Source, Unanswered> {
+fn find_source<'c>(config: &'c Config, name: &str) -> Result<&'c SourceConfig, CommandError> {
     config.sources.iter().find(|source| source.name == name).ok_or_else(|| {
         let known: Vec<&str> = config.sources.iter().map(|source| &*source.name).collect();
-        Unanswered::Usage(format!("no source of the configuration is called `{name}`; there are: {}", known.join(", ")))
+        CommandError::Usage(format!(
+            "no source of the configuration is called `{name}`; there are: {}",
+            known.join(", ")
+        ))
     })
 }
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    let Arguments { config, json, command } = Arguments::parse();
-    telemetry::start_on_terminal();
-    let session = Session { config };
-    let form = if json { Form::Json } else { Form::People };
+    let Cli { config, json, command } = Cli::parse();
+    telemetry::init_terminal();
+    let session = CommandContext { config };
+    let form = if json { OutputFormat::Json } else { OutputFormat::People };
     let told = match command {
-        Command::Status(arguments) => form.tell(status::run(&arguments, &session).await),
-        Command::Plan(arguments) => form.tell(plan::run(&arguments, &session).await),
-        Command::Backfill(arguments) => form.tell(backfill::run(arguments, &session).await),
-        Command::Redrive(arguments) => form.tell(redrive::run(arguments, &session).await),
-        Command::Verify(arguments) => form.tell(verify::run(&arguments, &session).await),
-        Command::Maintain => form.tell(maintain::run(&session).await),
-        Command::Catalogue(arguments) => form.tell(catalogue::run(&arguments, &session).await),
+        Command::Status(arguments) => form.print(status::run(&arguments, &session).await),
+        Command::Plan(arguments) => form.print(plan::run(&arguments, &session).await),
+        Command::Backfill(arguments) => form.print(backfill::run(arguments, &session).await),
+        Command::Redrive(arguments) => form.print(redrive::run(arguments, &session).await),
+        Command::Verify(arguments) => form.print(verify::run(&arguments, &session).await),
+        Command::Maintain => form.print(maintain::run(&session).await),
+        Command::Catalogue(arguments) => form.print(catalogue::run(&arguments, &session).await),
     };
     told.unwrap_or_else(|unanswered| {
         let (message, code) = match unanswered {
-            Unanswered::Failed(failure) => (failure.to_string(), 1),
-            Unanswered::Usage(message) => (message, 2),
+            CommandError::Failed(failure) => (failure.to_string(), 1),
+            CommandError::Usage(message) => (message, 2),
         };
         writeln!(std::io::stderr(), "millstream: {message}").unwrap_or_default();
         ExitCode::from(code)
@@ -132,20 +135,20 @@ async fn main() -> ExitCode {
 
 /// How answers are told.
 #[derive(Clone, Copy)]
-enum Form {
+enum OutputFormat {
     People,
     Json,
 }
 
-impl Form {
-    fn tell<A: Answer>(self, answer: Result<A, Unanswered>) -> Result<ExitCode, Unanswered> {
+impl OutputFormat {
+    fn print<A: CommandOutput>(self, answer: Result<A, CommandError>) -> Result<ExitCode, CommandError> {
         let answer = answer?;
         let text = match self {
-            Self::People => answer.for_people(),
-            Self::Json => serde_json::to_string(&answer).map_err(|error| Unanswered::Usage(error.to_string()))?,
+            Self::People => answer.to_text(),
+            Self::Json => serde_json::to_string(&answer).map_err(|error| CommandError::Usage(error.to_string()))?,
         };
         // A reader that went away is no reason to fail.
         writeln!(std::io::stdout(), "{}", text.trim_end()).unwrap_or_default();
-        Ok(if answer.is_alarming() { ExitCode::from(3) } else { ExitCode::SUCCESS })
+        Ok(if answer.needs_attention() { ExitCode::from(3) } else { ExitCode::SUCCESS })
     }
 }

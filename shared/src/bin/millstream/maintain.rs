@@ -1,17 +1,17 @@
 //! `millstream maintain`: the scheduled upkeep, now.
 
-use millstream::maintain::{Upkeep, maintain};
+use millstream::maintain::{MaintenanceReport, maintain};
 
-use crate::layout::{count_of, wrap};
-use crate::{Answer, Session, Unanswered};
+use crate::layout::{format_count_of, wrap};
+use crate::{CommandContext, CommandError, CommandOutput};
 
-pub async fn run(session: &Session) -> Result<Upkeep, Unanswered> {
-    let (config, database) = session.app()?.system().await?;
+pub async fn run(session: &CommandContext) -> Result<MaintenanceReport, CommandError> {
+    let (config, database) = session.app()?.config_and_database().await?;
     Ok(maintain(&config, &database).await?)
 }
 
-impl Answer for Upkeep {
-    fn for_people(&self) -> String {
+impl CommandOutput for MaintenanceReport {
+    fn to_text(&self) -> String {
         let lists = [("made", &self.made), ("dropped", &self.dropped), ("postponed", &self.postponed)];
         let mut text = String::new();
         for (what, list) in lists.into_iter().filter(|(_, list)| !list.is_empty()) {
@@ -19,7 +19,7 @@ impl Answer for Upkeep {
             list.iter().for_each(|one| text.push_str(&wrap(one, 2)));
         }
         if self.forgotten > 0 {
-            text.push_str(&format!("forgotten\n  {} old deletes\n", count_of(self.forgotten)));
+            text.push_str(&format!("forgotten\n  {} old deletes\n", format_count_of(self.forgotten)));
         }
         if text.is_empty() { "Nothing was due.".to_owned() } else { text }
     }

@@ -4,19 +4,19 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use millstream::change::Operation;
-use millstream::ingest::{DeclaredTable, Ingest, IngestError, Rehearsal, Rehearsed};
-use millstream::maintain::due;
-use millstream::plan::{ShownChange, TableWrite};
+use millstream::ingest::{DeclaredTable, DryRun, DryRunResult, Ingest, IngestError};
+use millstream::maintain::pending;
+use millstream::plan::{ChangeView, TableWrite};
 use millstream::rejection::Rejection;
-use millstream::spec::{Merge, Rule};
+use millstream::spec::{MergeBy, WriteMode};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::layout::{number_of, wrap};
-use crate::{Answer, Session, Unanswered};
+use crate::layout::{format_number_of, wrap};
+use crate::{CommandContext, CommandError, CommandOutput};
 
 #[derive(Args)]
-pub struct Arguments {
+pub struct PlanArgs {
     /// An event as Lambda hands it over (JSON); several are planned one upon the other. Without any, what the configuration
     /// declares is compared with the database
     #[arg(long, value_name = "FILE")]
@@ -24,33 +24,33 @@ pub struct Arguments {
 }
 
 /// What would happen.
-pub enum Planned {
+pub enum PlanOutput {
     /// To the events.
-    Events(Vec<(PathBuf, Rehearsed)>),
+    Events(Vec<(PathBuf, DryRunResult)>),
     /// Because of the configuration.
     Configuration {
         /// With the next record of each of these tables.
         tables: Vec<DeclaredTable>,
         /// With the next run of the upkeep.
-        upkeep: Vec<String>,
+        maintenance: Vec<String>,
     },
 }
 
-pub async fn run(arguments: &Arguments, session: &Session) -> Result<Planned, Unanswered> {
+pub async fn run(arguments: &PlanArgs, session: &CommandContext) -> Result<PlanOutput, CommandError> {
     let mut app = session.app()?;
     if arguments.event.is_empty() {
-        let (config, database) = app.system().await?;
-        let tables = Rehearsal::new(app.ingest().await?).configuration().await?;
+        let (config, database) = app.config_and_database().await?;
+        let tables = DryRun::new(app.ingest().await?).configuration().await?;
         let connection = database.connection().await?;
-        let upkeep = due::rehearse(&connection, &config).await?;
-        return Ok(Planned::Configuration { tables, upkeep });
+        let upkeep = pending::dry_run(&connection, &config).await?;
+        return Ok(PlanOutput::Configuration { tables, maintenance: upkeep });
     }
     let ingest: &mut Ingest = app.ingest().await?;
-    let mut rehearsal = Rehearsal::new(ingest);
+    let mut rehearsal = DryRun::new(ingest);
     let mut planned = Vec::new();
     for file in &arguments.event {
         let wrong =
-            |reason: &dyn std::fmt::Display| Unanswered::Usage(format!("the event {}: {reason}", file.display()));
+            |reason: &dyn std::fmt::Display| CommandError::Usage(format!("the event {}: {reason}", file.display()));
         let event = std::fs::read(file).map_err(|error| wrong(&error))?;
         let outcome = match rehearsal.batch(&event).await {
             Err(IngestError::Event(error)) => return Err(wrong(&error)),
@@ -58,14 +58,14 @@ pub async fn run(arguments: &Arguments, session: &Session) -> Result<Planned, Un
         };
         planned.push((file.clone(), outcome));
     }
-    Ok(Planned::Events(planned))
+    Ok(PlanOutput::Events(planned))
 }
 
-impl Answer for Planned {
-    fn for_people(&self) -> String {
+impl CommandOutput for PlanOutput {
+    fn to_text(&self) -> String {
         match self {
             Self::Events(events) => events.iter().map(|(file, planned)| event(file, planned)).collect(),
-            Self::Configuration { tables, upkeep } => configuration(tables, upkeep),
+            Self::Configuration { tables, maintenance: upkeep } => configuration(tables, upkeep),
         }
     }
 }
@@ -78,20 +78,24 @@ fn ended(statement: &str) -> String {
     if statement.starts_with("--") { statement.to_owned() } else { format!("{statement};") }
 }
 
-fn event(file: &Path, planned: &Rehearsed) -> String {
-    let Rehearsed { source, records, ddl: statements, plan } = planned;
-    let mut text = format!("{}: {}", file.display(), number_of(*records, "record", "records"));
+fn event(file: &Path, planned: &DryRunResult) -> String {
+    let DryRunResult { source, records, ddl: statements, plan } = planned;
+    let mut text = format!("{}: {}", file.display(), format_number_of(*records, "record", "records"));
     if !source.is_empty() {
         text.push_str(&format!(" of source {source}"));
     }
     text.push('\n');
     match &statements[..] {
         [] => text.push_str("  No DDL.\n"),
-        all => text.push_str(&format!("  {}:\n{}", number_of(all.len(), "DDL statement", "DDL statements"), ddl(all))),
+        all => text.push_str(&format!(
+            "  {}:\n{}",
+            format_number_of(all.len(), "DDL statement", "DDL statements"),
+            ddl(all)
+        )),
     }
     let rows: usize = plan.writes.iter().map(|write| write.rows.len()).sum();
-    let tables = number_of(plan.writes.len(), "table", "tables");
-    text.push_str(&format!("  {} of {tables}, as far as they are news:\n", number_of(rows, "row", "rows")));
+    let tables = format_number_of(plan.writes.len(), "table", "tables");
+    text.push_str(&format!("  {} of {tables}, as far as they are news:\n", format_number_of(rows, "row", "rows")));
     text + &wrap(&plan.to_string(), 4)
 }
 
@@ -108,20 +112,20 @@ fn configuration(tables: &[DeclaredTable], upkeep: &[String]) -> String {
     if text.is_empty() { "The database has all that the configuration declares.".to_owned() } else { text }
 }
 
-impl Serialize for Planned {
+impl Serialize for PlanOutput {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let value = match self {
             Self::Events(events) => {
                 json!({ "events": events.iter().map(|(file, planned)| event_json(file, planned)).collect::<Vec<_>>() })
             }
-            Self::Configuration { tables, upkeep } => json!({ "tables": tables, "maintain": upkeep }),
+            Self::Configuration { tables, maintenance: upkeep } => json!({ "tables": tables, "maintain": upkeep }),
         };
         value.serialize(serializer)
     }
 }
 
-fn event_json(file: &Path, planned: &Rehearsed) -> Value {
-    let Rehearsed { source, records, ddl, plan } = planned;
+fn event_json(file: &Path, planned: &DryRunResult) -> Value {
+    let DryRunResult { source, records, ddl, plan } = planned;
     let refused = |(record, rejection): &(usize, Rejection)| {
         let class = rejection.reason.class();
         json!({"record": record, "class": class, "table": rejection.table, "message": rejection.to_string()})
@@ -134,12 +138,12 @@ fn event_json(file: &Path, planned: &Rehearsed) -> Value {
         "tables": plan.writes.iter().map(table_json).collect::<Vec<_>>(),
         "refused": plan.rejected.iter().map(refused).collect::<Vec<_>>(),
         "expired": plan.expired,
-        "repeated": plan.repeated,
+        "repeated": plan.repeated_in_batch,
     })
 }
 
 fn table_json(write: &TableWrite) -> Value {
-    let change = |ShownChange { record, operation, partition, cells }: ShownChange<'_>| {
+    let change = |ChangeView { record, operation, partition, cells }: ChangeView<'_>| {
         let operation = match operation {
             Operation::Put => "put",
             Operation::Delete => "delete",
@@ -148,15 +152,15 @@ fn table_json(write: &TableWrite) -> Value {
             cells.into_iter().map(|(column, value)| (column.to_owned(), value.into())).collect();
         json!({"record": record, "operation": operation, "partition": partition, "columns": columns})
     };
-    let rule = match write.rule {
-        Rule::Append => "append",
-        Rule::Merge(Merge::Row) => "merge_row",
-        Rule::Merge(Merge::Column) => "merge_column",
+    let rule = match write.write_mode {
+        WriteMode::Append => "append",
+        WriteMode::Merge(MergeBy::Row) => "merge_row",
+        WriteMode::Merge(MergeBy::Column) => "merge_column",
     };
     json!({
-        "table": write.table.name.plain(),
+        "table": write.table.name.unquoted(),
         "rule": rule,
         "rows": write.rows.len(),
-        "changes": write.shown().map(change).collect::<Vec<_>>(),
+        "changes": write.change_views().map(change).collect::<Vec<_>>(),
     })
 }

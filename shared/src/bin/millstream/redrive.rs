@@ -4,17 +4,17 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use millstream::redrive::{Progress, Selection, Task};
-use millstream::report::Counts;
+use millstream::outcome::OutcomeCounts;
+use millstream::redrive::{RedriveProgress, RedriveTask, Selection};
 
-use crate::layout::{Grid, Side, count_of};
-use crate::{Answer, Session, Unanswered};
+use crate::layout::{Align, TextTable, format_count_of};
+use crate::{CommandContext, CommandError, CommandOutput};
 
 /// A piece: for as long messages are out of others' sight.
-const PIECE: Duration = Duration::from_secs(600);
+const RUN_TIME: Duration = Duration::from_secs(600);
 
 /// Why messages stay, and what a person may think of it.
-const KEPT: [(&str, &str); 7] = [
+const KEEP_REASON_TEXT: [(&str, &str); 7] = [
     ("dry_run", "nothing was redriven: this was a dry run"),
     ("not_selected", "not asked for"),
     ("unknown_source", "no source of the configuration is called so, or reads the stream"),
@@ -25,7 +25,7 @@ const KEPT: [(&str, &str); 7] = [
 ];
 
 #[derive(Args)]
-pub struct Arguments {
+pub struct RedriveArgs {
     /// Only tell what would be redriven
     #[arg(long)]
     dry_run: bool,
@@ -52,44 +52,47 @@ pub struct Arguments {
     queue: Option<String>,
 }
 
-pub async fn run(arguments: Arguments, session: &Session) -> Result<Task, Unanswered> {
-    let Arguments { dry_run, source, table, reason, from, to, limit, queue } = arguments;
+pub async fn run(arguments: RedriveArgs, session: &CommandContext) -> Result<RedriveTask, CommandError> {
+    let RedriveArgs { dry_run, source, table, reason, from, to, limit, queue } = arguments;
     let only = Selection { source, table, reason, from, to };
-    let mut task = Task { queue, only, limit, dry_run, progress: Progress::default() };
+    let mut task = RedriveTask { queue, only, limit, dry_run, progress: RedriveProgress::default() };
     let mut app = session.app()?;
     while !task.progress.done {
-        task = app.redrive(task, Instant::now() + PIECE, &|_| ()).await?;
+        task = app.redrive(task, Instant::now() + RUN_TIME, &|_| ()).await?;
     }
     Ok(task)
 }
 
-impl Answer for Task {
-    fn for_people(&self) -> String {
-        let Progress { selected, redriven, records, kept, .. } = &self.progress;
-        let mut parts = vec![grid(("SOURCE, TABLE, REASON", "MESSAGES"), selected.iter())];
+impl CommandOutput for RedriveTask {
+    fn to_text(&self) -> String {
+        let RedriveProgress { selected, redriven, records, kept, .. } = &self.progress;
+        let mut parts = vec![text_table(("SOURCE, TABLE, REASON", "MESSAGES"), selected.iter())];
         if !self.dry_run {
-            parts.push(format!("Redriven: {} messages. {}\n", count_of(*redriven), outcomes(records)));
+            parts.push(format!("Redriven: {} messages. {}\n", format_count_of(*redriven), outcomes(records)));
         }
-        let told: BTreeMap<String, u64> = kept.iter().map(|(class, count)| (told(class), *count)).collect();
-        parts.push(grid(("STAY ON THE QUEUE", "MESSAGES"), told.iter()));
+        let told: BTreeMap<String, u64> = kept.iter().map(|(class, count)| (format_detail(class), *count)).collect();
+        parts.push(text_table(("STAY ON THE QUEUE", "MESSAGES"), told.iter()));
         parts.retain(|part| !part.is_empty());
         if parts.is_empty() { "The queues are empty.".to_owned() } else { parts.join("\n") }
     }
 }
 
-fn grid<'t>(headings: (&'static str, &'static str), counts: impl Iterator<Item = (&'t String, &'t u64)>) -> String {
-    let mut grid = Grid::new(&[(headings.0, Side::Left), (headings.1, Side::Right)]);
-    counts.for_each(|(what, count)| grid.push([what.clone(), count_of(*count)]));
+fn text_table<'t>(
+    headings: (&'static str, &'static str),
+    counts: impl Iterator<Item = (&'t String, &'t u64)>,
+) -> String {
+    let mut grid = TextTable::new(&[(headings.0, Align::Left), (headings.1, Align::Right)]);
+    counts.for_each(|(what, count)| grid.push([what.clone(), format_count_of(*count)]));
     if grid.is_empty() { String::new() } else { grid.to_string() }
 }
 
-fn told(class: &str) -> String {
-    let known = KEPT.iter().find(|(known, _)| *known == class);
+fn format_detail(class: &str) -> String {
+    let known = KEEP_REASON_TEXT.iter().find(|(known, _)| *known == class);
     known.map_or_else(|| class.to_owned(), |(_, told)| (*told).to_owned())
 }
 
-fn outcomes(records: &Counts) -> String {
-    let Counts { applied, duplicate, superseded, expired, dead_lettered, retry: _, control } = *records;
+fn outcomes(records: &OutcomeCounts) -> String {
+    let OutcomeCounts { applied, duplicate, superseded, expired, dead_lettered, retry: _, control } = *records;
     let outcomes = [
         ("applied", applied),
         ("duplicate", duplicate),
@@ -99,6 +102,6 @@ fn outcomes(records: &Counts) -> String {
         ("refused again", dead_lettered),
     ];
     let told = outcomes.iter().filter(|(_, count)| *count > 0);
-    let told: Vec<String> = told.map(|(what, count)| format!("{} {what}", count_of(*count))).collect();
+    let told: Vec<String> = told.map(|(what, count)| format!("{} {what}", format_count_of(*count))).collect();
     if told.is_empty() { "No record was written.".to_owned() } else { format!("Records: {}.", told.join(", ")) }
 }

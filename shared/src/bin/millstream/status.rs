@@ -4,21 +4,21 @@ use std::time::Duration;
 
 use clap::Args;
 use millstream::apply::Limits;
-use millstream::config::stream_name;
-use millstream::status::{Alarm, Holds, Partitions, Rows, SourceStatus, Status, Thresholds, read};
+use millstream::config::stream_name_from_arn;
+use millstream::status::{Alarm, PartitionStatus, QueueRole, RowCountMode, SourceStatus, Status, Thresholds, read};
 use millstream::timestamp::Timestamp;
 use serde::Serialize;
 
-use crate::layout::{Grid, Side, count, count_of, span, wrap};
-use crate::{Answer, Session, Unanswered, source_called};
+use crate::layout::{Align, TextTable, format_count, format_count_of, format_duration, wrap};
+use crate::{CommandContext, CommandError, CommandOutput, find_source};
 
 /// A question to the catalogs is answered in a moment; a count may take long.
-const PATIENCE: Duration = Duration::from_secs(60);
-const PATIENCE_TO_COUNT: Duration = Duration::from_secs(24 * 60 * 60);
-const LOCK_PATIENCE: Duration = Duration::from_secs(10);
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(60);
+const COUNT_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
+const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Args)]
-pub struct Arguments {
+pub struct StatusArgs {
     /// Only this source, with its shards
     #[arg(long, value_name = "NAME")]
     source: Option<String>,
@@ -35,7 +35,7 @@ pub struct Arguments {
 
 /// The status and what a person should look at.
 #[derive(Serialize)]
-pub struct Told {
+pub struct StatusOutput {
     #[serde(flatten)]
     status: Status,
     alarms: Vec<Alarm>,
@@ -46,23 +46,26 @@ pub struct Told {
     detailed: bool,
 }
 
-pub async fn run(arguments: &Arguments, session: &Session) -> Result<Told, Unanswered> {
+pub async fn run(arguments: &StatusArgs, session: &CommandContext) -> Result<StatusOutput, CommandError> {
     let app = session.app()?;
     let mut config = app.config().await?;
     if let Some(name) = &arguments.source {
-        config.sources = vec![source_called(&config, name)?.clone()];
+        config.sources = vec![find_source(&config, name)?.clone()];
     }
-    let (rows, statement) =
-        if arguments.exact { (Rows::Counted, PATIENCE_TO_COUNT) } else { (Rows::Estimated, PATIENCE) };
-    let limits = Limits { statement, lock: LOCK_PATIENCE };
+    let (rows, statement) = if arguments.exact {
+        (RowCountMode::Counted, COUNT_TIMEOUT)
+    } else {
+        (RowCountMode::Estimated, STATEMENT_TIMEOUT)
+    };
+    let limits = Limits { statement, lock: LOCK_TIMEOUT };
     let status = read(&config, app.environment(), &app.database()?, app.aws(), (rows, limits)).await?;
     let seconds = |seconds: Option<u64>| seconds.map(Duration::from_secs);
     let alarms = status.alarms(Thresholds { lag: seconds(arguments.max_lag), age: seconds(arguments.max_age) });
-    Ok(Told { status, alarms, estimated: !arguments.exact, detailed: arguments.source.is_some() })
+    Ok(StatusOutput { status, alarms, estimated: !arguments.exact, detailed: arguments.source.is_some() })
 }
 
-impl Answer for Told {
-    fn for_people(&self) -> String {
+impl CommandOutput for StatusOutput {
+    fn to_text(&self) -> String {
         let mut parts = vec![self.sources().to_string()];
         if self.detailed {
             parts.push(self.shards().to_string());
@@ -77,15 +80,15 @@ impl Answer for Told {
         parts.join("\n")
     }
 
-    fn is_alarming(&self) -> bool {
+    fn needs_attention(&self) -> bool {
         !self.alarms.is_empty()
     }
 }
 
-impl Told {
-    fn sources(&self) -> Grid {
-        use Side::{Left, Right};
-        let mut grid = Grid::new(&[
+impl StatusOutput {
+    fn sources(&self) -> TextTable {
+        use Align::{Left, Right};
+        let mut grid = TextTable::new(&[
             ("SOURCE", Left),
             ("LAST COMMIT", Right),
             ("LAG", Right),
@@ -98,8 +101,8 @@ impl Told {
             let partitions = source.tables.iter().filter_map(|table| Some(table.partitions.as_ref()?.count)).sum();
             grid.push([
                 source.name.clone(),
-                source.age_seconds.map_or("never".to_owned(), |age| format!("{} ago", span(age))),
-                source.lag_seconds.map_or("-".to_owned(), span),
+                source.age_seconds.map_or("never".to_owned(), |age| format!("{} ago", format_duration(age))),
+                source.lag_seconds.map_or("-".to_owned(), format_duration),
                 source.shards.len().to_string(),
                 source.tables.len().to_string(),
                 self.rows(source.rows),
@@ -109,25 +112,30 @@ impl Told {
         grid
     }
 
-    fn shards(&self) -> Grid {
-        let mut grid = Grid::new(&[
-            ("STREAM", Side::Left),
-            ("SHARD", Side::Left),
-            ("LAST COMMIT", Side::Right),
-            ("LAG", Side::Right),
+    fn shards(&self) -> TextTable {
+        let mut grid = TextTable::new(&[
+            ("STREAM", Align::Left),
+            ("SHARD", Align::Left),
+            ("LAST COMMIT", Align::Right),
+            ("LAG", Align::Right),
         ]);
         for shard in self.status.sources.iter().flat_map(|source| &source.shards) {
             let age = self.status.at.0.saturating_sub(shard.last_commit.0).max(0) as f64 / 1e6;
-            let stream = stream_name(&shard.stream).to_owned();
+            let stream = stream_name_from_arn(&shard.stream).to_owned();
             let name = if shard.shard.is_empty() { "-" } else { &shard.shard };
-            grid.push([stream, name.to_owned(), format!("{} ago", span(age)), span(shard.lag_seconds)]);
+            grid.push([
+                stream,
+                name.to_owned(),
+                format!("{} ago", format_duration(age)),
+                format_duration(shard.lag_seconds),
+            ]);
         }
         grid
     }
 
-    fn tables(&self) -> Grid {
-        use Side::{Left, Right};
-        let mut grid = Grid::new(&[
+    fn tables(&self) -> TextTable {
+        use Align::{Left, Right};
+        let mut grid = TextTable::new(&[
             ("TABLE", Left),
             ("ROWS", Right),
             ("PARTITIONS", Right),
@@ -144,27 +152,28 @@ impl Told {
     }
 
     fn queues(&self) -> String {
-        let mut grid = Grid::new(&[("QUEUE", Side::Left), ("WAITING", Side::Right), ("IN FLIGHT", Side::Right)]);
+        let mut grid =
+            TextTable::new(&[("QUEUE", Align::Left), ("WAITING", Align::Right), ("IN FLIGHT", Align::Right)]);
         for queue in &self.status.queues {
             let holds = match queue.holds {
-                Holds::DeadLetters => "dead letters",
-                Holds::Undelivered => "given up by Lambda",
+                QueueRole::DeadLetters => "dead letters",
+                QueueRole::Undelivered => "given up by Lambda",
             };
             let name = queue.url.rsplit('/').next().unwrap_or_default();
             let messages = &queue.messages;
-            grid.push([format!("{holds} ({name})"), count(messages.waiting), count(messages.in_flight)]);
+            grid.push([format!("{holds} ({name})"), format_count(messages.waiting), format_count(messages.in_flight)]);
         }
         if grid.is_empty() { "No queue: DEAD_LETTER_QUEUE_URL is not set.\n".to_owned() } else { grid.to_string() }
     }
 
     /// An estimate is marked as one.
     fn rows(&self, rows: i64) -> String {
-        format!("{}{}", if self.estimated { "~" } else { "" }, count(rows))
+        format!("{}{}", if self.estimated { "~" } else { "" }, format_count(rows))
     }
 }
 
 /// How many, from where to where, how many are lacking and expired.
-fn partitions(partitions: &Partitions) -> [String; 5] {
+fn partitions(partitions: &PartitionStatus) -> [String; 5] {
     let end = |end: Option<Timestamp>| end.map_or("-".to_owned(), |end| until_minutes(&end.to_string()));
     [
         partitions.count.to_string(),
@@ -182,5 +191,5 @@ fn until_minutes(moment: &str) -> String {
 }
 
 fn some_or_none(number: usize) -> String {
-    if number == 0 { "-".to_owned() } else { count_of(number as u64) }
+    if number == 0 { "-".to_owned() } else { format_count_of(number as u64) }
 }

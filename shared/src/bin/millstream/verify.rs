@@ -1,15 +1,15 @@
 //! `millstream verify`: DynamoDB tables compared with their replicas, item by item and row by row.
 
 use clap::Args;
-use millstream::backfill::{Difference, Differences, Progress, Task, Work};
-use millstream::config::{Config, Format, Source};
+use millstream::backfill::{BackfillJob, BackfillProgress, BackfillTask, Difference, Differences};
+use millstream::config::{Config, Format, SourceConfig};
 use serde::Serialize;
 
-use crate::layout::{count_of, wrap};
-use crate::{Answer, Session, Unanswered, backfill, source_called};
+use crate::layout::{format_count_of, wrap};
+use crate::{CommandContext, CommandError, CommandOutput, backfill, find_source};
 
 #[derive(Args)]
-pub struct Arguments {
+pub struct VerifyArgs {
     /// Only this source [default: every source of DynamoDB tables]
     #[arg(long, value_name = "NAME")]
     source: Option<String>,
@@ -21,10 +21,10 @@ pub struct Arguments {
 /// Tables that have been compared.
 #[derive(Serialize)]
 #[serde(transparent)]
-pub struct Verified(Vec<Table>);
+pub struct VerifyOutput(Vec<VerifiedTable>);
 
 #[derive(Serialize)]
-struct Table {
+struct VerifiedTable {
     source: String,
     table: String,
     /// Items of the source.
@@ -33,23 +33,23 @@ struct Table {
     differences: Option<Differences>,
 }
 
-pub async fn run(arguments: &Arguments, session: &Session) -> Result<Verified, Unanswered> {
+pub async fn run(arguments: &VerifyArgs, session: &CommandContext) -> Result<VerifyOutput, CommandError> {
     let mut app = session.app()?;
     let tables = tables(arguments, &app.config().await?)?;
     let mut verified = Vec::new();
     for (source, table) in tables {
-        let work = Work::Verify { table: table.clone() };
-        let task = Task { source: source.clone(), work, progress: Progress::default() };
-        let Progress { records, differences, .. } = backfill::work(&mut app, task).await?.progress;
-        verified.push(Table { source, table, items: records, differences });
+        let work = BackfillJob::Verify { table: table.clone() };
+        let task = BackfillTask { source: source.clone(), job: work, progress: BackfillProgress::default() };
+        let BackfillProgress { records, differences, .. } = backfill::run_until_done(&mut app, task).await?.progress;
+        verified.push(VerifiedTable { source, table, items: records, differences });
     }
-    Ok(Verified(verified))
+    Ok(VerifyOutput(verified))
 }
 
 /// The tables that are meant, each with its source.
-fn tables(arguments: &Arguments, config: &Config) -> Result<Vec<(String, String)>, Unanswered> {
+fn tables(arguments: &VerifyArgs, config: &Config) -> Result<Vec<(String, String)>, CommandError> {
     let sources = match &arguments.source {
-        Some(name) => vec![source_called(config, name)?],
+        Some(name) => vec![find_source(config, name)?],
         None => config.sources.iter().filter(|source| source.format == Format::Dynamodb).collect(),
     };
     let mut tables = Vec::new();
@@ -59,28 +59,29 @@ fn tables(arguments: &Arguments, config: &Config) -> Result<Vec<(String, String)
             Some(table) => Ok(vec![table.clone()]),
             None => tables_of(source).ok_or("it reads every table (`*`): say which with --table"),
         };
-        let named = named.map_err(|reason| Unanswered::Usage(format!("source {}: {reason}", source.name)))?;
+        let named = named.map_err(|reason| CommandError::Usage(format!("source {}: {reason}", source.name)))?;
         tables.extend(named.into_iter().map(|table| (source.name.clone(), table)));
     }
     if tables.is_empty() {
-        return Err(Unanswered::Usage("the configuration has no source of DynamoDB tables".to_owned()));
+        return Err(CommandError::Usage("the configuration has no source of DynamoDB tables".to_owned()));
     }
     Ok(tables)
 }
 
 /// The tables that a source reads, if the configuration names them.
-fn tables_of(source: &Source) -> Option<Vec<String>> {
+fn tables_of(source: &SourceConfig) -> Option<Vec<String>> {
     let names: Vec<&str> = source.stream_names().collect();
-    (!names.contains(&"*")).then(|| names.into_iter().filter(|name| source.takes(name)).map(str::to_owned).collect())
+    (!names.contains(&"*"))
+        .then(|| names.into_iter().filter(|name| source.replicates_table(name)).map(str::to_owned).collect())
 }
 
 /// What a comparison has found, for people.
-pub fn told(table: &str, items: u64, differences: Option<&Differences>) -> String {
-    let items = count_of(items);
+pub fn format_result(table: &str, items: u64, differences: Option<&Differences>) -> String {
+    let items = format_count_of(items);
     let Some(Differences { missing, extra, differing, examples }) = differences else {
         return format!("{table}: {items} items, no difference\n");
     };
-    let [missing, extra, differing] = [missing, extra, differing].map(|number| count_of(*number));
+    let [missing, extra, differing] = [missing, extra, differing].map(|number| format_count_of(*number));
     let mut text =
         format!("{table}: {items} items; DIFFERS: {missing} rows are missing, {differing} differ, {extra} are extra\n");
     for Difference { key, what } in examples {
@@ -89,16 +90,16 @@ pub fn told(table: &str, items: u64, differences: Option<&Differences>) -> Strin
     text
 }
 
-impl Answer for Verified {
-    fn for_people(&self) -> String {
-        let one = |table: &Table| {
+impl CommandOutput for VerifyOutput {
+    fn to_text(&self) -> String {
+        let one = |table: &VerifiedTable| {
             let called = format!("{}: {}", table.source, table.table);
-            told(&called, table.items, table.differences.as_ref())
+            format_result(&called, table.items, table.differences.as_ref())
         };
         self.0.iter().map(one).collect()
     }
 
-    fn is_alarming(&self) -> bool {
+    fn needs_attention(&self) -> bool {
         self.0.iter().any(|table| table.differences.is_some())
     }
 }

@@ -2,15 +2,15 @@
 
 use std::borrow::Cow;
 
+use super::super::json_objects::{for_each_member, read_raw, read_string, skip_value};
 use super::super::malformed;
-use super::super::members::{each, raw, skip, text};
 use crate::change::Version;
+use crate::json_scanner::JsonScanner;
 use crate::rejection::Rejection;
-use crate::scan::Scanner;
 use crate::timestamp::Timestamp;
 
 /// Members of `source` that a flattened row may tell by their bare names.
-const OF_THE_SOURCE: [&str; 21] = [
+const SOURCE_PREFIX: [&str; 21] = [
     "change_lsn",
     "commit_lsn",
     "commit_scn",
@@ -39,7 +39,7 @@ const HEARTBEAT: [&str; 3] = ["ts_ms", "ts_us", "ts_ns"];
 
 /// What becomes of a row.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Operation {
+pub enum DebeziumOperation {
     /// It was there when a snapshot came by.
     Read,
     /// It was inserted or updated.
@@ -49,20 +49,20 @@ pub enum Operation {
 }
 
 /// An event that tells a row.
-pub struct Event<'a> {
+pub struct DebeziumEvent<'a> {
     /// The schema, where there is one.
     pub schema: Option<&'a str>,
     /// What becomes of the row.
-    pub operation: Operation,
+    pub operation: DebeziumOperation,
     /// The row, or of a deleted one what is known of it.
     pub row: &'a str,
     /// Whether the row's columns and what is told of it stand side by side.
     pub flattened: bool,
-    source: Origin<'a>,
+    source: SourceInfo<'a>,
 }
 
 /// A document without its wrapping.
-pub struct Payload<'a> {
+pub struct UnwrappedPayload<'a> {
     /// The schema, where there is one.
     pub schema: Option<&'a str>,
     /// The payload.
@@ -73,7 +73,7 @@ pub struct Payload<'a> {
 
 /// Where and when a change was made: `source`.
 #[derive(Default)]
-struct Origin<'a> {
+struct SourceInfo<'a> {
     schema: Option<Cow<'a, str>>,
     db: Option<Cow<'a, str>>,
     table: Option<Cow<'a, str>>,
@@ -90,40 +90,42 @@ struct Origin<'a> {
 
 /// The members of a payload that matter.
 #[derive(Default)]
-struct Parts<'a> {
+struct EnvelopeParts<'a> {
     before: Option<&'a str>,
     after: Option<&'a str>,
     source: Option<&'a str>,
     op: Option<Cow<'a, str>>,
     flat_op: Option<Cow<'a, str>>,
     flat_deleted: Option<&'a str>,
-    flat: Origin<'a>,
+    flat: SourceInfo<'a>,
     /// When Debezium had the event in hand: of the flattened row's times the last resort.
-    processed: Origin<'a>,
+    processed: SourceInfo<'a>,
     has_flat: bool,
-    only_times: bool,
+    is_heartbeat: bool,
     ddl: bool,
-    boundary: bool,
+    is_transaction_boundary: bool,
 }
 
 /// Takes the schema from around the payload, where there is one.
-pub fn payload(json: &str) -> Result<Payload<'_>, Rejection> {
+pub fn payload(json: &str) -> Result<UnwrappedPayload<'_>, Rejection> {
     let (mut schema, mut payload, mut others) = (None, None, false);
-    let mut scanner = Scanner::new(json);
-    each(&mut scanner, |key, scanner| match key {
-        "schema" => raw(scanner, &mut schema),
-        "payload" => raw(scanner, &mut payload),
+    let mut scanner = JsonScanner::new(json);
+    for_each_member(&mut scanner, |key, scanner| match key {
+        "schema" => read_raw(scanner, &mut schema),
+        "payload" => read_raw(scanner, &mut payload),
         _ => {
             others = true;
-            skip(scanner)
+            skip_value(scanner)
         }
     })?;
-    scanner.end()?;
+    scanner.expect_end()?;
     Ok(match payload {
-        Some(payload) if schema.is_some() && !others => {
-            Payload { schema: schema.filter(|schema| *schema != "null"), json: payload, schema_and_payload: true }
-        }
-        Some(_) | None => Payload { schema: None, json, schema_and_payload: false },
+        Some(payload) if schema.is_some() && !others => UnwrappedPayload {
+            schema: schema.filter(|schema| *schema != "null"),
+            json: payload,
+            schema_and_payload: true,
+        },
+        Some(_) | None => UnwrappedPayload { schema: None, json, schema_and_payload: false },
     })
 }
 
@@ -132,47 +134,53 @@ pub fn is_metadata(name: &str) -> bool {
     let of_the_event = ["deleted", "op", "ts_ms", "ts_us", "ts_ns"];
     name.strip_prefix("__").is_some_and(|name| {
         of_the_event.contains(&name)
-            || OF_THE_SOURCE.contains(&name)
+            || SOURCE_PREFIX.contains(&name)
             || name.starts_with("source_")
             || name.starts_with("transaction")
     })
 }
 
-impl<'a> Event<'a> {
+impl<'a> DebeziumEvent<'a> {
     /// Reads an event; `None` where it tells no row: a tombstone, a truncation, a message, a heartbeat, a change of the
     /// schema, the begin or the end of a transaction.
     pub fn read(json: &'a str) -> Result<Option<Self>, Rejection> {
         if json.trim_ascii() == "null" {
             return Ok(None);
         }
-        let Payload { schema, json, .. } = payload(json)?;
+        let UnwrappedPayload { schema, json, .. } = payload(json)?;
         if json == "null" {
             return Ok(None);
         }
-        let parts = Parts::read(json)?;
+        let parts = EnvelopeParts::read(json)?;
         match (&parts.op, parts.source) {
             (Some(op), Some(source)) => {
                 let operation = match &**op {
-                    "c" | "u" => Operation::Write,
-                    "r" => Operation::Read,
-                    "d" => Operation::Delete,
+                    "c" | "u" => DebeziumOperation::Write,
+                    "r" => DebeziumOperation::Read,
+                    "d" => DebeziumOperation::Delete,
                     "t" | "m" => return Ok(None),
-                    other => return Err(unknown("op", other)),
+                    other => return Err(invalid_event("op", other)),
                 };
                 let row = match operation {
-                    Operation::Read | Operation::Write => parts.after.ok_or_else(|| malformed("`after` is missing")),
-                    Operation::Delete => parts.before.ok_or_else(|| {
+                    DebeziumOperation::Read | DebeziumOperation::Write => {
+                        parts.after.ok_or_else(|| malformed("`after` is missing"))
+                    }
+                    DebeziumOperation::Delete => parts.before.ok_or_else(|| {
                         malformed("`before` is missing: the table needs a primary key or REPLICA IDENTITY FULL")
                     }),
                 }?;
-                let source = Origin::read(source)?;
+                let source = SourceInfo::read(source)?;
                 Ok(Some(Self { schema, operation, row, flattened: false, source }))
             }
             (None, _) if parts.has_flat => {
                 let operation = parts.flat_operation()?;
                 Ok(Some(Self { schema, operation, row: json, flattened: true, source: parts.flat }))
             }
-            (None, _) if parts.only_times || parts.boundary || (parts.ddl && parts.source.is_some()) => Ok(None),
+            (None, _)
+                if parts.is_heartbeat || parts.is_transaction_boundary || (parts.ddl && parts.source.is_some()) =>
+            {
+                Ok(None)
+            }
             (None, _) => Err(malformed("it has neither `op` nor, flattened, `__op` or `__deleted`")),
             (Some(_), None) => Err(malformed("`source` is missing")),
         }
@@ -190,8 +198,8 @@ impl<'a> Event<'a> {
     }
 
     /// When the change was made, as far as it is told in microseconds.
-    pub fn moment(&self) -> Option<Timestamp> {
-        let micros = self.source.nanos()?.div_euclid(1_000);
+    pub fn event_time(&self) -> Option<Timestamp> {
+        let micros = self.source.event_time_nanos()?.div_euclid(1_000);
         i64::try_from(micros).ok().map(Timestamp)
     }
 
@@ -199,36 +207,36 @@ impl<'a> Event<'a> {
     /// one key in one transaction, too. What a snapshot read at some place is older than the change at that place.
     /// Where there is no such place, changes are ordered by their time, and a snapshot is older than all.
     pub fn version(&self, digest: u64) -> Result<Version, Rejection> {
-        let is_read = self.operation == Operation::Read;
-        let place = self.source.place()?;
+        let is_read = self.operation == DebeziumOperation::Read;
+        let place = self.source.log_position()?;
         if let Some(place) = place
             && (!is_read || self.source.lsn.is_some())
         {
-            return Ok(Version { era: Version::STREAMED, order: place << 2 | i128::from(!is_read), digest });
+            return Ok(Version { origin: Version::STREAM, order: place << 2 | i128::from(!is_read), digest });
         }
-        let order = place.or_else(|| self.source.nanos()).ok_or_else(|| match self.flattened {
+        let order = place.or_else(|| self.source.event_time_nanos()).ok_or_else(|| match self.flattened {
             false => malformed("`source` tells no order: neither `lsn` nor `pos`, `change_lsn` or `ts_ms`"),
             true => malformed("the flattened row tells no order: set add.fields to op,table,schema,lsn"),
         })?;
-        let era = if is_read { Version::LOADED } else { Version::STREAMED };
-        Ok(Version { era, order: order << 2 | i128::from(!is_read), digest })
+        let era = if is_read { Version::SNAPSHOT } else { Version::STREAM };
+        Ok(Version { origin: era, order: order << 2 | i128::from(!is_read), digest })
     }
 }
 
-impl<'a> Parts<'a> {
+impl<'a> EnvelopeParts<'a> {
     fn read(json: &'a str) -> Result<Self, Rejection> {
-        let mut parts = Self { only_times: true, ..Self::default() };
+        let mut parts = Self { is_heartbeat: true, ..Self::default() };
         let (mut status, mut count) = (None, false);
-        each(&mut Scanner::new(json), |key, scanner| {
-            parts.only_times &= HEARTBEAT.contains(&key);
+        for_each_member(&mut JsonScanner::new(json), |key, scanner| {
+            parts.is_heartbeat &= HEARTBEAT.contains(&key);
             match key {
-                "before" => raw(scanner, &mut parts.before),
-                "after" => raw(scanner, &mut parts.after),
-                "source" => raw(scanner, &mut parts.source),
-                "op" => text(scanner, &mut parts.op),
-                "status" => text(scanner, &mut status),
-                "__op" => text(scanner, &mut parts.flat_op),
-                "__deleted" => raw(scanner, &mut parts.flat_deleted),
+                "before" => read_raw(scanner, &mut parts.before),
+                "after" => read_raw(scanner, &mut parts.after),
+                "source" => read_raw(scanner, &mut parts.source),
+                "op" => read_string(scanner, &mut parts.op),
+                "status" => read_string(scanner, &mut status),
+                "__op" => read_string(scanner, &mut parts.flat_op),
+                "__deleted" => read_raw(scanner, &mut parts.flat_deleted),
                 _ => {
                     count |= key == "event_count";
                     parts.ddl |= key == "tableChanges";
@@ -236,7 +244,7 @@ impl<'a> Parts<'a> {
                     match (of_source.or(of_event), of_event.is_some_and(|name| HEARTBEAT.contains(&name))) {
                         (Some(name), false) => parts.flat.member(name, scanner),
                         (Some(name), true) => parts.processed.member(name, scanner),
-                        (None, _) => skip(scanner),
+                        (None, _) => skip_value(scanner),
                     }
                 }
             }
@@ -248,42 +256,42 @@ impl<'a> Parts<'a> {
         parts.op = parts.op.filter(|_| !parts.has_flat);
         parts.before = parts.before.filter(object);
         parts.after = parts.after.filter(object);
-        if parts.flat.nanos().is_none() {
-            let Origin { ts_ms, ts_us, ts_ns, .. } = parts.processed;
+        if parts.flat.event_time_nanos().is_none() {
+            let SourceInfo { ts_ms, ts_us, ts_ns, .. } = parts.processed;
             (parts.flat.ts_ms, parts.flat.ts_us, parts.flat.ts_ns) = (ts_ms, ts_us, ts_ns);
         }
-        parts.boundary = count && matches!(status.as_deref(), Some("BEGIN" | "END"));
-        parts.only_times &= json.trim_ascii_end().len() > 2;
+        parts.is_transaction_boundary = count && matches!(status.as_deref(), Some("BEGIN" | "END"));
+        parts.is_heartbeat &= json.trim_ascii_end().len() > 2;
         Ok(parts)
     }
 
-    fn flat_operation(&self) -> Result<Operation, Rejection> {
+    fn flat_operation(&self) -> Result<DebeziumOperation, Rejection> {
         if self.flat_deleted.is_some_and(|deleted| deleted.trim_matches('"') == "true") {
-            return Ok(Operation::Delete);
+            return Ok(DebeziumOperation::Delete);
         }
         match self.flat_op.as_deref() {
-            None | Some("c" | "u") => Ok(Operation::Write),
-            Some("r") => Ok(Operation::Read),
-            Some("d") => Ok(Operation::Delete),
-            Some(other) => Err(unknown("__op", other)),
+            None | Some("c" | "u") => Ok(DebeziumOperation::Write),
+            Some("r") => Ok(DebeziumOperation::Read),
+            Some("d") => Ok(DebeziumOperation::Delete),
+            Some(other) => Err(invalid_event("__op", other)),
         }
     }
 }
 
-impl<'a> Origin<'a> {
+impl<'a> SourceInfo<'a> {
     fn read(json: &'a str) -> Result<Self, Rejection> {
         let mut origin = Self::default();
-        each(&mut Scanner::new(json), |key, scanner| origin.member(key, scanner))?;
+        for_each_member(&mut JsonScanner::new(json), |key, scanner| origin.member(key, scanner))?;
         Ok(origin)
     }
 
-    fn member(&mut self, key: &str, scanner: &mut Scanner<'a>) -> Result<(), Rejection> {
+    fn member(&mut self, key: &str, scanner: &mut JsonScanner<'a>) -> Result<(), Rejection> {
         match key {
-            "schema" => text(scanner, &mut self.schema),
-            "db" => text(scanner, &mut self.db),
-            "table" => text(scanner, &mut self.table),
-            "file" => text(scanner, &mut self.file),
-            "change_lsn" => text(scanner, &mut self.change_lsn),
+            "schema" => read_string(scanner, &mut self.schema),
+            "db" => read_string(scanner, &mut self.db),
+            "table" => read_string(scanner, &mut self.table),
+            "file" => read_string(scanner, &mut self.file),
+            "change_lsn" => read_string(scanner, &mut self.change_lsn),
             "lsn" => number(scanner, &mut self.lsn),
             "pos" => number(scanner, &mut self.pos),
             "row" => number(scanner, &mut self.row),
@@ -291,16 +299,16 @@ impl<'a> Origin<'a> {
             "ts_ms" => number(scanner, &mut self.ts_ms),
             "ts_us" => number(scanner, &mut self.ts_us),
             "ts_ns" => number(scanner, &mut self.ts_ns),
-            _ => skip(scanner),
+            _ => skip_value(scanner),
         }
     }
 
     /// The place in the log of PostgreSQL, SQL Server or MySQL, as one number.
-    fn place(&self) -> Result<Option<i128>, Rejection> {
+    fn log_position(&self) -> Result<Option<i128>, Rejection> {
         let place = match (self.lsn, &self.change_lsn, &self.file) {
             (Some(lsn), _, _) => lsn.parse().ok().map(|lsn: u64| i128::from(lsn)),
-            (None, Some(change), _) => self.sql_server_place(change),
-            (None, None, Some(file)) => self.mysql_place(file),
+            (None, Some(change), _) => self.sql_server_position(change),
+            (None, None, Some(file)) => self.mysql_position(file),
             (None, None, None) => return Ok(None),
         };
         place.map(Some).ok_or_else(|| malformed("the place in the source's log cannot be read"))
@@ -308,7 +316,7 @@ impl<'a> Origin<'a> {
 
     /// `00000027:00000758:0005`, three numbers in hexadecimal that ascend along the log, and an event's place behind
     /// it. A row is locked until its change is committed, so that this is the order of its changes, too.
-    fn sql_server_place(&self, change: &str) -> Option<i128> {
+    fn sql_server_position(&self, change: &str) -> Option<i128> {
         let mut parts = change.split(':');
         let mut part = |digits: usize| {
             let part = parts.next().filter(|part| part.len() == digits)?;
@@ -320,7 +328,7 @@ impl<'a> Origin<'a> {
     }
 
     /// The number that the log file's name ends in, the place in the file, and the row's place in its event.
-    fn mysql_place(&self, file: &str) -> Option<i128> {
+    fn mysql_position(&self, file: &str) -> Option<i128> {
         let number: u32 = file.rsplit('.').next()?.parse().ok().filter(|number| *number < 1 << 28)?;
         let pos: u64 = self.pos?.parse().ok()?;
         let row: u32 = self.row.map_or(Some(0), |row| row.parse().ok())?;
@@ -328,19 +336,19 @@ impl<'a> Origin<'a> {
     }
 
     /// The time of the change in nanoseconds, as finely as it is told.
-    fn nanos(&self) -> Option<i128> {
+    fn event_time_nanos(&self) -> Option<i128> {
         let scaled = |told: Option<&str>, unit: i128| told?.parse::<i64>().ok().map(|told| i128::from(told) * unit);
         scaled(self.ts_ns, 1).or_else(|| scaled(self.ts_us, 1_000)).or_else(|| scaled(self.ts_ms, 1_000_000))
     }
 }
 
 /// A number, which may be written as a text; nothing where a null stands.
-fn number<'a>(scanner: &mut Scanner<'a>, into: &mut Option<&'a str>) -> Result<(), Rejection> {
-    *into = Some(scanner.skip()?.trim_matches('"')).filter(|told| *told != "null");
+fn number<'a>(scanner: &mut JsonScanner<'a>, into: &mut Option<&'a str>) -> Result<(), Rejection> {
+    *into = Some(scanner.skip_value()?.trim_matches('"')).filter(|told| *told != "null");
     Ok(())
 }
 
-fn unknown(what: &str, told: &str) -> Rejection {
+fn invalid_event(what: &str, told: &str) -> Rejection {
     malformed(format!("`{what}` is {:?}", told.chars().take(20).collect::<String>()))
 }
 
@@ -351,7 +359,7 @@ mod tests {
     fn version(op: &str, source: &str) -> Result<Version, Rejection> {
         let json =
             format!(r#"{{"before":{{"id":1}},"after":{{"id":1}},"source":{{"table":"t",{source}}},"op":"{op}"}}"#);
-        Event::read(&json)?.ok_or_else(|| malformed("no row"))?.version(0)
+        DebeziumEvent::read(&json)?.ok_or_else(|| malformed("no row"))?.version(0)
     }
 
     #[test]
@@ -377,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn places_that_cannot_be_read_are_refused() {
+    fn positions_that_cannot_be_read_are_rejected() {
         for source in [
             r#""lsn":-1"#,
             r#""lsn":{}"#,
@@ -392,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn events_without_a_row_are_told_from_what_is_no_event() {
+    fn events_without_a_row_are_distinguished_from_what_is_not_an_event() {
         for json in [
             "null",
             r#"{"schema":null,"payload":null}"#,
@@ -402,7 +410,7 @@ mod tests {
             r#"{"status":"BEGIN","id":"5","event_count":null,"ts_ms":1}"#,
             r#"{"source":{},"ddl":"CREATE TABLE t ()","tableChanges":[]}"#,
         ] {
-            assert!(matches!(Event::read(json), Ok(None)), "{json}");
+            assert!(matches!(DebeziumEvent::read(json), Ok(None)), "{json}");
         }
         for json in [
             "{}",
@@ -417,22 +425,22 @@ mod tests {
             r#"{"op":5,"source":{},"after":{"id":1}}"#,
             r#"{"id":1,"__op":"x"}"#,
         ] {
-            assert!(Event::read(json).is_err(), "{json}");
+            assert!(DebeziumEvent::read(json).is_err(), "{json}");
         }
     }
 
     #[test]
-    fn flattened_rows_tell_table_and_order_or_are_refused() {
-        let event = |json| Event::read(json).unwrap().unwrap();
+    fn flattened_rows_name_table_and_order_or_are_rejected() {
+        let event = |json| DebeziumEvent::read(json).unwrap().unwrap();
         assert!(
             is_metadata("__source_ts_ms") && is_metadata("__lsn") && !is_metadata("__column") && !is_metadata("op")
         );
         let told = event(r#"{"id":1,"op":"x","__op":"u","__table":"t","__schema":"s","__lsn":7,"__deleted":"false"}"#);
-        assert_eq!((told.table_name().unwrap().as_str(), told.operation), ("s.t", Operation::Write));
+        assert_eq!((told.table_name().unwrap().as_str(), told.operation), ("s.t", DebeziumOperation::Write));
         assert_eq!(told.version(0).unwrap().order, 7 << 2 | 1);
-        assert_eq!(event(r#"{"id":1,"__deleted":"true","__source_ts_ms":5}"#).operation, Operation::Delete);
+        assert_eq!(event(r#"{"id":1,"__deleted":"true","__source_ts_ms":5}"#).operation, DebeziumOperation::Delete);
         let times = event(r#"{"id":1,"__op":"c","__ts_us":9000,"__source_ts_ms":5,"__ts_ms":9}"#);
-        assert_eq!(times.moment(), Some(Timestamp(5_000)));
+        assert_eq!(times.event_time(), Some(Timestamp(5_000)));
         assert!(event(r#"{"id":1,"__op":"c"}"#).table_name().is_err());
         assert!(event(r#"{"id":1,"__op":"c","__table":"t"}"#).version(0).is_err());
     }

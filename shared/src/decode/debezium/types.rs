@@ -9,22 +9,22 @@ use std::fmt;
 
 use base64_simd::STANDARD;
 
-use super::super::members::{each, raw, skip, text};
-use super::super::replica::plain;
+use super::super::json_objects::{for_each_member, read_raw, read_string, skip_value};
+use super::super::replica::read_column;
 use crate::change::Value;
 use crate::decimal::{Decimal, from_twos_complement};
-use crate::field::{Field, Fields};
+use crate::field::{FieldId, FieldTree};
+use crate::json_scanner::JsonScanner;
 use crate::rejection::Rejection;
-use crate::scan::Scanner;
 use crate::timestamp::{Timestamp, date_to_postgres};
 
 const NANOS_PER_DAY: i64 = 86_400 * 1_000_000_000;
 
 /// What the values of a column mean.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Semantic {
+pub enum LogicalType {
     /// What their JSON is; and the type of a key's column.
-    Plain(Option<&'static str>),
+    Untyped(Option<&'static str>),
     /// Base64 of a binary number, with the scale that the schema tells.
     Decimal {
         /// Digits behind the point; `None` where the schema tells none.
@@ -35,12 +35,12 @@ pub enum Semantic {
     /// Days since 1970.
     Date,
     /// A moment, in units of so many nanoseconds since 1970.
-    Moment {
+    Timestamp {
         /// The unit.
         nanos: i64,
     },
     /// A moment in ISO 8601.
-    Zoned,
+    ZonedTimestamp,
     /// A time of day, in units of so many nanoseconds.
     Time {
         /// The unit.
@@ -53,13 +53,13 @@ pub enum Semantic {
 }
 
 /// For the message about a value that is none.
-impl fmt::Display for Semantic {
+impl fmt::Display for LogicalType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Plain(_) => "value",
+            Self::Untyped(_) => "value",
             Self::Decimal { .. } | Self::VariableDecimal => "decimal number with a scale from 0 to 16383",
             Self::Date => "date that PostgreSQL can hold",
-            Self::Moment { .. } | Self::Zoned => "time in whole microseconds that PostgreSQL can hold",
+            Self::Timestamp { .. } | Self::ZonedTimestamp => "time in whole microseconds that PostgreSQL can hold",
             Self::Time { .. } => "time of day",
             Self::Json => "JSON",
             Self::Bytes => "base64",
@@ -69,11 +69,11 @@ impl fmt::Display for Semantic {
 
 /// The meanings of a table's columns.
 #[derive(Default, Debug)]
-pub struct Types(Vec<(String, Semantic)>);
+pub struct ColumnTypes(Vec<(String, LogicalType)>);
 
 /// A field of a schema.
 #[derive(Default)]
-struct Declared<'a> {
+struct SchemaField<'a> {
     kind: Option<Cow<'a, str>>,
     name: Option<Cow<'a, str>>,
     field: Option<Cow<'a, str>>,
@@ -81,106 +81,113 @@ struct Declared<'a> {
     fields: Option<&'a str>,
 }
 
-impl Types {
+impl ColumnTypes {
     /// Reads the schema of an envelope, or of a row.
     pub fn read(schema: &str) -> Result<Self, Rejection> {
-        let Some(fields) = Declared::read(&mut Scanner::new(schema))?.fields else { return Ok(Self::default()) };
+        let Some(fields) = SchemaField::read(&mut JsonScanner::new(schema))?.fields else { return Ok(Self::default()) };
         let declared = declared(fields)?;
-        let of_images = |field: &&Declared<'_>| matches!(field.field.as_deref(), Some("before" | "after"));
+        let of_images = |field: &&SchemaField<'_>| matches!(field.field.as_deref(), Some("before" | "after"));
         let enveloped = declared.iter().any(|field| field.field.as_deref() == Some("op"));
         let row = declared.iter().filter(of_images).find_map(|field| field.fields).filter(|_| enveloped);
         let declared = row.map_or(Ok(declared), self::declared)?;
-        let typed = |field: &Declared<'_>| Some((field.field.as_deref()?.to_owned(), field.semantic()));
+        let typed = |field: &SchemaField<'_>| Some((field.field.as_deref()?.to_owned(), field.logical_type()));
         Ok(Self(declared.iter().filter_map(typed).collect()))
     }
 
     /// What the values of a column mean.
-    pub fn of(&self, column: &str) -> &Semantic {
-        self.0.iter().find(|(name, _)| name == column).map_or(&Semantic::Plain(None), |(_, semantic)| semantic)
+    pub fn of(&self, column: &str) -> &LogicalType {
+        self.0.iter().find(|(name, _)| name == column).map_or(&LogicalType::Untyped(None), |(_, semantic)| semantic)
     }
 
     /// The type of a column that is part of a key.
     pub fn sql_type(&self, column: &str) -> Option<&'static str> {
         match self.of(column) {
-            Semantic::Plain(sql_type) => *sql_type,
-            Semantic::Decimal { .. } | Semantic::VariableDecimal => Some("numeric"),
-            Semantic::Date => Some("date"),
-            Semantic::Moment { .. } | Semantic::Zoned => Some("timestamptz"),
-            Semantic::Time { .. } => Some("text"),
-            Semantic::Json => Some("jsonb"),
-            Semantic::Bytes => Some("bytea"),
+            LogicalType::Untyped(sql_type) => *sql_type,
+            LogicalType::Decimal { .. } | LogicalType::VariableDecimal => Some("numeric"),
+            LogicalType::Date => Some("date"),
+            LogicalType::Timestamp { .. } | LogicalType::ZonedTimestamp => Some("timestamptz"),
+            LogicalType::Time { .. } => Some("text"),
+            LogicalType::Json => Some("jsonb"),
+            LogicalType::Bytes => Some("bytea"),
         }
     }
 }
 
-fn declared(fields: &str) -> Result<Vec<Declared<'_>>, Rejection> {
+fn declared(fields: &str) -> Result<Vec<SchemaField<'_>>, Rejection> {
     let mut declared = Vec::new();
-    Scanner::new(fields).each_element(|scanner| {
-        declared.push(Declared::read(scanner)?);
+    JsonScanner::new(fields).each_element(|scanner| {
+        declared.push(SchemaField::read(scanner)?);
         Ok::<(), Rejection>(())
     })?;
     Ok(declared)
 }
 
-impl<'a> Declared<'a> {
-    fn read(scanner: &mut Scanner<'a>) -> Result<Self, Rejection> {
+impl<'a> SchemaField<'a> {
+    fn read(scanner: &mut JsonScanner<'a>) -> Result<Self, Rejection> {
         let mut declared = Self::default();
-        each(scanner, |key, scanner| match key {
-            "type" => text(scanner, &mut declared.kind),
-            "name" => text(scanner, &mut declared.name),
-            "field" => text(scanner, &mut declared.field),
-            "fields" => raw(scanner, &mut declared.fields),
-            "parameters" if scanner.peek() == Some(b'{') => each(scanner, |key, scanner| match key {
-                "scale" => text(scanner, &mut declared.scale),
-                _ => skip(scanner),
+        for_each_member(scanner, |key, scanner| match key {
+            "type" => read_string(scanner, &mut declared.kind),
+            "name" => read_string(scanner, &mut declared.name),
+            "field" => read_string(scanner, &mut declared.field),
+            "fields" => read_raw(scanner, &mut declared.fields),
+            "parameters" if scanner.peek() == Some(b'{') => for_each_member(scanner, |key, scanner| match key {
+                "scale" => read_string(scanner, &mut declared.scale),
+                _ => skip_value(scanner),
             }),
-            _ => skip(scanner),
+            _ => skip_value(scanner),
         })?;
         Ok(declared)
     }
 
-    fn semantic(&self) -> Semantic {
+    fn logical_type(&self) -> LogicalType {
         match self.name.as_deref() {
             Some("org.apache.kafka.connect.data.Decimal") => {
-                Semantic::Decimal { scale: self.scale.as_deref().and_then(|scale| scale.parse().ok()) }
+                LogicalType::Decimal { scale: self.scale.as_deref().and_then(|scale| scale.parse().ok()) }
             }
-            Some("io.debezium.data.VariableScaleDecimal") => Semantic::VariableDecimal,
-            Some("io.debezium.time.Date" | "org.apache.kafka.connect.data.Date") => Semantic::Date,
+            Some("io.debezium.data.VariableScaleDecimal") => LogicalType::VariableDecimal,
+            Some("io.debezium.time.Date" | "org.apache.kafka.connect.data.Date") => LogicalType::Date,
             Some("io.debezium.time.Timestamp" | "org.apache.kafka.connect.data.Timestamp") => {
-                Semantic::Moment { nanos: 1_000_000 }
+                LogicalType::Timestamp { nanos: 1_000_000 }
             }
-            Some("io.debezium.time.MicroTimestamp") => Semantic::Moment { nanos: 1_000 },
-            Some("io.debezium.time.NanoTimestamp") => Semantic::Moment { nanos: 1 },
-            Some("io.debezium.time.ZonedTimestamp") => Semantic::Zoned,
-            Some("io.debezium.time.Time" | "org.apache.kafka.connect.data.Time") => Semantic::Time { nanos: 1_000_000 },
-            Some("io.debezium.time.MicroTime") => Semantic::Time { nanos: 1_000 },
-            Some("io.debezium.time.NanoTime") => Semantic::Time { nanos: 1 },
-            Some("io.debezium.data.Json") => Semantic::Json,
+            Some("io.debezium.time.MicroTimestamp") => LogicalType::Timestamp { nanos: 1_000 },
+            Some("io.debezium.time.NanoTimestamp") => LogicalType::Timestamp { nanos: 1 },
+            Some("io.debezium.time.ZonedTimestamp") => LogicalType::ZonedTimestamp,
+            Some("io.debezium.time.Time" | "org.apache.kafka.connect.data.Time") => {
+                LogicalType::Time { nanos: 1_000_000 }
+            }
+            Some("io.debezium.time.MicroTime") => LogicalType::Time { nanos: 1_000 },
+            Some("io.debezium.time.NanoTime") => LogicalType::Time { nanos: 1 },
+            Some("io.debezium.data.Json") => LogicalType::Json,
             // Uuid, Enum, ZonedTime, Xml and the like are texts, and a type that is not known is what its JSON is.
             Some(_) | None => self.plain(),
         }
     }
 
-    fn plain(&self) -> Semantic {
+    fn plain(&self) -> LogicalType {
         match self.kind.as_deref() {
-            Some("bytes") => Semantic::Bytes,
-            Some("int8" | "int16") => Semantic::Plain(Some("smallint")),
-            Some("int32") => Semantic::Plain(Some("integer")),
-            Some("int64") => Semantic::Plain(Some("bigint")),
-            Some("float" | "float32" | "double" | "float64") => Semantic::Plain(Some("numeric")),
-            Some("boolean") => Semantic::Plain(Some("boolean")),
-            Some("string") => Semantic::Plain(Some("text")),
-            Some(_) | None => Semantic::Plain(None),
+            Some("bytes") => LogicalType::Bytes,
+            Some("int8" | "int16") => LogicalType::Untyped(Some("smallint")),
+            Some("int32") => LogicalType::Untyped(Some("integer")),
+            Some("int64") => LogicalType::Untyped(Some("bigint")),
+            Some("float" | "float32" | "double" | "float64") => LogicalType::Untyped(Some("numeric")),
+            Some("boolean") => LogicalType::Untyped(Some("boolean")),
+            Some("string") => LogicalType::Untyped(Some("text")),
+            Some(_) | None => LogicalType::Untyped(None),
         }
     }
 }
 
-impl Semantic {
+impl LogicalType {
     /// The value of a column; `None` where it does not mean what it should.
-    pub fn value<'a>(&self, fields: &mut Fields, field: Field, json: &'a str) -> Result<Option<Value<'a>>, Rejection> {
-        Ok(match (self, plain(fields, field, json)?) {
+    pub fn value<'a>(
+        &self,
+        fields: &mut FieldTree,
+        field: FieldId,
+        json: &'a str,
+    ) -> Result<Option<Value<'a>>, Rejection> {
+        Ok(match (self, read_column(fields, field, json)?) {
             (_, Value::Null) => Some(Value::Null),
-            (Self::Plain(_), plain) => Some(plain),
+            (Self::Untyped(_), plain) => Some(plain),
             // A converter may be told to write numbers (`decimal.format=NUMERIC`).
             (Self::Decimal { .. } | Self::VariableDecimal, Value::Number(number)) => Some(Value::Number(number)),
             // What may be no number (NaN) is a text, and so is what a private number's hash became.
@@ -190,8 +197,8 @@ impl Semantic {
                 .and_then(|days| i32::try_from(days).ok())
                 .filter(|days| date_to_postgres(*days).is_some())
                 .map(Value::Date),
-            (Self::Moment { nanos }, Value::Number(units)) => moment(&units, *nanos).map(Value::Time),
-            (Self::Zoned, Value::Text(text)) => Timestamp::parse(&text).map(Value::Time),
+            (Self::Timestamp { nanos }, Value::Number(units)) => timestamp(&units, *nanos).map(Value::Time),
+            (Self::ZonedTimestamp, Value::Text(text)) => Timestamp::parse(&text).map(Value::Time),
             (Self::Time { nanos }, Value::Number(units)) => {
                 integer(&units).and_then(|units| time(units, *nanos)).map(|time| Value::Text(Cow::Owned(time)))
             }
@@ -203,8 +210,8 @@ impl Semantic {
                 Self::Decimal { .. }
                 | Self::VariableDecimal
                 | Self::Date
-                | Self::Moment { .. }
-                | Self::Zoned
+                | Self::Timestamp { .. }
+                | Self::ZonedTimestamp
                 | Self::Time { .. }
                 | Self::Json
                 | Self::Bytes,
@@ -227,16 +234,16 @@ fn variable_decimal(json: &str) -> Result<Option<Value<'static>>, Rejection> {
         return Ok(None);
     }
     let (mut scale, mut unscaled) = (None, None);
-    each(&mut Scanner::new(json), |key, scanner| match key {
-        "scale" => raw(scanner, &mut scale),
-        "value" => text(scanner, &mut unscaled),
-        _ => skip(scanner),
+    for_each_member(&mut JsonScanner::new(json), |key, scanner| match key {
+        "scale" => read_raw(scanner, &mut scale),
+        "value" => read_string(scanner, &mut unscaled),
+        _ => skip_value(scanner),
     })?;
     Ok(scale.and_then(integer).zip(unscaled).and_then(|(scale, unscaled)| decimal(&unscaled, scale)))
 }
 
 /// A moment within PostgreSQL's range, where it is one of whole microseconds.
-fn moment(units: &str, nanos: i64) -> Option<Timestamp> {
+fn timestamp(units: &str, nanos: i64) -> Option<Timestamp> {
     let nanos = i128::from(integer(units)?) * i128::from(nanos);
     let micros = (nanos % 1_000 == 0).then(|| i64::try_from(nanos / 1_000).ok())?.map(Timestamp)?;
     // The range's ends are where moving by nothing moves.
@@ -254,8 +261,8 @@ fn time(units: i64, nanos: i64) -> Option<String> {
 }
 
 fn is_json(text: &str) -> bool {
-    let mut scanner = Scanner::new(text);
-    scanner.skip().is_ok() && scanner.end().is_ok()
+    let mut scanner = JsonScanner::new(text);
+    scanner.skip_value().is_ok() && scanner.expect_end().is_ok()
 }
 
 #[cfg(test)]
@@ -267,9 +274,9 @@ mod tests {
         let schema = format!(
             r#"{{"type":"struct","fields":[{{"field":"before","type":"struct","fields":[{{"field":"x",{field}}}]}},{{"field":"op","type":"string"}}]}}"#
         );
-        let types = Types::read(&schema).unwrap();
-        let mut fields = Fields::new(Naming::Snake);
-        let value = types.of("x").value(&mut fields, Field::ROOT, json).unwrap();
+        let types = ColumnTypes::read(&schema).unwrap();
+        let mut fields = FieldTree::new(Naming::Snake);
+        let value = types.of("x").value(&mut fields, FieldId::ROOT, json).unwrap();
         value.map_or_else(|| "refused".to_owned(), |value| format!("{value:?}"))
     }
 
@@ -325,11 +332,11 @@ mod tests {
     #[test]
     fn a_row_without_an_envelope_has_its_own_schema() {
         let schema = r#"{"type":"struct","fields":[{"field":"after","type":"int64"},{"field":"day","type":"int32","name":"io.debezium.time.Date"}]}"#;
-        let types = Types::read(schema).unwrap();
+        let types = ColumnTypes::read(schema).unwrap();
         let told = (types.sql_type("after"), types.sql_type("day"), types.sql_type("other"));
         assert_eq!(told, (Some("bigint"), Some("date"), None));
         for schema in ["7", "[]", r#"{"fields":7}"#, r#"{"fields":[7]}"#] {
-            assert!(Types::read(schema).is_err(), "{schema}");
+            assert!(ColumnTypes::read(schema).is_err(), "{schema}");
         }
     }
 }

@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use millstream::ingest::now;
+use millstream::clock::now;
 use millstream_tests::event_source::Progress;
 use millstream_tests::postgresql::{Durability, PostgreSql};
 use millstream_tests::process::workspace;

@@ -194,7 +194,7 @@ Resources:
     }
 
     #[test]
-    fn functions_are_replaced_as_far_as_the_template_knows() {
+    fn functions_are_replaced_where_the_template_has_the_values() {
         for (expression, text) in [
             ("!Ref Stream", "sportsbook"),
             ("{Ref: Stream}", "sportsbook"),

@@ -5,7 +5,7 @@
 use super::system::{FunctionEntry, SourceEntry, StreamEntry, System, TableEntry};
 
 /// The scheduled function that looks after partitions.
-const UPKEEP: &str = "maintain";
+const MAINTENANCE: &str = "maintain";
 
 /// Writes the page.
 pub fn write(system: &System) -> String {
@@ -119,7 +119,7 @@ fn diagram(system: &System) -> Option<String> {
         if function.dead_letters && feeds(system, number) {
             lines.push(format!("    function{number} -. refused .-> letters[/{}/]", label("dead letters")));
         }
-        if function.name == UPKEEP {
+        if function.name == MAINTENANCE {
             lines.extend((0..system.sources.len()).map(|source| format!("    function{number} -.-> schema{source}")));
         }
     }

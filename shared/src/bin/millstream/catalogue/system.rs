@@ -1,10 +1,10 @@
 //! A system as its configuration and its template have it: what the page tells.
 
-use millstream::config::{Config, DeletedRows, Format, Kind, Source};
+use millstream::config::{Config, DeletedRows, Format, SourceConfig, TableKind};
 use millstream::decode::Decoder;
 use millstream::field::Privacy;
-use millstream::partition::Every;
-use millstream::spec::{Merge, Rule, TableId, TableSpec};
+use millstream::partition::PartitionWidth;
+use millstream::spec::{MergeBy, TableId, TableSpec, WriteMode};
 use serde::Serialize;
 
 use super::template::{Deployment, Function, Start};
@@ -121,7 +121,7 @@ impl FunctionEntry {
 
 fn started_by(start: &Start, config: &Config) -> String {
     match start {
-        Start::Stream { kind, arn } => match config.source_of(arn) {
+        Start::Stream { kind, arn } => match config.source_by_stream(arn) {
             Some((_, source)) => format!("{kind} `{}`", stream_name(source, arn)),
             None => format!("{kind} `{arn}`, which no source of this configuration reads"),
         },
@@ -131,12 +131,12 @@ fn started_by(start: &Start, config: &Config) -> String {
 }
 
 /// What the source calls the stream.
-fn stream_name<'s>(source: &'s Source, arn: &str) -> &'s str {
-    let only = |name: &&str| Source { streams: vec![(*name).to_owned()], ..source.clone() }.reads(arn);
+fn stream_name<'s>(source: &'s SourceConfig, arn: &str) -> &'s str {
+    let only = |name: &&str| SourceConfig { streams: vec![(*name).to_owned()], ..source.clone() }.reads_stream(arn);
     source.stream_names().find(only).unwrap_or("*")
 }
 
-fn source(source: &Source, config: &Config, deployment: &Deployment) -> SourceEntry {
+fn source(source: &SourceConfig, config: &Config, deployment: &Deployment) -> SourceEntry {
     let private = source.private.iter().map(|(path, privacy)| {
         let becomes = match privacy {
             Privacy::Drop => "dropped",
@@ -161,9 +161,9 @@ fn source(source: &Source, config: &Config, deployment: &Deployment) -> SourceEn
     }
 }
 
-fn stream(source: &Source, name: &str, config: &Config, deployment: &Deployment) -> StreamEntry {
+fn stream(source: &SourceConfig, name: &str, config: &Config, deployment: &Deployment) -> StreamEntry {
     // Where two sources name a stream, the first one reads it.
-    let is_read = |arn: &str| config.source_of(arn).is_some_and(|(_, first)| first.name == source.name);
+    let is_read = |arn: &str| config.source_by_stream(arn).is_some_and(|(_, first)| first.name == source.name);
     let mut stream = StreamEntry { name: name.to_owned(), kind: None, functions: Vec::new() };
     for (place, function) in deployment.functions.iter().enumerate() {
         for start in &function.starts {
@@ -180,7 +180,7 @@ fn stream(source: &Source, name: &str, config: &Config, deployment: &Deployment)
     stream
 }
 
-fn tables(source: &Source) -> Vec<TableEntry> {
+fn tables(source: &SourceConfig) -> Vec<TableEntry> {
     let mut decoder = Decoder::new(source.clone());
     let mut tables: Vec<TableEntry> = Vec::new();
     if source.format.replicates() {
@@ -190,7 +190,7 @@ fn tables(source: &Source) -> Vec<TableEntry> {
             source.only.clone()
         };
         for name in &listed {
-            tables.extend(decoder.replicated(name).map(|id| table(source, decoder.tables.get(id))));
+            tables.extend(decoder.replicated_table(name).map(|id| table(source, decoder.tables.get(id))));
         }
         if listed.is_empty() {
             tables.push(every_table(source));
@@ -205,7 +205,7 @@ fn tables(source: &Source) -> Vec<TableEntry> {
 }
 
 /// The tables that a source of tables makes as it meets them.
-fn every_table(source: &Source) -> TableEntry {
+fn every_table(source: &SourceConfig) -> TableEntry {
     let except = if source.exclude.is_empty() { String::new() } else { format!(", but {}", source.exclude.join(", ")) };
     TableEntry {
         name: format!("{}.*", source.schema.as_str()),
@@ -218,7 +218,7 @@ fn every_table(source: &Source) -> TableEntry {
 }
 
 /// The tables that Segment's events make as they are met: like `tracks`.
-fn every_event(source: &Source, tables: &[TableEntry]) -> Option<TableEntry> {
+fn every_event(source: &SourceConfig, tables: &[TableEntry]) -> Option<TableEntry> {
     let name = format!("{}.tracks", source.schema.as_str());
     let like = tables.iter().find(|table| table.name == name)?;
     Some(TableEntry {
@@ -235,18 +235,18 @@ fn every_event(source: &Source, tables: &[TableEntry]) -> Option<TableEntry> {
     })
 }
 
-fn deletes(source: &Source) -> &'static str {
+fn deletes(source: &SourceConfig) -> &'static str {
     match source.deletes {
-        DeletedRows::Gone => "deleted",
-        DeletedRows::Marked => "kept, with `_deleted_at`",
+        DeletedRows::Hard => "deleted",
+        DeletedRows::Soft => "kept, with `_deleted_at`",
     }
 }
 
-fn table(source: &Source, spec: &TableSpec) -> TableEntry {
+fn table(source: &SourceConfig, spec: &TableSpec) -> TableEntry {
     let declared = source.tables.iter().find(|table| table.name == spec.name.table);
     let version = declared.and_then(|table| match &table.kind {
-        Kind::Entity { version, .. } => version.as_deref(),
-        Kind::Event { .. } => None,
+        TableKind::Entity { version, .. } => version.as_deref(),
+        TableKind::Event { .. } => None,
     });
     let order = if spec.replicated {
         "the source's own order".to_owned()
@@ -254,38 +254,38 @@ fn table(source: &Source, spec: &TableSpec) -> TableEntry {
         format!("`{}`", version.unwrap_or(SEGMENT_VERSION))
     };
     let when = declared.and_then(|table| table.when.as_ref());
-    let origin = spec.origin.strip_prefix(&format!("source {}", source.name)).unwrap_or(&spec.origin);
+    let origin = spec.source_label.strip_prefix(&format!("source {}", source.name)).unwrap_or(&spec.source_label);
     let takes = match (origin.trim_start_matches(", "), when) {
         (_, Some((path, text))) => format!("documents whose `{path}` is `{text}`"),
         ("", None) => "every document".to_owned(),
         (origin, None) => origin.to_owned(),
     };
     TableEntry {
-        name: spec.name.plain(),
-        takes,
+        name: spec.name.unquoted(),
+        takes: takes,
         key: spec.key_columns().map(|column| column.name.as_str().to_owned()).collect(),
-        newest: match spec.rule {
-            Rule::Append => None,
-            Rule::Merge(Merge::Row) => Some(format!("{order}, whole rows")),
-            Rule::Merge(Merge::Column) => Some(format!("{order}, column by column")),
+        newest: match spec.write_mode {
+            WriteMode::Append => None,
+            WriteMode::Merge(MergeBy::Row) => Some(format!("{order}, whole rows")),
+            WriteMode::Merge(MergeBy::Column) => Some(format!("{order}, column by column")),
         },
         deletes: spec.replicated.then(|| deletes(source)),
         partition: spec.partition.map(|partition| PartitionEntry {
             by: spec.columns[partition.column].name.as_str().to_owned(),
-            every: match partition.period.every {
-                Every::Hour => "hour",
-                Every::Day => "day",
-                Every::Week => "week",
-                Every::Month => "month",
+            every: match partition.policy.width {
+                PartitionWidth::Hour => "hour",
+                PartitionWidth::Day => "day",
+                PartitionWidth::Week => "week",
+                PartitionWidth::Month => "month",
             },
-            ahead: partition.period.ahead,
-            keep: partition.period.keep.map(span),
+            ahead: partition.policy.ahead,
+            keep: partition.policy.retention_micros.map(format_retention),
         }),
     }
 }
 
 /// As the configuration writes it.
-fn span(micros: i64) -> String {
+fn format_retention(micros: i64) -> String {
     let hours = micros / MICROS_PER_HOUR;
     if hours % 24 == 0 { format!("{} days", hours / 24) } else { format!("{hours} hours") }
 }

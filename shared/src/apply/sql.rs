@@ -7,8 +7,8 @@ use std::error::Error;
 use bytes::{BufMut, BytesMut};
 use tokio_postgres::types::{IsNull, ToSql, Type};
 
-use crate::catalog::{Column, Kind};
-use crate::names::{TableName, literal};
+use crate::catalog::{ColumnType, DbColumn, RowTypeOids};
+use crate::names::{TableName, quote_literal};
 use crate::plan::{TableWrite, cell};
 use crate::spec::DELETED_AT;
 
@@ -22,11 +22,11 @@ pub struct Array {
 }
 
 /// Where an array's length stands: behind the number of dimensions, the flag for nulls, and the element's type.
-const LENGTH_AT: usize = 12;
+const LENGTH_OFFSET: usize = 12;
 
 impl Array {
     /// An empty array of the type that carries such values.
-    pub fn of(kind: Kind) -> Self {
+    pub fn for_type(kind: ColumnType) -> Self {
         let mut bytes = BytesMut::with_capacity(1024);
         for word in [1, 1, kind.element().oid() as i32, 0, 1] {
             bytes.put_i32(word);
@@ -35,14 +35,14 @@ impl Array {
     }
 
     /// An empty array of rows of a table.
-    pub fn of_rows(row_type: u32, array_type: u32) -> Self {
+    pub fn for_rows(oids: RowTypeOids) -> Self {
         let mut bytes = BytesMut::with_capacity(1024);
-        for word in [1, 1, row_type as i32, 0, 1] {
+        for word in [1, 1, oids.row as i32, 0, 1] {
             bytes.put_i32(word);
         }
-        let element = Type::new(String::new(), row_type, tokio_postgres::types::Kind::Simple, String::new());
+        let element = Type::new(String::new(), oids.row, tokio_postgres::types::Kind::Simple, String::new());
         let kind = tokio_postgres::types::Kind::Array(element);
-        Self { bytes, elements: 0, array: Type::new(String::new(), array_type, kind, String::new()) }
+        Self { bytes, elements: 0, array: Type::new(String::new(), oids.array, kind, String::new()) }
     }
 
     /// Appends a row: the number of its columns, and for each the number of its type and its cell.
@@ -64,8 +64,8 @@ impl Array {
     }
 
     /// The array with its length filled in.
-    pub fn finished(mut self) -> Self {
-        self.bytes[LENGTH_AT..LENGTH_AT + 4].copy_from_slice(&self.elements.to_be_bytes());
+    pub fn with_length(mut self) -> Self {
+        self.bytes[LENGTH_OFFSET..LENGTH_OFFSET + 4].copy_from_slice(&self.elements.to_be_bytes());
         self
     }
 }
@@ -92,7 +92,7 @@ pub fn parameters(arrays: &[Array]) -> Vec<(&(dyn ToSql + Sync), Type)> {
 }
 
 /// The columns of a write, by name.
-pub fn columns(write: &TableWrite) -> impl Iterator<Item = &Column> {
+pub fn columns(write: &TableWrite) -> impl Iterator<Item = &DbColumn> {
     write.columns.iter().map(|&position| &write.table.columns[position])
 }
 
@@ -107,28 +107,37 @@ fn aliases(count: usize) -> String {
 }
 
 /// An unfolded value as the column takes it: enums and types that the writer does not know come as text.
-fn cast(value: String, column: &Column) -> String {
+fn cast(value: String, column: &DbColumn) -> String {
     match column.kind {
-        Kind::Enum | Kind::Other | Kind::ArrayText(_) => format!("{value}::{}", column.sql_type),
-        Kind::Text { .. } | Kind::Bool | Kind::Int2 | Kind::Int4 | Kind::Int8 | Kind::Numeric { .. } => value,
-        Kind::Bytea | Kind::Array(_) => value,
-        Kind::Float4 | Kind::Float8 | Kind::Timestamp { .. } | Kind::Date | Kind::Uuid | Kind::Json | Kind::Jsonb => {
-            value
-        }
+        ColumnType::Enum | ColumnType::Other | ColumnType::ArrayText(_) => format!("{value}::{}", column.sql_type),
+        ColumnType::Text { .. }
+        | ColumnType::Bool
+        | ColumnType::Int2
+        | ColumnType::Int4
+        | ColumnType::Int8
+        | ColumnType::Numeric { .. } => value,
+        ColumnType::Bytea | ColumnType::Array(_) => value,
+        ColumnType::Float4
+        | ColumnType::Float8
+        | ColumnType::Timestamp { .. }
+        | ColumnType::Date
+        | ColumnType::Uuid
+        | ColumnType::Json
+        | ColumnType::Jsonb => value,
     }
 }
 
-fn aliased(place: usize, column: &Column) -> String {
+fn aliased(place: usize, column: &DbColumn) -> String {
     cast(format!("u.c{place}"), column)
 }
 
-fn key_condition(write: &TableWrite, value: impl Fn(usize, &Column) -> String) -> String {
-    let equal = |(place, column): (usize, &Column)| format!("t.{} = {}", column.name, value(place, column));
+fn key_condition(write: &TableWrite, value: impl Fn(usize, &DbColumn) -> String) -> String {
+    let equal = |(place, column): (usize, &DbColumn)| format!("t.{} = {}", column.name, value(place, column));
     columns(write).take(write.key).enumerate().map(equal).collect::<Vec<_>>().join(" AND ")
 }
 
 /// Which of the keys are in one relation: their places, from 1.
-pub fn existing_keys(write: &TableWrite, relation: &TableName) -> String {
+pub fn select_existing_keys(write: &TableWrite, relation: &TableName) -> String {
     format!(
         "SELECT u.n FROM unnest({}) WITH ORDINALITY AS u ({}, n) WHERE EXISTS (SELECT FROM {relation} t WHERE {})",
         placeholders(1, write.key),
@@ -139,16 +148,16 @@ pub fn existing_keys(write: &TableWrite, relation: &TableName) -> String {
 
 /// Whether rows are locked as they are read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Lock {
+pub enum RowLock {
     /// Until the transaction ends, in the order of the keys.
     Rows,
     /// Not at all.
-    Nothing,
+    None,
 }
 
 /// The version of each key that is there.
-pub fn versions(write: &TableWrite, version: &str, lock: Lock) -> String {
-    let locked = if lock == Lock::Rows { " FOR NO KEY UPDATE OF t" } else { "" };
+pub fn select_versions(write: &TableWrite, version: &str, lock: RowLock) -> String {
+    let locked = if lock == RowLock::Rows { " FOR NO KEY UPDATE OF t" } else { "" };
     format!(
         "SELECT u.n, t.{version}::text FROM unnest({}) WITH ORDINALITY AS u ({}, n) JOIN {} t ON {} \
          ORDER BY u.n{locked}",
@@ -160,22 +169,22 @@ pub fn versions(write: &TableWrite, version: &str, lock: Lock) -> String {
 }
 
 /// Where a statement takes its rows from: what follows its `FROM`, a table called `u` with the table's column names.
-pub struct Source {
+pub struct RowSource {
     /// The expression, parameters included.
     pub from: String,
     /// Whether columns of types that the writer does not know come as text.
     pub as_text: bool,
 }
 
-impl Source {
-    fn value(&self, column: &Column) -> String {
+impl RowSource {
+    fn value(&self, column: &DbColumn) -> String {
         let value = format!("u.{}", column.name);
         if self.as_text { cast(value, column) } else { value }
     }
 
     /// The value of the version column.
-    fn own(&self, write: &TableWrite, name: &str) -> String {
-        let sql_type = write.table.position(name).map(|at| write.table.columns[at].sql_type.as_str());
+    fn version_value(&self, write: &TableWrite, name: &str) -> String {
+        let sql_type = write.table.column_index(name).map(|at| write.table.columns[at].sql_type.as_str());
         match sql_type {
             Some(sql_type) if self.as_text => format!("u.\"{name}\"::{sql_type}"),
             Some(_) | None => format!("u.\"{name}\""),
@@ -194,8 +203,9 @@ pub fn insert(write: &TableWrite, own: Option<&str>) -> String {
     let count = write.columns.len();
     let names = columns(write).map(|column| column.name.to_string()).chain(own.map(|name| format!("\"{name}\"")));
     let values = columns(write).enumerate().map(|(place, column)| cast(format!("u.c{place}"), column));
-    let own_type =
-        |name: &str| write.table.position(name).map(|at| write.table.columns[at].sql_type.clone()).unwrap_or_default();
+    let own_type = |name: &str| {
+        write.table.column_index(name).map(|at| write.table.columns[at].sql_type.clone()).unwrap_or_default()
+    };
     let values = values.chain(own.map(|name| format!("u.c{count}::{}", own_type(name))));
     let total = count + usize::from(own.is_some());
     format!(
@@ -209,10 +219,10 @@ pub fn insert(write: &TableWrite, own: Option<&str>) -> String {
 }
 
 /// How many columns one mask of an update speaks for.
-pub const COLUMNS_A_MASK: usize = 63;
+pub const COLUMNS_PER_MASK: usize = 63;
 
 /// Which columns an update writes.
-pub enum Set<'p> {
+pub enum UpdateColumns<'p> {
     /// In every row these, by their places.
     Same(&'p [usize]),
     /// In each row those whose bits are set in its masks, see [`mask_name`].
@@ -229,24 +239,30 @@ pub fn mask_name(number: usize) -> String {
 
 /// Updates rows by key from `source`, whose columns have the table's names; `by_field` is the place of an overflow that
 /// takes the [`NEW_FIELDS`] beside those that it has.
-pub fn update(write: &TableWrite, version: &str, set: &Set<'_>, by_field: Option<usize>, source: &Source) -> String {
+pub fn update(
+    write: &TableWrite,
+    version: &str,
+    set: &UpdateColumns<'_>,
+    by_field: Option<usize>,
+    source: &RowSource,
+) -> String {
     let whole = columns(write).enumerate().skip(write.key).filter(|(place, _)| Some(*place) != by_field);
     let assignments: Vec<String> = whole
         .filter(|(place, _)| match set {
-            Set::Same(places) => places.contains(place),
-            Set::Masked => true,
+            UpdateColumns::Same(places) => places.contains(place),
+            UpdateColumns::Masked => true,
         })
         .map(|(place, column)| {
             let (name, value) = (&column.name, source.value(column));
             match set {
-                Set::Same(_) => format!("{name} = {value}"),
-                Set::Masked => {
-                    let (mask, bit) = (place / COLUMNS_A_MASK, 1i64 << (place % COLUMNS_A_MASK));
+                UpdateColumns::Same(_) => format!("{name} = {value}"),
+                UpdateColumns::Masked => {
+                    let (mask, bit) = (place / COLUMNS_PER_MASK, 1i64 << (place % COLUMNS_PER_MASK));
                     format!("{name} = CASE WHEN u.\"{}\" & {bit} <> 0 THEN {value} ELSE t.{name} END", mask_name(mask))
                 }
             }
         })
-        .chain([format!("\"{version}\" = {}", source.own(write, version))])
+        .chain([format!("\"{version}\" = {}", source.version_value(write, version))])
         // What is not new stays.
         .chain(by_field.map(|place| {
             let name = &write.table.columns[write.columns[place]].name;
@@ -273,10 +289,10 @@ pub fn conflict_target(write: &TableWrite) -> Option<String> {
 }
 
 /// Inserts rows, and replaces those that are older; tells how many were written, and how many of them are new.
-pub fn upsert(write: &TableWrite, version: &str, target: &str, source: &Source) -> String {
+pub fn upsert(write: &TableWrite, version: &str, target: &str, source: &RowSource) -> String {
     let names: Vec<String> =
         columns(write).map(|column| column.name.to_string()).chain([format!("\"{version}\"")]).collect();
-    let values = columns(write).map(|column| source.value(column)).chain([source.own(write, version)]);
+    let values = columns(write).map(|column| source.value(column)).chain([source.version_value(write, version)]);
     let set = names.iter().skip(write.key).map(|name| format!("{name} = excluded.{name}"));
     format!(
         "WITH written AS (INSERT INTO {} AS t ({}) SELECT {} FROM {} ON CONFLICT ({target}) DO UPDATE SET {} \
@@ -303,16 +319,17 @@ pub fn delete(write: &TableWrite) -> String {
 }
 
 /// The rows of `source` that the table does not have, or has otherwise: the key, whether the row is missing, and the columns.
-pub fn compare(write: &TableWrite, source: &Source) -> String {
+pub fn select_differences(write: &TableWrite, source: &RowSource) -> String {
     // `json` has no equality of its own.
-    let comparable =
-        |value: String, column: &Column| if column.kind == Kind::Json { format!("{value}::text") } else { value };
+    let comparable = |value: String, column: &DbColumn| {
+        if column.kind == ColumnType::Json { format!("{value}::text") } else { value }
+    };
     let differs: Vec<(String, String)> = columns(write)
         .skip(write.key)
         .map(|column| {
             let (ours, theirs) = (format!("t.{}", column.name), source.value(column));
             let differs = format!("{} IS DISTINCT FROM {}", comparable(ours, column), comparable(theirs, column));
-            (format!("CASE WHEN {differs} THEN {} END", literal(column.name.as_str())), differs)
+            (format!("CASE WHEN {differs} THEN {} END", quote_literal(column.name.as_str())), differs)
         })
         .collect();
     let key: Vec<String> =
@@ -331,18 +348,18 @@ pub fn compare(write: &TableWrite, source: &Source) -> String {
 }
 
 /// Keys as texts, in their order, up to a limit; behind the one that the parameters tell.
-pub fn keys(write: &TableWrite, behind: bool, limit: i64) -> String {
+pub fn select_keys(write: &TableWrite, behind: bool, limit: i64) -> String {
     let names: Vec<String> = columns(write).take(write.key).map(|column| column.name.to_string()).collect();
     let shown = columns(write).take(write.key).map(|column| {
         let name = &column.name;
         let bytes = format!("translate(encode({name}, 'base64'), E'\\n', '')");
-        if column.kind == Kind::Bytea { bytes } else { format!("{name}::text") }
+        if column.kind == ColumnType::Bytea { bytes } else { format!("{name}::text") }
     });
     let told = columns(write).take(write.key).zip(1..).map(|(column, number)| {
         let bytes = format!("decode(${number}, 'base64')");
-        if column.kind == Kind::Bytea { bytes } else { format!("${number}::{}", column.sql_type) }
+        if column.kind == ColumnType::Bytea { bytes } else { format!("${number}::{}", column.sql_type) }
     });
-    let marked = write.table.position(DELETED_AT).map(|_| format!("\"{DELETED_AT}\" IS NULL"));
+    let marked = write.table.column_index(DELETED_AT).map(|_| format!("\"{DELETED_AT}\" IS NULL"));
     let after = behind.then(|| format!("({}) > ({})", names.join(", "), told.collect::<Vec<_>>().join(", ")));
     let conditions: Vec<String> = marked.into_iter().chain(after).collect();
     let filter = if conditions.is_empty() { String::new() } else { format!("WHERE {}", conditions.join(" AND ")) };

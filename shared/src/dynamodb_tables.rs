@@ -9,7 +9,7 @@ use aws_sdk_dynamodb::types::{AttributeValue, KeysAndAttributes};
 use base64_simd::STANDARD;
 
 use crate::aws::Aws;
-use crate::pause::pause;
+use crate::backoff::backoff_delay;
 use crate::spec::KeyColumn;
 
 /// DynamoDB returns at most this many items for one request by key:
@@ -19,8 +19,8 @@ pub const KEYS_MAX: usize = 100;
 /// What a table's capacity does not suffice for is asked for again after a pause, so often: a quarter of a minute in all, or
 /// less. The documentation asks for such pauses.
 const ATTEMPTS: u32 = 10;
-const PAUSE_FIRST: Duration = Duration::from_millis(50);
-const PAUSE_MAX: Duration = Duration::from_secs(3);
+const BACKOFF_FIRST: Duration = Duration::from_millis(50);
+const BACKOFF_MAX: Duration = Duration::from_secs(3);
 
 /// Items as the SDK has them, by attribute.
 type Item = HashMap<String, AttributeValue>;
@@ -35,18 +35,18 @@ pub struct TableError {
 
 /// The tables of an account.
 #[derive(Clone, Debug)]
-pub struct SourceTables(Aws);
+pub struct DynamodbTables(Aws);
 
 /// Some items of a scan.
 #[derive(Debug)]
-pub struct Page {
+pub struct ScanPage {
     /// The items, each as the JSON of DynamoDB: `{"id":{"S":"a"}}`.
     pub items: Vec<String>,
     /// Where the scan goes on; `None` behind the last item.
     pub next: Option<String>,
 }
 
-impl SourceTables {
+impl DynamodbTables {
     /// The tables that the process's role may read.
     pub fn new(aws: Aws) -> Self {
         Self(aws)
@@ -63,7 +63,7 @@ impl SourceTables {
             Err(error) if error.as_service_error().is_some_and(|error| error.is_resource_not_found_exception()) => {
                 return Ok(Vec::new());
             }
-            Err(error) => return Err(fault(table, DisplayErrorContext(&error))),
+            Err(error) => return Err(describe_error(table, DisplayErrorContext(&error))),
         };
         let description = described.table();
         let definitions = description.map(|table| table.attribute_definitions()).unwrap_or_default();
@@ -84,15 +84,22 @@ impl SourceTables {
     ///
     /// # Errors
     /// DynamoDB's refusal, or a place that is none.
-    pub async fn scan(&self, table: &str, segment: u32, segments: u32, from: Option<&str>) -> Result<Page, TableError> {
+    pub async fn scan(
+        &self,
+        table: &str,
+        segment: u32,
+        segments: u32,
+        from: Option<&str>,
+    ) -> Result<ScanPage, TableError> {
         let parts = [segment, segments].map(|part| i32::try_from(part).unwrap_or(i32::MAX));
         let scan = self.client().await.scan().table_name(table).segment(parts[0]).total_segments(parts[1]);
-        let start = from.map(|from| key_of(from).ok_or_else(|| fault(table, "the place to go on from is no key")));
+        let start =
+            from.map(|from| item_key(from).ok_or_else(|| describe_error(table, "the place to go on from is no key")));
         let answer = scan.set_exclusive_start_key(start.transpose()?).consistent_read(true).send().await;
-        let answer = answer.map_err(|error| fault(table, DisplayErrorContext(&error)))?;
-        Ok(Page {
-            items: answer.items().iter().map(show_item).collect(),
-            next: answer.last_evaluated_key().map(show_item),
+        let answer = answer.map_err(|error| describe_error(table, DisplayErrorContext(&error)))?;
+        Ok(ScanPage {
+            items: answer.items().iter().map(format_item).collect(),
+            next: answer.last_evaluated_key().map(format_item),
         })
     }
 
@@ -101,21 +108,21 @@ impl SourceTables {
     /// # Errors
     /// DynamoDB's refusal.
     pub async fn items(&self, table: &str, keys: &[String]) -> Result<Vec<String>, TableError> {
-        let wanted: Vec<Item> = keys.iter().filter_map(|key| key_of(key)).collect();
-        let pauses = (1..=ATTEMPTS).map(|attempt| pause(attempt, PAUSE_FIRST, PAUSE_MAX));
-        until_read(table, wanted, pauses, |keys| self.some_items(table, keys)).await
+        let wanted: Vec<Item> = keys.iter().filter_map(|key| item_key(key)).collect();
+        let pauses = (1..=ATTEMPTS).map(|attempt| backoff_delay(attempt, BACKOFF_FIRST, BACKOFF_MAX));
+        batch_get_with_retries(table, wanted, pauses, |keys| self.some_items(table, keys)).await
     }
 
     /// The items of some of the keys, and the other keys.
     async fn some_items(&self, table: &str, keys: Vec<Item>) -> Result<(Vec<String>, Vec<Item>), TableError> {
         let request = KeysAndAttributes::builder().set_keys(Some(keys)).consistent_read(true).build();
-        let request = request.map_err(|error| fault(table, error))?;
+        let request = request.map_err(|error| describe_error(table, error))?;
         let answer = self.client().await.batch_get_item().request_items(table, request).send().await;
-        let answer = answer.map_err(|error| fault(table, DisplayErrorContext(&error)))?;
+        let answer = answer.map_err(|error| describe_error(table, DisplayErrorContext(&error)))?;
         let found = answer.responses().and_then(|tables| tables.get(table));
         let left = answer.unprocessed_keys().and_then(|tables| tables.get(table));
         let left = left.map(|left| left.keys().to_vec()).unwrap_or_default();
-        Ok((found.into_iter().flatten().map(show_item).collect(), left))
+        Ok((found.into_iter().flatten().map(format_item).collect(), left))
     }
 
     async fn client(&self) -> aws_sdk_dynamodb::Client {
@@ -124,7 +131,7 @@ impl SourceTables {
 }
 
 /// Asks until no key is left, with pauses between; when the pauses are used up the table is left alone.
-async fn until_read<R>(
+async fn batch_get_with_retries<R>(
     table: &str,
     mut keys: Vec<Item>,
     mut pauses: impl Iterator<Item = Duration>,
@@ -140,27 +147,28 @@ where
         keys = left;
         if !keys.is_empty() {
             let pause = pauses.next();
-            let pause = pause.ok_or_else(|| fault(table, "its read capacity does not suffice; try again later"))?;
+            let pause =
+                pause.ok_or_else(|| describe_error(table, "its read capacity does not suffice; try again later"))?;
             tokio::time::sleep(pause).await;
         }
     }
     Ok(items)
 }
 
-fn fault(table: &str, reason: impl std::fmt::Display) -> TableError {
+fn describe_error(table: &str, reason: impl std::fmt::Display) -> TableError {
     TableError { table: table.to_owned(), reason: reason.to_string() }
 }
 
 /// An item in the JSON of DynamoDB, its attributes sorted.
-fn show_item(item: &Item) -> String {
+fn format_item(item: &Item) -> String {
     let mut names: Vec<&String> = item.keys().collect();
     names.sort();
-    let member = |name: &&String| format!("{}:{}", quoted(name), show(&item[*name]));
+    let member = |name: &&String| format!("{}:{}", quoted(name), format_attribute(&item[*name]));
     format!("{{{}}}", names.iter().map(member).collect::<Vec<_>>().join(","))
 }
 
 #[expect(clippy::wildcard_enum_match_arm, reason = "the SDK may learn further types")]
-fn show(value: &AttributeValue) -> String {
+fn format_attribute(value: &AttributeValue) -> String {
     let base64 = |bytes: &aws_sdk_dynamodb::primitives::Blob| quoted(&STANDARD.encode_to_string(bytes.as_ref()));
     let list = |elements: Vec<String>| format!("[{}]", elements.join(","));
     let (descriptor, json) = match value {
@@ -169,8 +177,8 @@ fn show(value: &AttributeValue) -> String {
         AttributeValue::B(bytes) => ("B", base64(bytes)),
         AttributeValue::Bool(flag) => ("BOOL", flag.to_string()),
         AttributeValue::Null(_) => ("NULL", "true".to_owned()),
-        AttributeValue::L(values) => ("L", list(values.iter().map(show).collect())),
-        AttributeValue::M(item) => ("M", show_item(item)),
+        AttributeValue::L(values) => ("L", list(values.iter().map(format_attribute).collect())),
+        AttributeValue::M(item) => ("M", format_item(item)),
         AttributeValue::Ss(texts) => ("SS", list(texts.iter().map(|text| quoted(text)).collect())),
         AttributeValue::Ns(numbers) => ("NS", list(numbers.iter().map(|number| quoted(number)).collect())),
         AttributeValue::Bs(blobs) => ("BS", list(blobs.iter().map(base64).collect())),
@@ -185,7 +193,7 @@ fn quoted(text: &str) -> String {
 }
 
 /// A key from the JSON of DynamoDB: texts, numbers and bytes.
-fn key_of(json: &str) -> Option<Item> {
+fn item_key(json: &str) -> Option<Item> {
     let attributes: HashMap<String, HashMap<String, String>> = serde_json::from_str(json).ok()?;
     let value = |(name, typed): (String, HashMap<String, String>)| {
         let (descriptor, text) = typed.into_iter().next()?;
@@ -208,14 +216,14 @@ mod tests {
     async fn read(keys: usize, pauses: usize, at_once: usize) -> Result<Vec<String>, TableError> {
         let keys = vec![Item::new(); keys];
         let ask = async |mut keys: Vec<Item>| {
-            let found = keys.drain(..at_once.min(keys.len())).map(|item| show_item(&item)).collect();
+            let found = keys.drain(..at_once.min(keys.len())).map(|item| format_item(&item)).collect();
             Ok((found, keys))
         };
-        until_read("T", keys, std::iter::repeat_n(Duration::ZERO, pauses), ask).await
+        batch_get_with_retries("T", keys, std::iter::repeat_n(Duration::ZERO, pauses), ask).await
     }
 
     #[tokio::test]
-    async fn keys_that_dynamodb_leaves_are_asked_for_again_and_not_for_ever() {
+    async fn unprocessed_keys_are_requested_again_but_not_forever() {
         for (keys, pauses, at_once) in [(0, 0, 1), (1, 0, 1), (3, 2, 1), (100, 1, 50)] {
             assert_eq!(read(keys, pauses, at_once).await.unwrap().len(), keys);
         }

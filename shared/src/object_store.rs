@@ -47,7 +47,7 @@ pub fn is_address(path: &str) -> bool {
 
 /// The bucket that is the system's own, and objects of any other.
 #[derive(Clone, Debug)]
-pub struct Archive {
+pub struct ObjectStore {
     aws: Aws,
     bucket: Option<String>,
 }
@@ -63,7 +63,7 @@ pub struct NewObject {
 
 /// Some of the objects under a prefix.
 #[derive(Debug)]
-pub struct Listed {
+pub struct ListPage {
     /// Their keys, in the order of their bytes.
     pub keys: Vec<String>,
     /// Their common beginnings up to the next `/`, where those were asked for.
@@ -72,7 +72,7 @@ pub struct Listed {
     pub more: bool,
 }
 
-impl Archive {
+impl ObjectStore {
     /// With the bucket of the environment, if it names one.
     pub fn new(aws: Aws, bucket: Option<String>) -> Self {
         Self { aws, bucket }
@@ -120,18 +120,18 @@ impl Archive {
     ///
     /// # Errors
     /// S3's refusal.
-    pub async fn list(&self, prefix: &str, behind: &str, folders: Folders) -> Result<Listed, ObjectError> {
+    pub async fn list(&self, prefix: &str, behind: &str, folders: ListMode) -> Result<ListPage, ObjectError> {
         let address = self.address(prefix)?;
         let bucket = self.bucket.as_deref().ok_or(ObjectError::NoBucket)?;
         let mut request = self.client().await.list_objects_v2().bucket(bucket).prefix(prefix);
         if !behind.is_empty() {
             request = request.start_after(behind);
         }
-        if folders == Folders::Together {
+        if folders == ListMode::CommonPrefixes {
             request = request.delimiter("/");
         }
-        let listed = request.send().await.map_err(|error| read_fault(&address, DisplayErrorContext(&error)))?;
-        Ok(Listed {
+        let listed = request.send().await.map_err(|error| read_error(&address, DisplayErrorContext(&error)))?;
+        Ok(ListPage {
             keys: listed.contents().iter().filter_map(|object| object.key().map(str::to_owned)).collect(),
             folders: listed.common_prefixes().iter().filter_map(|prefix| prefix.prefix().map(str::to_owned)).collect(),
             more: listed.is_truncated() == Some(true),
@@ -156,25 +156,25 @@ impl Archive {
     /// A wrong address, S3's refusal, or an object that is not UTF-8.
     pub async fn read_text(&self, address: &str) -> Result<String, ObjectError> {
         let text = self.read(address).await?;
-        String::from_utf8(text).map_err(|error| read_fault(address, error))
+        String::from_utf8(text).map_err(|error| read_error(address, error))
     }
 
     /// Opens an object to be read line by line, unpacked where its name ends in `.gz`.
     ///
     /// # Errors
     /// A wrong address, or S3's refusal.
-    pub async fn lines(&self, address: &str) -> Result<Lines, ObjectError> {
+    pub async fn lines(&self, address: &str) -> Result<LineReader, ObjectError> {
         let object = self.open(address).await?;
         let unpacker = address.ends_with(".gz").then(|| MultiGzDecoder::new(Vec::new()));
-        Ok(Lines { object, unpacker, text: Vec::new(), at: 0, ended: false, bytes: 0 })
+        Ok(LineReader { object, unpacker, text: Vec::new(), at: 0, ended: false, bytes: 0 })
     }
 
-    async fn open(&self, address: &str) -> Result<Object, ObjectError> {
+    async fn open(&self, address: &str) -> Result<ObjectBody, ObjectError> {
         let parts = address.strip_prefix("s3://").and_then(|rest| rest.split_once('/'));
         let (bucket, key) = parts.ok_or_else(|| ObjectError::Address(address.to_owned()))?;
         let object = self.client().await.get_object().bucket(bucket).key(key).send().await;
-        let object = object.map_err(|error| read_fault(address, DisplayErrorContext(&error)))?;
-        Ok(Object { address: address.to_owned(), body: object.body })
+        let object = object.map_err(|error| read_error(address, DisplayErrorContext(&error)))?;
+        Ok(ObjectBody { address: address.to_owned(), body: object.body })
     }
 
     async fn client(&self) -> aws_sdk_s3::Client {
@@ -184,31 +184,31 @@ impl Archive {
 
 /// How a listing treats what lies deeper.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Folders {
+pub enum ListMode {
     /// Every object by itself.
-    Apart,
+    Objects,
     /// All objects of a folder as one.
-    Together,
+    CommonPrefixes,
 }
 
-fn read_fault(address: &str, reason: impl Display) -> ObjectError {
+fn read_error(address: &str, reason: impl Display) -> ObjectError {
     ObjectError::Read { address: address.to_owned(), reason: reason.to_string() }
 }
 
-struct Object {
+struct ObjectBody {
     address: String,
     body: ByteStream,
 }
 
-impl Object {
+impl ObjectBody {
     async fn chunk(&mut self) -> Result<Option<bytes::Bytes>, ObjectError> {
-        self.body.try_next().await.map_err(|error| read_fault(&self.address, error))
+        self.body.try_next().await.map_err(|error| read_error(&self.address, error))
     }
 }
 
 /// The lines of an object. No more of it is in memory than one chunk of the network, unpacked, and one line.
-pub struct Lines {
-    object: Object,
+pub struct LineReader {
+    object: ObjectBody,
     unpacker: Option<MultiGzDecoder<Vec<u8>>>,
     text: Vec<u8>,
     at: usize,
@@ -217,7 +217,7 @@ pub struct Lines {
     pub bytes: u64,
 }
 
-impl Lines {
+impl LineReader {
     /// The next line, without its end.
     ///
     /// # Errors
@@ -250,7 +250,7 @@ impl Lines {
         };
         let unpacked = unpacker.write_all(&chunk);
         let unpacked = unpacked.and_then(|()| if self.ended { unpacker.try_finish() } else { unpacker.flush() });
-        unpacked.map_err(|error| read_fault(&self.object.address, error))?;
+        unpacked.map_err(|error| read_error(&self.object.address, error))?;
         self.text.append(unpacker.get_mut());
         Ok(())
     }

@@ -7,25 +7,26 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio_postgres::Client;
 
-use super::writer::{Decoded, read_catalog, tables_of};
-use super::{Ingest, IngestError, LOCK_TIMEOUT, ROUNDS_MAX, now};
+use super::writer::{DecodeSummary, changed_tables, read_catalog};
+use super::{Ingest, IngestError, LOCK_TIMEOUT, PLAN_ATTEMPTS_MAX};
 use crate::apply::{self, Limits};
-use crate::catalog::{self, Catalog, CatalogError, Kind};
-use crate::plan::{Plan, TableLack, configured, plan};
+use crate::catalog::{self, Catalog, CatalogError, ColumnType};
+use crate::clock::now;
+use crate::plan::{Plan, TableDiff, declared_diff, plan};
 use crate::record::unpack;
 
 const LIMITS: Limits = Limits { statement: Duration::from_secs(60), lock: LOCK_TIMEOUT };
 
 /// A dry run of several batches.
-pub struct Rehearsal<'i> {
+pub struct DryRun<'i> {
     ingest: &'i mut Ingest,
     /// Statements that have been told, of things that are not of a table.
-    told: BTreeSet<String>,
+    already_listed: BTreeSet<String>,
 }
 
 /// What a batch would do.
 #[derive(Debug)]
-pub struct Rehearsed {
+pub struct DryRunResult {
     /// The source, as the configuration calls it; empty where the event holds no record.
     pub source: String,
     /// How many records the event holds.
@@ -49,48 +50,48 @@ pub struct DeclaredTable {
     pub remarks: Vec<String>,
 }
 
-impl<'i> Rehearsal<'i> {
+impl<'i> DryRun<'i> {
     /// A dry run of what would else be ingested.
     pub fn new(ingest: &'i mut Ingest) -> Self {
-        Self { ingest, told: BTreeSet::new() }
+        Self { ingest, already_listed: BTreeSet::new() }
     }
 
     /// Plans a batch as the writer would, upon the batches before.
     ///
     /// # Errors
     /// As [`Ingest::batch`].
-    pub async fn batch(&mut self, event: &[u8]) -> Result<Rehearsed, IngestError> {
+    pub async fn batch(&mut self, event: &[u8]) -> Result<DryRunResult, IngestError> {
         let batch = unpack(event)?;
         let records = batch.records.len();
-        let Some(index) = self.ingest.source_of(&batch)? else {
-            return Ok(Rehearsed { source: String::new(), records, ddl: Vec::new(), plan: Plan::default() });
+        let Some(index) = self.ingest.source_for_batch(&batch)? else {
+            return Ok(DryRunResult { source: String::new(), records, ddl: Vec::new(), plan: Plan::default() });
         };
         let Ingest { config, decoders, writer, .. } = &mut *self.ingest;
         let decoder = &mut decoders[index];
         let (changes, rejected) = decoder.decode(&batch);
-        Decoded::of(&changes, rejected.clone()).check()?;
+        DecodeSummary::of(&changes, rejected.clone()).check()?;
         let connection = writer.database.connection().await?;
         let (mut ddl, mut rounds) = (Vec::new(), 0);
         let mut plan = loop {
-            read_catalog(&connection, &mut writer.catalog, decoder, &tables_of(&changes), LIMITS).await?;
+            read_catalog(&connection, &mut writer.catalog, decoder, &changed_tables(&changes), LIMITS).await?;
             let plan = plan(&changes, &decoder.fields, &decoder.tables, &writer.catalog, now())?;
-            if plan.lacks.is_empty() {
+            if plan.diffs.is_empty() {
                 break plan;
             }
-            if rounds == ROUNDS_MAX {
-                return Err(IngestError::Unsettled(String::new()));
+            if rounds == PLAN_ATTEMPTS_MAX {
+                return Err(IngestError::SchemaKeptChanging(String::new()));
             }
             rounds += 1;
-            apply::begin_reading(&connection, LIMITS).await?;
-            for lack in &plan.lacks {
-                ddl.extend(make(&connection, &mut writer.catalog, lack, &mut self.told).await?);
+            apply::begin_read_only(&connection, LIMITS).await?;
+            for lack in &plan.diffs {
+                ddl.extend(list_ddl(&connection, &mut writer.catalog, lack, &mut self.already_listed).await?);
             }
             connection.batch_execute("COMMIT").await.map_err(CatalogError::from)?;
         };
-        ddl.extend(own_tables(&connection, &plan, &mut self.told).await?);
+        ddl.extend(system_tables(&connection, &plan, &mut self.already_listed).await?);
         connection.release();
         plan.rejected.extend(rejected);
-        Ok(Rehearsed { source: config.sources[index].name.clone(), records, ddl, plan })
+        Ok(DryRunResult { source: config.sources[index].name.clone(), records, ddl, plan })
     }
 
     /// Compares the declared tables with those that are there; tells of those that differ.
@@ -102,22 +103,22 @@ impl<'i> Rehearsal<'i> {
         let connection = writer.database.connection().await?;
         let mut differing = Vec::new();
         for (source, decoder) in config.sources.iter().zip(decoders) {
-            let declared = decoder.declared();
+            let declared = decoder.declared_tables();
             read_catalog(&connection, &mut writer.catalog, decoder, &declared, LIMITS).await?;
-            apply::begin_reading(&connection, LIMITS).await?;
+            apply::begin_read_only(&connection, LIMITS).await?;
             for id in declared {
                 let spec = decoder.tables.get(id);
                 let types = spec.columns.iter().filter_map(|column| column.sql_type.as_deref()).collect();
-                let kinds = kinds(&connection, types).await?;
+                let kinds = column_types(&connection, types).await?;
                 let kind = |name: &str| kinds.get(name).copied().flatten();
-                let found = configured(spec, &decoder.fields, &writer.catalog, kind);
-                let ddl = match &found.lack {
-                    Some(lack) => make(&connection, &mut writer.catalog, lack, &mut self.told).await?,
+                let found = declared_diff(spec, &decoder.fields, &writer.catalog, kind);
+                let ddl = match &found.diff {
+                    Some(lack) => list_ddl(&connection, &mut writer.catalog, lack, &mut self.already_listed).await?,
                     None => Vec::new(),
                 };
                 let remarks: Vec<String> = found.remarks.iter().map(ToString::to_string).collect();
                 if !ddl.is_empty() || !remarks.is_empty() {
-                    let (source, table) = (source.name.clone(), spec.name.plain());
+                    let (source, table) = (source.name.clone(), spec.name.unquoted());
                     differing.push(DeclaredTable { source, table, ddl, remarks });
                 }
             }
@@ -129,42 +130,46 @@ impl<'i> Rehearsal<'i> {
 }
 
 /// The statements that a writer would run for a lack, and the table as it would then be.
-async fn make(
+async fn list_ddl(
     client: &Client,
     catalog: &mut Catalog,
-    lack: &TableLack,
+    lack: &TableDiff,
     told: &mut BTreeSet<String>,
 ) -> Result<Vec<String>, IngestError> {
     let found = catalog.table(&lack.table).cloned();
-    let lack = lack.still(found.as_deref());
+    let lack = lack.remaining(found.as_deref());
     let mut statements = Vec::new();
-    if lack.create.is_some()
-        && let Some(statement) = apply::lacking_schema(client, &lack.table.schema).await?
+    if lack.created_by.is_some()
+        && let Some(statement) = apply::missing_schema_ddl(client, &lack.table.schema).await?
         && told.insert(statement.clone())
     {
         statements.push(statement);
     }
     statements.extend(lack.statements());
-    let kinds = kinds(client, lack.columns.iter().map(|column| &*column.sql_type).collect()).await?;
+    let kinds = column_types(client, lack.columns.iter().map(|column| &*column.sql_type).collect()).await?;
     // What PostgreSQL does not know it will refuse; until then it is text.
-    let kind = |name: &str| kinds.get(name).copied().flatten().unwrap_or((Kind::Other, 0));
-    catalog.learn(lack.table.clone(), Some(lack.made(found.as_deref(), kind)));
+    let kind = |name: &str| kinds.get(name).copied().flatten().unwrap_or((ColumnType::Other, 0));
+    catalog.insert(lack.table.clone(), Some(lack.applied_to(found.as_deref(), kind)));
     Ok(statements)
 }
 
 /// The kind and the number of each type, by what a declaration calls it.
-async fn kinds(client: &Client, types: Vec<&str>) -> Result<BTreeMap<String, Option<(Kind, u32)>>, IngestError> {
-    let found = catalog::types(client, &types).await?;
+async fn column_types(
+    client: &Client,
+    types: Vec<&str>,
+) -> Result<BTreeMap<String, Option<(ColumnType, u32)>>, IngestError> {
+    let found = catalog::lookup_types(client, &types).await?;
     Ok(types.into_iter().map(str::to_owned).zip(found).collect())
 }
 
 /// The tables of the writer's own that are made with the batch.
-async fn own_tables(client: &Client, plan: &Plan, told: &mut BTreeSet<String>) -> Result<Vec<String>, IngestError> {
+async fn system_tables(client: &Client, plan: &Plan, told: &mut BTreeSet<String>) -> Result<Vec<String>, IngestError> {
     let wanted = [(plan.deletes(), apply::TOMBSTONE), (!plan.writes.is_empty(), apply::FRESHNESS)];
     let mut statements = Vec::new();
     for (_, table) in wanted.iter().filter(|(wanted, _)| *wanted) {
         // The schema is the same for both, and each is made once.
-        statements.extend(table.lacking(client).await?.into_iter().filter(|statement| told.insert(statement.clone())));
+        statements
+            .extend(table.missing_ddl(client).await?.into_iter().filter(|statement| told.insert(statement.clone())));
     }
     Ok(statements)
 }

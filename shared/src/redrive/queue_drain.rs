@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
-use super::message::{Kept, Letter, OnFailure, ReadBack};
-use super::payload::records_of;
-use super::tally::Tally;
-use super::{Criteria, Redrive, RedriveError, Task};
-use crate::ingest::{IngestError, now};
-use crate::queue::{Held, Queue, QueueError};
+use super::message::{KeepReason, OnFailure, QueueMessage, ReadBack};
+use super::payload::message_records;
+use super::run_tally::RunTally;
+use super::{MessageFilter, Redrive, RedriveError, RedriveTask};
+use crate::clock::now;
+use crate::ingest::IngestError;
+use crate::queue::{LeasedMessage, Queue, QueueError};
 use crate::record::Batch;
 
 /// A batch is written when it holds so many records, or so many bytes.
@@ -17,7 +18,7 @@ const BATCH_BYTES: usize = 4 * 1024 * 1024;
 
 /// SQS hands out at most 120,000 messages of a queue at once:
 /// <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html>.
-pub const HELD_MAX: usize = 100_000;
+pub const LEASED_MAX: usize = 100_000;
 
 /// A message is held for the time of the piece and for the batch at its end, which is never given longer than the piece
 /// itself, nor longer than this. Were it held much longer, a crash would keep it out of everybody's sight.
@@ -25,74 +26,74 @@ const LAST_BATCH_MAX: Duration = Duration::from_secs(60);
 const LAST_BATCH_MIN: Duration = Duration::from_secs(1);
 
 /// A message that is asked for.
-struct Taken {
-    held: Held,
+struct SelectedMessage {
+    held: LeasedMessage,
     /// As what it is counted.
     label: String,
 }
 
 /// A message whose records wait to be written with others.
-struct Waiting {
-    taken: Taken,
+struct PendingMessage {
+    selected: SelectedMessage,
     batch: Batch,
 }
 
 /// Why a message is not done with.
-enum Obstacle {
+enum MessageError {
     /// It stays on the queue, and the sweep goes on.
-    Keep(Kept),
+    Keep(KeepReason),
     /// The sweep cannot go on.
-    Fail(RedriveError),
+    Abort(RedriveError),
 }
 
-impl From<Kept> for Obstacle {
-    fn from(kept: Kept) -> Self {
+impl From<KeepReason> for MessageError {
+    fn from(kept: KeepReason) -> Self {
         Self::Keep(kept)
     }
 }
 
-impl From<IngestError> for Obstacle {
+impl From<IngestError> for MessageError {
     fn from(error: IngestError) -> Self {
         // Other records may fare better: what waits for a person, or for another shard, concerns these.
-        if error.needs_a_person() || matches!(error, IngestError::NotKnownYet(_)) {
-            Self::Keep(Kept::Failed(error.to_string()))
+        if error.needs_operator() || matches!(error, IngestError::KeyNotKnownYet(_)) {
+            Self::Keep(KeepReason::Failed(error.to_string()))
         } else {
-            Self::Fail(error.into())
+            Self::Abort(error.into())
         }
     }
 }
 
 /// A sweep of one queue. Whatever is held and not deleted is in one of its lists, so that it can be let go.
-pub struct Sweep<'s, 'r> {
+pub struct QueueDrain<'s, 'r> {
     redrive: &'s mut Redrive<'r>,
     queue: Queue,
-    task: &'s Task,
-    criteria: &'s Criteria<'s>,
-    tally: &'s mut Tally,
+    task: &'s RedriveTask,
+    criteria: &'s MessageFilter<'s>,
+    tally: &'s mut RunTally,
     last_batch: Duration,
     /// Not looked at yet.
-    received: VecDeque<Held>,
+    received: VecDeque<LeasedMessage>,
     /// By source.
-    waiting: BTreeMap<usize, Vec<Waiting>>,
-    kept: Vec<Held>,
+    pending: BTreeMap<usize, Vec<PendingMessage>>,
+    kept: Vec<LeasedMessage>,
     /// The ids of all these: a message that is held for too long comes again.
-    met: HashSet<String>,
+    seen_ids: HashSet<String>,
 }
 
-impl<'s, 'r> Sweep<'s, 'r> {
+impl<'s, 'r> QueueDrain<'s, 'r> {
     /// A sweep that has not begun.
     pub fn new(
         redrive: &'s mut Redrive<'r>,
         queue: Queue,
-        task: &'s Task,
-        criteria: &'s Criteria<'s>,
-        tally: &'s mut Tally,
+        task: &'s RedriveTask,
+        criteria: &'s MessageFilter<'s>,
+        tally: &'s mut RunTally,
     ) -> Self {
         let piece = redrive.until.saturating_duration_since(Instant::now());
         let last_batch = piece.clamp(LAST_BATCH_MIN, LAST_BATCH_MAX);
-        let (received, waiting) = (VecDeque::new(), BTreeMap::new());
-        let (kept, met) = (Vec::new(), HashSet::new());
-        Self { redrive, queue, task, criteria, tally, last_batch, received, waiting, kept, met }
+        let (received, pending) = (VecDeque::new(), BTreeMap::new());
+        let (kept, seen_ids) = (Vec::new(), HashSet::new());
+        Self { redrive, queue, task, criteria, tally, last_batch, received, pending, kept, seen_ids }
     }
 
     /// Whether the queue has been swept to its end, or as far as was asked for. However little time there is, it goes on
@@ -104,14 +105,14 @@ impl<'s, 'r> Sweep<'s, 'r> {
         let mut swept = self.is_enough();
         while !swept {
             if self.time_left().is_zero() {
-                self.write_waiting().await?;
+                self.write_pending().await?;
                 if self.tally.has_redriven() {
                     break;
                 }
             }
-            swept = !self.round().await? || self.is_enough();
+            swept = !self.receive_and_process().await? || self.is_enough();
         }
-        self.write_waiting().await?;
+        self.write_pending().await?;
         Ok(swept)
     }
 
@@ -120,8 +121,8 @@ impl<'s, 'r> Sweep<'s, 'r> {
     /// # Errors
     /// SQS's.
     pub async fn release(&mut self) -> Result<(), QueueError> {
-        let waiting = std::mem::take(&mut self.waiting).into_values().flatten().map(|waiting| waiting.taken.held);
-        let held: Vec<Held> = self.kept.drain(..).chain(self.received.drain(..)).chain(waiting).collect();
+        let waiting = std::mem::take(&mut self.pending).into_values().flatten().map(|waiting| waiting.selected.held);
+        let held: Vec<LeasedMessage> = self.kept.drain(..).chain(self.received.drain(..)).chain(waiting).collect();
         self.queue.release(&held).await
     }
 
@@ -134,12 +135,12 @@ impl<'s, 'r> Sweep<'s, 'r> {
     }
 
     /// Takes up some messages; whether there were any that may be followed by others.
-    async fn round(&mut self) -> Result<bool, RedriveError> {
+    async fn receive_and_process(&mut self) -> Result<bool, RedriveError> {
         let messages = self.queue.receive(self.time_left() + self.last_batch).await?;
         // Beyond its time a sweep may meet again what it has kept: then it has been round.
         let any = !messages.is_empty() && !self.time_left().is_zero();
         for held in messages {
-            if self.met.insert(held.id.clone()) {
+            if self.seen_ids.insert(held.id.clone()) {
                 self.received.push_back(held);
             }
         }
@@ -147,15 +148,15 @@ impl<'s, 'r> Sweep<'s, 'r> {
         while let Some(held) = self.received.pop_front() {
             self.message(held).await?;
         }
-        if self.kept.len() >= HELD_MAX {
-            self.write_waiting().await?;
-            return Err(RedriveError::TooManyKept(self.queue.url().to_owned()));
+        if self.kept.len() >= LEASED_MAX {
+            self.write_pending().await?;
+            return Err(RedriveError::TooManySkipped(self.queue.url().to_owned()));
         }
         Ok(any)
     }
 
-    async fn message(&mut self, held: Held) -> Result<(), RedriveError> {
-        let (letter, source, label) = match self.judge(&held.body) {
+    async fn message(&mut self, held: LeasedMessage) -> Result<(), RedriveError> {
+        let (letter, source, label) = match self.select_message(&held.body) {
             Ok(judged) => judged,
             Err(kept) => {
                 self.keep(held, &kept);
@@ -163,30 +164,34 @@ impl<'s, 'r> Sweep<'s, 'r> {
             }
         };
         self.tally.selected(&label);
-        let taken = Taken { held, label };
+        let taken = SelectedMessage { held, label };
         match letter {
-            _ if self.task.dry_run => self.conclude(vec![taken], Err(Kept::DryRun.into())).await,
-            Letter::Ours(letter) => match records_of(&letter, &self.redrive.archive, &self.redrive.streams).await {
-                Ok(batch) => self.wait(source, Waiting { taken, batch }).await,
-                Err(kept) => self.conclude(vec![taken], Err(kept.into())).await,
-            },
-            Letter::OfLambda(OnFailure { read_back: Some(ReadBack { lost, .. }), .. }) => {
-                self.conclude(vec![taken], Err(Kept::Gone(lost).into())).await
+            _ if self.task.dry_run => self.finish_messages(vec![taken], Err(KeepReason::DryRun.into())).await,
+            QueueMessage::DeadLetter(letter) => {
+                match message_records(&letter, &self.redrive.archive, &self.redrive.streams).await {
+                    Ok(batch) => self.add_pending(source, PendingMessage { selected: taken, batch }).await,
+                    Err(kept) => self.finish_messages(vec![taken], Err(kept.into())).await,
+                }
             }
-            Letter::OfLambda(letter) => match self.read_back(&letter, source).await {
-                Err(Obstacle::Keep(Kept::Gone(lost))) => self.note(taken, lost).await,
-                outcome => self.conclude(vec![taken], outcome).await,
+            QueueMessage::OnFailure(OnFailure { read_back: Some(ReadBack { missing: lost, .. }), .. }) => {
+                self.finish_messages(vec![taken], Err(KeepReason::NoLongerInStream(lost).into())).await
+            }
+            QueueMessage::OnFailure(letter) => match self.read_back(&letter, source).await {
+                Err(MessageError::Keep(KeepReason::NoLongerInStream(lost))) => {
+                    self.replace_with_annotated(taken, lost).await
+                }
+                outcome => self.finish_messages(vec![taken], outcome).await,
             },
         }
     }
 
     /// Whether a message is asked for; then what it is, whose, and as what it is counted.
-    fn judge(&self, body: &str) -> Result<(Letter, usize, String), Kept> {
-        let letter = Letter::read(body)?;
-        let source = self.source_of(&letter).ok_or_else(|| Kept::UnknownSource(letter.origin()))?;
+    fn select_message(&self, body: &str) -> Result<(QueueMessage, usize, String), KeepReason> {
+        let letter = QueueMessage::read(body)?;
+        let source = self.source_for(&letter).ok_or_else(|| KeepReason::UnknownSource(letter.origin()))?;
         let name = self.redrive.ingest.source_name(source);
         if self.is_enough() {
-            return Err(Kept::NotSelected);
+            return Err(KeepReason::NotSelected);
         }
         self.criteria.select(&letter, name)?;
         let label = format!("{name} {} {}", letter.table().unwrap_or("-"), letter.reason());
@@ -194,13 +199,13 @@ impl<'s, 'r> Sweep<'s, 'r> {
     }
 
     /// By its name, or, where the configuration has changed since, by its stream.
-    fn source_of(&self, letter: &Letter) -> Option<usize> {
+    fn source_for(&self, letter: &QueueMessage) -> Option<usize> {
         let ingest = &self.redrive.ingest;
-        let named = letter.source().and_then(|name| ingest.source_called(name));
-        named.or_else(|| ingest.source_reading(letter.stream()))
+        let named = letter.source().and_then(|name| ingest.source_by_name(name));
+        named.or_else(|| ingest.source_by_stream(letter.stream()))
     }
 
-    fn keep(&mut self, held: Held, kept: &Kept) {
+    fn keep(&mut self, held: LeasedMessage, kept: &KeepReason) {
         if let Some(detail) = kept.detail() {
             tracing::warn!(message = held.id, kept = kept.class(), detail, "dead letter kept");
         }
@@ -209,17 +214,21 @@ impl<'s, 'r> Sweep<'s, 'r> {
     }
 
     /// A message is done with, or stays.
-    async fn conclude(&mut self, taken: Vec<Taken>, outcome: Result<(), Obstacle>) -> Result<(), RedriveError> {
+    async fn finish_messages(
+        &mut self,
+        taken: Vec<SelectedMessage>,
+        outcome: Result<(), MessageError>,
+    ) -> Result<(), RedriveError> {
         match outcome {
             Ok(()) => self.delete(taken).await,
-            Err(Obstacle::Keep(kept)) => {
-                for Taken { held, label } in taken {
-                    self.tally.given_back(&label);
+            Err(MessageError::Keep(kept)) => {
+                for SelectedMessage { held, label } in taken {
+                    self.tally.returned(&label);
                     self.keep(held, &kept);
                 }
                 Ok(())
             }
-            Err(Obstacle::Fail(error)) => {
+            Err(MessageError::Abort(error)) => {
                 self.kept.extend(taken.into_iter().map(|taken| taken.held));
                 Err(error)
             }
@@ -228,10 +237,10 @@ impl<'s, 'r> Sweep<'s, 'r> {
 
     /// What there was of a batch is written. Another message takes the place of this one, that says so: else every run would
     /// write it again, and send what is refused of it as new letters.
-    async fn note(&mut self, taken: Taken, lost: String) -> Result<(), RedriveError> {
-        let read_back = ReadBack { lost: lost.clone(), at: now().to_string() };
-        let noted = read_back.noted_in(&taken.held.body);
-        self.conclude(vec![taken], Err(Kept::Gone(lost).into())).await?;
+    async fn replace_with_annotated(&mut self, taken: SelectedMessage, lost: String) -> Result<(), RedriveError> {
+        let read_back = ReadBack { missing: lost.clone(), at: now().to_string() };
+        let noted = read_back.annotate(&taken.held.body);
+        self.finish_messages(vec![taken], Err(KeepReason::NoLongerInStream(lost).into())).await?;
         // What is no object, as Lambda's messages are, stays as it is.
         let Ok(noted) = noted else { return Ok(()) };
         self.queue.send(vec![noted]).await?;
@@ -242,14 +251,14 @@ impl<'s, 'r> Sweep<'s, 'r> {
         Ok(())
     }
 
-    async fn delete(&mut self, written: Vec<Taken>) -> Result<(), RedriveError> {
-        let held: Vec<Held> = written.into_iter().map(|taken| taken.held).collect();
+    async fn delete(&mut self, written: Vec<SelectedMessage>) -> Result<(), RedriveError> {
+        let held: Vec<LeasedMessage> = written.into_iter().map(|taken| taken.held).collect();
         if let Err(error) = self.queue.delete(&held).await {
             self.kept.extend(held);
             return Err(error.into());
         }
         for message in &held {
-            self.met.remove(&message.id);
+            self.seen_ids.remove(&message.id);
         }
         self.tally.redriven(held.len() as u64);
         (self.redrive.watch)(&self.tally.progress);
@@ -257,17 +266,17 @@ impl<'s, 'r> Sweep<'s, 'r> {
     }
 
     /// Lambda's own message names a range of a shard: its records are read back and written, a page at a time.
-    async fn read_back(&mut self, letter: &OnFailure, source: usize) -> Result<(), Obstacle> {
+    async fn read_back(&mut self, letter: &OnFailure, source: usize) -> Result<(), MessageError> {
         let mut pages = self.redrive.streams.range(&letter.stream, &letter.shard, &letter.first, &letter.last).await?;
         while let Some(mut batch) = pages.next().await? {
             batch.records.iter_mut().for_each(|record| record.attempts = 1);
             self.apply(source, &batch).await?;
         }
-        pages.lost(letter.records).map_or(Ok(()), |lost| Err(Kept::Gone(lost).into()))
+        pages.missing_records(letter.records).map_or(Ok(()), |lost| Err(KeepReason::NoLongerInStream(lost).into()))
     }
 
-    async fn wait(&mut self, source: usize, message: Waiting) -> Result<(), RedriveError> {
-        let waiting = self.waiting.entry(source).or_default();
+    async fn add_pending(&mut self, source: usize, message: PendingMessage) -> Result<(), RedriveError> {
+        let waiting = self.pending.entry(source).or_default();
         waiting.push(message);
         if !is_full(waiting) {
             return Ok(());
@@ -276,8 +285,8 @@ impl<'s, 'r> Sweep<'s, 'r> {
         self.write(source, full).await
     }
 
-    async fn write_waiting(&mut self) -> Result<(), RedriveError> {
-        while let Some((source, waiting)) = self.waiting.pop_first() {
+    async fn write_pending(&mut self) -> Result<(), RedriveError> {
+        while let Some((source, waiting)) = self.pending.pop_first() {
             self.write(source, waiting).await?;
         }
         Ok(())
@@ -285,18 +294,18 @@ impl<'s, 'r> Sweep<'s, 'r> {
 
     /// Writes messages of a source together; where some of them keep all from being written, in halves, until those are
     /// alone.
-    async fn write(&mut self, source: usize, waiting: Vec<Waiting>) -> Result<(), RedriveError> {
+    async fn write(&mut self, source: usize, waiting: Vec<PendingMessage>) -> Result<(), RedriveError> {
         let mut parts = vec![waiting];
         while let Some(mut part) = parts.pop() {
-            let outcome = self.apply(source, &together(&part)).await.map_err(Obstacle::from);
-            if part.len() > 1 && matches!(outcome, Err(Obstacle::Keep(_))) {
+            let outcome = self.apply(source, &combine(&part)).await.map_err(MessageError::from);
+            if part.len() > 1 && matches!(outcome, Err(MessageError::Keep(_))) {
                 let half = part.split_off(part.len() / 2);
                 parts.extend([half, part]);
                 continue;
             }
-            let taken = part.into_iter().map(|waiting| waiting.taken).collect();
-            if let Err(error) = self.conclude(taken, outcome).await {
-                self.kept.extend(parts.into_iter().flatten().map(|waiting| waiting.taken.held));
+            let taken = part.into_iter().map(|waiting| waiting.selected).collect();
+            if let Err(error) = self.finish_messages(taken, outcome).await {
+                self.kept.extend(parts.into_iter().flatten().map(|waiting| waiting.selected.held));
                 return Err(error);
             }
         }
@@ -309,19 +318,19 @@ impl<'s, 'r> Sweep<'s, 'r> {
         }
         // A batch that has begun is brought to its end.
         let time_left = self.time_left().max(Duration::from_secs(30));
-        let report = self.redrive.ingest.redriven(source, batch, time_left).await?;
+        let report = self.redrive.ingest.redrive(source, batch, time_left).await?;
         self.tally.progress.records += report.counts;
         Ok(())
     }
 }
 
-fn together(waiting: &[Waiting]) -> Batch {
+fn combine(waiting: &[PendingMessage]) -> Batch {
     let mut whole = Batch::default();
     waiting.iter().for_each(|waiting| whole.append(&waiting.batch));
     whole
 }
 
-fn is_full(waiting: &[Waiting]) -> bool {
+fn is_full(waiting: &[PendingMessage]) -> bool {
     let bytes: usize = waiting.iter().map(|waiting| waiting.batch.bytes.len()).sum();
     waiting.len() >= BATCH_RECORDS || bytes >= BATCH_BYTES
 }

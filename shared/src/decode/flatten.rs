@@ -2,15 +2,15 @@
 
 use std::borrow::Cow;
 
+use super::json_objects::{JsonWriter, append, copy_value, rewrite_document, rewrite_elements, skip_value};
 use super::malformed;
-use super::members::{Writing, copy, push, rewrite_elements, rewritten, skip};
 use crate::change::Value;
-use crate::field::{Field, Fields, Privacy};
+use crate::field::{FieldId, FieldTree, Privacy};
+use crate::json_scanner::{JsonError, JsonScanner};
 use crate::rejection::Rejection;
-use crate::scan::{ScanError, Scanner};
 
-impl From<ScanError> for Rejection {
-    fn from(error: ScanError) -> Self {
+impl From<JsonError> for Rejection {
+    fn from(error: JsonError) -> Self {
         malformed(error.to_string())
     }
 }
@@ -18,19 +18,19 @@ impl From<ScanError> for Rejection {
 /// Gives each member of a document to `member`, which has to read its value.
 pub fn each_member<'a>(
     json: &'a str,
-    fields: &mut Fields,
-    mut member: impl FnMut(&mut Fields, Field, &mut Scanner<'a>) -> Result<(), Rejection>,
+    fields: &mut FieldTree,
+    mut member: impl FnMut(&mut FieldTree, FieldId, &mut JsonScanner<'a>) -> Result<(), Rejection>,
 ) -> Result<(), Rejection> {
-    let mut scanner = Scanner::new(json);
-    members(&mut scanner, fields, Field::ROOT, &mut member)?;
-    Ok(scanner.end()?)
+    let mut scanner = JsonScanner::new(json);
+    members(&mut scanner, fields, FieldId::ROOT, &mut member)?;
+    Ok(scanner.expect_end()?)
 }
 
 fn members<'a>(
-    scanner: &mut Scanner<'a>,
-    fields: &mut Fields,
-    parent: Field,
-    member: &mut impl FnMut(&mut Fields, Field, &mut Scanner<'a>) -> Result<(), Rejection>,
+    scanner: &mut JsonScanner<'a>,
+    fields: &mut FieldTree,
+    parent: FieldId,
+    member: &mut impl FnMut(&mut FieldTree, FieldId, &mut JsonScanner<'a>) -> Result<(), Rejection>,
 ) -> Result<(), Rejection> {
     let mut before = None;
     scanner.each_member(|key, scanner| {
@@ -43,15 +43,15 @@ fn members<'a>(
 /// Appends the leaves of the value at `field`: an object's members one by one, everything else as it is. Private fields
 /// are dropped or hashed here, before anyone else sees them.
 pub fn flatten<'a>(
-    fields: &mut Fields,
-    field: Field,
-    scanner: &mut Scanner<'a>,
-    values: &mut Vec<(Field, Value<'a>)>,
+    fields: &mut FieldTree,
+    field: FieldId,
+    scanner: &mut JsonScanner<'a>,
+    values: &mut Vec<(FieldId, Value<'a>)>,
 ) -> Result<(), Rejection> {
     match fields.privacy(field) {
-        Some(Privacy::Drop) => return skip(scanner),
+        Some(Privacy::Drop) => return skip_value(scanner),
         Some(Privacy::Sha256) => {
-            let hash = hashed(fields, scanner)?;
+            let hash = hash_value(fields, scanner)?;
             values.push((field, Value::Text(Cow::Owned(hash))));
             return Ok(());
         }
@@ -61,13 +61,13 @@ pub fn flatten<'a>(
         Some(b'{') => {
             let start = scanner.position();
             members(scanner, fields, field, &mut |fields, child, scanner| flatten(fields, child, scanner, values))?;
-            if fields.captured(field) {
-                values.push((field, Value::Json(whole(fields, field, scanner.since(start))?)));
+            if fields.wants_whole_object(field) {
+                values.push((field, Value::Json(without_private_fields(fields, field, scanner.slice_from(start))?)));
             }
         }
         Some(b'[') => {
-            let json = scanner.skip()?;
-            values.push((field, Value::Json(whole(fields, field, json)?)));
+            let json = scanner.skip_value()?;
+            values.push((field, Value::Json(without_private_fields(fields, field, json)?)));
         }
         _ => values.push((field, scanner.scalar()?)),
     }
@@ -75,45 +75,49 @@ pub fn flatten<'a>(
 }
 
 /// A value as it is, an array or object in one piece.
-pub fn value<'a>(fields: &mut Fields, field: Field, json: &'a str) -> Result<Value<'a>, Rejection> {
+pub fn value<'a>(fields: &mut FieldTree, field: FieldId, json: &'a str) -> Result<Value<'a>, Rejection> {
     match json.as_bytes().first() {
-        Some(b'{' | b'[') => Ok(Value::Json(whole(fields, field, json)?)),
-        _ => Ok(Scanner::new(json).scalar()?),
+        Some(b'{' | b'[') => Ok(Value::Json(without_private_fields(fields, field, json)?)),
+        _ => Ok(JsonScanner::new(json).scalar()?),
     }
 }
 
 /// An array or object in one piece, without its private fields.
-fn whole<'a>(fields: &mut Fields, field: Field, json: &'a str) -> Result<Cow<'a, str>, Rejection> {
+fn without_private_fields<'a>(
+    fields: &mut FieldTree,
+    field: FieldId,
+    json: &'a str,
+) -> Result<Cow<'a, str>, Rejection> {
     Ok(if fields.private_within(field) { Cow::Owned(redact(fields, field, json)?) } else { Cow::Borrowed(json) })
 }
 
 /// The hash that stands for a private value: of the text itself, or of any other value's JSON.
-pub fn hashed(fields: &Fields, scanner: &mut Scanner<'_>) -> Result<String, Rejection> {
+pub fn hash_value(fields: &FieldTree, scanner: &mut JsonScanner<'_>) -> Result<String, Rejection> {
     Ok(match scanner.peek() {
-        Some(b'"') => fields.hash(&scanner.text()?),
-        _ => fields.hash(scanner.skip()?),
+        Some(b'"') => fields.hash(&scanner.string_value()?),
+        _ => fields.hash(scanner.skip_value()?),
     })
 }
 
 /// The JSON at `field` again, without its private fields. An array's elements are treated as if each stood at `field`.
-pub fn redact(fields: &mut Fields, field: Field, json: &str) -> Result<String, Rejection> {
-    rewritten(json, |scanner, out| redact_value(fields, field, scanner, out))
+pub fn redact(fields: &mut FieldTree, field: FieldId, json: &str) -> Result<String, Rejection> {
+    rewrite_document(json, |scanner, out| redact_value(fields, field, scanner, out))
 }
 
 fn redact_value(
-    fields: &mut Fields,
-    field: Field,
-    scanner: &mut Scanner<'_>,
+    fields: &mut FieldTree,
+    field: FieldId,
+    scanner: &mut JsonScanner<'_>,
     out: &mut String,
 ) -> Result<(), Rejection> {
     match scanner.peek() {
         Some(b'{') if fields.private_within(field) => {
-            let mut object = Writing::object(out);
+            let mut object = JsonWriter::object(out);
             members(scanner, fields, field, &mut |fields, child, scanner| match fields.privacy(child) {
-                Some(Privacy::Drop) => skip(scanner),
+                Some(Privacy::Drop) => skip_value(scanner),
                 Some(Privacy::Sha256) => {
-                    let hash = hashed(fields, scanner)?;
-                    push(object.member(fields.key(child)), &format!("\"{hash}\""))
+                    let hash = hash_value(fields, scanner)?;
+                    append(object.member(fields.key(child)), &format!("\"{hash}\""))
                 }
                 None => {
                     let out = object.member(fields.key(child));
@@ -125,7 +129,7 @@ fn redact_value(
         Some(b'[') if fields.private_within(field) => {
             rewrite_elements(scanner, out, |scanner, out| redact_value(fields, field, scanner, out))
         }
-        _ => copy(scanner, out),
+        _ => copy_value(scanner, out),
     }
 }
 
@@ -135,9 +139,9 @@ mod tests {
     use crate::names::Naming;
 
     fn leaves(json: &str, private: &[(&str, Privacy)]) -> String {
-        let mut fields = Fields::new(Naming::Segment);
+        let mut fields = FieldTree::new(Naming::Segment);
         for (path, privacy) in private {
-            let field = fields.at(path);
+            let field = fields.intern_path(path);
             fields.set_privacy(field, *privacy);
         }
         let mut values = Vec::new();
@@ -154,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn private_fields_are_gone_before_anyone_sees_them() {
+    fn private_fields_are_removed_before_decoding() {
         let json = r#"{"ip":"1.2.3.4","who":{"email":"a@x"},"list":[{"ip":1,"n":2}]}"#;
         let private = [("ip", Privacy::Drop), ("who.email", Privacy::Sha256), ("list.ip", Privacy::Drop)];
         let told = leaves(json, &private);
@@ -164,7 +168,7 @@ mod tests {
 
     #[test]
     fn a_lone_surrogate_is_refused_and_an_escaped_nul_is_read() {
-        let text = |json| Scanner::new(json).scalar();
+        let text = |json| JsonScanner::new(json).scalar();
         assert!(text(r#""\ud800""#).is_err());
         assert_eq!(text(r#""a\\u0000""#), Ok(Value::Text(r"a\u0000".into())));
         assert_eq!(text(r#""a\u0000""#), Ok(Value::Text("a\0".into())));
@@ -173,9 +177,10 @@ mod tests {
     #[test]
     fn a_document_is_an_object_and_nothing_else() {
         for json in ["[1]", "1", "{}{}", "{\"a\":1", "{\"a\":1}x"] {
-            let mut fields = Fields::new(Naming::Segment);
+            let mut fields = FieldTree::new(Naming::Segment);
             assert!(
-                each_member(json, &mut fields, |_, _, scanner| Ok(scanner.skip().map(str::len).map(drop)?)).is_err(),
+                each_member(json, &mut fields, |_, _, scanner| Ok(scanner.skip_value().map(str::len).map(drop)?))
+                    .is_err(),
                 "{json}"
             );
         }

@@ -4,7 +4,7 @@ use tokio_postgres::types::Type;
 
 /// How a column's values are written. Limits come from the type's modifier.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Kind {
+pub enum ColumnType {
     /// `text`, `varchar`, `char(n)`: at most this many characters.
     Text {
         /// The declared length, in characters.
@@ -45,9 +45,9 @@ pub enum Kind {
     /// `bytea`.
     Bytea,
     /// `text[]`, `numeric[]` or `bytea[]`.
-    Array(Element),
+    Array(ArrayElement),
     /// The same, written as text and cast by PostgreSQL.
-    ArrayText(Element),
+    ArrayText(ArrayElement),
     /// An enum: written as the text of its label.
     Enum,
     /// Any other type: written as text and cast by PostgreSQL.
@@ -56,7 +56,7 @@ pub enum Kind {
 
 /// What an array holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Element {
+pub enum ArrayElement {
     /// `text`.
     Text,
     /// `numeric` without precision.
@@ -65,20 +65,20 @@ pub enum Element {
     Bytea,
 }
 
-impl Element {
+impl ArrayElement {
     /// How the elements are written.
-    pub fn kind(self) -> Kind {
+    pub fn column_type(self) -> ColumnType {
         match self {
-            Self::Text => Kind::Text { characters_max: None },
-            Self::Numeric => Kind::Numeric { modifier: None },
-            Self::Bytea => Kind::Bytea,
+            Self::Text => ColumnType::Text { characters_max: None },
+            Self::Numeric => ColumnType::Numeric { modifier: None },
+            Self::Bytea => ColumnType::Bytea,
         }
     }
 }
 
-impl Kind {
+impl ColumnType {
     /// The kind of a base type with its modifier.
-    pub fn of(name: &str, typtype: &str, builtin: bool, modifier: i32) -> Self {
+    pub fn from_catalog(name: &str, typtype: &str, builtin: bool, modifier: i32) -> Self {
         if typtype == "e" {
             return Self::Enum;
         }
@@ -104,15 +104,15 @@ impl Kind {
             "json" => Self::Json,
             "jsonb" => Self::Jsonb,
             "bytea" => Self::Bytea,
-            "_text" => Self::Array(Element::Text),
-            "_numeric" if plain.is_none() => Self::Array(Element::Numeric),
-            "_bytea" => Self::Array(Element::Bytea),
+            "_text" => Self::Array(ArrayElement::Text),
+            "_numeric" if plain.is_none() => Self::Array(ArrayElement::Numeric),
+            "_bytea" => Self::Array(ArrayElement::Bytea),
             _ => Self::Other,
         }
     }
 
     /// Whether values are written as text, for PostgreSQL to cast.
-    pub fn is_cast(self) -> bool {
+    pub fn needs_cast(self) -> bool {
         matches!(self, Self::Other | Self::ArrayText(_))
     }
 
@@ -170,14 +170,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_declaration_is_the_kind_that_postgresql_makes_of_it() {
-        let kind = |typname: &str, declaration| Kind::of(typname, "b", true, modifier(typname, declaration));
-        assert_eq!(kind("numeric", "numeric(12,2)"), Kind::Numeric { modifier: Some((12, 2)) });
-        assert_eq!(kind("numeric", "decimal( 5 )"), Kind::Numeric { modifier: Some((5, 0)) });
-        assert_eq!(kind("numeric", "numeric"), Kind::Numeric { modifier: None });
-        assert_eq!(kind("varchar", "character varying(7)"), Kind::Text { characters_max: Some(7) });
-        assert_eq!(kind("timestamptz", "timestamptz(3)"), Kind::Timestamp { zoned: true, digits: 3 });
-        assert_eq!(kind("timestamptz", "timestamptz"), Kind::Timestamp { zoned: true, digits: 6 });
-        assert_eq!(kind("_numeric", "numeric(9,1)[]"), Kind::Other);
+    fn a_declared_type_is_the_one_that_postgresql_resolves() {
+        let kind =
+            |typname: &str, declaration| ColumnType::from_catalog(typname, "b", true, modifier(typname, declaration));
+        assert_eq!(kind("numeric", "numeric(12,2)"), ColumnType::Numeric { modifier: Some((12, 2)) });
+        assert_eq!(kind("numeric", "decimal( 5 )"), ColumnType::Numeric { modifier: Some((5, 0)) });
+        assert_eq!(kind("numeric", "numeric"), ColumnType::Numeric { modifier: None });
+        assert_eq!(kind("varchar", "character varying(7)"), ColumnType::Text { characters_max: Some(7) });
+        assert_eq!(kind("timestamptz", "timestamptz(3)"), ColumnType::Timestamp { zoned: true, digits: 3 });
+        assert_eq!(kind("timestamptz", "timestamptz"), ColumnType::Timestamp { zoned: true, digits: 6 });
+        assert_eq!(kind("_numeric", "numeric(9,1)[]"), ColumnType::Other);
     }
 }

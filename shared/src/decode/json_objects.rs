@@ -2,25 +2,25 @@
 
 use std::borrow::Cow;
 
+use crate::json_scanner::JsonScanner;
 use crate::rejection::Rejection;
-use crate::scan::Scanner;
 
 /// Gives each member of the object that comes next to `member`, which has to read it.
-pub fn each<'a>(
-    scanner: &mut Scanner<'a>,
-    mut member: impl FnMut(&str, &mut Scanner<'a>) -> Result<(), Rejection>,
+pub fn for_each_member<'a>(
+    scanner: &mut JsonScanner<'a>,
+    mut member: impl FnMut(&str, &mut JsonScanner<'a>) -> Result<(), Rejection>,
 ) -> Result<(), Rejection> {
     scanner.each_member(|key, scanner| member(&key, scanner))
 }
 
 /// An object or array that is being written.
-pub struct Writing<'o> {
+pub struct JsonWriter<'o> {
     out: &'o mut String,
     empty: bool,
     close: char,
 }
 
-impl<'o> Writing<'o> {
+impl<'o> JsonWriter<'o> {
     /// An object without members so far.
     pub fn object(out: &'o mut String) -> Self {
         out.push('{');
@@ -57,73 +57,73 @@ impl<'o> Writing<'o> {
 }
 
 /// A whole document again, as `write` writes the value that it is.
-pub fn rewritten<'a>(
+pub fn rewrite_document<'a>(
     json: &'a str,
-    write: impl FnOnce(&mut Scanner<'a>, &mut String) -> Result<(), Rejection>,
+    write: impl FnOnce(&mut JsonScanner<'a>, &mut String) -> Result<(), Rejection>,
 ) -> Result<String, Rejection> {
-    let mut scanner = Scanner::new(json);
+    let mut scanner = JsonScanner::new(json);
     let mut out = String::with_capacity(json.len());
     write(&mut scanner, &mut out)?;
-    scanner.end()?;
+    scanner.expect_end()?;
     Ok(out)
 }
 
 /// Writes an object again, its members by `member`.
-pub fn rewrite<'a>(
-    scanner: &mut Scanner<'a>,
+pub fn rewrite_object<'a>(
+    scanner: &mut JsonScanner<'a>,
     out: &mut String,
-    member: &mut dyn FnMut(&str, &mut Scanner<'a>, &mut String) -> Result<(), Rejection>,
+    member: &mut dyn FnMut(&str, &mut JsonScanner<'a>, &mut String) -> Result<(), Rejection>,
 ) -> Result<(), Rejection> {
-    let mut object = Writing::object(out);
-    each(scanner, |key, scanner| member(key, scanner, object.member(key)))?;
+    let mut object = JsonWriter::object(out);
+    for_each_member(scanner, |key, scanner| member(key, scanner, object.member(key)))?;
     object.end()
 }
 
 /// Writes an array again, its elements by `element`.
 pub fn rewrite_elements<'a>(
-    scanner: &mut Scanner<'a>,
+    scanner: &mut JsonScanner<'a>,
     out: &mut String,
-    mut element: impl FnMut(&mut Scanner<'a>, &mut String) -> Result<(), Rejection>,
+    mut element: impl FnMut(&mut JsonScanner<'a>, &mut String) -> Result<(), Rejection>,
 ) -> Result<(), Rejection> {
-    let mut array = Writing::array(out);
+    let mut array = JsonWriter::array(out);
     scanner.each_element(|scanner| element(scanner, array.element()))?;
     array.end()
 }
 
 /// A value as it is written.
-pub fn raw<'a>(scanner: &mut Scanner<'a>, into: &mut Option<&'a str>) -> Result<(), Rejection> {
-    *into = Some(scanner.skip()?);
+pub fn read_raw<'a>(scanner: &mut JsonScanner<'a>, into: &mut Option<&'a str>) -> Result<(), Rejection> {
+    *into = Some(scanner.skip_value()?);
     Ok(())
 }
 
 /// A text, or nothing where a null stands.
-pub fn text<'a>(scanner: &mut Scanner<'a>, into: &mut Option<Cow<'a, str>>) -> Result<(), Rejection> {
+pub fn read_string<'a>(scanner: &mut JsonScanner<'a>, into: &mut Option<Cow<'a, str>>) -> Result<(), Rejection> {
     match scanner.peek() {
-        Some(b'"') => *into = Some(scanner.text()?),
-        _ => drop(scanner.skip()?),
+        Some(b'"') => *into = Some(scanner.string_value()?),
+        _ => drop(scanner.skip_value()?),
     }
     Ok(())
 }
 
 /// Writes a value again, as it is.
-pub fn copy(scanner: &mut Scanner<'_>, out: &mut String) -> Result<(), Rejection> {
-    push(out, scanner.skip()?)
+pub fn copy_value(scanner: &mut JsonScanner<'_>, out: &mut String) -> Result<(), Rejection> {
+    append(out, scanner.skip_value()?)
 }
 
 /// Writes a null in the place of a value.
-pub fn as_null(scanner: &mut Scanner<'_>, out: &mut String) -> Result<(), Rejection> {
-    skip(scanner)?;
-    push(out, "null")
+pub fn write_null(scanner: &mut JsonScanner<'_>, out: &mut String) -> Result<(), Rejection> {
+    skip_value(scanner)?;
+    append(out, "null")
 }
 
 /// Appends a text: what ends most ways of writing a value.
-pub fn push(out: &mut String, text: &str) -> Result<(), Rejection> {
+pub fn append(out: &mut String, text: &str) -> Result<(), Rejection> {
     out.push_str(text);
     Ok(())
 }
 
 /// Passes over a value.
-pub fn skip(scanner: &mut Scanner<'_>) -> Result<(), Rejection> {
-    scanner.skip()?;
+pub fn skip_value(scanner: &mut JsonScanner<'_>) -> Result<(), Rejection> {
+    scanner.skip_value()?;
     Ok(())
 }

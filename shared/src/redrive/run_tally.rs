@@ -2,27 +2,27 @@
 
 use std::collections::BTreeMap;
 
-use super::Progress;
-use super::message::Kept;
-use crate::ingest::now;
+use super::RedriveProgress;
+use super::message::KeepReason;
+use crate::clock::now;
 
 /// What has been counted so far.
-pub struct Tally {
+pub struct RunTally {
     /// As it would be told now.
-    pub progress: Progress,
+    pub progress: RedriveProgress,
     /// Messages that were selected and stay: if there is a next piece, it meets them again.
-    given_back: BTreeMap<String, u64>,
+    returned: BTreeMap<String, u64>,
     /// Messages redriven before this piece.
     earlier: u64,
 }
 
-impl Tally {
+impl RunTally {
     /// Of a piece that goes on from there.
-    pub fn of(earlier: &Progress) -> Self {
+    pub fn new(earlier: &RedriveProgress) -> Self {
         let started = earlier.started.clone().unwrap_or_else(|| now().to_string());
-        let (kept, given_back) = (BTreeMap::new(), BTreeMap::new());
-        let progress = Progress { done: false, started: Some(started), kept, ..earlier.clone() };
-        Self { progress, given_back, earlier: earlier.redriven }
+        let (kept, returned) = (BTreeMap::new(), BTreeMap::new());
+        let progress = RedriveProgress { done: false, started: Some(started), kept, ..earlier.clone() };
+        Self { progress, returned, earlier: earlier.redriven }
     }
 
     /// A message is asked for.
@@ -36,15 +36,15 @@ impl Tally {
     }
 
     /// A message stays. Those refused since the run began are none of its messages.
-    pub fn kept(&mut self, kept: &Kept) {
-        if *kept != Kept::RefusedAgain {
+    pub fn kept(&mut self, kept: &KeepReason) {
+        if *kept != KeepReason::RejectedAgain {
             *self.progress.kept.entry(kept.class().to_owned()).or_default() += 1;
         }
     }
 
     /// A message that was asked for stays.
-    pub fn given_back(&mut self, label: &str) {
-        *self.given_back.entry(label.to_owned()).or_default() += 1;
+    pub fn returned(&mut self, label: &str) {
+        *self.returned.entry(label.to_owned()).or_default() += 1;
     }
 
     /// Messages have been deleted.
@@ -58,8 +58,8 @@ impl Tally {
     }
 
     /// The piece has ended; `done` says whether with it the run.
-    pub fn close(self, done: bool) -> Progress {
-        let Self { mut progress, given_back, earlier: _ } = self;
+    pub fn finish(self, done: bool) -> RedriveProgress {
+        let Self { mut progress, returned: given_back, earlier: _ } = self;
         progress.done = done;
         if !done {
             for (label, count) in given_back {

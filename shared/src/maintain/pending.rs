@@ -6,33 +6,37 @@ use std::sync::Arc;
 use tokio_postgres::Client;
 use tokio_postgres::types::{ToSql, Type};
 
-use super::{Kept, LIMITS, MaintainError, tables};
+use super::{LIMITS, MaintainError, PartitionedTable, partitioned_tables};
 use crate::apply;
-use crate::catalog::{self, Catalog, CatalogError, Partition, Table};
+use crate::catalog::{self, Catalog, CatalogError, DbPartition, DbTable};
+use crate::clock::now;
 use crate::config::Config;
-use crate::ingest::now;
 use crate::names::{Identifier, TableName};
-use crate::plan::{TableLack, new_partition};
+use crate::plan::{TableDiff, new_partition};
 use crate::timestamp::Timestamp;
 
 /// What a run would do, as SQL, in its order; what it could not do is told in a comment.
 ///
 /// # Errors
 /// Whatever concerns all tables.
-pub async fn rehearse(client: &Client, config: &Config) -> Result<Vec<String>, MaintainError> {
+pub async fn dry_run(client: &Client, config: &Config) -> Result<Vec<String>, MaintainError> {
     let mut statements = Vec::new();
-    apply::begin_reading(client, LIMITS).await?;
+    apply::begin_read_only(client, LIMITS).await?;
     for source in &config.sources {
-        for kept in tables(client, source).await? {
-            rehearse_table(client, &kept, &mut statements).await?;
+        for kept in partitioned_tables(client, source).await? {
+            dry_run_table(client, &kept, &mut statements).await?;
         }
     }
     client.batch_execute("COMMIT").await?;
     Ok(statements)
 }
 
-async fn rehearse_table(client: &Client, kept: &Kept, statements: &mut Vec<String>) -> Result<(), MaintainError> {
-    for Leftover { name, pending } in leftovers(client, kept, now()).await? {
+async fn dry_run_table(
+    client: &Client,
+    kept: &PartitionedTable,
+    statements: &mut Vec<String>,
+) -> Result<(), MaintainError> {
+    for InterruptedDrop { name, pending } in interrupted_drops(client, kept, now()).await? {
         statements.extend(pending.then(|| finalize(&kept.name, &name)));
         statements.push(drop_table(&name));
     }
@@ -44,7 +48,7 @@ async fn rehearse_table(client: &Client, kept: &Kept, statements: &mut Vec<Strin
         loaded => loaded?,
     };
     let Some(table) = table else { return Ok(()) };
-    statements.extend(ahead(&table, kept, now()).statements());
+    statements.extend(missing_partitions(&table, kept, now()).statements());
     for partition in expired(&table, kept, now()) {
         statements.extend([detach(&kept.name, &partition.name), drop_table(&partition.name)]);
     }
@@ -55,35 +59,35 @@ async fn rehearse_table(client: &Client, kept: &Kept, statements: &mut Vec<Strin
 ///
 /// # Errors
 /// The catalog's.
-pub async fn load(client: &Client, kept: &Kept) -> Result<Option<Arc<Table>>, CatalogError> {
+pub async fn load(client: &Client, kept: &PartitionedTable) -> Result<Option<Arc<DbTable>>, CatalogError> {
     let mut catalog = Catalog::default();
     catalog::load(client, &mut catalog, std::slice::from_ref(&kept.name)).await?;
     Ok(catalog.table(&kept.name).cloned())
 }
 
 /// The partitions that are to be there ahead of time and are not.
-pub fn ahead(table: &Table, kept: &Kept, now: Timestamp) -> TableLack {
-    let mut lack = TableLack {
+pub fn missing_partitions(table: &DbTable, kept: &PartitionedTable, now: Timestamp) -> TableDiff {
+    let mut lack = TableDiff {
         table: kept.name.clone(),
-        create: None,
-        key: key_of_partitions(table, &kept.by),
-        partition_by: Some(kept.by.clone()),
+        created_by: None,
+        key: key_of_partitions(table, &kept.column),
+        partition_column: Some(kept.column.clone()),
         columns: Vec::new(),
-        claims: Vec::new(),
+        adopted_columns: Vec::new(),
         partitions: Vec::new(),
     };
     let mut moment = now;
     for _ in 0..=kept.period.ahead {
         if table.partition_of(moment).is_none() {
-            lack.partitions.push(new_partition(table, kept.period.every, moment, &lack.partitions));
+            lack.partitions.push(new_partition(table, kept.period.width, moment, &lack.partitions));
         }
-        moment = kept.period.every.bounds(moment).to.unwrap_or(moment);
+        moment = kept.period.width.bounds(moment).to.unwrap_or(moment);
     }
     lack
 }
 
 /// The columns that rows of a partition are known by: those of its neighbours' index, or of the table's own.
-fn key_of_partitions(table: &Table, by: &Identifier) -> Vec<Identifier> {
+fn key_of_partitions(table: &DbTable, by: &Identifier) -> Vec<Identifier> {
     if !table.unique.is_empty() {
         return table.unique[0].clone();
     }
@@ -92,15 +96,19 @@ fn key_of_partitions(table: &Table, by: &Identifier) -> Vec<Identifier> {
 }
 
 /// The partitions that hold only rows that have expired.
-pub fn expired<'t>(table: &'t Table, kept: &Kept, now: Timestamp) -> impl Iterator<Item = &'t Partition> + use<'t> {
-    let oldest = kept.period.oldest(now);
+pub fn expired<'t>(
+    table: &'t DbTable,
+    kept: &PartitionedTable,
+    now: Timestamp,
+) -> impl Iterator<Item = &'t DbPartition> + use<'t> {
+    let oldest = kept.period.retention_cutoff(now);
     let ends_before =
-        move |partition: &&Partition| partition.bounds.to.zip(oldest).is_some_and(|(to, oldest)| to <= oldest);
+        move |partition: &&DbPartition| partition.bounds.to.zip(oldest).is_some_and(|(to, oldest)| to <= oldest);
     table.partitions.iter().filter(ends_before)
 }
 
 /// A partition that an earlier run has begun to drop.
-pub struct Leftover {
+pub struct InterruptedDrop {
     /// Its own table.
     pub name: TableName,
     /// Whether its detaching was interrupted.
@@ -111,17 +119,21 @@ pub struct Leftover {
 ///
 /// # Errors
 /// PostgreSQL's, or the connection's.
-pub async fn leftovers(client: &Client, kept: &Kept, now: Timestamp) -> Result<Vec<Leftover>, MaintainError> {
-    let Some(oldest) = kept.period.oldest(now) else { return Ok(Vec::new()) };
+pub async fn interrupted_drops(
+    client: &Client,
+    kept: &PartitionedTable,
+    now: Timestamp,
+) -> Result<Vec<InterruptedDrop>, MaintainError> {
+    let Some(oldest) = kept.period.retention_cutoff(now) else { return Ok(Vec::new()) };
     let (schema, name) = (kept.name.schema.as_str(), kept.name.table.as_str());
-    let comment = format!("Millstream: partition of {} [", kept.name.plain());
+    let comment = format!("Millstream: partition of {} [", kept.name.unquoted());
     let parameters: [(&(dyn ToSql + Sync), Type); 3] =
         [(&schema, Type::TEXT), (&name, Type::TEXT), (&comment, Type::TEXT)];
     let rows = client.query_typed(include_str!("detached.sql"), &parameters).await?;
     let leftover = |row: &tokio_postgres::Row| {
         let (table, pending, comment): (String, bool, String) = (row.get(0), row.get(1), row.get(2));
-        let name = TableName { schema: kept.name.schema.clone(), table: Identifier::fitting(&table, &table) };
-        ends_before(&comment, oldest).then_some(Leftover { name, pending })
+        let name = TableName { schema: kept.name.schema.clone(), table: Identifier::truncated(&table, &table) };
+        ends_before(&comment, oldest).then_some(InterruptedDrop { name, pending })
     };
     Ok(rows.iter().filter_map(leftover).collect())
 }

@@ -2,15 +2,15 @@
 
 use std::fmt;
 
-use super::cell::show;
-use super::{Member, NewColumn, Plan, Row, TableLack, TableWrite};
-use crate::catalog::comment::telling;
+use super::cell::format_cell;
+use super::{KeyChanges, NewColumn, Plan, RowChange, TableDiff, TableWrite};
+use crate::catalog::comment::with_note;
 use crate::change::Operation;
-use crate::names::literal;
+use crate::names::quote_literal;
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for lack in &self.lacks {
+        for lack in &self.diffs {
             write!(f, "{lack}")?;
         }
         for table in &self.writes {
@@ -20,7 +20,7 @@ impl fmt::Display for Plan {
             let table = rejection.table.as_deref().map(|table| format!(" by {table}")).unwrap_or_default();
             writeln!(f, "record {record} rejected{table}: {rejection}")?;
         }
-        for (word, records) in [("expired", &self.expired), ("repeated", &self.repeated)] {
+        for (word, records) in [("expired", &self.expired), ("repeated", &self.repeated_in_batch)] {
             for record in records {
                 writeln!(f, "record {record} {word}")?;
             }
@@ -29,7 +29,7 @@ impl fmt::Display for Plan {
     }
 }
 
-impl fmt::Display for TableLack {
+impl fmt::Display for TableDiff {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for statement in self.statements() {
             writeln!(f, "{statement};")?;
@@ -38,19 +38,19 @@ impl fmt::Display for TableLack {
     }
 }
 
-impl TableLack {
+impl TableDiff {
     /// The statements that make up for what is lacking, in their order.
     pub fn statements(&self) -> Vec<String> {
         let table = &self.table;
         let mut statements = Vec::new();
-        match &self.create {
+        match &self.created_by {
             Some(origin) => {
                 statements.push(format!(
                     "CREATE TABLE {table} ({}){}",
                     self.definitions().join(", "),
                     self.partitioning()
                 ));
-                statements.push(format!("COMMENT ON TABLE {table} IS {}", literal(&telling(None, origin))));
+                statements.push(format!("COMMENT ON TABLE {table} IS {}", quote_literal(&with_note(None, origin))));
             }
             None if self.columns.is_empty() => {}
             None => {
@@ -62,9 +62,9 @@ impl TableLack {
                 statements.push(format!("ALTER TABLE {table} {}", columns.collect::<Vec<_>>().join(", ")));
             }
         }
-        let of_column = |column: &NewColumn| Some((column.name.clone(), telling(None, column.original.as_ref()?)));
-        for (column, comment) in self.columns.iter().filter_map(of_column).chain(self.claims.iter().cloned()) {
-            statements.push(format!("COMMENT ON COLUMN {table}.{column} IS {}", literal(&comment)));
+        let of_column = |column: &NewColumn| Some((column.name.clone(), with_note(None, column.original.as_ref()?)));
+        for (column, comment) in self.columns.iter().filter_map(of_column).chain(self.adopted_columns.iter().cloned()) {
+            statements.push(format!("COMMENT ON COLUMN {table}.{column} IS {}", quote_literal(&comment)));
         }
         statements.extend(self.partitions.iter().flat_map(|partition| self.partition_statements(partition)));
         statements
@@ -83,14 +83,14 @@ impl TableLack {
     }
 
     fn partitioning(&self) -> String {
-        self.partition_by.as_ref().map(|by| format!(" PARTITION BY RANGE ({by})")).unwrap_or_default()
+        self.partition_column.as_ref().map(|by| format!(" PARTITION BY RANGE ({by})")).unwrap_or_default()
     }
 
     /// `CREATE TABLE … PARTITION OF` would lock out every reader and writer of the table; attaching does not.
     fn partition_statements(&self, partition: &super::NewPartition) -> Vec<String> {
         let (table, name) = (&self.table, &partition.name);
         let bound = |moment: Option<crate::timestamp::Timestamp>, open: &str| {
-            moment.map_or(open.to_owned(), |moment| literal(&moment.to_string()))
+            moment.map_or(open.to_owned(), |moment| quote_literal(&moment.to_string()))
         };
         let (from, to) = (bound(partition.bounds.from, "MINVALUE"), bound(partition.bounds.to, "MAXVALUE"));
         let mut statements = vec![format!(
@@ -99,8 +99,8 @@ impl TableLack {
         if self.key_is_by_partition() {
             statements.push(format!("ALTER TABLE {name} ADD PRIMARY KEY ({})", self.key_columns()));
         }
-        let comment = format!("Millstream: partition of {} {}", table.plain(), partition.bounds);
-        statements.push(format!("COMMENT ON TABLE {name} IS {}", literal(&comment)));
+        let comment = format!("Millstream: partition of {} {}", table.unquoted(), partition.bounds);
+        statements.push(format!("COMMENT ON TABLE {name} IS {}", quote_literal(&comment)));
         statements.push(format!("ALTER TABLE {table} ATTACH PARTITION {name} FOR VALUES FROM ({from}) TO ({to})"));
         statements
     }
@@ -124,8 +124,8 @@ impl fmt::Display for super::NewColumn {
 
 impl fmt::Display for TableWrite {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{} ({:?}): {} rows", self.table.name.plain(), self.rule, self.rows.len())?;
-        for ShownChange { record, operation, partition, cells } in self.shown() {
+        writeln!(f, "{} ({:?}): {} rows", self.table.name.unquoted(), self.write_mode, self.rows.len())?;
+        for ChangeView { record, operation, partition, cells } in self.change_views() {
             write!(f, "  record {record}")?;
             if operation == Operation::Delete {
                 write!(f, " deletes")?;
@@ -144,7 +144,7 @@ impl fmt::Display for TableWrite {
 
 /// A change of a row, as text.
 #[derive(Debug)]
-pub struct ShownChange<'w> {
+pub struct ChangeView<'w> {
     /// The record that says it.
     pub record: usize,
     /// What it does to the row.
@@ -157,19 +157,19 @@ pub struct ShownChange<'w> {
 
 impl TableWrite {
     /// The changes in the order in which they are written.
-    pub fn shown(&self) -> impl Iterator<Item = ShownChange<'_>> {
+    pub fn change_views(&self) -> impl Iterator<Item = ChangeView<'_>> {
         self.rows.iter().flat_map(move |row| {
-            self.members[row.members.clone()].iter().map(move |member| self.shown_change(row, member))
+            self.changes[row.changes.clone()].iter().map(move |member| self.change_view(row, member))
         })
     }
 
-    fn shown_change(&self, row: &Row, member: &Member) -> ShownChange<'_> {
+    fn change_view(&self, row: &KeyChanges, member: &RowChange) -> ChangeView<'_> {
         let cell = |column: usize| {
             let known = &self.table.columns[self.columns[column]];
-            (known.name.as_str(), show(known.kind, self.cell(member, column)))
+            (known.name.as_str(), format_cell(known.kind, self.cell(member, column)))
         };
         let carried = (0..self.columns.len()).filter(|&column| !self.cell(member, column).is_empty());
-        ShownChange {
+        ChangeView {
             record: member.record,
             operation: member.operation,
             partition: self.table.partitions.get(row.partition).map(|partition| partition.name.table.as_str()),

@@ -5,22 +5,22 @@ use std::ops::Range;
 
 /// All that is wrong with a configuration.
 #[derive(Debug)]
-pub struct Mistakes {
+pub struct ConfigErrors {
     file: String,
     /// The byte at which each line begins.
     lines: Vec<usize>,
-    list: Vec<Mistake>,
+    list: Vec<ConfigError>,
 }
 
 #[derive(Debug)]
-struct Mistake {
+struct ConfigError {
     line: usize,
     column: usize,
     key: String,
     message: String,
 }
 
-impl Mistakes {
+impl ConfigErrors {
     /// None yet; `text` is the configuration, whose lines the places refer to.
     pub(super) fn new(file: &str, text: &str) -> Self {
         let starts = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at + 1);
@@ -31,7 +31,7 @@ impl Mistakes {
     pub(super) fn add(&mut self, span: Range<usize>, key: &str, message: impl Into<String>) {
         let line = self.lines.partition_point(|&start| start <= span.start);
         let column = span.start - self.lines[line - 1] + 1;
-        self.list.push(Mistake { line, column, key: key.to_owned(), message: message.into() });
+        self.list.push(ConfigError { line, column, key: key.to_owned(), message: message.into() });
     }
 
     /// `value`, if nothing is wrong.
@@ -41,10 +41,10 @@ impl Mistakes {
     }
 }
 
-impl fmt::Display for Mistakes {
+impl fmt::Display for ConfigErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "the configuration has {} mistake(s):", self.list.len())?;
-        for Mistake { line, column, key, message } in &self.list {
+        for ConfigError { line, column, key, message } in &self.list {
             let colon = if key.is_empty() { "" } else { ": " };
             write!(f, "\n  {}:{line}:{column}: {key}{colon}{message}", self.file)?;
         }
@@ -52,4 +52,4 @@ impl fmt::Display for Mistakes {
     }
 }
 
-impl std::error::Error for Mistakes {}
+impl std::error::Error for ConfigErrors {}

@@ -8,27 +8,27 @@ use std::borrow::Cow;
 use crate::change::Value;
 
 /// Most strings end before it pays to look for their end in wider steps.
-const SHORT: usize = 24;
+const SHORT_STRING_BYTES: usize = 24;
 
 /// Deeper nesting is refused, as `serde_json` does: it would exhaust the stack.
 const DEPTH_MAX: u32 = 127;
 
 /// What is wrong with a document, and where.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("no JSON from byte {at}: {what}")]
-pub struct ScanError {
-    at: usize,
-    what: &'static str,
+#[error("no JSON from byte {byte}: {message}")]
+pub struct JsonError {
+    byte: usize,
+    message: &'static str,
 }
 
 /// A place in a document.
-pub struct Scanner<'a> {
+pub struct JsonScanner<'a> {
     text: &'a str,
     at: usize,
     depth: u32,
 }
 
-impl<'a> Scanner<'a> {
+impl<'a> JsonScanner<'a> {
     /// At the first value of the document.
     pub fn new(text: &'a str) -> Self {
         let mut scanner = Self { text, at: 0, depth: 0 };
@@ -47,17 +47,17 @@ impl<'a> Scanner<'a> {
     }
 
     /// The text from a position to here, the space behind the value left out.
-    pub fn since(&self, start: usize) -> &'a str {
+    pub fn slice_from(&self, start: usize) -> &'a str {
         self.text[start..self.at].trim_ascii_end()
     }
 
     /// Makes sure that nothing follows.
-    pub fn end(&self) -> Result<(), ScanError> {
+    pub fn expect_end(&self) -> Result<(), JsonError> {
         if self.at == self.text.len() { Ok(()) } else { Err(self.error("something follows the document")) }
     }
 
-    fn error(&self, what: &'static str) -> ScanError {
-        ScanError { at: self.at, what }
+    fn error(&self, what: &'static str) -> JsonError {
+        JsonError { byte: self.at, message: what }
     }
 
     fn skip_space(&mut self) {
@@ -73,11 +73,11 @@ impl<'a> Scanner<'a> {
     }
 
     /// Enters the object that comes next.
-    pub fn enter_object(&mut self) -> Result<(), ScanError> {
+    pub fn enter_object(&mut self) -> Result<(), JsonError> {
         self.enter(b'{', "an object is wanted")
     }
 
-    fn enter(&mut self, bracket: u8, what: &'static str) -> Result<(), ScanError> {
+    fn enter(&mut self, bracket: u8, what: &'static str) -> Result<(), JsonError> {
         if !self.take(bracket) {
             return Err(self.error(what));
         }
@@ -90,7 +90,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// Whether another member or element follows, or the closing bracket does; `first` is whether none was read yet.
-    fn more(&mut self, bracket: u8, first: bool) -> Result<bool, ScanError> {
+    fn has_next(&mut self, bracket: u8, first: bool) -> Result<bool, JsonError> {
         if self.take(bracket) {
             self.depth -= 1;
             self.skip_space();
@@ -106,8 +106,8 @@ impl<'a> Scanner<'a> {
     }
 
     /// The next member's key, its value coming next; `None` behind the last.
-    pub fn key(&mut self, first: bool) -> Result<Option<Cow<'a, str>>, ScanError> {
-        if !self.more(b'}', first)? {
+    pub fn next_key(&mut self, first: bool) -> Result<Option<Cow<'a, str>>, JsonError> {
+        if !self.has_next(b'}', first)? {
             return Ok(None);
         }
         let key = self.string()?;
@@ -120,12 +120,12 @@ impl<'a> Scanner<'a> {
     }
 
     /// Reads a value that is neither object nor array.
-    pub fn scalar(&mut self) -> Result<Value<'a>, ScanError> {
+    pub fn scalar(&mut self) -> Result<Value<'a>, JsonError> {
         let scalar = match self.peek() {
             Some(b'"') => Value::Text(self.string()?),
-            Some(b't') => self.word("true", Value::Bool(true))?,
-            Some(b'f') => self.word("false", Value::Bool(false))?,
-            Some(b'n') => self.word("null", Value::Null)?,
+            Some(b't') => self.literal("true", Value::Bool(true))?,
+            Some(b'f') => self.literal("false", Value::Bool(false))?,
+            Some(b'n') => self.literal("null", Value::Null)?,
             Some(b'-' | b'0'..=b'9') => Value::Number(Cow::Borrowed(self.number()?)),
             _ => return Err(self.error("a value is wanted")),
         };
@@ -134,23 +134,23 @@ impl<'a> Scanner<'a> {
     }
 
     /// Enters the array that comes next.
-    pub fn enter_array(&mut self) -> Result<(), ScanError> {
+    pub fn enter_array(&mut self) -> Result<(), JsonError> {
         self.enter(b'[', "an array is wanted")
     }
 
     /// Whether another element comes next; `first` is whether none was read yet.
-    pub fn element(&mut self, first: bool) -> Result<bool, ScanError> {
-        self.more(b']', first)
+    pub fn next_element(&mut self, first: bool) -> Result<bool, JsonError> {
+        self.has_next(b']', first)
     }
 
     /// Gives each element of the array that comes next to `element`, which has to read it.
-    pub fn each_element<E: From<ScanError>>(
+    pub fn each_element<E: From<JsonError>>(
         &mut self,
         mut element: impl FnMut(&mut Self) -> Result<(), E>,
     ) -> Result<(), E> {
         self.enter_array()?;
         let mut first = true;
-        while self.element(first)? {
+        while self.next_element(first)? {
             element(self)?;
             first = false;
         }
@@ -158,13 +158,13 @@ impl<'a> Scanner<'a> {
     }
 
     /// Gives each member of the object that comes next to `member`, which has to read its value.
-    pub fn each_member<E: From<ScanError>>(
+    pub fn each_member<E: From<JsonError>>(
         &mut self,
         mut member: impl FnMut(Cow<'a, str>, &mut Self) -> Result<(), E>,
     ) -> Result<(), E> {
         self.enter_object()?;
         let mut first = true;
-        while let Some(key) = self.key(first)? {
+        while let Some(key) = self.next_key(first)? {
             member(key, self)?;
             first = false;
         }
@@ -172,20 +172,20 @@ impl<'a> Scanner<'a> {
     }
 
     /// Reads a string.
-    pub fn text(&mut self) -> Result<Cow<'a, str>, ScanError> {
+    pub fn string_value(&mut self) -> Result<Cow<'a, str>, JsonError> {
         let text = self.string()?;
         self.skip_space();
         Ok(text)
     }
 
     /// Passes over any value without looking into it: what is within, however deep, is for those to judge who read it.
-    pub fn pass(&mut self) -> Result<&'a str, ScanError> {
+    pub fn skip_unchecked(&mut self) -> Result<&'a str, JsonError> {
         let start = self.at;
         let mut open = 0u32;
         loop {
             match self.peek() {
                 None => return Err(self.error("a value is wanted")),
-                Some(b'"') => self.pass_string()?,
+                Some(b'"') => self.skip_string_unchecked()?,
                 Some(b'{' | b'[') => {
                     open += 1;
                     self.at += 1;
@@ -196,26 +196,26 @@ impl<'a> Scanner<'a> {
                 }
                 Some(b'}' | b']' | b',' | b':') if open == 0 => return Err(self.error("a value is wanted")),
                 Some(_) if open > 0 => self.at += 1,
-                Some(_) => self.pass_word(),
+                Some(_) => self.skip_word_unchecked(),
             }
             if open == 0 {
                 self.skip_space();
-                return Ok(self.since(start));
+                return Ok(self.slice_from(start));
             }
         }
     }
 
-    fn pass_word(&mut self) {
+    fn skip_word_unchecked(&mut self) {
         while !matches!(self.peek(), None | Some(b',' | b'}' | b']' | b' ' | b'\n' | b'\r' | b'\t')) {
             self.at += 1;
         }
     }
 
-    fn pass_string(&mut self) -> Result<(), ScanError> {
+    fn skip_string_unchecked(&mut self) -> Result<(), JsonError> {
         self.at += 1;
         loop {
             let rest = self.text.as_bytes().get(self.at..).unwrap_or_default();
-            let near = &rest[..rest.len().min(SHORT)];
+            let near = &rest[..rest.len().min(SHORT_STRING_BYTES)];
             let special = near.iter().position(|&byte| byte == b'"' || byte == b'\\');
             let special = special.or_else(|| memchr::memchr2(b'"', b'\\', rest));
             let plain = special.ok_or(self.error("the string has no end"))?;
@@ -229,17 +229,17 @@ impl<'a> Scanner<'a> {
     }
 
     /// Passes over any value; its text.
-    pub fn skip(&mut self) -> Result<&'a str, ScanError> {
+    pub fn skip_value(&mut self) -> Result<&'a str, JsonError> {
         let start = self.at;
         match self.peek() {
-            Some(b'{') => self.each_member(|_key, scanner| scanner.skip().map(drop))?,
-            Some(b'[') => self.each_element(|scanner| scanner.skip().map(drop))?,
+            Some(b'{') => self.each_member(|_key, scanner| scanner.skip_value().map(drop))?,
+            Some(b'[') => self.each_element(|scanner| scanner.skip_value().map(drop))?,
             _ => drop(self.scalar()?),
         }
-        Ok(self.since(start))
+        Ok(self.slice_from(start))
     }
 
-    fn word(&mut self, word: &'static str, meaning: Value<'a>) -> Result<Value<'a>, ScanError> {
+    fn literal(&mut self, word: &'static str, meaning: Value<'a>) -> Result<Value<'a>, JsonError> {
         if !self.text.as_bytes()[self.at..].starts_with(word.as_bytes()) {
             return Err(self.error("a value is wanted"));
         }
@@ -247,7 +247,7 @@ impl<'a> Scanner<'a> {
         Ok(meaning)
     }
 
-    fn digits(&mut self) -> Result<(), ScanError> {
+    fn digits(&mut self) -> Result<(), JsonError> {
         let start = self.at;
         while matches!(self.peek(), Some(b'0'..=b'9')) {
             self.at += 1;
@@ -255,7 +255,7 @@ impl<'a> Scanner<'a> {
         if self.at > start { Ok(()) } else { Err(self.error("a digit is wanted")) }
     }
 
-    fn number(&mut self) -> Result<&'a str, ScanError> {
+    fn number(&mut self) -> Result<&'a str, JsonError> {
         let start = self.at;
         self.take(b'-');
         if !self.take(b'0') {
@@ -271,7 +271,7 @@ impl<'a> Scanner<'a> {
         Ok(&self.text[start..self.at])
     }
 
-    fn string(&mut self) -> Result<Cow<'a, str>, ScanError> {
+    fn string(&mut self) -> Result<Cow<'a, str>, JsonError> {
         let start = self.at;
         if !self.take(b'"') {
             return Err(self.error("a string is wanted"));
@@ -302,7 +302,7 @@ impl<'a> Scanner<'a> {
         let unescaped: Result<String, _> = serde_json::from_str(&self.text[start..self.at]);
         unescaped
             .map(Cow::Owned)
-            .map_err(|_a_value_would_be_told| ScanError { at: start, what: "an escape is no character" })
+            .map_err(|_a_value_would_be_told| JsonError { byte: start, message: "an escape is no character" })
     }
 }
 
@@ -324,12 +324,12 @@ mod tests {
     use super::*;
 
     fn accepts(text: &str) -> bool {
-        let mut scanner = Scanner::new(text);
-        scanner.skip().and_then(|_| scanner.end()).is_ok()
+        let mut scanner = JsonScanner::new(text);
+        scanner.skip_value().and_then(|_| scanner.expect_end()).is_ok()
     }
 
     #[test]
-    fn it_accepts_what_serde_json_accepts_and_nothing_else() {
+    fn it_accepts_exactly_what_serde_json_accepts() {
         let seeds = [
             r#"{"a":[1,-2.5e+10,0.0,true,false,null,{"b":{}}],"c":"x\"\\\u00e9\ud83d\ude00é","d":[]}"#,
             r#" [ "\ud800" , 01 , 1. , .5 , +1 , nul , "tab	" , {"k" : } , [,] , {"a":1,} ] "#,
@@ -372,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_passed_over_ends_where_it_ends() {
+    fn a_skipped_value_ends_where_it_ends() {
         for value in [
             r#""a\\\"b""#,
             "-1.5e3",
@@ -384,12 +384,12 @@ mod tests {
         ] {
             for rest in ["", " ,1", "}", " ]"] {
                 let text = format!("{value}{rest}");
-                let mut scanner = Scanner::new(&text);
-                assert_eq!((scanner.pass(), scanner.peek()), (Ok(value), rest.trim_start().bytes().next()));
+                let mut scanner = JsonScanner::new(&text);
+                assert_eq!((scanner.skip_unchecked(), scanner.peek()), (Ok(value), rest.trim_start().bytes().next()));
             }
         }
         for text in ["", "{\"a\":1", "\"\\", "\"", "]", ","] {
-            assert!(Scanner::new(text).pass().is_err(), "{text}");
+            assert!(JsonScanner::new(text).skip_unchecked().is_err(), "{text}");
         }
     }
 

@@ -21,7 +21,7 @@ pub fn split(bytes: &[u8]) -> Vec<Range<usize>> {
 
 /// Whether it is worth the while to look for a second document: documents are objects, and within an object no `}` is
 /// followed by `{` without a comma, except inside a string.
-pub fn may_be_several(bytes: &[u8]) -> bool {
+pub fn may_hold_several(bytes: &[u8]) -> bool {
     memchr_iter(b'}', bytes).any(|at| bytes[at + 1..].iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{'))
 }
 
@@ -34,7 +34,7 @@ mod tests {
     }
 
     #[test]
-    fn documents_are_parted_however_they_follow_each_other() {
+    fn documents_are_separated_however_they_follow_each_other() {
         assert_eq!(texts(r#"{"a":1}{"b":{"c":2}}"#), [r#"{"a":1}"#, r#"{"b":{"c":2}}"#]);
         assert_eq!(texts("{\"a\":1}\n{\"b\":2}\r\n"), [r#"{"a":1}"#, r#"{"b":2}"#]);
         assert_eq!(texts(r#"{"a":"}{"}"#), [r#"{"a":"}{"}"#]);
@@ -42,7 +42,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unreadable_document_does_not_take_those_before_it() {
+    fn an_unreadable_document_does_not_affect_those_before_it() {
         assert_eq!(texts(r#"{"a":1}{"b":oops}{"c":3}"#), [r#"{"a":1}"#, r#"{"b":oops}{"c":3}"#]);
         assert_eq!(texts(r#"garbage"#), ["garbage"]);
     }

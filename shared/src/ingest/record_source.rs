@@ -1,27 +1,27 @@
 //! Records on their way in.
 
-use crate::record::{Batch, EventError, Unpacking};
+use crate::record::{Batch, EventError, EventReader};
 
 /// Records that are there, or are unpacked as they are asked for.
-pub enum Incoming<'b> {
+pub enum RecordSource<'b> {
     /// Lambda's event.
-    Event(Unpacking<'b>),
+    Event(EventReader<'b>),
     /// Records from elsewhere.
     Batch(&'b Batch),
 }
 
-impl Incoming<'_> {
+impl RecordSource<'_> {
     /// So many records at least, or all.
-    pub fn until(&mut self, records: usize) -> Result<&Batch, EventError> {
+    pub fn read_until(&mut self, records: usize) -> Result<&Batch, EventError> {
         if let Self::Event(event) = self {
-            event.until(records)?;
+            event.read_until(records)?;
         }
         Ok(self.batch())
     }
 
     /// All records.
-    pub fn all(&mut self) -> Result<&Batch, EventError> {
-        self.until(usize::MAX)
+    pub fn read_all(&mut self) -> Result<&Batch, EventError> {
+        self.read_until(usize::MAX)
     }
 
     /// The records that have been asked for.
@@ -33,9 +33,9 @@ impl Incoming<'_> {
     }
 
     /// How many records there will be, about.
-    pub fn expected(&self) -> usize {
+    pub fn estimated_total(&self) -> usize {
         match self {
-            Self::Event(event) => event.expected(),
+            Self::Event(event) => event.estimated_total(),
             Self::Batch(batch) => batch.records.len(),
         }
     }

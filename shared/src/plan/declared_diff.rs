@@ -2,31 +2,31 @@
 
 use std::fmt;
 
-use super::survey::Survey;
-use super::{PlanError, TableLack};
-use crate::catalog::{Catalog, Kind, Table};
-use crate::field::Fields;
+use super::table_planner::TablePlanner;
+use super::{PlanError, TableDiff};
+use crate::catalog::{Catalog, ColumnType, DbTable};
+use crate::field::FieldTree;
 use crate::names::Identifier;
 use crate::spec::TableSpec;
 
 /// A declared table beside the one that is there.
 #[derive(Debug)]
-pub struct Configured {
+pub struct DeclaredDiff {
     /// What the next record of the table would have made, should it carry all that is declared.
-    pub lack: Option<TableLack>,
+    pub diff: Option<TableDiff>,
     /// What no record changes.
-    pub remarks: Vec<Remark>,
+    pub remarks: Vec<SchemaNote>,
 }
 
 /// What no record changes: the owner's word counts, or a value's has to be waited for.
 #[derive(Clone, PartialEq, Debug)]
-pub enum Remark {
+pub enum SchemaNote {
     /// The table is made by its first record, which tells its key.
-    KeyIsTheSource,
+    CreatedByFirstRecord,
     /// The column is made by its first value, which tells its type.
-    TypeIsTheValue(Identifier),
+    TypeFromFirstValue(Identifier),
     /// The column has another type than is declared.
-    OtherType {
+    TypeDiffers {
         /// The column.
         column: Identifier,
         /// The type that it has.
@@ -35,9 +35,9 @@ pub enum Remark {
         declared: String,
     },
     /// A type that is declared is not there.
-    NoType(String),
+    UnknownType(String),
     /// The table is partitioned otherwise than is declared.
-    OtherPartitioning {
+    PartitioningDiffers {
         /// The column that it is partitioned by.
         has: Option<Identifier>,
         /// The column that is declared.
@@ -47,24 +47,24 @@ pub enum Remark {
     NotUnique(PlanError),
 }
 
-impl fmt::Display for Remark {
+impl fmt::Display for SchemaNote {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let by = |column: &Option<Identifier>| {
             column.as_ref().map_or("not partitioned".to_owned(), |column| format!("partitioned by {column}"))
         };
         match self {
-            Self::KeyIsTheSource => write!(f, "made by its first record, which tells its key"),
-            Self::TypeIsTheValue(column) => {
+            Self::CreatedByFirstRecord => write!(f, "made by its first record, which tells its key"),
+            Self::TypeFromFirstValue(column) => {
                 write!(f, "column {column} is made by its first value, which tells its type")
             }
-            Self::OtherType { column, has, declared } => {
+            Self::TypeDiffers { column, has, declared } => {
                 write!(
                     f,
                     "column {column} is {has} and stays so, although {declared} is declared: alter it if you want to"
                 )
             }
-            Self::NoType(name) => write!(f, "there is no type {name}: PostgreSQL would refuse"),
-            Self::OtherPartitioning { has, declared } => {
+            Self::UnknownType(name) => write!(f, "there is no type {name}: PostgreSQL would refuse"),
+            Self::PartitioningDiffers { has, declared } => {
                 write!(f, "{} and stays so, although it is declared as {}", by(has), by(declared))
             }
             Self::NotUnique(error) => write!(f, "{error}"),
@@ -73,40 +73,44 @@ impl fmt::Display for Remark {
 }
 
 /// Compares what a table should be with what is there. `kind` tells the kind and the number of a type, if it is there.
-pub fn configured(
+pub fn declared_diff(
     spec: &TableSpec,
-    fields: &Fields,
+    fields: &FieldTree,
     catalog: &Catalog,
-    kind: impl Fn(&str) -> Option<(Kind, u32)>,
-) -> Configured {
+    kind: impl Fn(&str) -> Option<(ColumnType, u32)>,
+) -> DeclaredDiff {
     let found = catalog.table(&spec.name).map(|table| &**table);
     if found.is_none() && spec.replicated {
-        return Configured { lack: None, remarks: vec![Remark::KeyIsTheSource] };
+        return DeclaredDiff { diff: None, remarks: vec![SchemaNote::CreatedByFirstRecord] };
     }
-    let mut survey = Survey::new(spec, fields, catalog);
-    survey.ask_for_declared();
+    let mut survey = TablePlanner::new(spec, fields, catalog);
+    survey.require_declared_columns();
     let mut remarks = columns(spec, found, kind);
     if let Some(table) = found {
         let declared = spec.partition.map(|partition| spec.columns[partition.column].name.clone());
-        if declared != table.partitioned_by && !table.partitioned_otherwise {
-            remarks.push(Remark::OtherPartitioning { has: table.partitioned_by.clone(), declared });
+        if declared != table.partition_column && !table.other_partitioning {
+            remarks.push(SchemaNote::PartitioningDiffers { has: table.partition_column.clone(), declared });
         }
-        remarks.extend(survey.check_unique(&[]).err().map(Remark::NotUnique));
+        remarks.extend(survey.require_unique_key(&[]).err().map(SchemaNote::NotUnique));
     }
-    Configured { lack: survey.lack(), remarks }
+    DeclaredDiff { diff: survey.diff(), remarks }
 }
 
-fn columns(spec: &TableSpec, found: Option<&Table>, kind: impl Fn(&str) -> Option<(Kind, u32)>) -> Vec<Remark> {
+fn columns(
+    spec: &TableSpec,
+    found: Option<&DbTable>,
+    kind: impl Fn(&str) -> Option<(ColumnType, u32)>,
+) -> Vec<SchemaNote> {
     let remark = |column: &crate::spec::ColumnSpec| {
         let there = found.and_then(|table| table.columns.iter().find(|there| there.name == column.name));
         match (&column.sql_type, there) {
             (None, Some(_)) => None,
-            (None, None) => Some(Remark::TypeIsTheValue(column.name.clone())),
+            (None, None) => Some(SchemaNote::TypeFromFirstValue(column.name.clone())),
             (Some(declared), there) => match (kind(declared), there) {
-                (None, _) => Some(Remark::NoType(declared.clone())),
-                (Some((kind, oid)), Some(there)) if there.type_oid != oid || !same(kind, there.kind) => {
+                (None, _) => Some(SchemaNote::UnknownType(declared.clone())),
+                (Some((kind, oid)), Some(there)) if there.type_oid != oid || !is_same_type(kind, there.kind) => {
                     let (column, has) = (column.name.clone(), there.sql_type.clone());
-                    Some(Remark::OtherType { column, has, declared: declared.clone() })
+                    Some(SchemaNote::TypeDiffers { column, has, declared: declared.clone() })
                 }
                 (Some(_), _) => None,
             },
@@ -116,6 +120,6 @@ fn columns(spec: &TableSpec, found: Option<&Table>, kind: impl Fn(&str) -> Optio
 }
 
 /// Whether two kinds of one type are the same, lengths and digits included. A domain's kind is its base's in the catalog only.
-fn same(declared: Kind, has: Kind) -> bool {
-    matches!(declared, Kind::Other | Kind::Array(_)) || declared == has
+fn is_same_type(declared: ColumnType, has: ColumnType) -> bool {
+    matches!(declared, ColumnType::Other | ColumnType::Array(_)) || declared == has
 }

@@ -1,0 +1,133 @@
+//! The one judge of PostgreSQL's errors: does it pass, is it the row, is our picture of the tables old, or must a person act?
+
+use tokio_postgres::Error;
+use tokio_postgres::error::DbError;
+
+/// What an error means for the batch.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ErrorAction {
+    /// It passes: the invocation fails, and Lambda tries again.
+    Retry,
+    /// It is the row: that record is a dead letter, its neighbours are written.
+    RejectRow,
+    /// Our picture of the tables may be old: read it again, and plan anew.
+    RefreshCatalog,
+    /// A person must act; until then the invocation fails, and nothing is lost.
+    Halt,
+}
+
+/// SQLSTATEs and classes (<https://www.postgresql.org/docs/current/errcodes-appendix.html>); the longest match counts.
+const ERROR_ACTIONS: &[(&str, ErrorAction)] = &[
+    ("08", ErrorAction::Retry),             // connection
+    ("08P01", ErrorAction::RefreshCatalog), // a value of another type's binary form
+    ("09", ErrorAction::RejectRow),         // a trigger refused
+    ("0A000", ErrorAction::RefreshCatalog), // cached plan must not change result type
+    ("21", ErrorAction::RejectRow),         // one row twice in a statement
+    ("22", ErrorAction::RejectRow),         // data
+    ("22P03", ErrorAction::RefreshCatalog), // a value of another type's binary form
+    ("23", ErrorAction::RejectRow),         // constraints
+    ("25006", ErrorAction::Retry),          // read-only: a failover left us with a reader
+    ("25P02", ErrorAction::Retry),          // the transaction is aborted already
+    ("26", ErrorAction::Retry),             // a pooler lost a prepared statement
+    ("27", ErrorAction::RejectRow),         // a trigger refused
+    ("28", ErrorAction::Retry),             // login: rotated meanwhile
+    ("2F", ErrorAction::RejectRow),         // an SQL function refused
+    ("38", ErrorAction::RejectRow),         // a function refused
+    ("39", ErrorAction::RejectRow),         // a function refused
+    ("3F", ErrorAction::RefreshCatalog),    // no such schema
+    ("40", ErrorAction::Retry),             // serialization, deadlock
+    ("42", ErrorAction::RefreshCatalog),    // no such table or column, another type
+    ("42501", ErrorAction::Halt),           // not permitted
+    ("42804", ErrorAction::RefreshCatalog), // another type
+    ("44", ErrorAction::RejectRow),         // a view's check option
+    ("53", ErrorAction::Retry),             // memory, disk, connections
+    ("54", ErrorAction::RejectRow),         // a row or an index entry too large
+    ("55", ErrorAction::Retry),             // lock timeout, object in use
+    ("57", ErrorAction::Retry),             // cancelled, shutting down
+    ("58", ErrorAction::Retry),             // the system below
+    ("P0", ErrorAction::RejectRow),         // RAISE in the owner's trigger
+    ("XX", ErrorAction::Retry),             // internal: "tuple concurrently updated" among them
+];
+
+/// Judges an error. Without an SQLSTATE it is the connection's, which passes.
+pub fn classify(error: &Error) -> ErrorAction {
+    match error.as_db_error() {
+        Some(error) if is_missing_partition(error) => ErrorAction::RefreshCatalog,
+        Some(error) => classify_sqlstate(error.code().code()),
+        None => ErrorAction::Retry,
+    }
+}
+
+fn classify_sqlstate(code: &str) -> ErrorAction {
+    let matching = ERROR_ACTIONS.iter().filter(|(prefix, _)| code.starts_with(prefix));
+    matching.max_by_key(|(prefix, _)| prefix.len()).map_or(ErrorAction::Halt, |(_, verdict)| *verdict)
+}
+
+/// PostgreSQL reports "no partition of relation found for row" as a check violation without a constraint.
+fn is_missing_partition(error: &DbError) -> bool {
+    error.code().code() == "23514" && error.constraint().is_none()
+}
+
+/// Whether a key is there already.
+pub fn is_unique_violation(error: &Error) -> bool {
+    error.code().is_some_and(|code| code.code() == "23505")
+}
+
+/// An error for people: PostgreSQL's message and code, or the connection's; without the row's values, which PostgreSQL
+/// puts into the detail and sometimes into the message.
+pub fn describe(error: &Error) -> String {
+    let Some(db) = error.as_db_error() else {
+        let source = std::error::Error::source(error).map(|source| format!(": {source}")).unwrap_or_default();
+        return format!("{error}{source}");
+    };
+    let code = db.code().code();
+    let place = [("table", db.table()), ("column", db.column()), ("constraint", db.constraint())];
+    let place: Vec<_> = place.into_iter().filter_map(|(what, name)| Some(format!("{what} {}", name?))).collect();
+    let message = match classify_sqlstate(code) {
+        ErrorAction::RejectRow => data_error(code),
+        ErrorAction::Retry | ErrorAction::RefreshCatalog | ErrorAction::Halt => db.message(),
+    };
+    let place = if place.is_empty() { String::new() } else { format!(" ({})", place.join(", ")) };
+    format!("{message}{place} [SQLSTATE {code}]")
+}
+
+/// What a data error is, without the value that PostgreSQL's message may quote.
+fn data_error(code: &str) -> &'static str {
+    match code {
+        "23502" => "a required column is null",
+        "23503" => "a foreign key points nowhere",
+        "23505" => "a unique constraint of the owner's is violated",
+        "23514" => "a check constraint is violated",
+        "23P01" => "an exclusion constraint is violated",
+        "22P02" => "the text is none of the type's values",
+        "22001" => "the text is too long",
+        "22003" => "the number is out of range",
+        _ if code.starts_with("P0") => "a trigger raised an exception",
+        _ if code.starts_with("54") => "the row is too large",
+        _ => "the row is not accepted",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_match_counts() {
+        for (code, verdict) in [
+            ("40P01", ErrorAction::Retry),
+            ("55P03", ErrorAction::Retry),
+            ("53100", ErrorAction::Retry),
+            ("25006", ErrorAction::Retry),
+            ("23505", ErrorAction::RejectRow),
+            ("22021", ErrorAction::RejectRow),
+            ("22P03", ErrorAction::RefreshCatalog),
+            ("42703", ErrorAction::RefreshCatalog),
+            ("42501", ErrorAction::Halt),
+            ("P0001", ErrorAction::RejectRow),
+            ("72000", ErrorAction::Halt),
+        ] {
+            assert_eq!(classify_sqlstate(code), verdict, "{code}");
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! Outcomes: every record has exactly one, and so has every change of a record.
+
+use std::ops::AddAssign;
+
+use serde::{Deserialize, Serialize};
+
+/// What became of one change.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum ChangeOutcome {
+    /// Newer changes say otherwise in all that it says; whether it was there before, nobody can tell any more.
+    Superseded,
+    /// It was there already.
+    Duplicate,
+    /// It is in the row.
+    Applied,
+}
+
+/// What became of one record. Where several tables took it, the gravest outcome counts: the order is that of gravity.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Outcome {
+    /// It concerns the stream and no row: a control record.
+    Control,
+    /// Newer changes already said otherwise in all that it says.
+    Superseded,
+    /// It was there already.
+    Duplicate,
+    /// It is older than its table keeps.
+    Expired,
+    /// It is in the database.
+    Applied,
+    /// It was refused, and is kept in the dead-letter queue.
+    DeadLettered,
+    /// It was refused, and no queue is set: Lambda is asked to deliver it again.
+    Retry,
+}
+
+impl From<ChangeOutcome> for Outcome {
+    fn from(fate: ChangeOutcome) -> Self {
+        match fate {
+            ChangeOutcome::Duplicate => Self::Duplicate,
+            ChangeOutcome::Superseded => Self::Superseded,
+            ChangeOutcome::Applied => Self::Applied,
+        }
+    }
+}
+
+/// How many records had each outcome.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, Debug)]
+#[serde(default)]
+pub struct OutcomeCounts {
+    /// See [`Outcome::Applied`].
+    pub applied: u64,
+    /// See [`Outcome::Duplicate`].
+    pub duplicate: u64,
+    /// See [`Outcome::Superseded`].
+    pub superseded: u64,
+    /// See [`Outcome::Expired`].
+    pub expired: u64,
+    /// See [`Outcome::DeadLettered`].
+    pub dead_lettered: u64,
+    /// See [`Outcome::Retry`].
+    pub retry: u64,
+    /// See [`Outcome::Control`].
+    pub control: u64,
+}
+
+impl OutcomeCounts {
+    fn add(&mut self, outcome: Outcome) {
+        *match outcome {
+            Outcome::Applied => &mut self.applied,
+            Outcome::Duplicate => &mut self.duplicate,
+            Outcome::Superseded => &mut self.superseded,
+            Outcome::Expired => &mut self.expired,
+            Outcome::DeadLettered => &mut self.dead_lettered,
+            Outcome::Retry => &mut self.retry,
+            Outcome::Control => &mut self.control,
+        } += 1;
+    }
+
+    /// Whether a transaction was committed for some of them, be it only to find that they were there already.
+    pub fn any_committed(&self) -> bool {
+        self.applied + self.duplicate + self.superseded > 0
+    }
+
+    /// All records. A new outcome does not compile until it is told here.
+    pub fn total(&self) -> u64 {
+        let Self { applied, duplicate, superseded, expired, dead_lettered, retry, control } = *self;
+        applied + duplicate + superseded + expired + dead_lettered + retry + control
+    }
+}
+
+impl AddAssign for OutcomeCounts {
+    fn add_assign(&mut self, other: Self) {
+        let Self { applied, duplicate, superseded, expired, dead_lettered, retry, control } = other;
+        for (sum, count) in [
+            (&mut self.applied, applied),
+            (&mut self.duplicate, duplicate),
+            (&mut self.superseded, superseded),
+            (&mut self.expired, expired),
+            (&mut self.dead_lettered, dead_lettered),
+            (&mut self.retry, retry),
+            (&mut self.control, control),
+        ] {
+            *sum += count;
+        }
+    }
+}
+
+/// The outcomes of a batch while they are being told.
+#[derive(Debug)]
+pub struct OutcomeLedger(Vec<Option<Outcome>>);
+
+impl OutcomeLedger {
+    /// Nothing is known yet of this many records.
+    pub fn new(records: usize) -> Self {
+        Self(vec![None; records])
+    }
+
+    /// Tells an outcome of a record; the gravest stays.
+    pub fn record(&mut self, record: usize, outcome: Outcome) {
+        self.0[record] = self.0[record].max(Some(outcome));
+    }
+
+    /// The counts, if every record has an outcome.
+    ///
+    /// # Errors
+    /// Records that nobody spoke of.
+    pub fn counts(&self) -> Result<OutcomeCounts, Unaccounted> {
+        let mut counts = OutcomeCounts::default();
+        self.0.iter().flatten().for_each(|outcome| counts.add(*outcome));
+        let lost = self.0.len() as u64 - counts.total();
+        if lost == 0 { Ok(counts) } else { Err(Unaccounted(lost)) }
+    }
+}
+
+/// Records without an outcome: an error of ours. The invocation fails before anything is acknowledged.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{0} records of the batch are not accounted for")]
+pub struct Unaccounted(pub u64);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_record_is_accounted_for() {
+        let mut ledger = OutcomeLedger::new(3);
+        ledger.record(0, Outcome::Duplicate);
+        ledger.record(0, Outcome::Applied);
+        ledger.record(1, Outcome::Applied);
+        ledger.record(1, Outcome::DeadLettered);
+        assert_eq!(ledger.counts(), Err(Unaccounted(1)));
+        ledger.record(2, Outcome::Expired);
+        let counts = OutcomeCounts { applied: 1, expired: 1, dead_lettered: 1, ..OutcomeCounts::default() };
+        assert_eq!(ledger.counts(), Ok(counts));
+    }
+}
