@@ -1,20 +1,20 @@
--- The roles of a database that Millstream fills: who writes, who owns, who reads. For psql, run by the database's owner (on RDS the
--- master user), once before the functions first connect and again whenever something is to be changed; it does nothing twice.
+-- The roles of a database that Millstream loads: writer, owner, reader. Run it in psql as the database's owner (on RDS, the
+-- master user), once before the functions first connect and again to change something; running it twice is safe.
 --
 --   WRITER_PASSWORD=… psql -v connections=40 -f infra/roles.sql "host=… dbname=… user=…"
 --
---   WRITER_PASSWORD  the password of the functions' secret (environment, so that it stands in no list of processes; the server's
---                    log holds it where log_statement asks for DDL)
---   -v iam=yes       functions log in with IAM tokens instead; straight on RDS a password no longer works then
---   -v connections=N the writer's share of max_connections: MaxConnections of the system's parameters
---   -v prefix=NAME   the roles' common name, by default millstream: roles belong to the cluster, not to one database
+--   WRITER_PASSWORD  the password in the functions' secret (an environment variable, so that process lists do not show it; the
+--                    server log contains it if log_statement includes DDL)
+--   -v iam=yes       functions log in with IAM tokens instead; on RDS itself a password then no longer works
+--   -v connections=N the writer's connection limit: MaxConnections in the system's parameters
+--   -v prefix=NAME   prefix of the role names (default: millstream); roles belong to the cluster, not to one database
 --
--- millstream_writer  the functions. Owns what it makes, for only an owner may alter a table: schemas, tables, columns, partitions.
--- millstream_owner   people and migrations: a member of the writer, so that it may all that the writer may. What it makes for the
---                    writer to evolve is made under SET ROLE millstream_writer.
--- millstream_reader  reports: reads every table there is and will be, and writes none.
+-- millstream_writer  the functions. Owns the schemas and tables that it creates, because only an owner can alter a table.
+-- millstream_owner   administrators and migrations: a member of the writer, with all its privileges. Create tables that the
+--                    writer is to evolve under SET ROLE millstream_writer.
+-- millstream_reader  reports: reads all present and future tables, and writes none.
 --
--- People are given a role: GRANT millstream_reader TO alice.
+-- Grant a role to each user: GRANT millstream_reader TO alice.
 \set ON_ERROR_STOP on
 \if :{?prefix}
 \else
@@ -34,7 +34,7 @@ WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = name)
 \gexec
 
 GRANT :"writer" TO :"owner";
--- Who runs this is no superuser on RDS, and may only grant what is, or what its own roles own.
+-- On RDS the current user is not a superuser: to act for these roles it must be a member of them.
 SELECT format('GRANT %I TO CURRENT_USER', :'owner') WHERE NOT pg_has_role(:'owner', 'USAGE')
 \gexec
 
@@ -42,26 +42,26 @@ SELECT format('GRANT %I TO CURRENT_USER', :'owner') WHERE NOT pg_has_role(:'owne
   ALTER ROLE :"writer" PASSWORD :'password';
 \endif
 \if :{?iam}
-  -- The role is RDS's own.
+  -- rds_iam is provided by RDS.
   GRANT rds_iam TO :"writer";
 \endif
 \if :{?connections}
   ALTER ROLE :"writer" CONNECTION LIMIT :connections;
 \endif
 
--- The writer makes the sources' schemas, and `millstream`, where it remembers deletes.
+-- The writer creates the sources' schemas and `millstream`, which holds the tombstones.
 GRANT CONNECT, CREATE ON DATABASE :"DBNAME" TO :"writer";
 GRANT CONNECT ON DATABASE :"DBNAME" TO :"reader";
 
--- What will be made: readers read it, whoever of the two makes it.
+-- Future objects: readers can read them, whichever of the two roles creates them.
 ALTER DEFAULT PRIVILEGES FOR ROLE :"writer", :"owner" GRANT USAGE ON SCHEMAS TO :"reader";
 ALTER DEFAULT PRIVILEGES FOR ROLE :"writer", :"owner" GRANT SELECT ON TABLES TO :"reader";
 ALTER DEFAULT PRIVILEGES FOR ROLE :"writer", :"owner" GRANT SELECT ON SEQUENCES TO :"reader";
--- And what an owner makes the writer may fill (schema_mode = "fixed"), if it was not made under SET ROLE.
+-- The writer can fill tables that an owner creates without SET ROLE (schema_mode = "fixed").
 ALTER DEFAULT PRIVILEGES FOR ROLE :"owner" GRANT USAGE ON SCHEMAS TO :"writer";
 ALTER DEFAULT PRIVILEGES FOR ROLE :"owner" GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO :"writer";
 
--- What is there already.
+-- Existing objects.
 SELECT format('GRANT USAGE ON SCHEMA %1$I TO %2$I; GRANT SELECT ON ALL TABLES IN SCHEMA %1$I TO %2$I', nspname, :'reader')
 FROM pg_namespace WHERE nspowner IN (SELECT oid FROM pg_roles WHERE rolname IN (:'writer', :'owner'))
 \gexec

@@ -40,7 +40,7 @@ async fn events_become_the_plans_and_reports_that_were_looked_at() {
 }
 
 /// What to do about texts that are not as expected.
-pub const LOOK: &str = "look at tests/golden/*.found, and `make accept` if they are right";
+pub const LOOK: &str = "compare tests/golden/*.found with *.expected, and run `make accept` if they are right";
 
 /// Whether a text is what somebody has looked at; if not, it is kept beside that.
 pub fn is_expected(name: &str, found: &str) -> bool {

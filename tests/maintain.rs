@@ -94,7 +94,7 @@ async fn a_reader_in_the_way_postpones_and_nobody_queues_behind() {
     reader.batch_execute("BEGIN; SELECT count(*) FROM log.entry").await.unwrap();
     let upkeep = look_after(&url).await;
     assert_eq!(upkeep.dropped, [""; 0]);
-    assert_eq!(upkeep.postponed, [format!("detaching {old}: others kept it waiting")]);
+    assert_eq!(upkeep.postponed, [format!("detaching {old}: timed out waiting for other transactions")]);
     let report = batch(&mut ingest, 5, &[entry(2, 0)]).await.unwrap();
     assert_eq!(report.counts.applied, 1);
     // The reader is in the way of what the first run left half done, too.

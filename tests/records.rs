@@ -79,12 +79,12 @@ fn an_event_that_is_none_is_told_and_stays_wrong() {
     let inner = one.strip_prefix("{\"Records\":[").and_then(|rest| rest.strip_suffix("]}")).unwrap();
     let other = inner.replace("stream/s\"", "stream/t\"");
     for (event, told) in [
-        ("17".to_owned(), "no `Records`"),
-        ("{\"Records\":null,\"more\":[]}".to_owned(), "no `Records`"),
-        (format!("[{inner}"), "a comma or the closing bracket"),
-        (format!("[{inner},]"), "a value is wanted"),
-        (format!("[{inner}]]"), "something follows"),
-        (format!("{{\"Records\":[{inner}],\"more\":}}"), "a value is wanted"),
+        ("17".to_owned(), "or an array of records"),
+        ("{\"Records\":null,\"more\":[]}".to_owned(), "or an array of records"),
+        (format!("[{inner}"), "expected ',' or a closing bracket"),
+        (format!("[{inner},]"), "expected a value"),
+        (format!("[{inner}]]"), "unexpected data after"),
+        (format!("{{\"Records\":[{inner}],\"more\":}}"), "expected a value"),
         (format!("[{inner},{other}]"), "more than one stream"),
     ] {
         let error = unpack(event.as_bytes()).unwrap_err().to_string();
@@ -113,7 +113,7 @@ async fn an_event_that_is_wrong_at_its_end_leaves_nothing() {
     let right = String::from_utf8(event("s", "shard", &records)).unwrap();
     let at = right.rfind("stream/s\"").unwrap();
     let other = format!("{}stream/t\"{}", &right[..at], &right[at + "stream/s\"".len()..]);
-    for (wrong, told) in [(other.as_str(), "more than one stream"), (&right[..right.len() - 40], "no JSON")] {
+    for (wrong, told) in [(other.as_str(), "more than one stream"), (&right[..right.len() - 40], "invalid JSON")] {
         let error = ingest.process_event(wrong.as_bytes(), Duration::from_secs(60)).await.unwrap_err();
         assert!(error.needs_operator() && error.to_string().contains(told), "{error}");
         assert_eq!(rows(&client(&url).await, "SELECT count(*) FROM log.log").await, [r#"{"count":1}"#]);

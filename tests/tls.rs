@@ -51,30 +51,31 @@ async fn only_the_server_that_is_meant_is_spoken_to() {
     let local = format!("{}?sslmode=verify-full&sslrootcert={}", server.url("postgres"), ca);
     assert_eq!(version(&DatabaseAddress::from_url(&local)).await.unwrap(), "TLSv1.3");
 
-    let untrusted = ["db.example", "signed by none of the CAs that are trusted", "DATABASE_CA_FILE"];
+    let untrusted = ["db.example", "its certificate is not signed by a trusted CA", "DATABASE_CA_FILE"];
     for other in [&others, &false_one] {
         let file = files.write("other.pem", other.pem());
         assert_refused(&address("db.example", &server, Some(&file)), &untrusted).await;
     }
     assert_refused(&address("db.example", &server, None), &untrusted).await;
-    let elsewhere = ["elsewhere.example", "db.example", "connect by a name that the certificate holds"];
+    let elsewhere = ["elsewhere.example", "db.example", "connect by a name in the certificate"];
     assert_refused(&address("elsewhere.example", &server, Some(&ca)), &elsewhere).await;
 
     server.offer_tls(&ours.issue(&["db.example"], Validity::Expired).unwrap()).await.unwrap();
-    let expired = ["db.example", "certificate expired", "the server needs a new certificate"];
+    let expired = ["db.example", "certificate expired", "renew the server's certificate"];
     assert_refused(&address("db.example", &server, Some(&ca)), &expired).await;
     // What openssl makes by default: a certificate that is its own CA.
     server.offer_tls(&ours.own()).await.unwrap();
-    assert_refused(&address("db.example", &server, Some(&ca)), &["CaUsedAsEndEntity", "and not a CA's own"]).await;
+    assert_refused(&address("db.example", &server, Some(&ca)), &["CaUsedAsEndEntity", "that is not a CA certificate"])
+        .await;
 }
 
 #[tokio::test]
 async fn off_localhost_plain_text_is_never_spoken() {
     // This server speaks no TLS, and the address does not say `disable`.
-    let without_tls = ["db.example", "the server does not offer it", "ssl = on", "sslmode=disable"];
+    let without_tls = ["db.example", "the server does not support TLS", "ssl = on", "sslmode=disable"];
     assert_refused(&address("db.example", cluster(), None), &without_tls).await;
     let asked_for = format!("{}?sslmode=verify-full", cluster().url("postgres"));
-    assert_refused(&DatabaseAddress::from_url(&asked_for), &["127.0.0.1", "the server does not offer it"]).await;
+    assert_refused(&DatabaseAddress::from_url(&asked_for), &["127.0.0.1", "the server does not support TLS"]).await;
 }
 
 #[tokio::test]
@@ -85,10 +86,10 @@ async fn a_file_without_usable_certificates_is_named() {
     let garbled = authority.pem().replace("MII", "M!!");
     for (file, reason) in [
         ("/nowhere/ca.pem".to_owned(), "No such file"),
-        (files.write("empty.pem", ""), "it holds no PEM certificate"),
+        (files.write("empty.pem", ""), "contains no PEM certificate"),
         (files.write("key.pem", &authority.issue(&["db.example"], Validity::Good).unwrap().key), "no PEM certificate"),
-        (files.write("ca.der", "0\u{1}\u{2}"), "it holds no PEM certificate"),
-        (files.write("cut.pem", cut), "a certificate in it is cut off"),
+        (files.write("ca.der", "0\u{1}\u{2}"), "contains no PEM certificate"),
+        (files.write("cut.pem", cut), "contains a truncated certificate"),
         (files.write("garbled.pem", &garbled), "base64"),
         (
             files.write("no-certificate.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"),

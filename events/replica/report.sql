@@ -1,19 +1,19 @@
--- Reports over all sources. Functions with their SQL as text, and not views: the tables' columns may come and change under
--- them, and nothing has to be made anew.
+-- Reports over all sources. They are functions with their SQL as text, not views, so that columns can be added and changed
+-- without recreating them.
 CREATE SCHEMA IF NOT EXISTS report;
 
--- What each tier of customers has ordered and paid.
+-- Orders and payments by customer tier.
 CREATE OR REPLACE FUNCTION report.revenue()
 RETURNS TABLE (tier text, customers bigint, orders bigint, ordered numeric, paid numeric)
 LANGUAGE sql STABLE AS $$
-    -- `tier` is now a text, now a number: the column has the type that came first, the overflow the others.
+    -- `tier` is sometimes a string, sometimes a number: the column has the type of the first value, _overflow has the others.
     SELECT coalesce(c.tier::text, c._overflow ->> 'tier', 'none'), count(DISTINCT c.customer_id), count(o.order_no),
            coalesce(sum(o.total), 0), coalesce(sum(o.total) FILTER (WHERE o.paid), 0)
     FROM shop.customers c LEFT JOIN shop.orders o USING (customer_id)
     GROUP BY 1 ORDER BY 1
 $$;
 
--- What has to be ordered again.
+-- Items to reorder.
 CREATE OR REPLACE FUNCTION report.low_stock(below numeric)
 RETURNS TABLE (sku text, quantity numeric, warehouse text)
 LANGUAGE sql STABLE AS $$

@@ -1,9 +1,9 @@
--- The sportsbook's reports: functions, not views, so that they never tie the tables' schema down.
--- They may be made before the first event has made the tables.
+-- The sportsbook's reports: functions, not views, so that they never block schema changes.
+-- They can be created before the first event creates the tables.
 SET check_function_bodies = off;
 CREATE SCHEMA IF NOT EXISTS sportsbook;
 
--- What is bet on each side of each game, up to the minute.
+-- Bets on each side of each game, up to the minute.
 CREATE OR REPLACE FUNCTION sportsbook.betting_totals()
 RETURNS TABLE (game_id text, side text, bets bigint, staked numeric, open_liability numeric, paid numeric)
 LANGUAGE sql STABLE AS $$
@@ -18,14 +18,14 @@ LANGUAGE sql STABLE AS $$
     ORDER BY game_id, side
 $$;
 
--- Bets by where they are in their life.
+-- Bets by status.
 CREATE OR REPLACE FUNCTION sportsbook.bets_by_status()
 RETURNS TABLE (status text, bets bigint, staked numeric)
 LANGUAGE sql STABLE AS $$
     SELECT status, count(*), sum(stake) FROM sportsbook.bet GROUP BY status ORDER BY status
 $$;
 
--- How long events took from Segment's server to the database, over the last ones written.
+-- Latency from Segment's server to the database, over the most recent events.
 CREATE OR REPLACE FUNCTION sportsbook.freshness(last_events int DEFAULT 10000)
 RETURNS TABLE (median interval, worst interval)
 LANGUAGE sql STABLE AS $$

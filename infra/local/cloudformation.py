@@ -1,7 +1,7 @@
 """A stack as CloudFormation would see it, offline: SAM's resources translated, parameters, conditions and functions evaluated.
 
-cfn-lint overlooks faults in what SAM makes of a template, so that what is linted and created locally is the translation. What only
-an account knows (the ARN of a resource that is not there yet) stays as it stands.
+cfn-lint overlooks faults in what SAM generates from a template, so the translation is linted and created locally. What only
+an account knows (the ARN of a resource that does not exist yet) stays unchanged.
 """
 
 import json
@@ -16,7 +16,7 @@ from samtranslator.yaml_helper import yaml_parse
 
 ACCOUNT = "123456789012"
 NO_VALUE = {"Ref": "AWS::NoValue"}
-# Where the build would put code: the translator refuses folders.
+# Where the build would put code: the translator rejects folders.
 CODE = "s3://code/code.zip"
 
 
@@ -29,7 +29,7 @@ class Stack:
 
     @cached_property
     def parameters(self) -> dict:
-        """Every parameter's value; one that is neither given nor has a default is left out."""
+        """Every parameter's value; parameters without a value and a default are left out."""
         declared = self.source.get("Parameters", {})
         defaults = {name: each["Default"] for name, each in declared.items() if "Default" in each}
         values = {**defaults, **self.given}
@@ -42,7 +42,7 @@ class Stack:
 
     @cached_property
     def template(self) -> dict:
-        """The template without anything that is SAM's."""
+        """The template with SAM's resources translated."""
         template = json.loads(json.dumps(self.source, default=str))
         transforms = template.get("Transform", [])
         if "AWS::Serverless-2016-10-31" not in transforms:
@@ -58,12 +58,12 @@ class Stack:
         values = {name: value for name, value in self.parameters.items() if not isinstance(value, list)}
         translator = Translator({}, Parser(), boto_session=boto3.Session(region_name=self.region))
         translated = translator.translate(template, parameter_values=values)
-        translator.metrics.publish()  # to nobody; else it complains at the end
+        translator.metrics.publish()  # to no destination; otherwise it complains at the end
         return translated
 
     @cached_property
     def resources(self) -> dict[str, dict]:
-        """The resources that are made, by logical id, evaluated as far as can be."""
+        """The resources that are created, by logical ID, evaluated as far as possible."""
         made = {}
         for name, resource in self.template["Resources"].items():
             if "Condition" not in resource or self.holds(resource["Condition"]):
@@ -75,18 +75,18 @@ class Stack:
         return {name: each["Properties"] for name, each in self.resources.items() if each["Type"] == kind}
 
     def nested(self) -> dict[str, "Stack"]:
-        """The stacks within, by logical id."""
+        """The nested stacks, by logical ID."""
         return {
             name: Stack(self.path.parent / each["TemplateURL"], f"{self.name}.{name}", self.region, each["Parameters"])
             for name, each in self.of_type("AWS::CloudFormation::Stack").items()
         }
 
     def holds(self, condition: str) -> bool:
-        """Whether a condition is met."""
+        """Whether a condition is true."""
         return self.truth(self.template["Conditions"][condition])
 
     def truth(self, test) -> bool:
-        """The truth of what conditions and rules are made of."""
+        """The truth of the condition functions that conditions and rules use."""
         (function, operands), = test.items()
         match function:
             case "Condition":
@@ -102,10 +102,10 @@ class Stack:
                 return any(map(self.truth, operands))
             case "Fn::Contains":
                 return self.value(operands[1]) in self.value(operands[0])
-        raise ValueError(f"{self.name}: {function} is no condition that is known here")
+        raise ValueError(f"{self.name}: unknown condition function {function}")
 
     def value(self, expression):
-        """An expression as far as it can be told; the rest stays as it is."""
+        """An expression, evaluated as far as possible; the rest stays unchanged."""
         if isinstance(expression, list):
             return [value for value in map(self.value, expression) if value != NO_VALUE]
         if not isinstance(expression, dict):
@@ -162,9 +162,9 @@ class Stack:
 
 
 def write(stack: Stack, folder: Path) -> Path:
-    """Writes the translated template and those nested in it as JSON, side by side; where the outer one is.
+    """Writes the translated template and its nested templates as JSON into a folder; returns the outer one's path.
 
-    The parameters that are given become defaults: linters look at those.
+    The given parameters become defaults, because linters evaluate those.
     """
     template = json.loads(json.dumps(stack.template, default=str))
     for name, value in stack.given.items():

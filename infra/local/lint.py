@@ -1,9 +1,9 @@
-"""Lints the templates of infra/ as CloudFormation gets them, with the parameters of every system.
+"""Lints the templates of infra/ as CloudFormation receives them, with the parameters of every system.
 
-    lint.py [--system SYSTEM] [FOLDER …]     # of a folder as infra/ is; by default infra/ itself
+    lint.py [--system SYSTEM] [FOLDER …]     # FOLDER has the layout of infra/; default: infra/ itself
 
-Prints a line a finding, and ends with 1 if there is one. cfn-lint looks at the translation, for it overlooks faults in what SAM
-makes of a template; `rules` holds what no linter knows.
+Prints one line per finding and exits with 1 if there are any. cfn-lint checks the translation, because it overlooks faults in what
+SAM generates from a template; `rules` holds this project's own rules.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from rules import Finding
 
 def main() -> int:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--system", help="only this system")
+    arguments.add_argument("--system", help="lint only this system")
     arguments.add_argument("folders", nargs="*", type=Path, default=[Path(__file__).parents[1]])
     asked = arguments.parse_args()
     seen: set[str] = set()
@@ -33,7 +33,7 @@ def main() -> int:
 
 
 def lint(infra: Path, only: str | None, seen: set[str]) -> Iterator[Finding]:
-    """What is wrong with the systems of a folder; texts that were seen are passed over by cfn-lint."""
+    """What is wrong with the systems of a folder; cfn-lint skips texts that it has already checked."""
     for system in [only] if only else systems.systems(infra):
         stacks = [Stack(each.template, each.name, each.region, each.parameters) for each in systems.stacks(infra, system)]
         wrong = [finding for stack in stacks for finding in rules.of_stack(stack)]
@@ -45,7 +45,7 @@ def lint(infra: Path, only: str | None, seen: set[str]) -> Iterator[Finding]:
 
 
 def cfn_lint(stack: Stack, seen: set[str]) -> Iterator[Finding]:
-    """What cfn-lint finds in the translation, each text once."""
+    """What cfn-lint finds in the translation, checking each text once."""
     with tempfile.TemporaryDirectory() as folder:
         write(stack, Path(folder))
         for path in sorted(Path(folder).iterdir()):

@@ -1,6 +1,6 @@
 """The systems of infra/parameters: which stacks they consist of, and with which parameters.
 
-    systems.py SYSTEM     # a line a stack: its name in the file, and its template
+    systems.py SYSTEM     # one line per stack: its name in the file, and its template
 """
 
 import sys
@@ -14,10 +14,10 @@ except ImportError:  # Python 3.10
 
 
 class Stack(NamedTuple):
-    """A stack of a system, as its parameter file has it."""
+    """A stack of a system, from its parameter file."""
 
     system: str
-    environment: str  # SAM's word for a table of the file; the system itself is `default`
+    environment: str  # SAM's term for a table of the file; the system itself is `default`
     template: Path
     region: str
     parameters: dict[str, str]
@@ -48,7 +48,7 @@ def stacks(infra: Path, system: str) -> list[Stack]:
 
 
 def text(value) -> str:
-    """A value as CloudFormation gets it: lists are joined by commas."""
+    """A value as CloudFormation receives it: lists are joined by commas."""
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 

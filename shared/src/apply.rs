@@ -81,7 +81,7 @@ struct TableHints {
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyError {
     /// Tables do not look as planned any more.
-    #[error("tables changed since they were read: {}{cause}", .tables.iter().map(TableName::unquoted).collect::<Vec<_>>().join(", "))]
+    #[error("tables changed since the catalog was read: {}{cause}", .tables.iter().map(TableName::unquoted).collect::<Vec<_>>().join(", "))]
     Stale {
         /// Which, as far as is known.
         tables: Vec<TableName>,
@@ -89,7 +89,7 @@ pub enum ApplyError {
         cause: String,
     },
     /// PostgreSQL, or the connection to it.
-    #[error("writing: {}", describe(.0))]
+    #[error("write failed: {}", describe(.0))]
     Database(#[source] tokio_postgres::Error),
     /// A version column that somebody else wrote.
     #[error(transparent)]
@@ -98,7 +98,7 @@ pub enum ApplyError {
     #[error(transparent)]
     Catalog(#[from] CatalogError),
     /// A change of the schema did not go through, time after time.
-    #[error("changing table {table}: {reason}")]
+    #[error("schema change of table {table} failed: {reason}")]
     Schema {
         /// The table.
         table: String,
@@ -114,7 +114,7 @@ impl From<tokio_postgres::Error> for ApplyError {
 }
 
 impl ApplyError {
-    /// Whether a person must act before it can go on.
+    /// Whether operator action required before it can go on.
     pub fn needs_operator(&self) -> bool {
         match self {
             Self::Database(error) => classify(error) == ErrorAction::Halt,

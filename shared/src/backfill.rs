@@ -31,7 +31,7 @@ const BATCH_BYTES: usize = 4 * 1024 * 1024;
 /// What is to be done, and how far it is.
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
 pub struct BackfillTask {
-    /// The configuration's name of the source whose tables are filled.
+    /// Source whose tables to fill, by its name in the configuration.
     pub source: String,
     /// What with.
     #[serde(flatten)]
@@ -45,13 +45,13 @@ pub struct BackfillTask {
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
 #[serde(rename_all = "snake_case")]
 pub enum BackfillJob {
-    /// What the backup holds of a time.
+    /// Reapply the backup for a range of arrival times.
     Reapply {
         /// The first moment of arrival, as RFC 3339.
         from: String,
-        /// The moment behind the last, as RFC 3339.
+        /// End, exclusive, as RFC 3339.
         to: String,
-        /// Only this table, as it is called in PostgreSQL.
+        /// Reapply only this table, given by its name in PostgreSQL.
         #[serde(default)]
         table: Option<String>,
     },
@@ -59,21 +59,21 @@ pub enum BackfillJob {
     Export {
         /// The address of its `manifest-summary.json`.
         manifest: String,
-        /// Only this data file, by its key: one piece of a parallel load.
+        /// Load only this data file, given by its S3 key: one piece of a parallel load.
         #[serde(default)]
         file: Option<String>,
-        /// The attributes of the table's key, where the table itself is not there to be asked.
+        /// Key attributes of the table; required if the DynamoDB table no longer exists.
         #[serde(default)]
         key: Vec<String>,
     },
-    /// A scan of a DynamoDB table, for small tables.
+    /// Scan a DynamoDB table (for small tables).
     Scan {
         /// The table.
         table: String,
-        /// Which part of it, from 0.
+        /// Segment number, from 0.
         #[serde(default)]
         segment: u32,
-        /// In how many parts it is scanned at the same time.
+        /// Number of parallel segments.
         #[serde(default = "one")]
         segments: u32,
     },
@@ -129,13 +129,13 @@ pub struct BackfillCursor {
 #[derive(Debug, thiserror::Error)]
 pub enum BackfillError {
     /// The configuration knows no such source.
-    #[error("no source of the configuration is called `{0}`")]
+    #[error("unknown source `{0}`")]
     UnknownSource(String),
     /// Not a moment.
-    #[error("`{0}` is no moment such as 2026-02-08T00:00:00Z")]
+    #[error("invalid timestamp `{0}`; expected e.g. 2026-02-08T00:00:00Z")]
     Time(String),
     /// Not the manifest of an export.
-    #[error("{address} is no manifest of an export: {reason}")]
+    #[error("invalid export manifest {address}: {reason}")]
     Manifest {
         /// The object.
         address: String,
@@ -154,7 +154,7 @@ pub enum BackfillError {
         source: InvalidBackupLine,
     },
     /// A refused record, and no queue to keep it.
-    #[error("record {0} was refused, and DEAD_LETTER_QUEUE_URL is not set: nothing would keep it")]
+    #[error("record {0} was rejected and cannot be kept: DEAD_LETTER_QUEUE_URL is not set")]
     Refused(String),
     /// S3.
     #[error(transparent)]
@@ -168,7 +168,7 @@ pub enum BackfillError {
 }
 
 impl BackfillError {
-    /// Whether a person must act before it can go on.
+    /// Whether operator action required before it can go on.
     pub fn needs_operator(&self) -> bool {
         match self {
             Self::UnknownSource(_) | Self::Time(_) | Self::Manifest { .. } => true,

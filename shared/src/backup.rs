@@ -154,7 +154,7 @@ impl BackupObject {
 
 /// A line that is no record: the object is not a backup's, or was damaged.
 #[derive(Debug, thiserror::Error)]
-#[error("the line is no record of a backup: {0}")]
+#[error("not a backup record: {0}")]
 pub struct InvalidBackupLine(#[from] serde_json::Error);
 
 /// Puts the record of a line behind those of a batch, if it arrived within the time.

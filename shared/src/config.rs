@@ -154,7 +154,7 @@ pub struct TableConfig {
     pub from: Option<String>,
     /// The events that it takes (Segment); empty takes all.
     pub events: Vec<String>,
-    /// The documents that it takes: a path and the text that stands there.
+    /// The documents that it takes: a path and the string to compare it with.
     pub when: Option<(String, String)>,
     /// Whether a row is an event or an entity.
     pub kind: TableKind,
@@ -216,7 +216,7 @@ impl Config {
         let mut tables = root.sections("table");
         root.reject_unknown_keys(&mut errors);
         if sources.is_empty() {
-            errors.add(0..0, "", "no source: add a section [source.NAME] with the stream's name");
+            errors.add(0..0, "", "no source is configured; add a [source.NAME] section with the stream's name");
         }
         let mut checked: Vec<SourceConfig> = sources.into_iter().map(|raw| source::check(raw, &mut errors)).collect();
         for raw in tables.drain(..) {
@@ -262,7 +262,7 @@ mod tests {
         for part in [
             "millstream.toml:2:10: source.a.stream",
             "millstream.toml:3:1: source.a.formt: unknown key; did you mean `format`?",
-            "millstream.toml:6:10: table.t.source: no source is called `b`",
+            "millstream.toml:6:10: table.t.source: unknown source `b`",
             "millstream.toml:11:34: table.u.partition.every",
             "table.u.partition.keep",
             "table.u.version",

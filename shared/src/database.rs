@@ -62,15 +62,15 @@ pub enum DatabaseError {
     #[error(transparent)]
     Refusal(#[from] TlsRefusal),
     /// The server cannot be reached, or refuses.
-    #[error("connecting to PostgreSQL")]
+    #[error("could not connect to PostgreSQL")]
     Connect(#[source] tokio_postgres::Error),
     /// The pool is of one connection, and it is in use.
-    #[error("taking the connection: {0}")]
+    #[error("could not obtain the connection: {0}")]
     Pool(String),
 }
 
 impl DatabaseError {
-    /// Whether a person must act before there can be a connection.
+    /// Whether operator action required before there can be a connection.
     pub fn needs_operator(&self) -> bool {
         match self {
             Self::Address(_) | Self::Tls(_) | Self::Refusal(_) => true,

@@ -116,16 +116,16 @@ pub struct DeadLetters {
 #[derive(Debug, thiserror::Error)]
 pub enum DeadLetterError {
     /// SQS refused some or all.
-    #[error("sending dead letters: {0}")]
+    #[error("could not send dead letters: {0}")]
     Queue(QueueError),
     /// A letter that is no JSON: an error of ours.
-    #[error("writing a dead letter")]
+    #[error("could not serialize a dead letter")]
     Letter(#[from] serde_json::Error),
     /// S3 refused a payload.
-    #[error("a dead letter's payload")]
+    #[error("could not store a dead letter's payload")]
     Bucket(#[from] ObjectError),
     /// The payload is too large for a message, and no bucket is set.
-    #[error("a dead letter's payload of {0} bytes is too large for SQS: set ARCHIVE_BUCKET")]
+    #[error("a dead letter's payload of {0} bytes is too large for SQS; set ARCHIVE_BUCKET")]
     NoBucket(usize),
 }
 

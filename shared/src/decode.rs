@@ -152,7 +152,8 @@ impl Decoder {
         if let Some(fault) = &record.unpack_error {
             return Err(Rejection::new(fault.clone().into()));
         }
-        let json = str::from_utf8(bytes).map_err(|e| malformed(format!("not UTF-8 from byte {}", e.valid_up_to())))?;
+        let json =
+            str::from_utf8(bytes).map_err(|e| malformed(format!("invalid UTF-8 at byte {}", e.valid_up_to())))?;
         self.set_hashes(record, HashForm::Plain);
         let start = changes.values.len();
         let targets = match &mut self.format {
@@ -219,7 +220,7 @@ impl Decoder {
             let path = self.fields.path(field).to_owned();
             Rejection::for_table(
                 self.tables.get(table).name.unquoted(),
-                RejectionReason::Missing { path, role: "the version (a time or a whole number)" },
+                RejectionReason::Missing { path, role: "the version (a timestamp or an integer)" },
             )
         })
     }

@@ -93,8 +93,7 @@ impl DynamodbTables {
     ) -> Result<ScanPage, TableError> {
         let parts = [segment, segments].map(|part| i32::try_from(part).unwrap_or(i32::MAX));
         let scan = self.client().await.scan().table_name(table).segment(parts[0]).total_segments(parts[1]);
-        let start =
-            from.map(|from| item_key(from).ok_or_else(|| describe_error(table, "the place to go on from is no key")));
+        let start = from.map(|from| item_key(from).ok_or_else(|| describe_error(table, "invalid continuation key")));
         let answer = scan.set_exclusive_start_key(start.transpose()?).consistent_read(true).send().await;
         let answer = answer.map_err(|error| describe_error(table, DisplayErrorContext(&error)))?;
         Ok(ScanPage {
@@ -147,8 +146,7 @@ where
         keys = left;
         if !keys.is_empty() {
             let pause = pauses.next();
-            let pause =
-                pause.ok_or_else(|| describe_error(table, "its read capacity does not suffice; try again later"))?;
+            let pause = pause.ok_or_else(|| describe_error(table, "read capacity exceeded; try again later"))?;
             tokio::time::sleep(pause).await;
         }
     }
@@ -228,6 +226,6 @@ mod tests {
             assert_eq!(read(keys, pauses, at_once).await.unwrap().len(), keys);
         }
         let refused = read(3, 5, 0).await.unwrap_err();
-        assert_eq!(refused.to_string(), "DynamoDB table T: its read capacity does not suffice; try again later");
+        assert_eq!(refused.to_string(), "DynamoDB table T: read capacity exceeded; try again later");
     }
 }

@@ -66,7 +66,7 @@ pub enum IngestError {
     #[error(transparent)]
     Event(#[from] EventError),
     /// A stream that the configuration does not know.
-    #[error("no source of the configuration reads the stream {0}")]
+    #[error("no configured source reads stream {0}")]
     UnknownStream(String),
     /// A DynamoDB stream that does not carry the items.
     #[error(transparent)]
@@ -90,16 +90,18 @@ pub enum IngestError {
     #[error(transparent)]
     Apply(#[from] ApplyError),
     /// The tables kept changing.
-    #[error("the batch was planned {PLAN_ATTEMPTS_MAX} times, and the database had changed each time{0}")]
+    #[error("gave up after {PLAN_ATTEMPTS_MAX} plans because the schema kept changing{0}")]
     SchemaKeptChanging(String),
     /// The backup could not be stored.
-    #[error("storing the backup")]
+    #[error("could not store the backup")]
     Backup(#[from] ObjectError),
     /// Dead letters could not be stored.
     #[error(transparent)]
     DeadLetter(#[from] DeadLetterError),
     /// Without a queue, a refused record is told to Lambda by its sequence number, and this one has none.
-    #[error("a record without a sequence number was refused, and DEAD_LETTER_QUEUE_URL is not set: {0}")]
+    #[error(
+        "a record without a sequence number was rejected and cannot be kept, as DEAD_LETTER_QUEUE_URL is not set: {0}"
+    )]
     NoSequenceNumber(Rejection),
     /// An error of ours.
     #[error(transparent)]
@@ -107,7 +109,7 @@ pub enum IngestError {
 }
 
 impl IngestError {
-    /// Whether a person must act before it can go on.
+    /// Whether operator action required before it can go on.
     pub fn needs_operator(&self) -> bool {
         match self {
             Self::Event(_) | Self::UnknownStream(_) | Self::Plan(_) | Self::SchemaKeptChanging(_) => true,
@@ -297,7 +299,7 @@ impl Ingest {
             None if batch.records.is_empty() => Ok(None),
             // Elements that are no records tell no stream; with one source there is no doubt.
             None if self.decoders.len() == 1 => Ok(Some(0)),
-            None => Err(IngestError::UnknownStream("(none of the records names one)".to_owned())),
+            None => Err(IngestError::UnknownStream("(no record names its stream)".to_owned())),
         }
     }
 }

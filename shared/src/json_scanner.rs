@@ -15,7 +15,7 @@ const DEPTH_MAX: u32 = 127;
 
 /// What is wrong with a document, and where.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("no JSON from byte {byte}: {message}")]
+#[error("invalid JSON at byte {byte}: {message}")]
 pub struct JsonError {
     byte: usize,
     message: &'static str,
@@ -53,7 +53,7 @@ impl<'a> JsonScanner<'a> {
 
     /// Makes sure that nothing follows.
     pub fn expect_end(&self) -> Result<(), JsonError> {
-        if self.at == self.text.len() { Ok(()) } else { Err(self.error("something follows the document")) }
+        if self.at == self.text.len() { Ok(()) } else { Err(self.error("unexpected data after the document")) }
     }
 
     fn error(&self, what: &'static str) -> JsonError {
@@ -74,7 +74,7 @@ impl<'a> JsonScanner<'a> {
 
     /// Enters the object that comes next.
     pub fn enter_object(&mut self) -> Result<(), JsonError> {
-        self.enter(b'{', "an object is wanted")
+        self.enter(b'{', "expected an object")
     }
 
     fn enter(&mut self, bracket: u8, what: &'static str) -> Result<(), JsonError> {
@@ -83,7 +83,7 @@ impl<'a> JsonScanner<'a> {
         }
         self.depth += 1;
         if self.depth > DEPTH_MAX {
-            return Err(self.error("it is nested too deeply"));
+            return Err(self.error("nested more than 127 levels deep"));
         }
         self.skip_space();
         Ok(())
@@ -98,7 +98,7 @@ impl<'a> JsonScanner<'a> {
         }
         if !first {
             if !self.take(b',') {
-                return Err(self.error("a comma or the closing bracket is wanted"));
+                return Err(self.error("expected ',' or a closing bracket"));
             }
             self.skip_space();
         }
@@ -113,7 +113,7 @@ impl<'a> JsonScanner<'a> {
         let key = self.string()?;
         self.skip_space();
         if !self.take(b':') {
-            return Err(self.error("a colon is wanted"));
+            return Err(self.error("expected ':'"));
         }
         self.skip_space();
         Ok(Some(key))
@@ -127,7 +127,7 @@ impl<'a> JsonScanner<'a> {
             Some(b'f') => self.literal("false", Value::Bool(false))?,
             Some(b'n') => self.literal("null", Value::Null)?,
             Some(b'-' | b'0'..=b'9') => Value::Number(Cow::Borrowed(self.number()?)),
-            _ => return Err(self.error("a value is wanted")),
+            _ => return Err(self.error("expected a value")),
         };
         self.skip_space();
         Ok(scalar)
@@ -135,7 +135,7 @@ impl<'a> JsonScanner<'a> {
 
     /// Enters the array that comes next.
     pub fn enter_array(&mut self) -> Result<(), JsonError> {
-        self.enter(b'[', "an array is wanted")
+        self.enter(b'[', "expected an array")
     }
 
     /// Whether another element comes next; `first` is whether none was read yet.
@@ -184,7 +184,7 @@ impl<'a> JsonScanner<'a> {
         let mut open = 0u32;
         loop {
             match self.peek() {
-                None => return Err(self.error("a value is wanted")),
+                None => return Err(self.error("expected a value")),
                 Some(b'"') => self.skip_string_unchecked()?,
                 Some(b'{' | b'[') => {
                     open += 1;
@@ -194,7 +194,7 @@ impl<'a> JsonScanner<'a> {
                     open -= 1;
                     self.at += 1;
                 }
-                Some(b'}' | b']' | b',' | b':') if open == 0 => return Err(self.error("a value is wanted")),
+                Some(b'}' | b']' | b',' | b':') if open == 0 => return Err(self.error("expected a value")),
                 Some(_) if open > 0 => self.at += 1,
                 Some(_) => self.skip_word_unchecked(),
             }
@@ -218,7 +218,7 @@ impl<'a> JsonScanner<'a> {
             let near = &rest[..rest.len().min(SHORT_STRING_BYTES)];
             let special = near.iter().position(|&byte| byte == b'"' || byte == b'\\');
             let special = special.or_else(|| memchr::memchr2(b'"', b'\\', rest));
-            let plain = special.ok_or(self.error("the string has no end"))?;
+            let plain = special.ok_or(self.error("unterminated string"))?;
             self.at += plain + 1;
             if rest[plain] == b'"' {
                 return Ok(());
@@ -241,7 +241,7 @@ impl<'a> JsonScanner<'a> {
 
     fn literal(&mut self, word: &'static str, meaning: Value<'a>) -> Result<Value<'a>, JsonError> {
         if !self.text.as_bytes()[self.at..].starts_with(word.as_bytes()) {
-            return Err(self.error("a value is wanted"));
+            return Err(self.error("expected a value"));
         }
         self.at += word.len();
         Ok(meaning)
@@ -252,7 +252,7 @@ impl<'a> JsonScanner<'a> {
         while matches!(self.peek(), Some(b'0'..=b'9')) {
             self.at += 1;
         }
-        if self.at > start { Ok(()) } else { Err(self.error("a digit is wanted")) }
+        if self.at > start { Ok(()) } else { Err(self.error("expected a digit")) }
     }
 
     fn number(&mut self) -> Result<&'a str, JsonError> {
@@ -274,13 +274,13 @@ impl<'a> JsonScanner<'a> {
     fn string(&mut self) -> Result<Cow<'a, str>, JsonError> {
         let start = self.at;
         if !self.take(b'"') {
-            return Err(self.error("a string is wanted"));
+            return Err(self.error("expected a string"));
         }
         let mut escaped = false;
         loop {
             let rest = &self.text.as_bytes()[self.at..];
             let plain =
-                rest.iter().position(|byte| SPECIAL[*byte as usize]).ok_or(self.error("the string has no end"))?;
+                rest.iter().position(|byte| SPECIAL[*byte as usize]).ok_or(self.error("unterminated string"))?;
             self.at += plain;
             match rest[plain] {
                 b'"' => break,
@@ -289,10 +289,10 @@ impl<'a> JsonScanner<'a> {
                     // The escaped character, too: a quote there does not end the string.
                     self.at += 2;
                     if !self.text.is_char_boundary(self.at) {
-                        return Err(self.error("no such escape"));
+                        return Err(self.error("invalid escape sequence"));
                     }
                 }
-                _ => return Err(self.error("a control character stands in a string")),
+                _ => return Err(self.error("unescaped control character in string")),
             }
         }
         self.at += 1;
@@ -302,7 +302,7 @@ impl<'a> JsonScanner<'a> {
         let unescaped: Result<String, _> = serde_json::from_str(&self.text[start..self.at]);
         unescaped
             .map(Cow::Owned)
-            .map_err(|_a_value_would_be_told| JsonError { byte: start, message: "an escape is no character" })
+            .map_err(|_a_value_would_be_told| JsonError { byte: start, message: "escape is not a Unicode character" })
     }
 }
 

@@ -64,12 +64,12 @@ pub enum MaintainError {
     #[error(transparent)]
     Apply(#[from] ApplyError),
     /// PostgreSQL, or the connection to it.
-    #[error("looking after partitions: {}", describe(.0))]
+    #[error("partition maintenance failed: {}", describe(.0))]
     Statement(#[from] tokio_postgres::Error),
 }
 
 impl MaintainError {
-    /// Whether a person must act before it can go on.
+    /// Whether operator action required before it can go on.
     pub fn needs_operator(&self) -> bool {
         match self {
             Self::Database(error) => error.needs_operator(),
@@ -142,7 +142,7 @@ async fn prune_closed_shards(
     let statement = include_str!("maintain/prune_closed_shards.sql");
     match client.execute_typed(statement, &[(&source.name, Type::TEXT)]).await {
         Err(error) if error.as_db_error().is_some() => {
-            upkeep.postponed.push(format!("forgetting shards of {}: {}", source.name, describe(&error)));
+            upkeep.postponed.push(format!("pruning closed shards of {}: {}", source.name, describe(&error)));
         }
         outcome => drop(outcome?),
     }
@@ -298,7 +298,8 @@ impl MaintenanceReport {
             Ok(()) => Ok(true),
             Err(MaintainError::Statement(error)) if error.as_db_error().is_some() => {
                 let cancelled = error.code() == Some(&SqlState::QUERY_CANCELED);
-                let reason = if cancelled { "others kept it waiting".to_owned() } else { describe(&error) };
+                let reason =
+                    if cancelled { "timed out waiting for other transactions".to_owned() } else { describe(&error) };
                 self.postponed.push(format!("{step} {}: {reason}", partition.unquoted()));
                 Ok(false)
             }

@@ -17,10 +17,10 @@ const REQUESTS_MAX: usize = 8;
 #[derive(Debug, thiserror::Error)]
 pub enum ObjectError {
     /// Not `s3://bucket/key`.
-    #[error("{0} is no address of an object: it must look like s3://bucket/key")]
+    #[error("invalid object address {0}; expected s3://bucket/key")]
     Address(String),
     /// S3 refused, or broke off.
-    #[error("reading {address}: {reason}")]
+    #[error("could not read {address}: {reason}")]
     Read {
         /// The object.
         address: String,
@@ -28,7 +28,7 @@ pub enum ObjectError {
         reason: String,
     },
     /// S3 refused to store.
-    #[error("storing {address}: {reason}")]
+    #[error("could not store {address}: {reason}")]
     Write {
         /// The object.
         address: String,
@@ -36,7 +36,7 @@ pub enum ObjectError {
         reason: String,
     },
     /// There is no bucket to store in.
-    #[error("no bucket: set ARCHIVE_BUCKET")]
+    #[error("no archive bucket is configured; set ARCHIVE_BUCKET")]
     NoBucket,
 }
 

@@ -135,7 +135,7 @@ impl OutcomeLedger {
 
 /// Records without an outcome: an error of ours. The invocation fails before anything is acknowledged.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("{0} records of the batch are not accounted for")]
+#[error("{0} records have no outcome; the batch was not acknowledged (this is a bug)")]
 pub struct Unaccounted(pub u64);
 
 #[cfg(test)]

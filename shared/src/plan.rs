@@ -49,7 +49,7 @@ impl Plan {
     }
 }
 
-/// The database has what the writer cannot work with; a person must act.
+/// The database has what the writer cannot work with; operator action required.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum PlanError {
     /// Without a unique index two writers make two rows of one key.

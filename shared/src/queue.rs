@@ -156,7 +156,7 @@ impl Queue {
             }
             let answer = request.send().await.map_err(|error| self.error(DisplayErrorContext(&error)))?;
             if let Some(failed) = answer.failed().first() {
-                return Err(self.error(format!("deleting a message that is done: {}", failed.code())));
+                return Err(self.error(format!("could not delete a processed message: {}", failed.code())));
             }
         }
         Ok(())

@@ -124,16 +124,16 @@ impl Batch {
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum UnpackError {
     /// The element of `Records` is not what Kinesis sends.
-    #[error("the event's element is no record of Kinesis or DynamoDB: {0}")]
+    #[error("not a Kinesis or DynamoDB record: {0}")]
     Envelope(String),
     /// `data` is not base64.
-    #[error("the record's data is not base64")]
+    #[error("record data is not base64")]
     Base64,
     /// The KPL's checksum is right and its content is not.
-    #[error("the KPL aggregate cannot be read: {0}")]
+    #[error("invalid KPL aggregate: {0}")]
     Aggregate(String),
     /// The magic number is that of gzip or zstd, and the rest is not.
-    #[error("the {format} stream cannot be read: {reason}")]
+    #[error("invalid {format} data: {reason}")]
     Compression {
         /// `gzip` or `zstd`.
         format: &'static str,
@@ -141,7 +141,7 @@ pub enum UnpackError {
         reason: String,
     },
     /// Decompressed, it is larger than a function may hold.
-    #[error("decompressed, the record is larger than {RECORD_BYTES_MAX} bytes")]
+    #[error("record exceeds {RECORD_BYTES_MAX} bytes when decompressed")]
     TooLarge,
 }
 

@@ -37,7 +37,7 @@ pub struct RedriveTask {
     pub queue: Option<String>,
     /// Which of its messages.
     pub only: Selection,
-    /// At most so many messages.
+    /// Maximum number of messages.
     pub limit: Option<u64>,
     /// Only tells what would be redriven.
     pub dry_run: bool,
@@ -68,14 +68,14 @@ pub struct RedriveProgress {
 #[derive(Debug, thiserror::Error)]
 pub enum RedriveError {
     /// Nothing says where dead letters are, or where they would go back.
-    #[error("set DEAD_LETTER_QUEUE_URL: what is refused again goes there")]
+    #[error("DEAD_LETTER_QUEUE_URL is not set; redrive needs it for records that are rejected again")]
     NoQueue,
     /// Not a moment.
-    #[error("`{0}` is no moment such as 2026-02-08T00:00:00Z")]
+    #[error("invalid timestamp `{0}`; expected e.g. 2026-02-08T00:00:00Z")]
     Time(String),
     /// The messages that stay are more than SQS hands out.
     #[error(
-        "{max} messages of {0} are not selected, and SQS hands out hardly more at once: redrive or remove some of them first",
+        "{max} messages of {0} were skipped and SQS allows 120,000 in flight; redrive or delete some first",
         max = queue_drain::LEASED_MAX
     )]
     TooManySkipped(String),
@@ -88,7 +88,7 @@ pub enum RedriveError {
 }
 
 impl RedriveError {
-    /// Whether a person must act before it can go on.
+    /// Whether operator action required before it can go on.
     pub fn needs_operator(&self) -> bool {
         match self {
             Self::NoQueue | Self::Time(_) | Self::TooManySkipped(_) => true,

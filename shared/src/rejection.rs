@@ -36,26 +36,22 @@ pub enum RejectionReason {
     #[error(transparent)]
     Unreadable(#[from] crate::record::UnpackError),
     /// The document is not what its format asks for.
-    #[error("the document is malformed: {0}")]
+    #[error("malformed document: {0}")]
     Malformed(String),
     /// No table of the configuration takes the document.
-    #[error("no table takes the document: no `when` of the source's tables is true of it")]
+    #[error("no table matches the document (no `when` of this source applies)")]
     Unrouted,
     /// The configuration leaves the table out.
-    #[error("the configuration leaves the source's table `{0}` out; see `only` and `exclude`")]
+    #[error("source table `{0}` is excluded (see `only` and `exclude`)")]
     Excluded(String),
     /// The source does not tell the key, and neither does anybody else.
-    #[error(
-        "the key of the source's table `{0}` is not known: neither the record nor a table that is there tells it; say it with `key` in the table's section"
-    )]
+    #[error("unknown key for {0}: neither the record nor an existing table provides it; set `key` in its section")]
     NoKey(String),
     /// The stream does not carry what a table is made of.
-    #[error(
-        "the stream's records are {0}, which do not hold the item: make the stream with NEW_IMAGE or NEW_AND_OLD_IMAGES"
-    )]
+    #[error("the stream's view type {0} omits the item; recreate the stream with NEW_IMAGE or NEW_AND_OLD_IMAGES")]
     ViewType(String),
     /// A part of the key, the version or a required column is absent or null.
-    #[error("`{path}` is missing, which {role} needs")]
+    #[error("`{path}` is missing (required by {role})")]
     Missing {
         /// The path in the document.
         path: String,
@@ -81,16 +77,16 @@ pub enum RejectionReason {
         path: String,
     },
     /// The row's time is absurdly far ahead.
-    #[error("column \"{column}\" lies too far in the future; see the table's partition.future")]
+    #[error("column \"{column}\" is too far in the future (limit: partition.future)")]
     TooFarAhead {
         /// The partition column.
         column: String,
     },
     /// The table has as many partitions as it may have.
-    #[error("the table has {0} partitions already, and the row needs another: see the table's partition.keep")]
+    #[error("the row needs another partition and the table is at its limit of {0}; shorten partition.keep")]
     TooManyPartitions(usize),
     /// PostgreSQL refused the row.
-    #[error("PostgreSQL refused the row: {0}")]
+    #[error("PostgreSQL rejected the row: {0}")]
     Refused(String),
 }
 
@@ -130,10 +126,10 @@ pub enum Mismatch {
 impl fmt::Display for Mismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Type => "it is of another kind",
-            Self::Range => "it is out of range or has more digits than the type keeps",
-            Self::Length => "it is too long",
-            Self::NulCharacter => "it holds the character U+0000",
+            Self::Type => "wrong type",
+            Self::Range => "out of range or too many digits for the type",
+            Self::Length => "too long",
+            Self::NulCharacter => "contains U+0000",
         })
     }
 }

@@ -160,7 +160,7 @@ pub enum StatusError {
     #[error(transparent)]
     Apply(#[from] ApplyError),
     /// A question failed.
-    #[error("asking how the tables are: {}", describe(.0))]
+    #[error("could not read the status of the tables: {}", describe(.0))]
     Question(#[from] tokio_postgres::Error),
     /// SQS.
     #[error(transparent)]

@@ -31,7 +31,7 @@ Resources:
     Type: AWS::Serverless::Function
     Metadata: {BuildMethod: rust-cargolambda, BuildProperties: {Binary: kinesis-ingest}}
     Properties:
-      Description: Kinesis to tables
+      Description: Load Kinesis streams into tables
       MemorySize: !FindInMap [Size, Small, Memory]
       Events:
         Bets: {Type: Kinesis, Properties: {Stream: !GetAtt Bets.Arn, StartingPosition: TRIM_HORIZON}}
@@ -140,7 +140,7 @@ async fn every_system_s_page_is_true() {
         assert_eq!((ran.code, &*ran.err), (0, ""));
         let page =
             std::fs::read_to_string(workspace().join(format!("events/{system}/CATALOGUE.md"))).unwrap_or_default();
-        assert!(page == ran.out, "events/{system}/CATALOGUE.md is not what it would be: run `make catalogue`");
+        assert!(page == ran.out, "events/{system}/CATALOGUE.md is out of date; run `make catalogue`");
     }
 }
 
@@ -152,7 +152,11 @@ async fn what_is_no_template_is_told_in_clear_words() {
     assert_refused(&run("Cargo.toml").await, 2, "Cargo.toml: ");
     let no_resources = target().join("test-no-template.yaml");
     std::fs::write(&no_resources, "a: [1, 2]\n").unwrap();
-    assert_refused(&run(&no_resources.to_string_lossy()).await, 2, "this is no template: it has no Resources");
+    assert_refused(
+        &run(&no_resources.to_string_lossy()).await,
+        2,
+        "not a CloudFormation template: Resources is missing",
+    );
     let mistaken = target().join("test-catalogue-mistaken.toml");
     std::fs::write(&mistaken, "[source.a]\nstreams = \"s\"\n").unwrap();
     let ran = millstream(&[], &["catalogue", "--config", &mistaken.to_string_lossy()]).await.unwrap();

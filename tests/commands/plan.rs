@@ -148,9 +148,9 @@ async fn what_cannot_be_planned_is_said_in_clear_words() {
     let url = database().await;
     let environment = environment(&config_file("plan-errors", BEFORE), &url);
     let missing = millstream(&environment, &["plan", "--event", "nowhere.json"]).await.unwrap();
-    assert_refused(&missing, 2, "the event nowhere.json: No such file");
+    assert_refused(&missing, 2, "event nowhere.json: No such file");
     let no_event = millstream(&environment, &["plan", "--event", "Cargo.toml"]).await.unwrap();
-    assert_refused(&no_event, 2, "the event Cargo.toml: ");
+    assert_refused(&no_event, 2, "event Cargo.toml: ");
     let elsewhere = millstream(&environment, &["plan", "--event", "events/sportsbook/bet-placed.json"]).await.unwrap();
-    assert_refused(&elsewhere, 1, "no source of the configuration reads the stream arn:aws:kinesis");
+    assert_refused(&elsewhere, 1, "no configured source reads stream arn:aws:kinesis");
 }

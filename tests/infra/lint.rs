@@ -59,15 +59,15 @@ const FAULTS: &[Fault] = &[
         "refused",
         "template.yaml",
         [
-            "      Description: Kinesis to tables\n",
-            "      Description: Kinesis to tables\n      Events: {Again: {Type: Kinesis, Properties: {Stream: !Ref KinesisStreamArn, \
+            "      Description: Load Kinesis streams into tables\n",
+            "      Description: Load Kinesis streams into tables\n      Events: {Again: {Type: Kinesis, Properties: {Stream: !Ref KinesisStreamArn, \
              StartingPosition: OLDEST, BatchSize: 20000, DestinationConfig: {OnFailure: {Destination: !GetAtt OnFailure.Arn}}}}}\n",
         ],
         &[
             "Resources.KinesisIngestAgain.Properties.BatchSize: E3034",
             "Resources.KinesisIngestAgain.Properties.StartingPosition: E3031",
             "KinesisIngestAgain: on-failure: the role",
-            "KinesisIngestAgain: mapping: only stream.yaml maps streams",
+            "KinesisIngestAgain: mapping: only stream.yaml may map streams",
         ],
     ),
     // What CloudFormation would take.
@@ -102,7 +102,12 @@ const FAULTS: &[Fault] = &[
         &["DeadLetters: only-tls"],
     ),
     fault("taken", "alarms/queue.yaml", ["      Tags: [{Key: system, Value: !Ref System}]\n", ""], &["Visible: tags"]),
-    fault("taken", "dashboard.yaml", ["{\"widgets\": [", "{\"widgets\": [,"], &["dashboard: its body is no JSON"]),
+    fault(
+        "taken",
+        "dashboard.yaml",
+        ["{\"widgets\": [", "{\"widgets\": [,"],
+        &["dashboard: the body is not valid JSON"],
+    ),
     fault(
         "taken",
         "template.yaml",
@@ -113,19 +118,19 @@ const FAULTS: &[Fault] = &[
         "taken",
         "backfill.asl.json",
         ["\"MaxConcurrency\": 8", "\"MaxConcurrency\": 9"],
-        &["budget: sportsbook-backfill needs 9 connections, and 8 are reserved"],
+        &["budget: sportsbook-backfill needs 9 connections, but 8 are reserved"],
     ),
     fault(
         "taken",
         "parameters/sportsbook.toml",
         ["KinesisShards = 4", "KinesisShards = 5"],
-        &["budget: sportsbook-kinesis-ingest needs 10 connections, and 8 are reserved"],
+        &["budget: sportsbook-kinesis-ingest needs 10 connections, but 8 are reserved"],
     ),
     fault(
         "taken",
         "parameters/sportsbook.toml",
         ["MaxConnections = 40", "MaxConnections = 17"],
-        &["budget: the functions may take 18 connections, of MaxConnections=17"],
+        &["budget: the functions may use 18 connections, but MaxConnections is 17"],
     ),
     fault(
         "taken",
@@ -137,14 +142,14 @@ const FAULTS: &[Fault] = &[
         "taken",
         "parameters/sportsbook.toml",
         ["DatabaseSecretArn", "DatabaseSecretKeyArn"],
-        &["SecretIsNamed: assertion: DatabaseAuth=secret needs DatabaseSecretArn"],
+        &["SecretIsNamed: assertion: DatabaseAuth=secret requires DatabaseSecretArn"],
     ),
     // What nobody would be asked before the deployment.
     fault(
         "parameters",
         "parameters/sportsbook.toml",
         ["KinesisSilentSeconds", "KinesisSilence"],
-        &["parameter: KinesisSilence is no parameter of template.yaml"],
+        &["parameter: KinesisSilence is not a parameter of template.yaml"],
     ),
     fault(
         "parameters",
@@ -156,7 +161,7 @@ const FAULTS: &[Fault] = &[
         "parameters",
         "parameters/sportsbook.toml",
         ["System = \"sportsbook\"\nVpcId", "VpcId"],
-        &["sportsbook.database: parameter: System has no default, and is not given"],
+        &["sportsbook.database: parameter: System has no default and is not set"],
     ),
 ];
 

@@ -60,14 +60,14 @@ fn every_fault_that_a_person_must_know_has_its_alarm() {
 fn the_dashboard_goes_from_freshness_to_cost() {
     let widgets = created("sportsbook")["dashboard"]["widgets"].as_array().unwrap();
     let titles: Vec<&str> = widgets.iter().filter_map(|widget| widget["properties"]["title"].as_str()).collect();
-    for word in ["Freshness", "Rates", "Lag", "Failures that wait", "partitions", "Connections", "Cost"] {
+    for word in ["Freshness", "Throughput", "Lag", "Failures awaiting redrive", "partitions", "Connections", "cost"] {
         assert!(titles.iter().any(|title| title.contains(word)), "{word} is not among {titles:?}");
     }
     for widget in widgets {
         assert_eq!(widget["properties"]["region"], "eu-west-1");
         assert!(!widget.to_string().contains("${"), "{widget}");
     }
-    let cost = widgets.iter().find(|widget| widget["properties"]["title"] == "Cost of the functions").unwrap();
+    let cost = widgets.iter().find(|widget| widget["properties"]["title"] == "Lambda cost").unwrap();
     let reckoned = "FILL(d0, 0) / 1000 * 1024 / 1024 * 0.0000133334 + FILL(n0, 0) * 0.0000002";
     assert!(cost.to_string().contains(reckoned), "{cost}");
 }

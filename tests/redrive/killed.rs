@@ -55,7 +55,7 @@ async fn the_function_answers_with_its_task_and_logs_no_value() {
     let refused = function.invoke(r#"{"onyl": {}}"#).await.unwrap_err().to_string();
     assert!(refused.contains("onyl"), "{refused}");
     let log = std::fs::read_to_string(function.log()).unwrap();
-    assert!(log.contains("\"message\":\"redrive\"") && log.contains("dead letter kept"), "{log}");
+    assert!(log.contains("\"message\":\"redrive\"") && log.contains("dead letter left on queue"), "{log}");
     assert!(!log.contains("hunter"), "{log}");
 }
 

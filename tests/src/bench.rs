@@ -118,7 +118,7 @@ pub async fn run_events(ingest: &mut Ingest, events: &[Vec<u8>]) -> Outcome<u64>
     for event in events {
         let report = ingest.process_event(event, Duration::from_secs(600)).await?;
         if report.counts.retry > 0 {
-            return Err(format!("refused records: {report}").into());
+            return Err(format!("records were rejected: {report}").into());
         }
         rows += report.rows;
     }

@@ -151,7 +151,7 @@ impl Function {
         self.kill();
         match start_process(&self.settings, &self.name, &self.api) {
             Ok(process) => self.process = process,
-            Err(fault) => return Err(FunctionError::Handled(format!("starting it anew: {fault}"))),
+            Err(fault) => return Err(FunctionError::Handled(format!("could not restart the function: {fault}"))),
         }
         Err(error)
     }
@@ -205,8 +205,7 @@ pub fn binary(name: &str) -> std::io::Result<PathBuf> {
     let own = std::env::current_exe()?;
     let folders = own.ancestors().skip(1).take(2).map(Path::to_owned);
     let found = folders.map(|folder| folder.join(name)).find(|path| path.is_file());
-    found
-        .ok_or_else(|| std::io::Error::other(format!("the binary of {name} is not built: run cargo build --workspace")))
+    found.ok_or_else(|| std::io::Error::other(format!("the binary {name} is not built; run `cargo build --workspace`")))
 }
 
 type Received = Arc<Mutex<mpsc::UnboundedReceiver<Event>>>;

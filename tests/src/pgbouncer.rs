@@ -91,7 +91,11 @@ impl PgBouncer {
             client.batch_execute("ROLLBACK").await?;
         }
         found.sort();
-        if numbers.len() == held.len() { Ok(found) } else { Err(format!("of the backends only {numbers:?}").into()) }
+        if numbers.len() == held.len() {
+            Ok(found)
+        } else {
+            Err(format!("reached only the backends {numbers:?}").into())
+        }
     }
 }
 
@@ -138,5 +142,5 @@ fn serve(folder: &Path, settings: &str) -> std::io::Result<Child> {
     }
     server.kill().unwrap_or_default();
     let log = std::fs::read_to_string(&log)?;
-    Err(std::io::Error::other(format!("PgBouncer did not start; is it installed (`make tools`)? {log}")))
+    Err(std::io::Error::other(format!("PgBouncer did not start; is it installed (run `make tools`)? {log}")))
 }

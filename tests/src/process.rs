@@ -57,5 +57,5 @@ pub fn start(program: &Path, user: Option<&str>, log: &Path, set: impl FnOnce(&m
             std::thread::park();
         }
     });
-    told.recv().unwrap_or_else(|_gone| Err(std::io::Error::other("the starting thread is gone")))
+    told.recv().unwrap_or_else(|_gone| Err(std::io::Error::other("the thread that starts the program has ended")))
 }

@@ -81,7 +81,7 @@ impl Account {
         let mut mistakes = Vec::new();
         let letters: u64 = self.dead_letters.values().sum();
         if self.put != self.reported.records() {
-            mistakes.push(format!("{} records were put, {} were reported", self.put, self.reported.records()));
+            mistakes.push(format!("{} records were sent, {} were reported", self.put, self.reported.records()));
         }
         if letters != self.reported.dead_lettered {
             mistakes.push(format!(

@@ -39,10 +39,10 @@ pub async fn load_export(
     let text = piece.backfill.archive.read_text(manifest).await?;
     let summary: ManifestSummary = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
     if summary.output_format != "DYNAMODB_JSON" {
-        return Err(wrong(format!("its format is {}, and only DYNAMODB_JSON is read", summary.output_format)));
+        return Err(wrong(format!("the format is {}; only DYNAMODB_JSON is supported", summary.output_format)));
     }
     let time = summary.export_time.as_deref().or(summary.export_to_time.as_deref());
-    let time = time.and_then(Timestamp::parse).ok_or_else(|| wrong("it tells no exportTime".to_owned()))?;
+    let time = time.and_then(Timestamp::parse).ok_or_else(|| wrong("exportTime is missing".to_owned()))?;
     let table = summary.table_arn.rsplit('/').next().unwrap_or_default().to_owned();
     piece.set_table_key(&table, key).await?;
     let files = data_files(piece, &summary, only).await?;
@@ -75,7 +75,7 @@ async fn data_files(
         }
     }
     match only.filter(|_| files.is_empty()) {
-        Some(only) => Err(BackfillError::Manifest { address, reason: format!("it has no file {only}") }),
+        Some(only) => Err(BackfillError::Manifest { address, reason: format!("it lists no data file {only}") }),
         None => Ok(files),
     }
 }

@@ -1,4 +1,4 @@
--- The columns of the wanted tables, each with the type that its values are written as: a domain's base, resolved to the end.
+-- The columns of the requested tables, each with the type that its values are written as: a domain's innermost base type.
 SELECT n.nspname, c.relname, c.oid, c.reltype AS row_type, rt.typarray AS row_array, pg_has_role(c.relowner, 'USAGE') AS owned, obj_description(c.oid, 'pg_class') AS comment_of_table,
        pt.partstrat::text AS strategy, part.attname AS partitioned_by,
        a.attname, a.atttypid, format_type(a.atttypid, a.atttypmod) AS sql_type,
@@ -20,7 +20,7 @@ CROSS JOIN LATERAL (
         SELECT t.oid, t.typtype, t.typbasetype, a.atttypmod AS typmod
         FROM pg_type t WHERE t.oid = a.atttypid
         UNION ALL
-        -- A domain has the modifier of its base; one of its own does not exist.
+        -- A domain has the modifier of its base type; it cannot have its own.
         SELECT t.oid, t.typtype, t.typbasetype, d.typtypmod
         FROM chain JOIN pg_type d ON d.oid = chain.oid JOIN pg_type t ON t.oid = d.typbasetype
         WHERE chain.typtype = 'd'

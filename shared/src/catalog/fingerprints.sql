@@ -1,4 +1,4 @@
--- A number for each table that changes whenever a column is added, dropped, renamed, retyped or made NOT NULL.
+-- A number for each table that changes whenever a column is added, dropped, renamed, retyped or set NOT NULL.
 SELECT a.attrelid AS oid,
        sum(hashtextextended(concat_ws(' ', a.attnum, a.attname, a.atttypid, a.atttypmod, a.attnotnull), 0))::text AS fingerprint
 FROM pg_attribute a

@@ -15,10 +15,10 @@ use crate::timestamp::Timestamp;
 #[derive(Debug, thiserror::Error)]
 pub enum CatalogError {
     /// A question failed.
-    #[error("reading the database's catalog")]
+    #[error("could not read the system catalogs")]
     Database(#[from] tokio_postgres::Error),
     /// A default partition takes the rows whose partition is about to be made, which then cannot be attached.
-    #[error("table {0} has a default partition, which would swallow rows: detach it")]
+    #[error("table {0} has a default partition, which would capture new rows; detach it")]
     DefaultPartition(String),
 }
 

@@ -1,6 +1,6 @@
--- The wanted tables themselves (without bounds) and their partitions by range, with their bounds in microseconds since
--- 1970 (null is without end) and the columns of each unique index without predicate or expression, the primary key first.
--- The session's TimeZone is UTC, so that bounds of type timestamp and date are read as they are meant.
+-- The requested tables themselves (without bounds) and their range partitions, with bounds in microseconds since
+-- 1970 (null: unbounded) and the columns of each unique index without predicate or expression, the primary key first.
+-- The session's TimeZone is UTC, so that bounds of type timestamp and date are read correctly.
 SELECT parent.oid AS parent, n.nspname, c.relname, c.oid = parent.oid AS itself,
        (extract(epoch FROM nullif(nullif(bound.lower, 'infinity'), '-infinity')) * 1000000)::bigint AS lower,
        (extract(epoch FROM nullif(nullif(bound.upper, 'infinity'), '-infinity')) * 1000000)::bigint AS upper,

@@ -73,14 +73,14 @@ pub enum Credentials {
 pub enum EnvironmentError {
     /// Nothing says where PostgreSQL is.
     #[error(
-        "no database: set DATABASE_URL, or DATABASE_SECRET_ARN, or DATABASE_AUTH=iam with DATABASE_HOST, DATABASE_NAME and DATABASE_USER"
+        "no database is configured; set DATABASE_URL, or DATABASE_SECRET_ARN, or DATABASE_AUTH=iam with DATABASE_HOST, DATABASE_NAME and DATABASE_USER"
     )]
     NoDatabase,
     /// `DATABASE_AUTH` is something else than `iam`.
-    #[error("DATABASE_AUTH must be `iam` where it is set")]
+    #[error("DATABASE_AUTH must be `iam` or unset")]
     UnknownAuth,
     /// IAM authentication does not know where to connect.
-    #[error("DATABASE_AUTH=iam needs {0}")]
+    #[error("DATABASE_AUTH=iam requires {0}")]
     IamNeeds(&'static str),
     /// The port is no port.
     #[error("DATABASE_PORT must be a port number")]
@@ -174,7 +174,7 @@ mod tests {
     #[test]
     fn iam_says_what_it_needs() {
         let error = read(&[("DATABASE_AUTH", "iam"), ("DATABASE_HOST", "db")]).unwrap_err();
-        assert_eq!(error.to_string(), "DATABASE_AUTH=iam needs DATABASE_NAME");
+        assert_eq!(error.to_string(), "DATABASE_AUTH=iam requires DATABASE_NAME");
         let whole = [("DATABASE_AUTH", "iam"), ("DATABASE_HOST", "db"), ("DATABASE_NAME", "n"), ("DATABASE_USER", "u")];
         assert_eq!(read(&whole).unwrap().database.credentials, Credentials::Iam);
     }

@@ -43,7 +43,7 @@ impl ConfigErrors {
 
 impl fmt::Display for ConfigErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the configuration has {} mistake(s):", self.list.len())?;
+        write!(f, "errors in the configuration ({}):", self.list.len())?;
         for ConfigError { line, column, key, message } in &self.list {
             let colon = if key.is_empty() { "" } else { ": " };
             write!(f, "\n  {}:{line}:{column}: {key}{colon}{message}", self.file)?;

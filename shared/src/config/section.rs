@@ -63,14 +63,14 @@ impl<'a> Section<'a> {
 
     /// Takes a text.
     pub fn string(&self, mistakes: &mut ConfigErrors, key: &'static str) -> Option<&'a str> {
-        self.read(mistakes, key, "a text that is not empty", |value| value.as_str().filter(|text| !text.is_empty()))
+        self.read(mistakes, key, "a non-empty string", |value| value.as_str().filter(|text| !text.is_empty()))
     }
 
     /// Takes a text that must be there.
     pub fn required(&self, mistakes: &mut ConfigErrors, key: &'static str, meaning: &str) -> Option<&'a str> {
         if self.table.get(key).is_none() {
             self.take(key);
-            mistakes.add(self.span.clone(), &self.key(key), format!("missing: {meaning}"));
+            mistakes.add(self.span.clone(), &self.key(key), format!("required: {meaning}"));
             return None;
         }
         self.string(mistakes, key)
@@ -91,7 +91,7 @@ impl<'a> Section<'a> {
             let texts = value.as_array()?.iter().map(|element| element.get_ref().as_str().map(str::to_owned));
             texts.collect::<Option<Vec<_>>>().filter(|texts| !texts.is_empty())
         };
-        self.read(mistakes, key, "a list of texts", read).unwrap_or_default()
+        self.read(mistakes, key, "a list of strings", read).unwrap_or_default()
     }
 
     /// Takes a text or a list of texts that must be there.
@@ -104,7 +104,7 @@ impl<'a> Section<'a> {
 
     /// Takes a whole number in a range.
     pub fn integer(&self, mistakes: &mut ConfigErrors, key: &'static str, range: Range<u32>) -> Option<u32> {
-        let wanted = format!("a whole number from {} to {}", range.start, range.end - 1);
+        let wanted = format!("an integer from {} to {}", range.start, range.end - 1);
         self.read(mistakes, key, &wanted, |value| {
             value.as_integer()?.as_str().parse().ok().filter(|number| range.contains(number))
         })
@@ -181,7 +181,7 @@ impl<'a> Section<'a> {
             let closest = taken.iter().min_by_key(|known| distance(known, name.get_ref()));
             let hint = match closest.filter(|known| distance(known, name.get_ref()) <= 2) {
                 Some(known) => format!("; did you mean `{known}`?"),
-                None => format!("; known here: {}", taken.join(", ")),
+                None => format!("; known keys: {}", taken.join(", ")),
             };
             mistakes.add(name.span(), &self.key(name.get_ref()), format!("unknown key{hint}"));
         }

@@ -60,7 +60,7 @@ pub(super) fn check(raw: Section<'_>, mistakes: &mut ConfigErrors) -> SourceConf
     if !format.replicates() {
         let given = [(!only.is_empty(), "only"), (!exclude.is_empty(), "exclude"), (deletes.is_some(), "deletes")];
         for (_, key) in given.iter().filter(|(there, _)| *there) {
-            raw.error(mistakes, key, "only a source of tables has it: dynamodb, dms or debezium");
+            raw.error(mistakes, key, "only valid for dynamodb, dms and debezium sources");
         }
     }
     raw.reject_unknown_keys(mistakes);
@@ -115,7 +115,7 @@ fn default_partition(format: Format) -> Option<PartitionConfig> {
 
 /// `partition = { by = "received_at", every = "day", ahead = 3, keep = "90 days", future = "7 days" }`
 pub(super) fn partition(raw: Section<'_>, mistakes: &mut ConfigErrors) -> Option<PartitionConfig> {
-    let by = raw.required(mistakes, "by", "the column that the table is partitioned by");
+    let by = raw.required(mistakes, "by", "the column to partition the table by");
     let widths = [
         ("hour", PartitionWidth::Hour),
         ("day", PartitionWidth::Day),
@@ -155,7 +155,7 @@ pub(super) fn schema_policy(raw: &Section<'_>, above: SchemaPolicy, mistakes: &m
 
 /// `private = ["context.ip", { path = "traits.email", as = "sha256" }]`
 fn private(raw: &Section<'_>, mistakes: &mut ConfigErrors) -> Vec<(String, Privacy)> {
-    let wanted = "a list of paths, or of { path = \"…\", as = \"sha256\" }";
+    let wanted = "a list of paths or of { path = \"…\", as = \"sha256\" }";
     let list = raw.read(mistakes, "private", wanted, |value| {
         let one = |element: &toml::de::DeValue<'_>| match element.as_table() {
             None => Some((element.as_str()?.to_owned(), Privacy::Drop)),

@@ -13,11 +13,11 @@ pub(super) fn check(raw: Section<'_>, sources: &mut [SourceConfig], mistakes: &m
     let source = raw.required(mistakes, "source", "the source that fills the table");
     let found = source.and_then(|name| sources.iter_mut().find(|source| source.name == name));
     if let (Some(name), None) = (source, &found) {
-        raw.error(mistakes, "source", format!("no source is called `{name}`"));
+        raw.error(mistakes, "source", format!("unknown source `{name}`"));
     }
     let name = Identifier::exact(raw.name());
     if name.is_none() {
-        raw.error(mistakes, "", "the table's name must be 1 to 63 bytes");
+        raw.error(mistakes, "", "table names are 1 to 63 bytes");
     }
     let from = raw.string(mistakes, "from").map(str::to_owned);
     let events = raw.string_list(mistakes, "events");
@@ -31,7 +31,7 @@ pub(super) fn check(raw: Section<'_>, sources: &mut [SourceConfig], mistakes: &m
         && !key.contains(&partition.column)
     {
         let message = format!(
-            "`{}` must be part of the key: PostgreSQL keeps keys unique only within a partition, so the same key would be a row in each",
+            "`{}` must be part of the key: PostgreSQL enforces uniqueness within a partition only, so each could hold the same key",
             partition.column
         );
         raw.error(mistakes, "partition.by", message);
@@ -53,14 +53,14 @@ fn check_against_source(
     mistakes: &mut ConfigErrors,
 ) {
     if from && !source.format.replicates() {
-        raw.error(mistakes, "from", "only a table of a dynamodb, dms or debezium source has it");
+        raw.error(mistakes, "from", "only valid for tables of dynamodb, dms and debezium sources");
     }
     match source.format {
         Format::Segment if events.is_empty() => {
-            raw.error(mistakes, "events", "missing: the names of the track events that the table takes");
+            raw.error(mistakes, "events", "required: the names of the track events that go into the table");
         }
         Format::Json | Format::Dynamodb | Format::Dms | Format::Debezium if !events.is_empty() => {
-            raw.error(mistakes, "events", "only a Segment source has events; use `when` to choose documents");
+            raw.error(mistakes, "events", "only valid for segment sources; use `when` to select documents");
         }
         Format::Segment | Format::Json | Format::Dynamodb | Format::Dms | Format::Debezium => {}
     }
@@ -69,8 +69,8 @@ fn check_against_source(
 /// `when = { path = "kind", is = "reading" }`
 fn when(raw: &Section<'_>, mistakes: &mut ConfigErrors) -> Option<(String, String)> {
     let section = raw.section(mistakes, "when")?;
-    let path = section.required(mistakes, "path", "where the document says what it is");
-    let is = section.required(mistakes, "is", "the text that stands there");
+    let path = section.required(mistakes, "path", "the path of the field to compare");
+    let is = section.required(mistakes, "is", "the string to compare it with");
     section.reject_unknown_keys(mistakes);
     Some((path?.to_owned(), is?.to_owned()))
 }
@@ -84,7 +84,7 @@ fn table_kind(raw: &Section<'_>, replicated: bool, mistakes: &mut ConfigErrors) 
     if replicated {
         for (there, name) in [(id.is_some(), "id"), (version.is_some(), "version"), (merge.is_some(), "merge")] {
             if there {
-                raw.error(mistakes, name, "a replicated table takes it from its source");
+                raw.error(mistakes, name, "not valid for a replicated table: its source determines it");
             }
         }
         return Some(TableKind::Entity { key, version: None, merge: MergeBy::Row });
@@ -92,16 +92,16 @@ fn table_kind(raw: &Section<'_>, replicated: bool, mistakes: &mut ConfigErrors) 
     if key.is_empty() {
         for (there, name) in [(version.is_some(), "version"), (merge.is_some(), "merge")] {
             if there {
-                raw.error(mistakes, name, "only a table with a `key` has it");
+                raw.error(mistakes, name, "only valid together with `key`");
             }
         }
         return Some(TableKind::Event { id });
     }
     if id.is_some() {
-        raw.error(mistakes, "id", "a table has an `id` (each event once) or a `key` (one row a key), not both");
+        raw.error(mistakes, "id", "set either `id` (one row per event) or `key` (one row per key), not both");
     }
     if version.is_none() {
-        raw.error(mistakes, "version", "missing: the path that the changes of a key are ordered by");
+        raw.error(mistakes, "version", "required: the path of the value that orders the changes of a key");
     }
     Some(TableKind::Entity { key, version: Some(version?), merge: merge.unwrap_or(MergeBy::Row) })
 }
@@ -123,7 +123,7 @@ fn column<'a>(
         mistakes.add(
             value.span(),
             &section.key(key),
-            "a column's name is 1 to 63 bytes and none that the writer keeps for itself",
+            "column names are 1 to 63 bytes and may not be _overflow, _version or _versions",
         );
     }
     if let Some(path) = value.get_ref().as_str().filter(|path| !path.is_empty()) {
@@ -133,7 +133,7 @@ fn column<'a>(
         mistakes.add(value.span(), &section.key(key), "must be a path, or { path = \"…\", type = \"…\" }");
         return None;
     };
-    let path = own.required(mistakes, "path", "where the column's values are found");
+    let path = own.required(mistakes, "path", "the path of the column's values");
     let sql_type = own.read(mistakes, "type", "an SQL type such as \"numeric(12,2)\"", |value| {
         value.as_str().filter(|text| is_type(text)).map(str::to_owned)
     });

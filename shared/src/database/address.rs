@@ -23,11 +23,11 @@ pub struct ParsedAddress {
 #[derive(Debug, thiserror::Error)]
 pub enum AddressError {
     /// Neither a URL nor `key=value` pairs.
-    #[error("DATABASE_URL cannot be read: it must look like postgresql://user:password@host:5432/database")]
+    #[error("invalid DATABASE_URL; expected postgresql://user:password@host:5432/database")]
     Unreadable,
     /// An `sslmode` that may fall back to plain text.
     #[error(
-        "DATABASE_URL: sslmode={0} is not supported; say verify-full (the default off localhost), or disable for plain text"
+        "DATABASE_URL: sslmode={0} is not supported; use verify-full (the default except for localhost) or disable (no encryption)"
     )]
     SslMode(String),
 }

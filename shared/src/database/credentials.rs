@@ -25,7 +25,7 @@ const POSTGRESQL_PORT: u16 = 5432;
 #[derive(Debug, thiserror::Error)]
 pub enum CredentialsError {
     /// Secrets Manager does not answer, or refuses.
-    #[error("reading the secret {arn} from Secrets Manager: {reason}")]
+    #[error("could not read secret {arn} from Secrets Manager: {reason}")]
     Secret {
         /// The secret's ARN.
         arn: String,
@@ -33,18 +33,18 @@ pub enum CredentialsError {
         reason: String,
     },
     /// The secret is not in the form of the rotation templates.
-    #[error("the secret {arn} is no JSON object with username and password")]
+    #[error("secret {arn} is not a JSON object with username and password")]
     Form {
         /// The secret's ARN.
         arn: String,
     },
     /// The function has no credentials of its own, or no region.
-    #[error("signing a token for the database: {0}")]
+    #[error("could not sign an IAM token for the database: {0}")]
     Token(String),
 }
 
 impl CredentialsError {
-    /// Whether a person must act before there can be a login.
+    /// Whether operator action required before there can be a login.
     pub fn needs_operator(&self) -> bool {
         match self {
             Self::Secret { .. } => false,
@@ -125,14 +125,14 @@ impl LoginProvider {
     async fn with_token(&self) -> Result<Config, CredentialsError> {
         let fault = |text: &str| CredentialsError::Token(text.to_owned());
         let aws = self.aws.config().await;
-        let region = aws.region().ok_or_else(|| fault("no region is configured"))?.clone();
-        let provider = aws.credentials_provider().ok_or_else(|| fault("no credentials are configured"))?;
+        let region = aws.region().ok_or_else(|| fault("no AWS region is configured"))?.clone();
+        let provider = aws.credentials_provider().ok_or_else(|| fault("no AWS credentials are configured"))?;
         let identity = provider.provide_credentials().await.map_err(|e| CredentialsError::Token(e.to_string()))?.into();
         let Some(Host::Tcp(host)) = self.base.get_hosts().first() else {
-            return Err(fault("DATABASE_HOST is missing"));
+            return Err(fault("DATABASE_HOST is not set"));
         };
         let port = self.base.get_ports().first().copied().unwrap_or(POSTGRESQL_PORT);
-        let user = self.base.get_user().ok_or_else(|| fault("DATABASE_USER is missing"))?;
+        let user = self.base.get_user().ok_or_else(|| fault("DATABASE_USER is not set"))?;
         let mut url =
             url::Url::parse(&format!("https://{host}:{port}/")).map_err(|e| CredentialsError::Token(e.to_string()))?;
         url.query_pairs_mut().append_pair("Action", "connect").append_pair("DBUser", user);

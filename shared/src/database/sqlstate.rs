@@ -6,7 +6,7 @@ use tokio_postgres::error::DbError;
 /// What an error means for the batch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ErrorAction {
-    /// It passes: the invocation fails, and Lambda tries again.
+    /// It passes: invocation failed; Lambda will retry.
     Retry,
     /// It is the row: that record is a dead letter, its neighbours are written.
     RejectRow,
@@ -94,17 +94,17 @@ pub fn describe(error: &Error) -> String {
 /// What a data error is, without the value that PostgreSQL's message may quote.
 fn data_error(code: &str) -> &'static str {
     match code {
-        "23502" => "a required column is null",
-        "23503" => "a foreign key points nowhere",
-        "23505" => "a unique constraint of the owner's is violated",
-        "23514" => "a check constraint is violated",
-        "23P01" => "an exclusion constraint is violated",
-        "22P02" => "the text is none of the type's values",
-        "22001" => "the text is too long",
-        "22003" => "the number is out of range",
+        "23502" => "null value in a required column",
+        "23503" => "foreign key violation",
+        "23505" => "unique constraint violation (not Millstream's key)",
+        "23514" => "check constraint violation",
+        "23P01" => "exclusion constraint violation",
+        "22P02" => "invalid value for the column's type",
+        "22001" => "text too long for the column's type",
+        "22003" => "number out of range",
         _ if code.starts_with("P0") => "a trigger raised an exception",
-        _ if code.starts_with("54") => "the row is too large",
-        _ => "the row is not accepted",
+        _ if code.starts_with("54") => "row too large",
+        _ => "data error",
     }
 }
 

@@ -15,7 +15,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 pub enum TlsError {
     /// The file is not there, or holds no certificate.
     #[error(
-        "reading certificates from {file}: {reason}; DATABASE_CA_FILE or sslrootcert must name a file of PEM certificates",
+        "could not read certificates from {file}: {reason}; DATABASE_CA_FILE or sslrootcert must name a file of PEM certificates",
         file = .file.display()
     )]
     CaFile {
@@ -25,13 +25,13 @@ pub enum TlsError {
         reason: String,
     },
     /// The library refuses its own defaults.
-    #[error("setting up TLS")]
+    #[error("could not set up TLS")]
     Setup(#[from] rustls::Error),
 }
 
 /// A server that cannot be talked to in confidence, and stays so until a person acts.
 #[derive(Debug, thiserror::Error)]
-#[error("speaking TLS to {host}: {reason}; {advice}")]
+#[error("TLS connection to {host} failed: {reason}; {advice}")]
 pub struct TlsRefusal {
     host: String,
     reason: String,
@@ -47,15 +47,14 @@ impl TlsRefusal {
         let source = std::error::Error::source(error)?;
         let refused = |reason: String, advice| Self { host: hosts(login), reason, advice };
         if source.to_string() == WITHOUT_TLS {
-            let advice =
-                "switch it on there (ssl = on), or say sslmode=disable in DATABASE_URL to send all in plain text";
-            return Some(refused("the server does not offer it".to_owned(), advice));
+            let advice = "enable TLS on the server (ssl = on), or set sslmode=disable in DATABASE_URL for an unencrypted connection";
+            return Some(refused("the server does not support TLS".to_owned(), advice));
         }
         let below = source.downcast_ref::<std::io::Error>()?.get_ref()?;
         let rustls::Error::InvalidCertificate(fault) = below.downcast_ref::<rustls::Error>()? else { return None };
         Some(if matches!(fault, CertificateError::UnknownIssuer | CertificateError::BadSignature) {
-            let reason = "its certificate is signed by none of the CAs that are trusted".to_owned();
-            refused(reason, "the signing CA's certificate belongs into the file of DATABASE_CA_FILE or sslrootcert")
+            let reason = "its certificate is not signed by a trusted CA".to_owned();
+            refused(reason, "add the signing CA's certificate to the file named by DATABASE_CA_FILE or sslrootcert")
         } else {
             // rustls tells the names and times itself.
             refused(fault.to_string(), advice(fault))
@@ -67,11 +66,11 @@ impl TlsRefusal {
 fn advice(fault: &CertificateError) -> &'static str {
     use CertificateError as Fault;
     if matches!(fault, Fault::NotValidForName | Fault::NotValidForNameContext { .. }) {
-        "connect by a name that the certificate holds, or have one made for this name"
+        "connect by a name in the certificate, or issue a certificate for this name"
     } else if matches!(fault, Fault::Expired | Fault::ExpiredContext { .. }) {
-        "the server needs a new certificate"
+        "renew the server's certificate"
     } else {
-        "the server needs a certificate that is valid now, of X.509 version 3, with a subjectAltName, and not a CA's own"
+        "issue a currently valid X.509 version 3 server certificate with a subjectAltName that is not a CA certificate"
     }
 }
 
@@ -97,7 +96,7 @@ pub fn connector(ca_file: Option<&Path>) -> Result<MakeRustlsConnect, TlsError> 
             found += 1;
         }
         if found == 0 {
-            return Err(fault("it holds no PEM certificate".to_owned()));
+            return Err(fault("contains no PEM certificate".to_owned()));
         }
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -111,7 +110,7 @@ pub fn connector(ca_file: Option<&Path>) -> Result<MakeRustlsConnect, TlsError> 
 fn unreadable(error: &pem::Error) -> String {
     if matches!(error, pem::Error::MissingSectionEnd { .. } | pem::Error::IllegalSectionStart { .. }) {
         // The library would tell the line byte by byte.
-        return "a certificate in it is cut off, or its first line is".to_owned();
+        return "contains a truncated certificate".to_owned();
     }
     error.to_string()
 }

@@ -107,7 +107,7 @@ impl Debezium {
         fields: &mut FieldTree,
         tables: &mut TableRegistry,
     ) -> Result<String, Rejection> {
-        let event = DebeziumEvent::read(json)?.ok_or_else(|| malformed("it tells no row"))?;
+        let event = DebeziumEvent::read(json)?.ok_or_else(|| malformed("event contains no row"))?;
         let node = self.replica.table(&event.table_name()?, &[], fields, tables)?.root_field;
         if !payload(json)?.schema_and_payload {
             return rewrite_document(json, |scanner, out| redact_payload(&event, scanner, node, fields, out));
@@ -181,7 +181,7 @@ fn column<'a>(
     if is_unavailable(json) {
         return Ok(Value::Unchanged);
     }
-    semantic.value(fields, field, json)?.ok_or_else(|| malformed(format!("the column {name:?} is no {semantic}")))
+    semantic.value(fields, field, json)?.ok_or_else(|| malformed(format!("column {name:?}: expected {semantic}")))
 }
 
 fn is_unavailable(json: &str) -> bool {

@@ -267,13 +267,13 @@ impl<'a> DmsRecord<'a> {
             (DmsOperation::Write | DmsOperation::Delete, Some(committed)) => Some(&**committed),
         };
         let moment = told.and_then(Timestamp::parse);
-        let moment = moment.ok_or_else(|| malformed("the metadata's timestamp is missing, or no time"))?;
+        let moment = moment.ok_or_else(|| malformed("the timestamp in metadata is missing or invalid"))?;
         if operation == DmsOperation::Load {
             return Ok(Version { origin: Version::SNAPSHOT, order: i128::from(moment.0), digest });
         }
         let place =
             self.committed.as_ref().and(self.record_id).map_or(Some(0), |place| place.trim_matches('"').parse().ok());
-        let place: u32 = place.ok_or_else(|| malformed("metadata.transaction-record-id is no number of 32 bits"))?;
+        let place: u32 = place.ok_or_else(|| malformed("metadata.transaction-record-id is not a 32-bit number"))?;
         // The last bit is for the delete of a key that has changed.
         let order = (i128::from(moment.0) << RECORD_ID_BITS) + (i128::from(place) << 1) + 1;
         Ok(Version { origin: Version::STREAM, order, digest })
@@ -420,7 +420,7 @@ fn sql_type(told: &str) -> Option<&'static str> {
 }
 
 fn invalid_record(what: &str, told: &str) -> Rejection {
-    malformed(format!("{what} is {:?}", told.chars().take(20).collect::<String>()))
+    malformed(format!("unknown {what} {:?}", told.chars().take(20).collect::<String>()))
 }
 
 #[cfg(test)]

@@ -95,7 +95,7 @@ impl Dynamodb {
         let deleted = parts.is_delete()?;
         let version = parts.version(record, json)?;
         let image = if deleted { parts.keys.map(ItemImage::Raw) } else { parts.new.or(parts.item) };
-        match image.ok_or_else(|| malformed("it holds neither Keys nor an image"))? {
+        match image.ok_or_else(|| malformed("record has neither Keys nor an image"))? {
             ItemImage::Decoded => {}
             ItemImage::Raw(image) => {
                 page.changes.values.truncate(start);
@@ -202,7 +202,9 @@ impl<'a> DynamodbRecord<'a> {
                 }
                 Some(_) | None => Err(malformed("NewImage is missing")),
             },
-            Some(other) => Err(malformed(format!("eventName is {:?}", other.chars().take(20).collect::<String>()))),
+            Some(other) => {
+                Err(malformed(format!("unknown eventName {:?}", other.chars().take(20).collect::<String>())))
+            }
             // A line of an export: a whole item, or what became of a key within a span of time.
             None if self.item.is_some() => Ok(false),
             None if self.written.is_some() => Ok(self.new.is_none()),
@@ -220,11 +222,11 @@ impl<'a> DynamodbRecord<'a> {
     fn version(&self, record: &Record, json: &str) -> Result<Version, Rejection> {
         if let Some(sequence) = &self.sequence {
             return sequence_version(sequence)
-                .ok_or_else(|| malformed("SequenceNumber is no number of up to 40 digits"));
+                .ok_or_else(|| malformed("SequenceNumber is not a number of up to 40 digits"));
         }
         if let Some(written) = self.written {
             let micros =
-                written.trim_matches('"').parse().map_err(|_no| malformed("WriteTimestampMicros is no number"))?;
+                written.trim_matches('"').parse().map_err(|_no| malformed("WriteTimestampMicros is not a number"))?;
             return Ok(Version { origin: Version::SNAPSHOT, order: micros, digest: record.digest(json.as_bytes()) });
         }
         if self.item.is_some() {
@@ -233,7 +235,7 @@ impl<'a> DynamodbRecord<'a> {
         }
         let made = self
             .change_time()
-            .ok_or_else(|| malformed("it has neither SequenceNumber nor ApproximateCreationDateTime"))?;
+            .ok_or_else(|| malformed("record has neither SequenceNumber nor ApproximateCreationDateTime"))?;
         let identity = self.event_id.as_deref().unwrap_or(json.trim_ascii());
         Ok(Version { origin: Version::STREAM, order: i128::from(made.0), digest: xxh3_64(identity.as_bytes()) })
     }
@@ -283,7 +285,7 @@ fn each_key(keys: &str, mut key: impl FnMut(&str, &'static str)) -> Result<(), R
                 "S" => Ok("text"),
                 "N" => Ok("numeric"),
                 "B" => Ok("bytea"),
-                _ => Err(malformed(format!("the key attribute {name:?} is neither S, N nor B"))),
+                _ => Err(malformed(format!("key attribute {name:?} must have type S, N or B"))),
             }
         })?;
         key(name, sql_type);
@@ -325,7 +327,7 @@ fn attribute<'a>(
             "B" => Value::Bytes(Cow::Owned(bytes(scanner)?)),
             "BOOL" => Some(scanner.scalar()?)
                 .filter(|value| matches!(value, Value::Bool(_)))
-                .ok_or_else(|| malformed("BOOL is neither true nor false"))?,
+                .ok_or_else(|| malformed("BOOL is not true or false"))?,
             "NULL" => {
                 scanner.skip_value()?;
                 Value::TypedNull
@@ -346,7 +348,7 @@ fn attribute<'a>(
 /// Names are kept as comments, which hold no U+0000 and are not empty; DynamoDB has no empty name either.
 fn check_name(name: &str) -> Result<(), Rejection> {
     let kept = !name.is_empty() && !name.contains('\0');
-    kept.then_some(()).ok_or_else(|| malformed("an attribute's name is empty or holds the character U+0000"))
+    kept.then_some(()).ok_or_else(|| malformed("an attribute name is empty or contains U+0000"))
 }
 
 /// What an attribute holds, which has exactly one type.
@@ -373,7 +375,7 @@ fn invalid_record(descriptor: &str) -> Rejection {
 fn number<'a>(scanner: &mut JsonScanner<'a>) -> Result<&'a str, Rejection> {
     match scanner.string_value()? {
         Cow::Borrowed(text) if Decimal::parse(text).is_some() => Ok(text),
-        Cow::Borrowed(_) | Cow::Owned(_) => Err(malformed("N is no number")),
+        Cow::Borrowed(_) | Cow::Owned(_) => Err(malformed("N is not a number")),
     }
 }
 

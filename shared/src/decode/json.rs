@@ -57,7 +57,7 @@ impl Json {
         values.push((self.position_field, Value::Text(Cow::Owned(record.position.to_string()))));
         each_member(json, fields, |fields, field, scanner| {
             if field == self.position_field {
-                return Err(malformed(format!("the key {POSITION_FIELD} is the writer's own")));
+                return Err(malformed(format!("the document uses the reserved key {POSITION_FIELD}")));
             }
             flatten(fields, field, scanner, values)
         })?;

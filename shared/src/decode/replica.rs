@@ -1,7 +1,7 @@
 //! Tables that are replicated: what the formats of change records have in common.
 //!
 //! A source is a set of tables; each becomes a table here, its name and its columns' names normalised, its key the source's.
-//! A change tells the whole row, and its version is the source's own order.
+//! A change tells the whole row, and its version is source order.
 
 use std::borrow::Cow;
 use std::collections::HashMap;

@@ -103,7 +103,7 @@ enum CallType {
 
 impl CallType {
     fn read(scanner: &mut JsonScanner<'_>) -> Result<Option<Self>, Rejection> {
-        let unknown = || malformed("`type` is none of track, identify, page, screen, group, alias");
+        let unknown = || malformed("`type` must be one of track, identify, page, screen, group, alias");
         let Value::Text(text) = scanner.scalar()? else { return Err(unknown()) };
         Ok(Some(match &*text {
             "track" => Self::Track,
@@ -164,7 +164,7 @@ impl Segment {
                 call.kind = CallType::read(scanner)?;
                 Ok(())
             } else if fields.is_synthetic(field) {
-                Err(malformed("a key of the document is the writer's own"))
+                Err(malformed("the document uses a reserved key"))
             } else if self.not_stored.contains(&field) {
                 scanner.skip_value()?;
                 Ok(())
@@ -239,10 +239,8 @@ impl Segment {
         let both = |calls: &[Arc<[TargetTable]>; 2], second: bool| calls[usize::from(second)].clone();
         match call.kind {
             Some(CallType::Track) => {
-                let name = call
-                    .event
-                    .filter(|name| !name.is_empty())
-                    .ok_or_else(|| malformed("a track call without `event`"))?;
+                let name =
+                    call.event.filter(|name| !name.is_empty()).ok_or_else(|| malformed("track call has no `event`"))?;
                 let slug = self.field.slug;
                 let event = self.event(&name, fields, tables);
                 values.push((slug, Value::Text(Cow::Owned(String::from(&*event.slug)))));

@@ -124,8 +124,8 @@ impl Writer {
         };
         match tokio::time::timeout(time, telling).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(source, %error, "freshness is not told"),
-            Err(_elapsed) => tracing::warn!(source, "freshness is not told: the database did not answer in time"),
+            Ok(Err(error)) => tracing::warn!(source, %error, "freshness not published"),
+            Err(_elapsed) => tracing::warn!(source, "freshness not published: the database did not answer in time"),
         }
     }
 

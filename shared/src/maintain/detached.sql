@@ -1,5 +1,5 @@
--- Partitions of a table that are being detached, or were detached and not yet dropped: these still carry the comment that
--- the writer gave them.
+-- Partitions of a table that are being detached, or were detached but not yet dropped: they still have the comment that
+-- the writer set.
 SELECT c.relname, coalesce(i.inhdetachpending, false) AS pending, obj_description(c.oid, 'pg_class') AS comment
 FROM pg_class c
 JOIN pg_namespace n ON n.oid = c.relnamespace

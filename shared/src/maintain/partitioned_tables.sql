@@ -1,4 +1,4 @@
--- The tables of a schema that are partitioned by the range of one column, and that column.
+-- The tables of a schema that are range-partitioned by one column, and that column.
 SELECT c.relname, a.attname
 FROM pg_class c
 JOIN pg_namespace n ON n.oid = c.relnamespace

@@ -1,4 +1,4 @@
--- Some deletes of a schema's tables that are older than anything that may still arrive. Few at a time, for writers share the table.
+-- Tombstones of a schema's tables older than any change that may still arrive; few at a time, as writers share the table.
 DELETE FROM millstream.tombstone WHERE ctid = ANY (ARRAY(
     SELECT ctid FROM millstream.tombstone
     WHERE starts_with(table_name, $1) AND deleted_at < now() - make_interval(secs => $2) LIMIT 10000

@@ -53,19 +53,16 @@ impl fmt::Display for SchemaNote {
             column.as_ref().map_or("not partitioned".to_owned(), |column| format!("partitioned by {column}"))
         };
         match self {
-            Self::CreatedByFirstRecord => write!(f, "made by its first record, which tells its key"),
+            Self::CreatedByFirstRecord => write!(f, "created by its first record, which determines its key"),
             Self::TypeFromFirstValue(column) => {
-                write!(f, "column {column} is made by its first value, which tells its type")
+                write!(f, "column {column} is created by its first value, which determines its type")
             }
             Self::TypeDiffers { column, has, declared } => {
-                write!(
-                    f,
-                    "column {column} is {has} and stays so, although {declared} is declared: alter it if you want to"
-                )
+                write!(f, "column {column} is {has}, not {declared} as declared; use ALTER TABLE to change it")
             }
-            Self::UnknownType(name) => write!(f, "there is no type {name}: PostgreSQL would refuse"),
+            Self::UnknownType(name) => write!(f, "unknown type {name}; create it or correct the configuration"),
             Self::PartitioningDiffers { has, declared } => {
-                write!(f, "{} and stays so, although it is declared as {}", by(has), by(declared))
+                write!(f, "{}, but declared as {}; Millstream will not change it", by(has), by(declared))
             }
             Self::NotUnique(error) => write!(f, "{error}"),
         }

@@ -55,7 +55,7 @@ pub enum ColumnSource {
 
 /// The stored version cannot be read: somebody else wrote it.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("the stored version of a row of {0} cannot be read: the column is the writer's own")]
+#[error("invalid stored version in {0}; only Millstream may write _version and _versions")]
 pub struct InvalidStoredVersion(String);
 
 impl InvalidStoredVersion {

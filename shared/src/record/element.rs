@@ -70,7 +70,7 @@ struct ElementFields<'a> {
 impl<'a> ElementFields<'a> {
     fn read(&mut self, scanner: &mut JsonScanner<'a>) -> Result<(), JsonError> {
         if scanner.peek() != Some(b'{') {
-            self.error = Some(UnpackError::Envelope("an object is wanted".to_owned()));
+            self.error = Some(UnpackError::Envelope("expected an object".to_owned()));
             return scanner.skip_unchecked().map(drop);
         }
         scanner.each_member(|key, scanner| {
@@ -102,7 +102,7 @@ impl<'a> ElementFields<'a> {
         };
         *text = unquoted(value);
         if text.is_none() && value != "null" {
-            self.error = Some(UnpackError::Envelope(format!("`{name}` is no string")));
+            self.error = Some(UnpackError::Envelope(format!("`{name}` is not a string")));
         }
     }
 

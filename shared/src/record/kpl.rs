@@ -53,7 +53,7 @@ fn user_records(aggregate: AggregatedRecord) -> Result<Vec<UserRecord>, UnpackEr
     let of = |entry: AggregatedEntry| {
         let key = usize::try_from(entry.partition_key_index).ok().and_then(|index| keys.get(index));
         let key = key.ok_or_else(|| {
-            UnpackError::Aggregate(format!("partition key {} is not in its table", entry.partition_key_index))
+            UnpackError::Aggregate(format!("partition key index {} is out of range", entry.partition_key_index))
         })?;
         Ok(UserRecord { partition_key: key.clone(), data: entry.data })
     };

@@ -16,16 +16,16 @@ use crate::timestamp::Timestamp;
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 pub enum EventError {
     /// No text.
-    #[error("the event is not UTF-8")]
+    #[error("the event is not valid UTF-8")]
     Encoding(#[from] Utf8Error),
     /// No JSON.
-    #[error("the event is {0}")]
+    #[error("could not read the event: {0}")]
     Json(#[from] JsonError),
     /// Another event.
-    #[error("the event has no `Records`, and is no array of records")]
+    #[error("expected {{\"Records\": […]}} or an array of records")]
     NoRecords,
     /// Lambda never sends records of two streams together.
-    #[error("the event holds records of more than one stream")]
+    #[error("the event contains records of more than one stream")]
     MixedStreams,
 }
 
@@ -182,7 +182,7 @@ impl BatchBuilder {
 
     fn push_kinesis(&mut self, place: StreamPosition, key: Arc<str>, arrival: &str, data: &str, element: &str) {
         let Some(arrival) = Timestamp::parse_epoch_seconds(arrival) else {
-            let fault = UnpackError::Envelope("approximateArrivalTimestamp is no number of seconds".to_owned());
+            let fault = UnpackError::Envelope("approximateArrivalTimestamp is not a number of seconds".to_owned());
             return self
                 .push_element(Record { unpack_error: Some(fault), ..new_record(place, Timestamp(0), key) }, element);
         };

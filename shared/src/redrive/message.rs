@@ -54,8 +54,8 @@ impl KeepReason {
     pub fn detail(&self) -> Option<String> {
         match self {
             Self::DryRun | Self::NotSelected | Self::RejectedAgain => None,
-            Self::UnknownSource(of) => Some(format!("no source of the configuration is called so, or reads it: {of}")),
-            Self::NoLongerInStream(what) => Some(format!("{what} cannot be found in the stream any more")),
+            Self::UnknownSource(of) => Some(format!("no configured source has this name or reads this stream: {of}")),
+            Self::NoLongerInStream(what) => Some(format!("no longer in the stream: {what}")),
             Self::Unreadable(detail) | Self::Unavailable(detail) | Self::Failed(detail) => Some(detail.clone()),
         }
     }
@@ -130,19 +130,19 @@ struct MessageProbe<'a> {
 impl QueueMessage {
     /// Reads a message's body.
     pub fn read(body: &str) -> Result<Self, KeepReason> {
-        const STRANGE: &str = "it is no dead letter, nor a message of Lambda";
+        const STRANGE: &str = "neither a dead letter nor a Lambda on-failure record";
         match parse::<MessageProbe<'_>>(body, STRANGE)? {
             MessageProbe { batch: Some(batch), read_back, .. } => {
-                let mut batch: OnFailure = parse(batch.get(), "it does not tell its batch as Lambda does")?;
+                let mut batch: OnFailure = parse(batch.get(), "invalid batch in a Lambda on-failure record")?;
                 batch.stream = without_consumer_suffix(&batch.stream).to_owned();
                 batch.read_back = read_back;
                 Ok(Self::OnFailure(batch))
             }
             MessageProbe { batch: None, version: Some(version), .. } => match parse(version.get(), STRANGE)? {
-                ENVELOPE_VERSION => parse(body, "the dead letter is damaged").map(Self::DeadLetter),
-                version => {
-                    Err(KeepReason::Unreadable(format!("its envelope has version {version:?}: a newer program's")))
-                }
+                ENVELOPE_VERSION => parse(body, "damaged dead letter").map(Self::DeadLetter),
+                version => Err(KeepReason::Unreadable(format!(
+                    "unsupported envelope version {version:?} (written by a newer release)"
+                ))),
             },
             MessageProbe { batch: None, version: None, .. } => Err(KeepReason::Unreadable(STRANGE.to_owned())),
         }
@@ -208,11 +208,11 @@ impl QueueMessage {
 fn parse<'a, T: Deserialize<'a>>(json: &'a str, wrong: &str) -> Result<T, KeepReason> {
     serde_json::from_str(json).map_err(|error| {
         let how = match error.classify() {
-            Category::Eof | Category::Io => "it ends too early",
-            Category::Syntax => "no JSON",
-            Category::Data => "a member is missing, or not of its kind",
+            Category::Eof | Category::Io => "unexpected end",
+            Category::Syntax => "invalid JSON",
+            Category::Data => "a field is missing or has the wrong type",
         };
-        KeepReason::Unreadable(format!("{wrong}: {how}, line {} column {}", error.line(), error.column()))
+        KeepReason::Unreadable(format!("{wrong}: {how} at line {} column {}", error.line(), error.column()))
     })
 }
 

@@ -38,7 +38,7 @@ fn records_in_letter(letter: &DeadLetter, payload: Vec<u8>) -> Result<Batch, Kee
         sequence_number: SequenceNumber((*letter.place.sequence_number).into()),
         sub_sequence_number: letter.place.sub_sequence_number,
     };
-    let arrival = Timestamp::parse(&letter.arrival).ok_or_else(|| damaged("arrival", "no moment"))?;
+    let arrival = Timestamp::parse(&letter.arrival).ok_or_else(|| damaged("arrival", "not a timestamp"))?;
     if failed_unpacking(letter) {
         return Ok(unpack_again(place, arrival, letter, payload));
     }
@@ -73,5 +73,5 @@ fn failed_unpacking(letter: &DeadLetter) -> bool {
 }
 
 fn damaged(member: &str, how: impl std::fmt::Display) -> KeepReason {
-    KeepReason::Unreadable(format!("the dead letter is damaged: its {member}: {how}"))
+    KeepReason::Unreadable(format!("damaged dead letter: {member}: {how}"))
 }

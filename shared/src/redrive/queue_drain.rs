@@ -207,7 +207,7 @@ impl<'s, 'r> QueueDrain<'s, 'r> {
 
     fn keep(&mut self, held: LeasedMessage, kept: &KeepReason) {
         if let Some(detail) = kept.detail() {
-            tracing::warn!(message = held.id, kept = kept.class(), detail, "dead letter kept");
+            tracing::warn!(message = held.id, kept = kept.class(), detail, "dead letter left on queue");
         }
         self.tally.kept(kept);
         self.kept.push(held);

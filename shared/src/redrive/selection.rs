@@ -18,7 +18,7 @@ pub struct Selection {
     pub reason: Option<String>,
     /// The first moment of arrival in the stream, as RFC 3339.
     pub from: Option<String>,
-    /// The moment behind the last, as RFC 3339.
+    /// End, exclusive, as RFC 3339.
     pub to: Option<String>,
 }
 

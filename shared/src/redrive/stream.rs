@@ -184,7 +184,7 @@ impl ShardPages {
     pub(super) fn missing_records(&self, records: u64) -> Option<String> {
         match records.saturating_sub(self.found) {
             0 if self.begun => None,
-            0 => Some("the first of its records".to_owned()),
+            0 => Some("the first record".to_owned()),
             lost => Some(format!("{lost} of {records} records")),
         }
     }
@@ -296,5 +296,5 @@ fn is_dynamodb(stream: &str) -> bool {
 }
 
 fn unavailable(stream: &str, reason: impl std::fmt::Display) -> KeepReason {
-    KeepReason::Unavailable(format!("reading {stream} back: {reason}"))
+    KeepReason::Unavailable(format!("could not read {stream}: {reason}"))
 }

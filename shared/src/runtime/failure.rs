@@ -42,30 +42,25 @@ impl Failure {
     /// One line of the log, and one of metrics.
     pub(super) fn log(&self, request: &str) {
         if self.needs_operator {
-            tracing::error!(request, kind = self.kind, error = self.message, "a person must act");
+            tracing::error!(request, kind = self.kind, error = self.message, "operator action required");
         } else {
-            tracing::warn!(
-                request,
-                kind = self.kind,
-                error = self.message,
-                "the invocation fails, and Lambda tries again"
-            );
+            tracing::warn!(request, kind = self.kind, error = self.message, "invocation failed; Lambda will retry");
         }
         telemetry::count_failure(request, u64::from(self.needs_operator), u64::from(self.kind == UNACCOUNTED));
     }
 
     pub(super) fn timed_out(time: Duration) -> Self {
-        let message = format!("the batch was not finished in {} ms; it is delivered again", time.as_millis());
+        let message = format!("batch not finished within {} ms; Lambda will redeliver it", time.as_millis());
         Self { kind: "Millstream.TimeIsUp", message, needs_operator: false }
     }
 
     pub(super) fn invalid_task(error: serde_json::Error) -> Self {
-        let message = format!("the event is no task of this function: {error}");
+        let message = format!("the event is not a task of this function: {error}");
         Self { kind: "Millstream.Event", message, needs_operator: true }
     }
 
     pub(super) fn unreadable_event(file: &str, error: &std::io::Error) -> Self {
-        let message = format!("reading the configuration {file}: {error}; MILLSTREAM_CONFIG says where it is");
+        let message = format!("could not read the configuration {file}: {error}; MILLSTREAM_CONFIG must name it");
         Self { kind: "Millstream.Configuration", message, needs_operator: true }
     }
 }
@@ -158,7 +153,7 @@ mod tests {
         let lost = || IngestError::from(Unaccounted(3));
         for failure in [Failure::from(lost()), Failure::from(BackfillError::from(lost()))] {
             assert_eq!((failure.kind, failure.needs_operator), (UNACCOUNTED, true));
-            assert_eq!(failure.message, "3 records of the batch are not accounted for");
+            assert_eq!(failure.message, "3 records have no outcome; the batch was not acknowledged (this is a bug)");
         }
         let other = Failure::from(IngestError::UnknownStream("s".to_owned()));
         assert_eq!((other.kind, other.needs_operator), ("Millstream.Ingest", true));

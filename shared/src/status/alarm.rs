@@ -66,23 +66,23 @@ impl fmt::Display for Alarm {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Messages { holds: QueueRole::DeadLetters, count } => {
-                write!(f, "dead letters wait to be redriven: {count}")
+                write!(f, "dead letters awaiting redrive: {count}")
             }
             Self::Messages { holds: QueueRole::Undelivered, count } => {
-                write!(f, "batches that Lambda gave up wait to be redriven, before their stream forgets them: {count}")
+                write!(f, "batches discarded by Lambda awaiting redrive before their records expire: {count}")
             }
             Self::Lag { source, seconds } => write!(f, "source {source} lags by {seconds:.1} s"),
             Self::Silent { source, seconds: Some(seconds) } => {
-                write!(f, "source {source} has not committed anything for {seconds:.0} s")
+                write!(f, "source {source} has not committed for {seconds:.0} s")
             }
-            Self::Silent { source, seconds: None } => write!(f, "source {source} has never committed anything"),
+            Self::Silent { source, seconds: None } => write!(f, "source {source} has never committed"),
             Self::NothingAhead { source } => {
-                write!(f, "no table of source {source} has a partition ahead of now: does `maintain` run?")
+                write!(f, "source {source} has no future partitions; is `maintain` running?")
             }
             Self::NotDropped { table, count } => {
                 write!(
                     f,
-                    "table {table} has kept expired partitions ({count}) for more than a day: does `maintain` run?"
+                    "table {table} has had expired partitions ({count}) for more than a day; is `maintain` running?"
                 )
             }
             Self::Fault { reason } => write!(f, "{reason}"),

@@ -1,4 +1,4 @@
--- How fresh a source's shards are, the last commit first; times in microseconds since 1970, as of the server's clock.
+-- Freshness of a source's shards, most recent commit first; times in microseconds since 1970, by the server's clock.
 SELECT stream, shard, (extract(epoch FROM committed_at) * 1000000)::bigint AS committed_at,
        (extract(epoch FROM arrived_at) * 1000000)::bigint AS arrived_at
 FROM millstream.freshness

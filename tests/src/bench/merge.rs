@@ -25,7 +25,8 @@ async fn rule(server: &PostgreSql, merge: &str, set: fn(&str) -> String) -> Outc
     );
     let changed = |revision| events(&documents(revision), BATCH);
     let (mut ours, mut others) = turns(server, &config, changed, set).await?;
-    let what = format!("merge by {merge}, every row there already, against a temporary table and INSERT … ON CONFLICT");
+    let what =
+        format!("merge by {merge}, every row already present, against a temporary table and INSERT … ON CONFLICT");
     Ok(Line::ratio(&what, ROWS as u64, &mut ours, &mut others, Some(0.8)))
 }
 

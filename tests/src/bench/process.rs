@@ -33,8 +33,8 @@ pub async fn measure(server: &PostgreSql) -> Outcome<Vec<Line>> {
         largest = largest.max(package_megabytes(&settings(&function)?)?);
     }
     Ok(vec![
-        Line::at_most("process start to first poll, the slowest function", slowest.as_secs_f64() * 1e3, "ms", 20.0),
-        Line::at_most("its package, zipped, the largest function", largest, "MB", 6.0),
+        Line::at_most("process start to first poll, slowest function", slowest.as_secs_f64() * 1e3, "ms", 20.0),
+        Line::at_most("largest function package, zipped", largest, "MB", 6.0),
         memory(settings("kinesis-ingest")?).await?,
     ])
 }
@@ -74,6 +74,6 @@ async fn memory(settings: Settings) -> Outcome<Line> {
 pub fn peak_megabytes(pid: u32) -> Outcome<f64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find(|line| line.starts_with("VmHWM")).ok_or("no VmHWM")?;
-    let kilobytes: f64 = line.split_whitespace().nth(1).ok_or("no figure")?.parse()?;
+    let kilobytes: f64 = line.split_whitespace().nth(1).ok_or("no value in VmHWM")?.parse()?;
     Ok(kilobytes / 1024.0)
 }

@@ -98,7 +98,7 @@ async fn columns(server: &PostgreSql) -> Outcome<Line> {
     let since = Instant::now();
     run_events(&mut ingest, &new).await?;
     let each = since.elapsed().saturating_sub(without).as_secs_f64() * 1e3 / BATCHES as f64;
-    Ok(Line::at_most("a new column in each of 100 batches, each", each, "ms", 20.0))
+    Ok(Line::at_most("new column, in each of 100 batches", each, "ms", 20.0))
 }
 
 /// The load of an export of a gigabyte by the real program: its rate and its memory.
@@ -147,11 +147,11 @@ pub async fn export(server: &PostgreSql) -> Outcome<Vec<Line>> {
     };
     let time = since.elapsed();
     if !ended.success() {
-        return Err("the load failed".into());
+        return Err("the export could not be loaded".into());
     }
     let rate = (items * FILES) as f64 / time.as_secs_f64();
-    let what = format!("load of an export of 1 GB, {} items, from gzip on S3", items * FILES);
+    let what = format!("load of a 1 GB export, {} items, gzip on S3", items * FILES);
     let figure = format!("{rate:.0} rows/s, {:.0} s", time.as_secs_f64());
     let line = Line { what, figure, target: String::new() };
-    Ok(vec![line, Line::at_most("  its peak memory", peak, "MB", 128.0)])
+    Ok(vec![line, Line::at_most("  peak memory", peak, "MB", 128.0)])
 }

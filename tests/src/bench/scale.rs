@@ -18,8 +18,8 @@ pub async fn measure(server: &PostgreSql) -> Outcome<Vec<Line>> {
     let slower =
         |what: &str, times: &mut Vec<Duration>| Line::at_most(what, median(times).as_secs_f64() / small, "×", 1.2);
     Ok(vec![
-        slower("1,000 partitions a table against 1", &mut many),
-        slower("10 million rows a table against none", &mut large),
+        slower("1,000 partitions per table against 1", &mut many),
+        slower("10 million rows per table against none", &mut large),
     ])
 }
 

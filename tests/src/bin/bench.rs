@@ -10,7 +10,7 @@ async fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let source = error.source().map(|source| format!(": {source}")).unwrap_or_default();
-            millstream_tests::say(&format!("the bench failed: {error}{source}"));
+            millstream_tests::say(&format!("bench failed: {error}{source}"));
             ExitCode::FAILURE
         }
     }

@@ -23,7 +23,7 @@ async fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             let source = error.source().map(|source| format!(": {source}")).unwrap_or_default();
-            say(&format!("the replay failed: {error}{source}"));
+            say(&format!("replay failed: {error}{source}"));
             ExitCode::FAILURE
         }
     }
@@ -33,7 +33,8 @@ async fn replay(function: &str, event: &Path) -> Outcome<ExitCode> {
     let event = workspace().join(event);
     // A task lies in a folder of its own within the system's.
     let config = event.ancestors().map(|folder| folder.join("millstream.toml")).find(|file| file.is_file());
-    let config = config.ok_or_else(|| format!("no millstream.toml beside {} or above it", event.display()))?;
+    let config =
+        config.ok_or_else(|| format!("no millstream.toml in the folder of {} or above it", event.display()))?;
     let server = PostgreSql::start("replay", Durability::Test)?;
     let aws = LocalAws::start().await?;
     let queue = aws.queue("dead-letters").await?;
@@ -55,7 +56,7 @@ async fn replay(function: &str, event: &Path) -> Outcome<ExitCode> {
     let answer = invoke(function, &event, &port);
     watch.kill()?;
     watch.wait()?;
-    let answer = answer.map_err(|error| format!("{error}; its log is {}", log.display()))?;
+    let answer = answer.map_err(|error| format!("{error}; the log is {}", log.display()))?;
     say(&format!("answer: {answer}"));
     for (table, count) in counts(&client).await? {
         let change = count - before.get(&table).copied().unwrap_or(0);

@@ -1,4 +1,4 @@
--- The writer's own schema, and how fresh its tables are. Half of each page stays free, so that updates stay within it.
+-- The system schema and the freshness of its tables. Half of each page stays free, so that updates stay on the page.
 CREATE SCHEMA IF NOT EXISTS millstream;
 CREATE TABLE IF NOT EXISTS millstream.freshness (
     source text NOT NULL,

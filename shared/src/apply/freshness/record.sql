@@ -1,6 +1,6 @@
--- The last batch of a shard. Nobody waits for the disk, for the next batch tells again; the setting ends with the statement.
+-- The last batch of a shard. It does not wait for the disk, as the next batch repeats it; the setting ends with the statement.
 WITH setting AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true))
 INSERT INTO millstream.freshness (source, stream, shard, committed_at, arrived_at)
 SELECT $1, $2, $3, clock_timestamp(), timestamptz '1970-01-01 00:00:00+00' + $4 * interval '1 microsecond' FROM setting
--- The shard is known.
+-- The shard exists already.
 ON CONFLICT (source, stream, shard) DO UPDATE SET committed_at = excluded.committed_at, arrived_at = excluded.arrived_at

@@ -1,4 +1,4 @@
--- The writer's own schema and its memory of deletes. Versions compare as their bytes do.
+-- The system schema and its tombstones. Versions compare bytewise.
 CREATE SCHEMA IF NOT EXISTS millstream;
 CREATE TABLE IF NOT EXISTS millstream.tombstone (
     table_name text NOT NULL,

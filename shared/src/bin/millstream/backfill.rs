@@ -19,7 +19,7 @@ const UNKNOWN_TOTAL_STYLE: &str = "{spinner} {human_pos} records, {per_sec}, {el
 #[derive(Args)]
 #[command(args_conflicts_with_subcommands = true, arg_required_else_help = true, disable_help_subcommand = true)]
 pub struct BackfillArgs {
-    /// The task as the function takes it, in JSON; one that was interrupted goes on
+    /// Task in JSON, in the form that the function accepts; an interrupted task resumes
     task: Option<String>,
     #[command(subcommand)]
     source: Option<BackfillCommand>,
@@ -27,48 +27,48 @@ pub struct BackfillArgs {
 
 #[derive(Subcommand)]
 enum BackfillCommand {
-    /// A DynamoDB export on S3
+    /// Load a DynamoDB export from S3
     Export {
-        /// The configuration's name of the source whose tables are filled
+        /// Source whose tables to fill, by its name in the configuration
         #[arg(long, value_name = "NAME")]
         source: String,
-        /// The export's manifest-summary.json
+        /// S3 address of the export's manifest-summary.json
         #[arg(long, value_name = "s3://…")]
         manifest: String,
-        /// Only this data file, by its key
+        /// Load only this data file, given by its S3 key
         #[arg(long, value_name = "KEY")]
         file: Option<String>,
-        /// The attributes of the table's key, where the table itself is not there to be asked
+        /// Key attributes of the table; required if the DynamoDB table no longer exists
         #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
         key: Vec<String>,
     },
-    /// A scan of a DynamoDB table, for small tables
+    /// Scan a DynamoDB table (for small tables)
     Scan {
-        /// The configuration's name of the source whose tables are filled
+        /// Source whose tables to fill, by its name in the configuration
         #[arg(long, value_name = "NAME")]
         source: String,
-        /// The table
+        /// DynamoDB table to scan
         #[arg(long)]
         table: String,
-        /// Which part of it, from 0
+        /// Segment number, from 0
         #[arg(long, default_value_t = 0)]
         segment: u32,
-        /// In how many parts it is scanned at the same time
+        /// Number of parallel segments
         #[arg(long, default_value_t = 1)]
         segments: u32,
     },
-    /// What the backup holds of a time
+    /// Reapply the backup for a range of arrival times
     Reapply {
-        /// The configuration's name of the source whose tables are filled
+        /// Source whose tables to fill, by its name in the configuration
         #[arg(long, value_name = "NAME")]
         source: String,
-        /// The first moment of arrival: 2026-02-08T00:00:00Z
-        #[arg(long, value_name = "MOMENT")]
+        /// Start of the arrival times, inclusive: 2026-02-08T00:00:00Z
+        #[arg(long, value_name = "TIMESTAMP")]
         from: String,
-        /// The moment behind the last
-        #[arg(long, value_name = "MOMENT")]
+        /// End, exclusive
+        #[arg(long, value_name = "TIMESTAMP")]
         to: String,
-        /// Only this table, as it is called in PostgreSQL
+        /// Reapply only this table, given by its name in PostgreSQL
         #[arg(long)]
         table: Option<String>,
     },
@@ -98,7 +98,7 @@ pub async fn run(arguments: BackfillArgs, session: &CommandContext) -> Result<Ba
 fn read(task: &str) -> Result<BackfillTask, CommandError> {
     serde_json::from_str(task).map_err(|error| {
         let form = r#"{"source": "shop", "scan": {"table": "Orders"}}"#;
-        CommandError::Usage(format!("neither export, scan or reapply nor a task such as {form}: {error}"))
+        CommandError::Usage(format!("expected export, scan, reapply or a task such as {form}: {error}"))
     })
 }
 
@@ -132,15 +132,15 @@ impl CommandOutput for BackfillTask {
         let what = match &self.job {
             BackfillJob::Reapply { from, to, table } => {
                 let tables = table.as_deref().map(|table| format!(" of {table}")).unwrap_or_default();
-                format!("the backup{tables} from {from} to {to}, into {}", self.source)
+                format!("reapplied the backup{tables} from {from} to {to} into {}", self.source)
             }
             BackfillJob::Export { manifest, file, .. } => {
                 let file = file.as_deref().map(|file| format!("{file} of ")).unwrap_or_default();
-                format!("{file}the export {manifest}, into {}", self.source)
+                format!("loaded {file}the export {manifest} into {}", self.source)
             }
-            BackfillJob::Scan { table, segment: 0, segments: 1 } => format!("a scan of {table}, into {}", self.source),
+            BackfillJob::Scan { table, segment: 0, segments: 1 } => format!("scanned {table} into {}", self.source),
             BackfillJob::Scan { table, segment, segments } => {
-                format!("segment {segment} of {segments} of a scan of {table}, into {}", self.source)
+                format!("scanned segment {segment} of {segments} of {table} into {}", self.source)
             }
             BackfillJob::Verify { table } => {
                 let BackfillProgress { records, differences, .. } = &self.progress;

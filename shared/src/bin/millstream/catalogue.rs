@@ -21,10 +21,10 @@ use template::{Deployment, Stack};
 
 #[derive(Args)]
 pub struct CatalogueArgs {
-    /// The SAM template that deploys the functions
+    /// SAM template that deploys the functions
     #[arg(long, value_name = "FILE")]
     template: Option<PathBuf>,
-    /// SAM's configuration (TOML) with the parameters; it may hold further stacks, with templates of their own
+    /// SAM configuration (TOML) with the parameters; it may contain further stacks with their own templates
     #[arg(long, value_name = "FILE")]
     parameters: Option<PathBuf>,
 }
@@ -60,8 +60,7 @@ fn stacks(file: &Path, template: Option<&Path>) -> Result<Vec<Stack>, String> {
     let stack = |(name, deployed): (&String, toml::Table)| {
         let own = deployed.get("template_file").and_then(toml::Value::as_str).map(PathBuf::from);
         let template = own.or_else(|| template.map(Path::to_owned));
-        let template =
-            template.ok_or_else(|| format!("stack {name} names no template_file: say it with --template"))?;
+        let template = template.ok_or_else(|| format!("stack {name} has no template_file; set it with --template"))?;
         let given = deployed.get("parameter_overrides").map(|given| {
             given.as_table().ok_or_else(|| format!("{name}.deploy.parameters.parameter_overrides must be a table"))
         });

@@ -20,22 +20,22 @@ use millstream::telemetry;
 use serde::Serialize;
 
 const EXIT_CODES: &str = "Exit codes:
-  0  fine
-  1  it failed; the reason is on standard error
-  2  wrong usage: an argument that cannot be read, or that names what is not there
-  3  `status` has found what a person should look at, or a comparison has found differences
+  0  success
+  1  failure; the reason is on standard error
+  2  usage error: an argument is invalid or names something that does not exist
+  3  `status` found something that needs attention, or a comparison found differences
 
-The environment is that of the functions: DATABASE_URL (or DATABASE_SECRET_ARN, or DATABASE_AUTH=iam), MILLSTREAM_CONFIG,
-DEAD_LETTER_QUEUE_URL, ON_FAILURE_QUEUE_URL, ARCHIVE_BUCKET, and the AWS SDK's own.";
+The environment variables are those of the functions: DATABASE_URL (or DATABASE_SECRET_ARN, or DATABASE_AUTH=iam),
+MILLSTREAM_CONFIG, DEAD_LETTER_QUEUE_URL, ON_FAILURE_QUEUE_URL, ARCHIVE_BUCKET, and those of the AWS SDK.";
 
-/// What an operator does with Millstream.
+/// Operate Millstream, which loads Kinesis and DynamoDB streams into PostgreSQL
 #[derive(Parser)]
 #[command(name = "millstream", version, after_help = EXIT_CODES, disable_help_subcommand = true)]
 struct Cli {
-    /// The configuration, a path or an s3:// address [default: MILLSTREAM_CONFIG]
+    /// Configuration file, a path or an s3:// address [default: MILLSTREAM_CONFIG]
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<String>,
-    /// Answer in JSON, for programs
+    /// Print JSON
     #[arg(long, global = true)]
     json: bool,
     #[command(subcommand)]
@@ -44,19 +44,19 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// How each source is: last commit, lag, rows, partitions; and the queues
+    /// Show each source's last commit, lag, rows and partitions, and the queues
     Status(status::StatusArgs),
-    /// Dry run: the DDL and the rows that events, or the configuration alone, would cause
+    /// Dry run: show the DDL and the rows that events, or the configuration alone, would produce
     Plan(plan::PlanArgs),
     /// Fill tables from the backup, an export or a scan
     Backfill(backfill::BackfillArgs),
-    /// Dead letters, and batches that Lambda gave up, back in
+    /// Reprocess dead letters and batches that Lambda discarded
     Redrive(redrive::RedriveArgs),
     /// Compare DynamoDB tables with their replicas
     Verify(verify::VerifyArgs),
-    /// Make partitions ahead, drop expired ones, forget old deletes: what the scheduled function does
+    /// Create future partitions, drop expired ones, prune old tombstones (as the scheduled function does)
     Maintain,
-    /// The system on a page: which stream feeds which function feeds which table (Markdown)
+    /// Describe the system on one page: streams, functions and tables (Markdown)
     Catalogue(catalogue::CatalogueArgs),
 }
 
@@ -101,10 +101,7 @@ impl CommandContext {
 fn find_source<'c>(config: &'c Config, name: &str) -> Result<&'c SourceConfig, CommandError> {
     config.sources.iter().find(|source| source.name == name).ok_or_else(|| {
         let known: Vec<&str> = config.sources.iter().map(|source| &*source.name).collect();
-        CommandError::Usage(format!(
-            "no source of the configuration is called `{name}`; there are: {}",
-            known.join(", ")
-        ))
+        CommandError::Usage(format!("unknown source `{name}`; configured sources: {}", known.join(", ")))
     })
 }
 

@@ -12,15 +12,15 @@ pub async fn run(session: &CommandContext) -> Result<MaintenanceReport, CommandE
 
 impl CommandOutput for MaintenanceReport {
     fn to_text(&self) -> String {
-        let lists = [("made", &self.made), ("dropped", &self.dropped), ("postponed", &self.postponed)];
+        let lists = [("created", &self.made), ("dropped", &self.dropped), ("postponed", &self.postponed)];
         let mut text = String::new();
         for (what, list) in lists.into_iter().filter(|(_, list)| !list.is_empty()) {
             text.push_str(&format!("{what}\n"));
             list.iter().for_each(|one| text.push_str(&wrap(one, 2)));
         }
         if self.forgotten > 0 {
-            text.push_str(&format!("forgotten\n  {} old deletes\n", format_count_of(self.forgotten)));
+            text.push_str(&format!("pruned\n  {} tombstones\n", format_count_of(self.forgotten)));
         }
-        if text.is_empty() { "Nothing was due.".to_owned() } else { text }
+        if text.is_empty() { "Nothing to do.".to_owned() } else { text }
     }
 }

@@ -17,8 +17,8 @@ use crate::{CommandContext, CommandError, CommandOutput};
 
 #[derive(Args)]
 pub struct PlanArgs {
-    /// An event as Lambda hands it over (JSON); several are planned one upon the other. Without any, what the configuration
-    /// declares is compared with the database
+    /// Event as Lambda delivers it (JSON); several are planned in sequence. Without an event, the configuration is compared
+    /// with the database
     #[arg(long, value_name = "FILE")]
     event: Vec<PathBuf>,
 }
@@ -49,8 +49,7 @@ pub async fn run(arguments: &PlanArgs, session: &CommandContext) -> Result<PlanO
     let mut rehearsal = DryRun::new(ingest);
     let mut planned = Vec::new();
     for file in &arguments.event {
-        let wrong =
-            |reason: &dyn std::fmt::Display| CommandError::Usage(format!("the event {}: {reason}", file.display()));
+        let wrong = |reason: &dyn std::fmt::Display| CommandError::Usage(format!("event {}: {reason}", file.display()));
         let event = std::fs::read(file).map_err(|error| wrong(&error))?;
         let outcome = match rehearsal.batch(&event).await {
             Err(IngestError::Event(error)) => return Err(wrong(&error)),
@@ -95,21 +94,24 @@ fn event(file: &Path, planned: &DryRunResult) -> String {
     }
     let rows: usize = plan.writes.iter().map(|write| write.rows.len()).sum();
     let tables = format_number_of(plan.writes.len(), "table", "tables");
-    text.push_str(&format!("  {} of {tables}, as far as they are news:\n", format_number_of(rows, "row", "rows")));
+    text.push_str(&format!(
+        "  {} in {tables}, before comparison with stored versions:\n",
+        format_number_of(rows, "row", "rows")
+    ));
     text + &wrap(&plan.to_string(), 4)
 }
 
 fn configuration(tables: &[DeclaredTable], upkeep: &[String]) -> String {
     let mut text = String::new();
     for DeclaredTable { source, table, ddl: statements, remarks } in tables {
-        let with = if statements.is_empty() { "" } else { ", with its next record" };
+        let with = if statements.is_empty() { "" } else { ", on its next record" };
         text.push_str(&format!("{table} (source {source}){with}:\n{}", ddl(statements)));
         remarks.iter().for_each(|remark| text.push_str(&wrap(&format!("-- {remark}"), 4)));
     }
     if !upkeep.is_empty() {
-        text.push_str(&format!("With the next run of `maintain`:\n{}", ddl(upkeep)));
+        text.push_str(&format!("On the next run of `maintain`:\n{}", ddl(upkeep)));
     }
-    if text.is_empty() { "The database has all that the configuration declares.".to_owned() } else { text }
+    if text.is_empty() { "The database matches the configuration.".to_owned() } else { text }
 }
 
 impl Serialize for PlanOutput {

@@ -15,36 +15,36 @@ const RUN_TIME: Duration = Duration::from_secs(600);
 
 /// Why messages stay, and what a person may think of it.
 const KEEP_REASON_TEXT: [(&str, &str); 7] = [
-    ("dry_run", "nothing was redriven: this was a dry run"),
-    ("not_selected", "not asked for"),
-    ("unknown_source", "no source of the configuration is called so, or reads the stream"),
-    ("unreadable", "no dead letters, or of a newer program"),
-    ("unavailable", "their payloads, or their streams, could not be read"),
-    ("gone", "their streams do not hold all their records any more"),
-    ("failed", "their records keep a batch from being written; the warnings above say why"),
+    ("dry_run", "dry run: nothing was redriven"),
+    ("not_selected", "not selected"),
+    ("unknown_source", "no configured source has this name or reads this stream"),
+    ("unreadable", "not dead letters, or written by a newer release"),
+    ("unavailable", "their payload or stream could not be read"),
+    ("gone", "some of their records are no longer in the stream"),
+    ("failed", "their records prevent a batch from being written; see the warnings above"),
 ];
 
 #[derive(Args)]
 pub struct RedriveArgs {
-    /// Only tell what would be redriven
+    /// Show what would be redriven, without redriving it
     #[arg(long)]
     dry_run: bool,
-    /// Only letters of this source
+    /// Only dead letters of this source
     #[arg(long, value_name = "NAME")]
     source: Option<String>,
-    /// Only what this table refused: sportsbook.bet
+    /// Only records rejected by this table, such as sportsbook.bet
     #[arg(long, value_name = "SCHEMA.TABLE")]
     table: Option<String>,
-    /// Only this class of error, such as does_not_fit; `undelivered`: batches that Lambda gave up
+    /// Only this error class, such as does_not_fit; `undelivered` selects batches that Lambda discarded
     #[arg(long, value_name = "CLASS")]
     reason: Option<String>,
-    /// Only what arrived in its stream at this moment or later: 2026-02-08T00:00:00Z
-    #[arg(long, value_name = "MOMENT")]
+    /// Only records that arrived in the stream at or after this time: 2026-02-08T00:00:00Z
+    #[arg(long, value_name = "TIMESTAMP")]
     from: Option<String>,
-    /// Only what arrived before this moment
-    #[arg(long, value_name = "MOMENT")]
+    /// Only records that arrived before this time
+    #[arg(long, value_name = "TIMESTAMP")]
     to: Option<String>,
-    /// At most so many messages
+    /// Maximum number of messages
     #[arg(long)]
     limit: Option<u64>,
     /// Only this queue [default: DEAD_LETTER_QUEUE_URL and ON_FAILURE_QUEUE_URL]
@@ -68,10 +68,10 @@ impl CommandOutput for RedriveTask {
         let RedriveProgress { selected, redriven, records, kept, .. } = &self.progress;
         let mut parts = vec![text_table(("SOURCE, TABLE, REASON", "MESSAGES"), selected.iter())];
         if !self.dry_run {
-            parts.push(format!("Redriven: {} messages. {}\n", format_count_of(*redriven), outcomes(records)));
+            parts.push(format!("Messages redriven: {}. {}\n", format_count_of(*redriven), outcomes(records)));
         }
         let told: BTreeMap<String, u64> = kept.iter().map(|(class, count)| (format_detail(class), *count)).collect();
-        parts.push(text_table(("STAY ON THE QUEUE", "MESSAGES"), told.iter()));
+        parts.push(text_table(("LEFT ON QUEUE", "MESSAGES"), told.iter()));
         parts.retain(|part| !part.is_empty());
         if parts.is_empty() { "The queues are empty.".to_owned() } else { parts.join("\n") }
     }
@@ -99,9 +99,9 @@ fn outcomes(records: &OutcomeCounts) -> String {
         ("superseded", superseded),
         ("expired", expired),
         ("control", control),
-        ("refused again", dead_lettered),
+        ("rejected again", dead_lettered),
     ];
     let told = outcomes.iter().filter(|(_, count)| *count > 0);
     let told: Vec<String> = told.map(|(what, count)| format!("{} {what}", format_count_of(*count))).collect();
-    if told.is_empty() { "No record was written.".to_owned() } else { format!("Records: {}.", told.join(", ")) }
+    if told.is_empty() { "No records were written.".to_owned() } else { format!("Records: {}.", told.join(", ")) }
 }

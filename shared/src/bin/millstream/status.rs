@@ -19,16 +19,16 @@ const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Args)]
 pub struct StatusArgs {
-    /// Only this source, with its shards
+    /// Show only this source, with its shards
     #[arg(long, value_name = "NAME")]
     source: Option<String>,
-    /// Count the rows, which reads every table, instead of estimating them
+    /// Count rows exactly instead of estimating them (reads every table)
     #[arg(long)]
     exact: bool,
-    /// Exit with 3 if a source's lag, from arrival to commit, is larger
+    /// Exit with 3 if the lag of a source, from arrival to commit, exceeds this
     #[arg(long, value_name = "SECONDS")]
     max_lag: Option<u64>,
-    /// Exit with 3 if a source's last commit is longer ago
+    /// Exit with 3 if the last commit of a source is older than this
     #[arg(long, value_name = "SECONDS")]
     max_age: Option<u64>,
 }
@@ -74,7 +74,7 @@ impl CommandOutput for StatusOutput {
         parts.push(self.queues());
         if !self.alarms.is_empty() {
             let alarms: String = self.alarms.iter().map(|alarm| wrap(&alarm.to_string(), 2)).collect();
-            parts.push(format!("To be looked at:\n{alarms}"));
+            parts.push(format!("Needs attention:\n{alarms}"));
         }
         parts.retain(|part| !part.is_empty());
         parts.join("\n")
@@ -141,7 +141,7 @@ impl StatusOutput {
             ("PARTITIONS", Right),
             ("FROM", Left),
             ("TO", Left),
-            ("LACKING", Right),
+            ("MISSING", Right),
             ("EXPIRED", Right),
         ]);
         for table in self.status.sources.iter().flat_map(|SourceStatus { tables, .. }| tables) {
@@ -157,13 +157,13 @@ impl StatusOutput {
         for queue in &self.status.queues {
             let holds = match queue.holds {
                 QueueRole::DeadLetters => "dead letters",
-                QueueRole::Undelivered => "given up by Lambda",
+                QueueRole::Undelivered => "discarded by Lambda",
             };
             let name = queue.url.rsplit('/').next().unwrap_or_default();
             let messages = &queue.messages;
             grid.push([format!("{holds} ({name})"), format_count(messages.waiting), format_count(messages.in_flight)]);
         }
-        if grid.is_empty() { "No queue: DEAD_LETTER_QUEUE_URL is not set.\n".to_owned() } else { grid.to_string() }
+        if grid.is_empty() { "No queues: DEAD_LETTER_QUEUE_URL is not set.\n".to_owned() } else { grid.to_string() }
     }
 
     /// An estimate is marked as one.

@@ -10,10 +10,10 @@ use crate::{CommandContext, CommandError, CommandOutput, backfill, find_source};
 
 #[derive(Args)]
 pub struct VerifyArgs {
-    /// Only this source [default: every source of DynamoDB tables]
+    /// Compare only this source [default: all DynamoDB sources]
     #[arg(long, value_name = "NAME")]
     source: Option<String>,
-    /// Only this table, as DynamoDB calls it [default: those that the source reads]
+    /// Compare only this DynamoDB table [default: all tables that the source reads]
     #[arg(long, value_name = "NAME", requires = "source")]
     table: Option<String>,
 }
@@ -55,15 +55,17 @@ fn tables(arguments: &VerifyArgs, config: &Config) -> Result<Vec<(String, String
     let mut tables = Vec::new();
     for source in sources {
         let named = match &arguments.table {
-            _ if source.format != Format::Dynamodb => Err("its tables are not DynamoDB's: compare them at the source"),
+            _ if source.format != Format::Dynamodb => {
+                Err("not a DynamoDB source; compare its tables in the source database")
+            }
             Some(table) => Ok(vec![table.clone()]),
-            None => tables_of(source).ok_or("it reads every table (`*`): say which with --table"),
+            None => tables_of(source).ok_or("it reads every table (`*`); name one with --table"),
         };
         let named = named.map_err(|reason| CommandError::Usage(format!("source {}: {reason}", source.name)))?;
         tables.extend(named.into_iter().map(|table| (source.name.clone(), table)));
     }
     if tables.is_empty() {
-        return Err(CommandError::Usage("the configuration has no source of DynamoDB tables".to_owned()));
+        return Err(CommandError::Usage("the configuration has no DynamoDB source".to_owned()));
     }
     Ok(tables)
 }
@@ -79,11 +81,11 @@ fn tables_of(source: &SourceConfig) -> Option<Vec<String>> {
 pub fn format_result(table: &str, items: u64, differences: Option<&Differences>) -> String {
     let items = format_count_of(items);
     let Some(Differences { missing, extra, differing, examples }) = differences else {
-        return format!("{table}: {items} items, no difference\n");
+        return format!("{table}: {items} items, no differences\n");
     };
     let [missing, extra, differing] = [missing, extra, differing].map(|number| format_count_of(*number));
     let mut text =
-        format!("{table}: {items} items; DIFFERS: {missing} rows are missing, {differing} differ, {extra} are extra\n");
+        format!("{table}: {items} items; DIFFERS: {missing} missing, {differing} different, {extra} extra\n");
     for Difference { key, what } in examples {
         text.push_str(&wrap(&format!("{key}: {what}"), 2));
     }

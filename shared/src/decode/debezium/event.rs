@@ -141,7 +141,7 @@ pub fn is_metadata(name: &str) -> bool {
 }
 
 impl<'a> DebeziumEvent<'a> {
-    /// Reads an event; `None` where it tells no row: a tombstone, a truncation, a message, a heartbeat, a change of the
+    /// Reads an event; `None` where event contains no row: a tombstone, a truncation, a message, a heartbeat, a change of the
     /// schema, the begin or the end of a transaction.
     pub fn read(json: &'a str) -> Result<Option<Self>, Rejection> {
         if json.trim_ascii() == "null" {
@@ -166,7 +166,7 @@ impl<'a> DebeziumEvent<'a> {
                         parts.after.ok_or_else(|| malformed("`after` is missing"))
                     }
                     DebeziumOperation::Delete => parts.before.ok_or_else(|| {
-                        malformed("`before` is missing: the table needs a primary key or REPLICA IDENTITY FULL")
+                        malformed("`before` is missing; the table needs a primary key or REPLICA IDENTITY FULL")
                     }),
                 }?;
                 let source = SourceInfo::read(source)?;
@@ -181,7 +181,7 @@ impl<'a> DebeziumEvent<'a> {
             {
                 Ok(None)
             }
-            (None, _) => Err(malformed("it has neither `op` nor, flattened, `__op` or `__deleted`")),
+            (None, _) => Err(malformed("event has neither `op` nor, flattened, `__op` or `__deleted`")),
             (Some(_), None) => Err(malformed("`source` is missing")),
         }
     }
@@ -191,7 +191,7 @@ impl<'a> DebeziumEvent<'a> {
         let there = |name: &&str| !name.is_empty();
         let table = self.source.table.as_deref().filter(there).ok_or_else(|| match self.flattened {
             false => malformed("`source.table` is missing"),
-            true => malformed("`__table` is missing from the flattened row: set add.fields to op,table,schema,lsn"),
+            true => malformed("`__table` is missing from the flattened row; set add.fields to op,table,schema,lsn"),
         })?;
         let schema = self.source.schema.as_deref().filter(there).or(self.source.db.as_deref().filter(there));
         Ok(schema.map_or_else(|| table.to_owned(), |schema| format!("{schema}.{table}")))
@@ -215,8 +215,8 @@ impl<'a> DebeziumEvent<'a> {
             return Ok(Version { origin: Version::STREAM, order: place << 2 | i128::from(!is_read), digest });
         }
         let order = place.or_else(|| self.source.event_time_nanos()).ok_or_else(|| match self.flattened {
-            false => malformed("`source` tells no order: neither `lsn` nor `pos`, `change_lsn` or `ts_ms`"),
-            true => malformed("the flattened row tells no order: set add.fields to op,table,schema,lsn"),
+            false => malformed("`source` has no ordering field (`lsn`, `pos`, `change_lsn` or `ts_ms`)"),
+            true => malformed("the flattened row has no ordering field; set add.fields to op,table,schema,lsn"),
         })?;
         let era = if is_read { Version::SNAPSHOT } else { Version::STREAM };
         Ok(Version { origin: era, order: order << 2 | i128::from(!is_read), digest })
@@ -311,7 +311,7 @@ impl<'a> SourceInfo<'a> {
             (None, None, Some(file)) => self.mysql_position(file),
             (None, None, None) => return Ok(None),
         };
-        place.map(Some).ok_or_else(|| malformed("the place in the source's log cannot be read"))
+        place.map(Some).ok_or_else(|| malformed("invalid log position in `source`"))
     }
 
     /// `00000027:00000758:0005`, three numbers in hexadecimal that ascend along the log, and an event's place behind
@@ -349,7 +349,7 @@ fn number<'a>(scanner: &mut JsonScanner<'a>, into: &mut Option<&'a str>) -> Resu
 }
 
 fn invalid_event(what: &str, told: &str) -> Rejection {
-    malformed(format!("`{what}` is {:?}", told.chars().take(20).collect::<String>()))
+    malformed(format!("unknown `{what}` {:?}", told.chars().take(20).collect::<String>()))
 }
 
 #[cfg(test)]

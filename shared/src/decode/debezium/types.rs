@@ -56,11 +56,13 @@ pub enum LogicalType {
 impl fmt::Display for LogicalType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Untyped(_) => "value",
-            Self::Decimal { .. } | Self::VariableDecimal => "decimal number with a scale from 0 to 16383",
-            Self::Date => "date that PostgreSQL can hold",
-            Self::Timestamp { .. } | Self::ZonedTimestamp => "time in whole microseconds that PostgreSQL can hold",
-            Self::Time { .. } => "time of day",
+            Self::Untyped(_) => "a value",
+            Self::Decimal { .. } | Self::VariableDecimal => "a decimal number with a scale from 0 to 16383",
+            Self::Date => "a date within PostgreSQL's range",
+            Self::Timestamp { .. } | Self::ZonedTimestamp => {
+                "a timestamp with microsecond precision within PostgreSQL's range"
+            }
+            Self::Time { .. } => "a time of day",
             Self::Json => "JSON",
             Self::Bytes => "base64",
         })

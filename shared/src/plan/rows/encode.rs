@@ -243,7 +243,7 @@ impl<'s, 'v> Encoder<'s, 'v> {
         let declared = self.planner.spec.columns.iter().find(|spec| spec.name == column.name);
         let path = declared.and_then(|spec| spec.field).map(|field| self.planner.fields.path(field));
         let path = path.or(column.source_path.as_deref()).unwrap_or(column.name.as_str()).to_owned();
-        RejectionReason::Missing { path, role: if place < self.write.key { "the key" } else { "a required column" } }
+        RejectionReason::Missing { path, role: if place < self.write.key { "the key" } else { "a NOT NULL column" } }
     }
 
     /// Fills the overflow's cell, once it is known which values came to it.

@@ -14,22 +14,22 @@ async fn main() -> ExitCode {
     let ended = match &*system {
         "" | "sportsbook" => sportsbook::demo().await,
         "replica" => replica::demo().await,
-        _ => Err(format!("no system is called {system}: there are sportsbook and replica").into()),
+        _ => Err(format!("unknown system {system}; expected sportsbook or replica").into()),
     };
     ended.unwrap_or_else(|error| {
         let source = error.source().map(|source| format!(": {source}")).unwrap_or_default();
-        say(&format!("the demo failed: {error}{source}"));
+        say(&format!("demo failed: {error}{source}"));
         ExitCode::FAILURE
     })
 }
 
 /// Leaves the database running until Ctrl-C, unless `--exit` asks for an end.
 async fn stay(url: &str, look: &str) -> Outcome<()> {
-    say(&format!("\nEverything adds up. To look around:\n\n  psql {url} -c '{look}'\n"));
+    say(&format!("\nAll counts match. To explore the database:\n\n  psql {url} -c '{look}'\n"));
     if std::env::args().any(|argument| argument == "--exit") {
         return Ok(());
     }
-    say("The database runs until Ctrl-C.");
+    say("The database keeps running until you press Ctrl-C.");
     tokio::signal::ctrl_c().await?;
     Ok(())
 }

@@ -24,7 +24,7 @@ const CHANGES: usize = 2_000;
 
 /// The load, the loss and the restore.
 pub async fn demo() -> Outcome<ExitCode> {
-    say("Starting a private PostgreSQL and a local AWS …");
+    say("Starting a private PostgreSQL and local AWS services …");
     let server = PostgreSql::start("demo", Durability::Full)?;
     let folder = workspace().join("events/replica");
     let replica = Replica::start(&folder, server.database().await?).await?;
@@ -33,7 +33,7 @@ pub async fn demo() -> Outcome<ExitCode> {
     client.batch_execute("SET check_function_bodies = off").await?;
     client.batch_execute(&std::fs::read_to_string(folder.join("report.sql"))?).await?;
     say(&format!(
-        "{CHANGES} changes each of three DynamoDB tables and of a bank's accounts (through DMS), from nothing."
+        "{CHANGES} changes to three DynamoDB tables and {CHANGES} to a bank's accounts (through DMS), from empty tables."
     ));
 
     let progress = Progress::default();
@@ -47,7 +47,7 @@ pub async fn demo() -> Outcome<ExitCode> {
     if !verified(&replica).await? || !bank_is_same(&client, &bank).await? {
         return Ok(ExitCode::FAILURE);
     }
-    say("\nNow all tables are lost, and come back: the export made half-way, then the backup.");
+    say("\nDropping all tables and restoring them: the export taken half-way, then the backup.");
     client.batch_execute("DROP SCHEMA shop CASCADE; DROP SCHEMA bank CASCADE; DROP SCHEMA millstream CASCADE").await?;
     restore(&replica, &manifests).await?;
     show(&client).await;
@@ -113,7 +113,7 @@ fn account(reported: &Reported) {
     let Reported { applied, duplicate, superseded, dead_lettered, control, rows, .. } = reported;
     say(&format!(
         "\n{} changes: {applied} applied, {superseded} superseded within their batch, {duplicate} duplicates, {control} control \
-         records, {dead_lettered} dead letters; {rows} rows written and deleted",
+         records, {dead_lettered} dead letters; {rows} rows written or deleted",
         reported.records()
     ));
 }
@@ -124,7 +124,7 @@ async fn verified(replica: &Replica) -> Outcome<bool> {
     for (table, _) in TABLES {
         let task = replica.backfill(&json!({"source": "shop", "verify": {"table": table}})).await?;
         match task.progress.differences {
-            None => say(&format!("verify {table:<10} {:>5} items, no difference", task.progress.records)),
+            None => say(&format!("verify {table:<10} {:>5} items, no differences", task.progress.records)),
             Some(found) => {
                 say(&format!("verify {table:<10} DIFFERS: {found:?}"));
                 same = false;
@@ -142,7 +142,7 @@ async fn bank_is_same(client: &Client, bank: &Bank) -> Outcome<bool> {
     say(&format!(
         "verify accounts   {:>5} rows, {}",
         found.len(),
-        if found == expected { "no difference" } else { "DIFFERS" }
+        if found == expected { "no differences" } else { "DIFFERS" }
     ));
     Ok(found == expected)
 }

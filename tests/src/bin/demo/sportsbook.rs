@@ -20,14 +20,17 @@ const SHARDS: usize = 4;
 
 /// The evening, from its first bet to its account.
 pub async fn demo() -> Outcome<ExitCode> {
-    say("Starting a private PostgreSQL and a local AWS …");
+    say("Starting a private PostgreSQL and local AWS services …");
     let server = PostgreSql::start("demo", Durability::Full)?;
     let folder = workspace().join("events/sportsbook");
     let system = System::start(&folder, "sportsbook", SHARDS, server.database().await?).await?;
     let client = system.client().await?;
     client.batch_execute(&std::fs::read_to_string(folder.join("report.sql"))?).await?;
     let evening = evening(EVENTS, 2026, Mixture::EVENING, now());
-    say(&format!("{} events of a Super Bowl evening go onto a stream of {SHARDS} shards.", evening.expected.records));
+    say(&format!(
+        "Sending {} events of a Super Bowl evening to a stream with {SHARDS} shards.",
+        evening.expected.records
+    ));
 
     let progress = Progress::default();
     let account = tokio::select! {
@@ -37,7 +40,7 @@ pub async fn demo() -> Outcome<ExitCode> {
     show_totals(&client).await?;
     show_account(&account, &client).await?;
     let mistakes = account.mistakes();
-    mistakes.iter().for_each(|mistake| say(&format!("The account does not add up: {mistake}")));
+    mistakes.iter().for_each(|mistake| say(&format!("The counts do not match: {mistake}")));
     if !mistakes.is_empty() {
         return Ok(ExitCode::FAILURE);
     }
@@ -57,7 +60,7 @@ async fn watch(client: &Client, progress: &Progress, records: usize) -> Outcome<
         let committed = committed(client).await;
         let waiting = progress.read().saturating_sub(committed);
         say(&format!(
-            "{:5.1} s   {committed:>6} of {records} events in the database   {:>6}/s   {waiting:>5} read and not yet committed   newest event {}",
+            "{:5.1} s   {committed:>6} of {records} events in the database   {:>6}/s   {waiting:>5} read but not yet committed   newest event {}",
             since.elapsed().as_secs_f64(),
             committed - before,
             lag(client).await,
@@ -76,7 +79,7 @@ async fn committed(client: &Client) -> u64 {
 async fn lag(client: &Client) -> String {
     let query = "SELECT round(extract(epoch FROM clock_timestamp() - max(uuid_ts)), 1)::text || ' s ago' FROM sportsbook.tracks";
     let row = client.query_one(query, &[]).await.ok();
-    row.and_then(|row| row.get::<_, Option<String>>(0)).unwrap_or_else(|| "not yet".to_owned())
+    row.and_then(|row| row.get::<_, Option<String>>(0)).unwrap_or_else(|| "none yet".to_owned())
 }
 
 async fn show_totals(client: &Client) -> Outcome<()> {
@@ -87,7 +90,7 @@ async fn show_totals(client: &Client) -> Outcome<()> {
     let query = "SELECT coalesce(game_id, '?'), coalesce(side, '?'), bets::text, coalesce(round(staked, 2), 0)::text, \
                  coalesce(round(open_liability, 2), 0)::text, coalesce(round(paid, 2), 0)::text FROM sportsbook.betting_totals()";
     let Ok(rows) = client.query(query, &[]).await else {
-        say("(no bet has been placed yet)");
+        say("(no bets yet)");
         return Ok(());
     };
     for row in rows {
@@ -101,9 +104,9 @@ async fn show_account(account: &Account, client: &Client) -> Outcome<()> {
     let Account { put, reported, dead_letters, time, failed, .. } = account;
     let written = committed(client).await;
     let bets: i64 = client.query_one("SELECT count(*) FROM sportsbook.bet", &[]).await?.get(0);
-    say("\nThe account");
+    say("\nSummary");
     let line = |what: &str, figure: String| say(&format!("  {what:<34} {figure:>12}"));
-    line("events put on the stream", put.to_string());
+    line("events sent to the stream", put.to_string());
     line("  in the database", reported.applied.to_string());
     line("  duplicates", reported.duplicate.to_string());
     line("  superseded by newer changes", reported.superseded.to_string());
@@ -113,10 +116,10 @@ async fn show_account(account: &Account, client: &Client) -> Outcome<()> {
     line("rows inserted and updated", reported.rows.to_string());
     line("  events, one row each", written.to_string());
     line("  bets, one row each", bets.to_string());
-    line("seconds, the putting included", format!("{:.1}", time.as_secs_f64()));
-    line("events a second", format!("{:.0}", *put as f64 / time.as_secs_f64()));
+    line("seconds, sending included", format!("{:.1}", time.as_secs_f64()));
+    line("events per second", format!("{:.0}", *put as f64 / time.as_secs_f64()));
     line("invocations", account.invocations.len().to_string());
-    line("  failed and tried again", failed.to_string());
+    line("  failed and retried", failed.to_string());
     line(
         "  p50 / p99 in ms",
         format!("{} / {}", account.percentile(50).as_millis(), account.percentile(99).as_millis()),

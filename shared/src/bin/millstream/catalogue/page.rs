@@ -62,23 +62,22 @@ fn sources(system: &System) -> Option<String> {
 fn tables(system: &System) -> Option<String> {
     let row = |table: &TableEntry| {
         let row = match (&table.newest, &table.key[..]) {
-            (None, key) => format!("an event, once by {}", codes(key)),
-            (Some(_), []) => "one a key of the source's".to_owned(),
-            (Some(_), key) => format!("one a key: {}", codes(key)),
+            (None, key) => format!("one row per event, unique by {}", codes(key)),
+            (Some(_), []) => "one row per source key".to_owned(),
+            (Some(_), key) => format!("one row per {}", codes(key)),
         };
         let (partition, kept) = match &table.partition {
-            None => (none(), "for ever".to_owned()),
+            None => (none(), "forever".to_owned()),
             Some(found) => {
                 let partition = format!("{} of {}, {} ahead", found.every, code(&found.by), found.ahead);
-                (partition, found.keep.clone().unwrap_or_else(|| "for ever".to_owned()))
+                (partition, found.keep.clone().unwrap_or_else(|| "forever".to_owned()))
             }
         };
         let newest = table.newest.clone().unwrap_or_else(none);
         let deletes = table.deletes.map_or_else(none, str::to_owned);
         vec![code(&table.name), table.takes.clone(), row, newest, deletes, partition, kept]
     };
-    let columns =
-        ["table", "takes", "a row is", "the newest wins, by", "deleted rows are", "partition", "rows are kept"];
+    let columns = ["table", "accepts", "rows", "latest wins by", "on delete", "partition", "retention"];
     section("Tables", &columns, system.sources.iter().flat_map(|source| &source.tables).map(row).collect())
 }
 
@@ -92,13 +91,13 @@ fn private(system: &System) -> Option<String> {
 fn functions(system: &System) -> Option<String> {
     let row = |function: &FunctionEntry| {
         let starts = match (&function.starts[..], function.on) {
-            (_, false) => "nothing: it is switched off".to_owned(),
-            ([], true) => "whoever invokes it".to_owned(),
+            (_, false) => "disabled".to_owned(),
+            ([], true) => "manual invocation".to_owned(),
             (starts, true) => starts.join("; "),
         };
         vec![code(&function.name), function.description.clone(), starts]
     };
-    section("Functions", &["function", "does", "started by"], system.functions.iter().map(row).collect())
+    section("Functions", &["function", "purpose", "triggered by"], system.functions.iter().map(row).collect())
 }
 
 fn diagram(system: &System) -> Option<String> {
@@ -117,7 +116,7 @@ fn diagram(system: &System) -> Option<String> {
     }
     for (number, function) in functions() {
         if function.dead_letters && feeds(system, number) {
-            lines.push(format!("    function{number} -. refused .-> letters[/{}/]", label("dead letters")));
+            lines.push(format!("    function{number} -. rejected .-> letters[/{}/]", label("dead letters")));
         }
         if function.name == MAINTENANCE {
             lines.extend((0..system.sources.len()).map(|source| format!("    function{number} -.-> schema{source}")));

@@ -123,7 +123,7 @@ fn started_by(start: &Start, config: &Config) -> String {
     match start {
         Start::Stream { kind, arn } => match config.source_by_stream(arn) {
             Some((_, source)) => format!("{kind} `{}`", stream_name(source, arn)),
-            None => format!("{kind} `{arn}`, which no source of this configuration reads"),
+            None => format!("{kind} `{arn}` (no configured source reads it)"),
         },
         Start::Schedule(expression) => format!("`{expression}`"),
         Start::Other(kind) => kind.clone(),
@@ -206,12 +206,13 @@ fn tables(source: &SourceConfig) -> Vec<TableEntry> {
 
 /// The tables that a source of tables makes as it meets them.
 fn every_table(source: &SourceConfig) -> TableEntry {
-    let except = if source.exclude.is_empty() { String::new() } else { format!(", but {}", source.exclude.join(", ")) };
+    let except =
+        if source.exclude.is_empty() { String::new() } else { format!(" except {}", source.exclude.join(", ")) };
     TableEntry {
         name: format!("{}.*", source.schema.as_str()),
-        takes: format!("each table of the source{except}"),
+        takes: format!("every table of the source{except}"),
         key: Vec::new(),
-        newest: Some("the source's own order".to_owned()),
+        newest: Some("source order".to_owned()),
         deletes: Some(deletes(source)),
         partition: None,
     }
@@ -223,7 +224,7 @@ fn every_event(source: &SourceConfig, tables: &[TableEntry]) -> Option<TableEntr
     let like = tables.iter().find(|table| table.name == name)?;
     Some(TableEntry {
         name: format!("{}.*", source.schema.as_str()),
-        takes: "each track event, in a table of its own".to_owned(),
+        takes: "track events, one table per event".to_owned(),
         key: like.key.clone(),
         newest: None,
         deletes: None,
@@ -248,16 +249,13 @@ fn table(source: &SourceConfig, spec: &TableSpec) -> TableEntry {
         TableKind::Entity { version, .. } => version.as_deref(),
         TableKind::Event { .. } => None,
     });
-    let order = if spec.replicated {
-        "the source's own order".to_owned()
-    } else {
-        format!("`{}`", version.unwrap_or(SEGMENT_VERSION))
-    };
+    let order =
+        if spec.replicated { "source order".to_owned() } else { format!("`{}`", version.unwrap_or(SEGMENT_VERSION)) };
     let when = declared.and_then(|table| table.when.as_ref());
     let origin = spec.source_label.strip_prefix(&format!("source {}", source.name)).unwrap_or(&spec.source_label);
     let takes = match (origin.trim_start_matches(", "), when) {
         (_, Some((path, text))) => format!("documents whose `{path}` is `{text}`"),
-        ("", None) => "every document".to_owned(),
+        ("", None) => "all documents".to_owned(),
         (origin, None) => origin.to_owned(),
     };
     TableEntry {
@@ -266,8 +264,8 @@ fn table(source: &SourceConfig, spec: &TableSpec) -> TableEntry {
         key: spec.key_columns().map(|column| column.name.as_str().to_owned()).collect(),
         newest: match spec.write_mode {
             WriteMode::Append => None,
-            WriteMode::Merge(MergeBy::Row) => Some(format!("{order}, whole rows")),
-            WriteMode::Merge(MergeBy::Column) => Some(format!("{order}, column by column")),
+            WriteMode::Merge(MergeBy::Row) => Some(format!("{order}, per row")),
+            WriteMode::Merge(MergeBy::Column) => Some(format!("{order}, per column")),
         },
         deletes: spec.replicated.then(|| deletes(source)),
         partition: spec.partition.map(|partition| PartitionEntry {

@@ -84,7 +84,7 @@ impl Deployment {
         let text = std::fs::read_to_string(&file).map_err(|error| wrong(error.to_string()))?;
         let template = yaml::read(&text).map_err(wrong)?;
         if template.get("Resources").and_then(Value::as_object).is_none() {
-            return Err(wrong("this is no template: it has no Resources".to_owned()));
+            return Err(wrong("not a CloudFormation template: Resources is missing".to_owned()));
         }
         let intrinsics = Intrinsics::new(&template, stack.parameters);
         for (id, resource) in intrinsics.resources() {
