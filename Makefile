@@ -25,7 +25,7 @@ accept: tools ## Takes what the golden tests find as what is expected; look at t
 	-$(CARGO) build --workspace && $(CARGO) test --workspace -- golden
 	find tests/golden -name '*.found' -exec sh -c 'mv "$$1" "$${1%.found}.expected"' _ {} \;
 
-bench: tools ## The table of the README; PART=append for a part of it
+bench: tools ## The table of docs/benchmarks.md; PART=append for a part of it
 	$(CARGO) build --release --workspace
 	./target/release/bench $(PART)
 
