@@ -58,12 +58,15 @@ fn every_configuration_key_is_described() {
     }
 }
 
+/// Whether a literal of the code is the name of an environment variable.
+fn is_variable(literal: &str) -> bool {
+    literal.contains('_') && literal.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_')
+}
+
 #[test]
 fn every_environment_variable_is_described() {
     let code = read("shared/src/config/environment.rs");
-    let is_name =
-        |text: &&str| text.contains('_') && text.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_');
-    let mut names: Vec<&str> = code.split('"').filter(is_name).collect();
+    let mut names: Vec<&str> = code.split('"').filter(|literal| is_variable(literal)).collect();
     names.sort_unstable();
     names.dedup();
     assert!(names.len() >= 12, "{names:?}");

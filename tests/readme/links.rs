@@ -1,7 +1,7 @@
 //! Links lead to files and headings that exist, and to tests that exist.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use millstream_tests::process::workspace;
 
@@ -39,14 +39,26 @@ fn relative_links(page: &str) -> Vec<Link> {
     links
 }
 
+/// A heading in lower case, without punctuation, with hyphens for blanks.
+fn anchor(heading: &str) -> String {
+    let mut anchor = String::new();
+    for character in heading.to_lowercase().chars() {
+        match character {
+            ' ' => anchor.push('-'),
+            '-' | '_' => anchor.push(character),
+            _ if character.is_alphanumeric() => anchor.push(character),
+            _ => {}
+        }
+    }
+    anchor
+}
+
 /// The anchors that GitHub gives to a page's headings.
 fn anchors(page: &str) -> Vec<String> {
     let mut counts: HashMap<String, u32> = HashMap::new();
     let mut anchors = Vec::new();
     for heading in prose(page).into_iter().filter(|line| line.starts_with('#')) {
-        let kept = |c: &char| c.is_alphanumeric() || [' ', '-', '_'].contains(c);
-        let title = heading.trim_start_matches('#').trim().to_lowercase();
-        let anchor: String = title.chars().filter(kept).map(|c| if c == ' ' { '-' } else { c }).collect();
+        let anchor = anchor(heading.trim_start_matches('#').trim());
         let count = counts.entry(anchor.clone()).or_default();
         anchors.push(if *count == 0 { anchor } else { format!("{anchor}-{count}") });
         *count += 1;
@@ -55,17 +67,18 @@ fn anchors(page: &str) -> Vec<String> {
 }
 
 /// Why a link of `page` leads nowhere.
-fn fault(page: &Path, link: &Link) -> Option<String> {
+fn problem_of(page: &Path, link: &Link) -> Option<String> {
     let (path, anchor) = link.target.split_once('#').unwrap_or((&link.target, ""));
     let file = if path.is_empty() { page.to_owned() } else { page.parent().unwrap().join(path) };
+    let is_test = file.extension().is_some_and(|extension| extension == "rs");
+    let is_page = file.extension().is_some_and(|extension| extension == "md");
     let exists = workspace().join(&file).exists();
-    let is = |extension: &str| file.extension().is_some_and(|found| found == extension);
-    let content = if exists && (is("md") || is("rs")) { read(&file.to_string_lossy()) } else { String::new() };
+    let content = if exists && (is_test || is_page) { read(&file.to_string_lossy()) } else { String::new() };
     let problem = if !exists {
         "no such file"
     } else if !anchor.is_empty() && !anchors(&content).iter().any(|found| found == anchor) {
         "no such heading"
-    } else if is("rs") && !content.contains(&format!("fn {}(", link.text)) {
+    } else if is_test && !content.contains(&format!("fn {}(", link.text)) {
         "no such test"
     } else {
         return None;
@@ -75,22 +88,22 @@ fn fault(page: &Path, link: &Link) -> Option<String> {
 
 #[test]
 fn links_lead_to_files_headings_and_tests_that_exist() {
-    let mut faults = Vec::new();
+    let mut problems = Vec::new();
     let mut count = 0;
     for page in pages() {
         for link in relative_links(&prose(&read(&page.to_string_lossy())).join("\n")) {
             count += 1;
-            faults.extend(fault(&page, &link));
+            problems.extend(problem_of(&page, &link));
         }
     }
     assert!(count > 100, "only {count} links were found");
-    assert!(faults.is_empty(), "{}", faults.join("\n"));
+    assert!(problems.is_empty(), "{}", problems.join("\n"));
 }
 
 #[test]
 fn the_readme_links_to_every_page() {
     let links = relative_links(&read("README.md"));
-    for page in pages().into_iter().filter(|page| *page != PathBuf::from("README.md")) {
+    for page in pages().into_iter().filter(|page| page != Path::new("README.md")) {
         let target = page.to_string_lossy();
         assert!(links.iter().any(|link| link.target == target), "README.md does not link to {target}");
     }
@@ -106,6 +119,6 @@ fn a_wrong_link_is_found() {
         ("no_such_test", "../tests/readme.rs", "no such test"),
     ] {
         let link = Link { text: text.to_owned(), target: target.to_owned() };
-        assert!(fault(page, &link).is_some_and(|fault| fault.ends_with(problem)), "{target}");
+        assert!(problem_of(page, &link).is_some_and(|found| found.ends_with(problem)), "{target}");
     }
 }

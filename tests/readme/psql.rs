@@ -12,15 +12,18 @@ struct Column {
     width: usize,
 }
 
+impl Column {
+    /// As wide as its name.
+    fn new(column: &tokio_postgres::Column) -> Self {
+        let name = column.name().to_owned();
+        Self { is_number: NUMBERS.contains(column.type_()), width: name.chars().count(), name }
+    }
+}
+
 /// Runs a query and formats its result, without blanks at the ends of lines.
 pub async fn print(client: &Client, query: &str) -> String {
     let statement = client.prepare(query).await.unwrap_or_else(|error| panic!("{query}: {error:?}"));
-    let new_column = |column: &tokio_postgres::Column| Column {
-        name: column.name().to_owned(),
-        is_number: NUMBERS.contains(column.type_()),
-        width: column.name().chars().count(),
-    };
-    let mut columns: Vec<Column> = statement.columns().iter().map(new_column).collect();
+    let mut columns: Vec<Column> = statement.columns().iter().map(Column::new).collect();
     let mut rows: Vec<Vec<String>> = Vec::new();
     for message in client.simple_query(query).await.unwrap() {
         if let SimpleQueryMessage::Row(row) = message {
