@@ -25,7 +25,7 @@ accept: tools ## Accept the output of the golden tests as expected; review the d
 	-$(CARGO) build --workspace && $(CARGO) test --workspace -- golden
 	find tests/golden -name '*.found' -exec sh -c 'mv "$$1" "$${1%.found}.expected"' _ {} \;
 
-bench: tools ## Measure the table in the README; PART=append measures one part
+bench: tools ## Measure the table of docs/benchmarks.md; PART=append measures one part
 	$(CARGO) build --release --workspace
 	./target/release/bench $(PART)
 

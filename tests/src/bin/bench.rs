@@ -1,6 +1,6 @@
 //! The bench: the function against PostgreSQL's own COPY, in one run on one machine.
 //!
-//! Prints the table that stands in the README. `BENCH=name` runs the parts whose name holds it.
+//! Prints the table of docs/benchmarks.md. `BENCH=name` runs the parts whose name holds it.
 
 use std::process::ExitCode;
 
