@@ -5,6 +5,7 @@ SHELL := bash
 FUNCTIONS := $(notdir $(wildcard functions/*))
 SYSTEMS := $(notdir $(wildcard events/*))
 TOOLS := target/tools/bin
+ADVISORIES := https://github.com/RustSec/advisory-db
 # Lambda's own variables would lead the programs elsewhere.
 CARGO := env -u AWS_ENDPOINT_URL cargo
 
@@ -54,6 +55,13 @@ lint: tools ## Formatting, clippy, and the templates of infra/ as CloudFormation
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	$(TOOLS)/python infra/local/lint.py
+
+.PHONY: deny
+deny: ## Check licences, bans and sources of dependencies, and advisories where their database can be reached (needs cargo-deny)
+	@command -v cargo-deny >/dev/null || { echo "cargo-deny is not installed: run cargo install --locked cargo-deny" >&2; exit 1; }
+	$(CARGO) deny check licenses bans sources
+	@if GIT_TERMINAL_PROMPT=0 git ls-remote --quiet $(ADVISORIES) HEAD >/dev/null 2>&1; then $(CARGO) deny check advisories; \
+	else echo "advisories were not checked: $(ADVISORIES) cannot be reached"; fi
 
 build: tools ## Every function for Lambda, x86_64 and arm64, as zip files under target/lambda
 	for architecture in x86-64 arm64; do \
