@@ -26,7 +26,7 @@ accept: tools ## Takes what the golden tests find as what is expected; look at t
 	-$(CARGO) build --workspace && $(CARGO) test --workspace -- golden
 	find tests/golden -name '*.found' -exec sh -c 'mv "$$1" "$${1%.found}.expected"' _ {} \;
 
-bench: tools ## The table of the README; PART=append for a part of it
+bench: tools ## Measure and write the figures of docs/benchmarks.md and README.md; PART=append only prints that part
 	$(CARGO) build --release --workspace
 	./target/release/bench $(PART)
 
