@@ -5,6 +5,7 @@ SHELL := bash
 FUNCTIONS := $(notdir $(wildcard functions/*))
 SYSTEMS := $(notdir $(wildcard events/*))
 TOOLS := target/tools/bin
+ADVISORIES := https://github.com/RustSec/advisory-db
 # A Lambda variable would redirect the programs to another endpoint.
 CARGO := env -u AWS_ENDPOINT_URL cargo
 
@@ -25,7 +26,7 @@ accept: tools ## Accept the output of the golden tests as expected; review the d
 	-$(CARGO) build --workspace && $(CARGO) test --workspace -- golden
 	find tests/golden -name '*.found' -exec sh -c 'mv "$$1" "$${1%.found}.expected"' _ {} \;
 
-bench: tools ## Measure the table of docs/benchmarks.md; PART=append measures one part
+bench: tools ## Measure and write the figures of docs/benchmarks.md and README.md; PART=append only prints that part
 	$(CARGO) build --release --workspace
 	./target/release/bench $(PART)
 
@@ -54,6 +55,13 @@ lint: tools ## Check formatting, clippy, and the templates of infra/ as CloudFor
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	$(TOOLS)/python infra/local/lint.py
+
+.PHONY: deny
+deny: ## Check licences, bans and sources of dependencies, and advisories where their database can be reached (needs cargo-deny)
+	@command -v cargo-deny >/dev/null || { echo "cargo-deny is not installed: run cargo install --locked cargo-deny" >&2; exit 1; }
+	$(CARGO) deny check licenses bans sources
+	@if GIT_TERMINAL_PROMPT=0 git ls-remote --quiet $(ADVISORIES) HEAD >/dev/null 2>&1; then $(CARGO) deny check advisories; \
+	else echo "advisories were not checked: $(ADVISORIES) cannot be reached"; fi
 
 build: tools ## Build all functions for Lambda, x86_64 and arm64, as zip files under target/lambda
 	for architecture in x86-64 arm64; do \

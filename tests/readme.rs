@@ -49,7 +49,8 @@ async fn the_readme_s_configuration_creates_the_tables_shown() {
     let readme = read("README.md");
     let event = read("events/sportsbook/bet-life.json");
     let url = database().await;
-    let report = ingest(fenced(&readme, "toml"), &url).process_event(event.as_bytes(), Duration::from_secs(60)).await.unwrap();
+    let report =
+        ingest(fenced(&readme, "toml"), &url).process_event(event.as_bytes(), Duration::from_secs(60)).await.unwrap();
     assert_eq!((report.counts.applied, report.counts.duplicate), (3, 1));
 
     let client = client(&url).await;

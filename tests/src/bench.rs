@@ -4,9 +4,11 @@
 //! connection into the same tables. The two take turns, several times, from the same state; ratios are of the medians.
 
 mod append;
+mod line;
 mod machine;
 mod merge;
 mod process;
+mod publish;
 mod raw;
 mod replica;
 mod scale;
@@ -22,7 +24,10 @@ use millstream::ingest::Ingest;
 
 use crate::kinesis::{ShardRecord, event};
 use crate::postgresql::{Durability, PostgreSql};
+use crate::process::workspace;
 use crate::say;
+use line::Line;
+use machine::Machine;
 
 /// What any part of the bench may end with.
 pub type Outcome<T> = Result<T, Box<dyn Error>>;
@@ -30,68 +35,56 @@ pub type Outcome<T> = Result<T, Box<dyn Error>>;
 /// Turns of each side.
 const TURNS: usize = 5;
 
-/// One line of the table.
-pub struct Line {
-    /// What was measured.
-    pub what: String,
-    /// The figure.
-    pub figure: String,
-    /// What it is to be, and whether it is.
-    pub target: String,
-}
-
-impl Line {
-    /// A rate and its ratio to the raw counterpart's.
-    pub fn ratio(what: &str, rows: u64, ours: &mut [Duration], raw: &mut [Duration], target: Option<f64>) -> Self {
-        let (ours, raw) = (median(ours), median(raw));
-        let rate = |time: Duration| rows as f64 / time.as_secs_f64();
-        let ratio = raw.as_secs_f64() / ours.as_secs_f64();
-        let figure = format!("{:.0} rows/s; raw {:.0} rows/s; ratio {ratio:.2}", rate(ours), rate(raw));
-        let met = |target: f64| format!("≥ {target} {}", if ratio >= target { "✓" } else { "✗" });
-        Self { what: what.to_owned(), figure, target: target.map(met).unwrap_or_default() }
-    }
-
-    /// A figure that is to stay below a limit.
-    pub fn at_most(what: &str, value: f64, unit: &str, limit: f64) -> Self {
-        let mark = if value <= limit { "✓" } else { "✗" };
-        Self {
-            what: what.to_owned(), figure: format!("{value:.1} {unit}"), target: format!("≤ {limit} {unit} {mark}")
-        }
-    }
-}
-
 /// The middle one.
 pub fn median(times: &mut [Duration]) -> Duration {
     times.sort_unstable();
     times.get(times.len() / 2).copied().unwrap_or_default()
 }
 
-/// Runs the parts that are asked for and prints the table.
+/// The parts, in the order of the table.
+const PARTS: [&str; 8] = ["append", "sizes", "duplicates", "merge", "replica", "export", "process", "scale"];
+
+/// Runs all parts, prints the table and publishes it; or only prints the parts whose name holds the program's argument.
 ///
 /// # Errors
-/// Whatever keeps a part from being measured.
+/// A page is not ready for the results, no part has such a name, or a part cannot be measured.
 pub async fn run() -> Outcome<()> {
-    let wanted = std::env::args().nth(1).unwrap_or_default();
+    let selection = std::env::args().nth(1).unwrap_or_default();
+    let parts: Vec<&str> = PARTS.into_iter().filter(|part| part.contains(&selection)).collect();
+    if parts.is_empty() {
+        return Err(format!("no part of the benchmark is called {selection}; parts: {}", PARTS.join(", ")).into());
+    }
+    if selection.is_empty() {
+        publish::check(&workspace())?;
+    }
     let server = PostgreSql::start("bench", Durability::Full)?;
-    say(&machine::describe());
-    say("| what | figure | target |\n|---|---|---|");
-    for part in ["append", "sizes", "duplicates", "merge", "replica", "export", "process", "scale"] {
-        if !wanted.is_empty() && !part.contains(&wanted) {
-            continue;
-        }
-        let measured = match part {
-            "append" => append::measure(&server).await?,
-            "sizes" => append::sizes(&server).await?,
-            "duplicates" => append::duplicates(&server).await?,
-            "merge" => merge::measure(&server).await?,
-            "replica" => replica::measure(&server).await?,
-            "export" => replica::export(&server).await?,
-            "process" => process::measure(&server).await?,
-            _ => scale::measure(&server).await?,
-        };
-        measured.iter().for_each(|line| say(&format!("| {} | {} | {} |", line.what, line.figure, line.target)));
+    let machine = Machine::read(&server).await?;
+    say(&format!("{machine}\n\n{}", publish::HEAD));
+    let mut results = Vec::new();
+    for part in parts {
+        // Boxed: the compiler's limit for nested futures is near.
+        let measured = Box::pin(measure(part, &server)).await?;
+        measured.iter().for_each(|line| say(&line.to_string()));
+        results.extend(measured);
+    }
+    if selection.is_empty() {
+        publish::publish(&workspace(), &machine, &results)?;
+        say("\nThe results were written to docs/benchmarks.md and README.md.");
     }
     Ok(())
+}
+
+async fn measure(part: &str, server: &PostgreSql) -> Outcome<Vec<Line>> {
+    match part {
+        "append" => append::measure(server).await,
+        "sizes" => append::sizes(server).await,
+        "duplicates" => append::duplicates(server).await,
+        "merge" => merge::measure(server).await,
+        "replica" => replica::measure(server).await,
+        "export" => replica::export(server).await,
+        "process" => process::measure(server).await,
+        _ => scale::measure(server).await,
+    }
 }
 
 /// An ingest in this process.

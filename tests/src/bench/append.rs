@@ -4,8 +4,10 @@ use std::time::{Duration, Instant};
 
 use millstream::timestamp::Timestamp;
 
+use super::line::{Line, grouped};
 use super::machine::thread_cpu;
-use super::{Line, Outcome, TURNS, events, ingest, raw, run_events};
+use super::publish::lines;
+use super::{Outcome, TURNS, events, ingest, raw, run_events};
 use crate::postgresql::{PostgreSql, connect};
 use crate::sportsbook::{Mixture, evening};
 
@@ -29,19 +31,20 @@ pub async fn measure(server: &PostgreSql) -> Outcome<Vec<Line>> {
     let Turns { mut ours, mut raw, rows, cpu } = turns(server, &documents, BATCH).await?;
     let per_event = cpu.as_secs_f64() * 1e6 / documents.len() as f64;
     Ok(vec![
-        Line::ratio("append, batches of 4,000, against COPY (text)", rows, &mut ours, &mut raw, Some(0.9)),
-        Line::at_most(&format!("client CPU per event of {bytes} bytes, two rows each"), per_event, "µs", 5.0),
+        Line::ratio(&format!("{}, against COPY (text)", lines::APPEND), rows, &mut ours, &mut raw, Some(0.9)),
+        Line::at_most(&format!("client CPU per event of {bytes} bytes, two rows per event"), per_event, "µs", 5.0),
     ])
 }
 
 /// The same in smaller batches.
 pub async fn sizes(server: &PostgreSql) -> Outcome<Vec<Line>> {
-    let mut lines = Vec::new();
+    let mut measured = Vec::new();
     for (size, count) in [(1, 400), (10, 2_000), (100, 10_000), (1_000, 40_000)] {
         let Turns { mut ours, mut raw, rows, .. } = turns(server, &track_events(count), size).await?;
-        lines.push(Line::ratio(&format!("append, batches of {size}"), rows, &mut ours, &mut raw, None));
+        let what = format!("{}{}", lines::APPEND_SIZE, grouped(size as f64));
+        measured.push(Line::ratio(&what, rows, &mut ours, &mut raw, None));
     }
-    Ok(lines)
+    Ok(measured)
 }
 
 struct Turns {

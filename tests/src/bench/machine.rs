@@ -1,18 +1,58 @@
 //! What this machine is, and how much of it this thread has used.
 
+use std::fmt;
 use std::time::Duration;
 
-/// Processor, cores, memory: what figures have to be read with.
-pub fn describe() -> String {
-    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-    let cpu = read("/proc/cpuinfo");
-    let model =
-        cpu.lines().find(|line| line.starts_with("model name")).and_then(|line| line.split(": ").nth(1)).unwrap_or("?");
-    let cores = cpu.lines().filter(|line| line.starts_with("processor")).count();
-    let memory = read("/proc/meminfo");
-    let kilobytes =
-        memory.lines().next().and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok()).unwrap_or(0);
-    format!("{model}, {cores} cores, {} GiB", kilobytes / 1024 / 1024)
+use super::Outcome;
+use crate::postgresql::{PostgreSql, connect};
+
+/// What the figures have to be read with.
+pub struct Machine {
+    /// The processor's model.
+    pub processor: String,
+    /// The number of cores, which both sides share.
+    pub cores: usize,
+    /// The memory.
+    pub memory_gib: u64,
+    /// The major version of PostgreSQL.
+    pub postgresql: String,
+    /// The day of the run, in UTC.
+    pub date: String,
+}
+
+impl Machine {
+    /// This machine, and the server's version.
+    pub async fn read(server: &PostgreSql) -> Outcome<Self> {
+        let query = "SELECT (current_setting('server_version_num')::int / 10000)::text, \
+                     to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD')";
+        let row = connect(&server.url("postgres")).await?.query_one(query, &[]).await?;
+        let processors = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let of_field = |name| processors.lines().filter(move |line| line.starts_with(name));
+        let model = of_field("model name").next().and_then(|line| line.split(": ").nth(1));
+        Ok(Self {
+            processor: model.unwrap_or("unknown processor").to_owned(),
+            cores: of_field("processor").count(),
+            memory_gib: memory_gib().unwrap_or(0),
+            postgresql: row.get(0),
+            date: row.get(1),
+        })
+    }
+}
+
+fn memory_gib() -> Option<u64> {
+    let memory = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let kilobytes: u64 = memory.lines().next()?.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kilobytes / 1024 / 1024)
+}
+
+impl fmt::Display for Machine {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { processor, cores, memory_gib, postgresql, date: _ } = self;
+        write!(
+            formatter,
+            "{processor}, {cores} cores, {memory_gib} GiB, shared with PostgreSQL {postgresql} and its default durability"
+        )
+    }
 }
 
 /// The processor time that this thread has used.

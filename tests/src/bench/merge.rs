@@ -4,7 +4,9 @@ use std::time::{Duration, Instant};
 
 use tokio_postgres::Client;
 
-use super::{Line, Outcome, TURNS, events, ingest, raw, run_events};
+use super::line::Line;
+use super::publish::lines;
+use super::{Outcome, TURNS, events, ingest, raw, run_events};
 use crate::postgresql::{PostgreSql, connect};
 use crate::random::Random;
 
@@ -25,8 +27,7 @@ async fn rule(server: &PostgreSql, merge: &str, set: fn(&str) -> String) -> Outc
     );
     let changed = |revision| events(&documents(revision), BATCH);
     let (mut ours, mut others) = turns(server, &config, changed, set).await?;
-    let what =
-        format!("merge by {merge}, every row already present, against a temporary table and INSERT … ON CONFLICT");
+    let what = format!("{}{merge}, all rows exist, against a temporary table and INSERT … ON CONFLICT", lines::MERGE);
     Ok(Line::ratio(&what, ROWS as u64, &mut ours, &mut others, Some(0.8)))
 }
 

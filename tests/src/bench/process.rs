@@ -7,7 +7,9 @@ use flate2::Compression;
 use flate2::write::DeflateEncoder;
 
 use super::append::{CONFIG, track_events};
-use super::{Line, Outcome, events, median};
+use super::line::Line;
+use super::publish::lines;
+use super::{Outcome, events, median};
 use crate::function::{Function, Settings, binary, names};
 use crate::postgresql::PostgreSql;
 use crate::process::target;
@@ -33,8 +35,8 @@ pub async fn measure(server: &PostgreSql) -> Outcome<Vec<Line>> {
         largest = largest.max(package_megabytes(&settings(&function)?)?);
     }
     Ok(vec![
-        Line::at_most("process start to first poll, slowest function", slowest.as_secs_f64() * 1e3, "ms", 20.0),
-        Line::at_most("largest function package, zipped", largest, "MB", 6.0),
+        Line::at_most(&format!("{}, slowest function", lines::START), slowest.as_secs_f64() * 1e3, "ms", 20.0),
+        Line::at_most(&format!("{}, zipped, largest function", lines::PACKAGE), largest, "MB", 6.0),
         memory(settings("kinesis-ingest")?).await?,
     ])
 }
@@ -66,7 +68,7 @@ async fn memory(settings: Settings) -> Outcome<Line> {
     for _ in 0..2 {
         function.invoke(event.clone()).await?;
     }
-    let what = format!("peak memory, batch of {} bytes", event.len());
+    let what = format!("{}{} bytes", lines::MEMORY, event.len());
     Ok(Line::at_most(&what, peak_megabytes(function.pid())?, "MB", 64.0))
 }
 

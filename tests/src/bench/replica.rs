@@ -8,9 +8,11 @@ use flate2::write::GzEncoder;
 use serde_json::json;
 use tokio::process::Command;
 
+use super::line::{Figure, Line};
 use super::merge::{newest, turns};
 use super::process::peak_megabytes;
-use super::{Line, Outcome, ingest, run_events};
+use super::publish::lines;
+use super::{Outcome, ingest, run_events};
 use crate::dynamodb::arn;
 use crate::event_source::event_of;
 use crate::function::binary;
@@ -98,7 +100,7 @@ async fn columns(server: &PostgreSql) -> Outcome<Line> {
     let since = Instant::now();
     run_events(&mut ingest, &new).await?;
     let each = since.elapsed().saturating_sub(without).as_secs_f64() * 1e3 / BATCHES as f64;
-    Ok(Line::at_most("new column, in each of 100 batches", each, "ms", 20.0))
+    Ok(Line::at_most("adding a column, one in each of 100 batches", each, "ms", 20.0))
 }
 
 /// The load of an export of a gigabyte by the real program: its rate and its memory.
@@ -150,8 +152,8 @@ pub async fn export(server: &PostgreSql) -> Outcome<Vec<Line>> {
         return Err("the export could not be loaded".into());
     }
     let rate = (items * FILES) as f64 / time.as_secs_f64();
-    let what = format!("load of a 1 GB export, {} items, gzip on S3", items * FILES);
-    let figure = format!("{rate:.0} rows/s, {:.0} s", time.as_secs_f64());
+    let what = format!("{}, {} items, gzip on S3", lines::LOAD, items * FILES);
+    let figure = Figure::Load { rate, seconds: time.as_secs_f64() };
     let line = Line { what, figure, target: String::new() };
-    Ok(vec![line, Line::at_most("  peak memory", peak, "MB", 128.0)])
+    Ok(vec![line, Line::at_most(lines::LOAD_MEMORY, peak, "MB", 128.0)])
 }

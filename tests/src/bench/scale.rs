@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use super::append::{CONFIG, track_events};
-use super::{Line, Outcome, TURNS, events, ingest, median, run_events};
+use super::line::Line;
+use super::{Outcome, TURNS, events, ingest, median, run_events};
 use crate::postgresql::{PostgreSql, connect};
 
 const EVENTS: usize = 20_000;
@@ -18,8 +19,8 @@ pub async fn measure(server: &PostgreSql) -> Outcome<Vec<Line>> {
     let slower =
         |what: &str, times: &mut Vec<Duration>| Line::at_most(what, median(times).as_secs_f64() / small, "×", 1.2);
     Ok(vec![
-        slower("1,000 partitions per table against 1", &mut many),
-        slower("10 million rows per table against none", &mut large),
+        slower("time with 1,000 partitions per table, relative to 1", &mut many),
+        slower("time with 10 million rows per table, relative to none", &mut large),
     ])
 }
 

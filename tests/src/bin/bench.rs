@@ -1,6 +1,7 @@
 //! The bench: the function against PostgreSQL's own COPY, in one run on one machine.
 //!
-//! Prints the table of docs/benchmarks.md. `BENCH=name` runs the parts whose name holds it.
+//! Prints the table and writes it to docs/benchmarks.md, with a summary in README.md. With an argument (`make bench PART=append`) it
+//! measures the parts whose name holds that, and only prints.
 
 use std::process::ExitCode;
 
