@@ -1,4 +1,5 @@
-//! The way of a batch: records, changes, plan, apply, report. What a function keeps between invocations is kept here.
+//! How a batch is processed: records, changes, plan, apply, report. [`Ingest`] holds the state that a function keeps between
+//! invocations.
 
 mod dry_run;
 mod record_source;
@@ -27,27 +28,27 @@ pub use dry_run::{DeclaredTable, DryRun, DryRunResult};
 use record_source::RecordSource;
 use writer::{DecodeSummary, WriteResult, Writer};
 
-/// How often a batch is planned anew because the database had changed, or was changed for it.
+/// A batch is planned at most this many times. It is planned again if the schema has changed, or was changed for it.
 const PLAN_ATTEMPTS_MAX: u32 = 12;
 
-/// A writer waits this long for a lock: longer than DDL does, shorter than the time-out of most functions.
+/// A writer waits this long for a lock: longer than DDL does, shorter than the timeout of most functions.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// What tells a table's key (a control record, another function) may be on its way in another shard for this long; after
-/// that the table's records are dead letters.
+/// A control record of another shard, or another function, may still provide a table's key for this long. After that, the
+/// table's records become dead letters.
 const KEY_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Everything that ingests batches of records.
+/// Ingests batches of records.
 pub struct Ingest {
     config: Config,
-    /// One for each source of the configuration.
+    /// One per configured source.
     decoders: Vec<Decoder>,
     writer: Writer,
-    archive: ObjectStore,
+    object_store: ObjectStore,
     reporter: OutcomeReporter,
 }
 
-/// Whether a batch is kept on S3.
+/// Whether a batch is backed up to S3.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum BackupPolicy {
     Keep(BatchOrigin),
@@ -59,37 +60,37 @@ struct OutcomeReporter {
     dead_letters: DeadLetters,
 }
 
-/// Why a batch failed; Lambda delivers it again, and nothing was acknowledged.
+/// Why a batch failed. Nothing was acknowledged, and Lambda delivers the batch again.
 #[derive(Debug, thiserror::Error)]
 pub enum IngestError {
-    /// An event that no stream sends.
+    /// The event does not come from a stream.
     #[error(transparent)]
     Event(#[from] EventError),
-    /// A stream that the configuration does not know.
+    /// No configured source reads the stream.
     #[error("no configured source reads stream {0}")]
     UnknownStream(String),
-    /// A DynamoDB stream that does not carry the items.
+    /// The view type of the DynamoDB stream omits the items.
     #[error(transparent)]
     ViewType(Rejection),
-    /// A table that cannot be filled.
+    /// The configuration excludes the table.
     #[error(transparent)]
     Table(Rejection),
-    /// Records whose table is not known yet; it may be as soon as another shard's records are read.
+    /// A table's key is not known yet; records of another shard may still provide it.
     #[error(transparent)]
     KeyNotKnownYet(Rejection),
-    /// No connection.
+    /// The connection failed.
     #[error(transparent)]
     Database(#[from] DatabaseError),
     /// The catalog could not be read.
     #[error(transparent)]
     Catalog(#[from] CatalogError),
-    /// A table cannot keep its keys unique.
+    /// A table has no unique index on its key.
     #[error(transparent)]
     Plan(#[from] PlanError),
-    /// The writing failed.
+    /// The write failed.
     #[error(transparent)]
     Apply(#[from] ApplyError),
-    /// The tables kept changing.
+    /// The schema kept changing.
     #[error("gave up after {PLAN_ATTEMPTS_MAX} plans because the schema kept changing{0}")]
     SchemaKeptChanging(String),
     /// The backup could not be stored.
@@ -98,18 +99,18 @@ pub enum IngestError {
     /// Dead letters could not be stored.
     #[error(transparent)]
     DeadLetter(#[from] DeadLetterError),
-    /// Without a queue, a refused record is told to Lambda by its sequence number, and this one has none.
+    /// Without a queue, a rejected record is reported to Lambda by its sequence number, and this one has none.
     #[error(
         "a record without a sequence number was rejected and cannot be kept, as DEAD_LETTER_QUEUE_URL is not set: {0}"
     )]
     NoSequenceNumber(Rejection),
-    /// An error of ours.
+    /// A bug in Millstream: a record has no outcome.
     #[error(transparent)]
     Unaccounted(#[from] Unaccounted),
 }
 
 impl IngestError {
-    /// Whether operator action required before it can go on.
+    /// Whether an operator must act before a retry can succeed.
     pub fn needs_operator(&self) -> bool {
         match self {
             Self::Event(_) | Self::UnknownStream(_) | Self::Plan(_) | Self::SchemaKeptChanging(_) => true,
@@ -122,25 +123,26 @@ impl IngestError {
         }
     }
 
-    /// Whether records were lost count of.
+    /// Whether a record has no outcome.
     pub fn is_unaccounted(&self) -> bool {
         matches!(self, Self::Unaccounted(_))
     }
 }
 
 impl Ingest {
-    /// Ingests for the sources of the configuration.
+    /// Creates the state for the configured sources.
     pub fn new(config: Config, database: Database, dead_letters: DeadLetters) -> Self {
         let decoders = config.sources.iter().cloned().map(Decoder::new).collect();
         let writer = Writer::new(database);
-        let archive = dead_letters.archive().clone();
-        Self { config, decoders, writer, archive, reporter: OutcomeReporter { dead_letters } }
+        let object_store = dead_letters.archive().clone();
+        Self { config, decoders, writer, object_store, reporter: OutcomeReporter { dead_letters } }
     }
 
-    /// Brings one batch into the database. `time_left` is what the invocation still has.
+    /// Loads one batch into the database. `time_left` is the time left to the invocation.
     ///
     /// # Errors
-    /// Whatever keeps the whole batch from being durable; bad records do not.
+    /// Returns an error if the batch as a whole cannot be made durable. A rejected record is an error only if there is
+    /// neither a dead-letter queue nor a sequence number to report.
     pub async fn process_event(&mut self, event: &[u8], time_left: Duration) -> Result<Report, IngestError> {
         let started = Instant::now();
         let mut incoming = RecordSource::Event(EventReader::open(event)?);
@@ -149,7 +151,7 @@ impl Ingest {
         }
         let Some(index) = self.source_for_batch(incoming.batch())? else { return Ok(empty_report(incoming.batch())) };
         let backup = self.backup_policy(index, BatchOrigin::Stream);
-        // Boxed: with the SDK's futures within, the future is deeper than the compiler likes.
+        // Boxed: with the SDK's futures inside, the type nests too deeply for the compiler.
         let report = Box::pin(self.process(index, &mut incoming, backup, started, time_left)).await?;
         if report.counts.any_committed() {
             let time_left = time_left.saturating_sub(started.elapsed());
@@ -158,19 +160,19 @@ impl Ingest {
         Ok(report)
     }
 
-    /// Brings records of a source into the database that come from elsewhere than its stream: they are kept already.
+    /// Loads records of a source that do not come from its stream. They are not backed up: a copy exists already.
     ///
     /// # Errors
-    /// As [`Ingest::batch`].
+    /// See [`Ingest::process_event`].
     pub async fn reapply(&mut self, source: usize, batch: &Batch, time_left: Duration) -> Result<Report, IngestError> {
         Box::pin(self.process(source, &mut RecordSource::Batch(batch), BackupPolicy::None, Instant::now(), time_left))
             .await
     }
 
-    /// Brings records of a source into the database that were refused before; what is refused again is a dead letter again.
+    /// Loads records of a source that were rejected before. A record that is rejected again becomes a dead letter again.
     ///
     /// # Errors
-    /// As [`Ingest::batch`].
+    /// See [`Ingest::process_event`].
     pub async fn redrive(&mut self, source: usize, batch: &Batch, time_left: Duration) -> Result<Report, IngestError> {
         let backup = self.backup_policy(source, BatchOrigin::Redrive);
         Box::pin(self.process(source, &mut RecordSource::Batch(batch), backup, Instant::now(), time_left)).await
@@ -180,38 +182,38 @@ impl Ingest {
         if self.config.sources[source].backup { BackupPolicy::Keep(origin) } else { BackupPolicy::None }
     }
 
-    /// Whether refused records are kept on a queue.
+    /// Whether rejected records are sent to a queue.
     pub fn has_dead_letter_queue(&self) -> bool {
         self.reporter.dead_letters.has_queue()
     }
 
-    /// What the configuration calls a source.
+    /// The configured name of a source.
     pub fn source_name(&self, source: usize) -> &str {
         &self.config.sources[source].name
     }
 
-    /// The number of the source that reads a stream.
+    /// The index of the source that reads a stream.
     pub fn source_by_stream(&self, stream: &str) -> Option<usize> {
         self.config.source_by_stream(stream).map(|(index, _)| index)
     }
 
-    /// The number of the source that the configuration calls so.
+    /// The index of the source with this name.
     pub fn source_by_name(&self, name: &str) -> Option<usize> {
         self.config.sources.iter().position(|source| source.name == name)
     }
 
-    /// Tells the key of a source's table, and the types of its columns, where its records do not.
+    /// Sets the key of a source's table, and the types of the key's columns, if its records do not provide them.
     ///
     /// # Errors
-    /// A table that the configuration leaves out.
+    /// Returns an error if the configuration excludes the table.
     pub fn set_table_key(&mut self, source: usize, table: &str, key: &[KeyColumn]) -> Result<(), IngestError> {
         self.decoders[source].set_table_key(table, key).map_err(IngestError::Table)
     }
 
-    /// Compares records of a source with the rows that are there; what differs. Writes nothing.
+    /// Compares records of a source with the stored rows and returns the differences. Writes nothing.
     ///
     /// # Errors
-    /// As [`Ingest::batch`].
+    /// See [`Ingest::process_event`].
     pub async fn diff_rows(
         &mut self,
         source: usize,
@@ -221,26 +223,26 @@ impl Ingest {
         let decoder = &mut self.decoders[source];
         let (changes, rejected) = decoder.decode(batch);
         let limits = limits(time_left);
-        let mut differing = Box::pin(self.writer.diff_rows(decoder, &changes, limits)).await?;
-        differing.extend(rejected.into_iter().map(rejected_row));
-        Ok(differing)
+        let mut differences = Box::pin(self.writer.diff_rows(decoder, &changes, limits)).await?;
+        differences.extend(rejected.into_iter().map(rejected_row));
+        Ok(differences)
     }
 
-    /// The keys of a replicated table behind one of them, in their order, and the names of their parts at the source; see
-    /// [`apply::keys`].
+    /// The names that the source gives to the columns of a replicated table's key, and at most `limit` keys after `after`, in
+    /// order. See [`crate::apply::list_keys`].
     ///
     /// # Errors
-    /// As [`Ingest::batch`].
+    /// See [`Ingest::process_event`].
     pub async fn list_keys(
         &mut self,
         source: usize,
         table: &str,
-        behind: Option<&[String]>,
+        after: Option<&[String]>,
         limit: i64,
     ) -> Result<(Vec<String>, Vec<Vec<String>>), IngestError> {
         let decoder = &mut self.decoders[source];
         let Some(table) = decoder.replicated_table(table) else { return Ok((Vec::new(), Vec::new())) };
-        self.writer.list_keys(decoder, table, behind, limit).await
+        self.writer.list_keys(decoder, table, after, limit).await
     }
 
     async fn process(
@@ -258,7 +260,9 @@ impl Ingest {
         let (decoded, written) = match self.writer.write_in_slices(decoder, incoming, limits, &mut times).await? {
             Some((decoded, written)) => {
                 let batch = incoming.batch();
-                self.archive.put_all(backup_objects(backup, &self.archive, source, decoder, batch, &decoded)).await?;
+                self.object_store
+                    .put_all(backup_objects(backup, &self.object_store, source, decoder, batch, &decoded))
+                    .await?;
                 (decoded, written)
             }
             None => {
@@ -266,51 +270,57 @@ impl Ingest {
                 let batch = incoming.read_all()?;
                 let (changes, rejected) = decoder.decode(batch);
                 times.decode += decoding.elapsed();
-                let decoded = DecodeSummary::of(&changes, rejected);
+                let decoded = DecodeSummary::new(&changes, rejected);
                 decoded.check()?;
-                // Side by side: both are only told when both are done.
-                let storing =
-                    self.archive.put_all(backup_objects(backup, &self.archive, source, decoder, batch, &decoded));
+                // Concurrently. An error is returned only once both have finished.
+                let backing_up = self.object_store.put_all(backup_objects(
+                    backup,
+                    &self.object_store,
+                    source,
+                    decoder,
+                    batch,
+                    &decoded,
+                ));
                 let writing = self.writer.write(decoder, &changes, limits, &mut times);
-                let (stored, written) = futures_util::future::join(storing, writing).await;
+                let (stored, written) = futures_util::future::join(backing_up, writing).await;
                 let written = written?;
                 stored?;
                 (decoded, written)
             }
         };
         let batch = incoming.batch();
-        let young = |record: usize| Report::batch_age(Some(batch.records[record].arrival), now()) < KEY_TIMEOUT;
-        let unkeyed = |(record, rejection): &&(usize, Rejection)| {
-            matches!(rejection.reason, RejectionReason::NoKey(_)) && young(*record)
+        let is_recent = |record: usize| Report::batch_age(Some(batch.records[record].arrival), now()) < KEY_TIMEOUT;
+        let awaits_key = |(record, rejection): &&(usize, Rejection)| {
+            matches!(rejection.reason, RejectionReason::NoKey(_)) && is_recent(*record)
         };
-        if let Some((_, rejection)) = written.rejected.iter().find(unkeyed) {
+        if let Some((_, rejection)) = written.rejected.iter().find(awaits_key) {
             return Err(IngestError::KeyNotKnownYet(rejection.clone()));
         }
         self.reporter.report(source, decoder, batch, decoded, written, times).await
     }
 
-    /// The source that reads the batch's stream; `None` where there is no record.
+    /// The index of the source that reads the batch's stream; `None` if the batch has no record.
     fn source_for_batch(&self, batch: &Batch) -> Result<Option<usize>, IngestError> {
-        let named = batch.records.iter().map(|record| &*record.position.stream).find(|stream| !stream.is_empty());
-        match named {
+        let stream = batch.records.iter().map(|record| &*record.position.stream).find(|stream| !stream.is_empty());
+        match stream {
             Some(stream) => {
                 self.source_by_stream(stream).map(Some).ok_or_else(|| IngestError::UnknownStream(stream.to_owned()))
             }
             None if batch.records.is_empty() => Ok(None),
-            // Elements that are no records tell no stream; with one source there is no doubt.
+            // Elements that are not records name no stream; with a single source there is no ambiguity.
             None if self.decoders.len() == 1 => Ok(Some(0)),
             None => Err(IngestError::UnknownStream("(no record names its stream)".to_owned())),
         }
     }
 }
 
-/// What the statements of an invocation with so much time left are allowed.
+/// The time limits of statements, given the time left to the invocation.
 fn limits(time_left: Duration) -> Limits {
     Limits { statement: time_left, lock: LOCK_TIMEOUT.min(time_left) }
 }
 
 impl OutcomeReporter {
-    /// Accounts for every record and stores the dead letters; only then is anything told.
+    /// Accounts for every record, stores the dead letters, and then reports.
     async fn report(
         &self,
         source: &str,
@@ -320,29 +330,29 @@ impl OutcomeReporter {
         written: WriteResult,
         mut times: StageTimes,
     ) -> Result<Report, IngestError> {
-        let DecodeSummary { rejected, control_records: control, tables: _ } = decoded;
+        let DecodeSummary { rejected, control_records, tables: _ } = decoded;
         let mut ledger = OutcomeLedger::new(batch.records.len());
-        control.into_iter().for_each(|record| ledger.record(record, Outcome::Control));
-        written.outcomes.iter().for_each(|(record, fate)| ledger.record(*record, (*fate).into()));
+        control_records.into_iter().for_each(|record| ledger.record(record, Outcome::Control));
+        written.outcomes.iter().for_each(|(record, outcome)| ledger.record(*record, (*outcome).into()));
         written.repeated_in_batch.iter().for_each(|record| ledger.record(*record, Outcome::Duplicate));
         written.expired.iter().for_each(|record| ledger.record(*record, Outcome::Expired));
-        let mut refused: BTreeMap<usize, Rejection> = BTreeMap::new();
+        let mut rejections: BTreeMap<usize, Rejection> = BTreeMap::new();
         for (record, rejection) in rejected.into_iter().chain(written.rejected) {
-            refused.entry(record).or_insert(rejection);
+            rejections.entry(record).or_insert(rejection);
         }
-        let refusal = if self.dead_letters.has_queue() { Outcome::DeadLettered } else { Outcome::Retry };
-        refused.keys().for_each(|record| ledger.record(*record, refusal));
+        let rejected_outcome = if self.dead_letters.has_queue() { Outcome::DeadLettered } else { Outcome::Retry };
+        rejections.keys().for_each(|record| ledger.record(*record, rejected_outcome));
         let counts = ledger.counts()?;
         let storing = Instant::now();
         let retry_from = if self.dead_letters.has_queue() {
-            self.store(source, decoder, batch, &refused).await?;
+            self.store(source, decoder, batch, &rejections).await?;
             None
         } else {
-            retry_from(batch, &refused)?
+            retry_from(batch, &rejections)?
         };
         times.dead_letters = storing.elapsed();
         let mut reasons = BTreeMap::new();
-        for rejection in refused.values() {
+        for rejection in rejections.values() {
             *reasons.entry(rejection.reason.class()).or_insert(0) += 1;
         }
         Ok(Report {
@@ -366,9 +376,9 @@ impl OutcomeReporter {
         source: &str,
         decoder: &mut Decoder,
         batch: &Batch,
-        refused: &BTreeMap<usize, Rejection>,
+        rejections: &BTreeMap<usize, Rejection>,
     ) -> Result<(), IngestError> {
-        let drafts = refused.iter().map(|(&index, rejection)| {
+        let dead_letters = rejections.iter().map(|(&index, rejection)| {
             let record = &batch.records[index];
             let original = batch.payload(record);
             tracing::warn!(
@@ -384,35 +394,35 @@ impl OutcomeReporter {
             let payload = decoder.redact(record, original);
             self.dead_letters.pending_dead_letter(source, record, original, payload, partition_key, rejection)
         });
-        Ok(self.dead_letters.store(drafts.collect()).await?)
+        Ok(self.dead_letters.store(dead_letters.collect()).await?)
     }
 }
 
-/// An item that no row can be: it is a dead letter.
+/// The difference for an item that was rejected, and therefore has no row.
 fn rejected_row((record, rejection): (usize, Rejection)) -> RowDifference {
     RowDifference { key: format!("item {record} of its page"), columns: Some(vec![rejection.to_string()]) }
 }
 
-/// What is kept of a batch.
+/// The objects of a batch's backup; none without a bucket.
 fn backup_objects(
     backup: BackupPolicy,
-    archive: &ObjectStore,
+    object_store: &ObjectStore,
     source: &str,
     decoder: &mut Decoder,
     batch: &Batch,
     decoded: &DecodeSummary,
 ) -> Vec<NewObject> {
     match backup {
-        BackupPolicy::Keep(origin) if archive.has_bucket() => {
+        BackupPolicy::Keep(origin) if object_store.has_bucket() => {
             backup::build_objects(source, decoder, batch, &decoded.tables, &decoded.control_records, origin)
         }
         BackupPolicy::Keep(_) | BackupPolicy::None => Vec::new(),
     }
 }
 
-/// Without a queue Lambda is told the lowest refused sequence number, and delivers everything from there again.
-fn retry_from(batch: &Batch, refused: &BTreeMap<usize, Rejection>) -> Result<Option<String>, IngestError> {
-    let lowest = refused.iter().min_by(|(a, _), (b, _)| {
+/// Without a queue, Lambda receives the lowest rejected sequence number, and delivers everything from there again.
+fn retry_from(batch: &Batch, rejections: &BTreeMap<usize, Rejection>) -> Result<Option<String>, IngestError> {
+    let lowest = rejections.iter().min_by(|(a, _), (b, _)| {
         let sequence = |index: &usize| &batch.records[*index].position.sequence_number;
         sequence(a).cmp(sequence(b))
     });

@@ -1,17 +1,17 @@
-//! Records on their way in.
+//! The records of a batch, unpacked as they are needed.
 
 use crate::record::{Batch, EventError, EventReader};
 
-/// Records that are there, or are unpacked as they are asked for.
+/// Where the records of a batch come from.
 pub enum RecordSource<'b> {
-    /// Lambda's event.
+    /// Lambda's event, unpacked on demand.
     Event(EventReader<'b>),
-    /// Records from elsewhere.
+    /// Records that are unpacked already.
     Batch(&'b Batch),
 }
 
 impl RecordSource<'_> {
-    /// So many records at least, or all.
+    /// Unpacks at least this many records, or all.
     pub fn read_until(&mut self, records: usize) -> Result<&Batch, EventError> {
         if let Self::Event(event) = self {
             event.read_until(records)?;
@@ -19,12 +19,12 @@ impl RecordSource<'_> {
         Ok(self.batch())
     }
 
-    /// All records.
+    /// Unpacks all records.
     pub fn read_all(&mut self) -> Result<&Batch, EventError> {
         self.read_until(usize::MAX)
     }
 
-    /// The records that have been asked for.
+    /// The records unpacked so far.
     pub fn batch(&self) -> &Batch {
         match self {
             Self::Event(event) => event.batch(),
@@ -32,7 +32,7 @@ impl RecordSource<'_> {
         }
     }
 
-    /// How many records there will be, about.
+    /// The approximate number of records.
     pub fn estimated_total(&self) -> usize {
         match self {
             Self::Event(event) => event.estimated_total(),

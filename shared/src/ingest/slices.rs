@@ -1,11 +1,11 @@
-//! A large batch in slices: while PostgreSQL takes in one, the next is decoded and planned.
+//! Writes a large batch in slices: while PostgreSQL writes one, the next is decoded and planned.
 //!
-//! What gains by it are tables whose newest change is the whole row, which one statement writes, and event tables that
-//! take most records (Segment's `tracks`). All others are written at the end, each once: to open a table for every slice
-//! would cost what the overlap saves.
+//! Two kinds of tables gain by it: those whose newest change is the whole row, which one statement writes, and event tables
+//! that receive most records (Segment's `tracks`). All others are written at the end, once each: opening a table for every
+//! slice would cost what the overlap saves.
 //!
-//! One transaction all the same. It is for batches that meet nothing unusual: where the database lacks something, or
-//! anything goes wrong, nothing has happened, and the batch is written the careful way.
+//! It is still one transaction, and for ordinary batches only. If the database is missing something, or anything fails,
+//! nothing is committed, and the batch takes the fallback, [`Writer::write`].
 
 use std::ops::Range;
 use std::time::Instant;
@@ -22,19 +22,19 @@ use crate::plan::{EncodedChanges, PartialPlan, Plan, plan_changes, resolve_keys_
 use crate::report::StageTimes;
 use crate::spec::{TableId, TableRegistry, WriteMode};
 
-/// Large enough for PostgreSQL to work at a stretch, small enough that little is waited for at the end.
+/// Large enough to keep PostgreSQL busy, small enough that the wait for the last slice is short.
 const SLICE_RECORDS: usize = 1_000;
 
-/// PostgreSQL waits for the first slice with nothing to do: slices begin small, and double.
+/// PostgreSQL is idle until the first slice is ready: slices start small, and double.
 const FIRST_SLICE_RECORDS: usize = 250;
 
-/// After so many records the connection is looked after: PostgreSQL shall not wait for its next statement.
+/// Yields to the connection after this many records, so that PostgreSQL does not wait for its next statement.
 const YIELD_EVERY_RECORDS: usize = 16;
 
-/// The batch asks for care: the database lacks something, or something is wrong that the careful way tells.
+/// The batch needs the fallback: the database is missing something, or an error occurred that the fallback will report.
 struct Fallback;
 
-/// What is ready to be written.
+/// A slice that is ready to be written.
 struct PreparedSlice {
     plan: Plan,
     decoded: DecodeSummary,
@@ -42,17 +42,17 @@ struct PreparedSlice {
 
 /// The tables that are written slice by slice.
 enum SlicedTables {
-    /// All: of each the newest change is the whole row.
+    /// All: the newest change of each is the whole row.
     WholeRows,
-    /// Event tables, by PostgreSQL's numbers.
+    /// Event tables, by OID.
     Events(Vec<u32>),
 }
 
 impl Writer {
-    /// Writes a large batch; `None` where it is small, or where care is asked for, and then nothing was written.
+    /// Writes a large batch. Returns `None` if the batch is small or needs the fallback; then nothing was written.
     ///
     /// # Errors
-    /// No connection.
+    /// Returns an error if the event cannot be unpacked or the connection fails.
     pub async fn write_in_slices(
         &mut self,
         decoder: &mut Decoder,
@@ -60,52 +60,51 @@ impl Writer {
         limits: Limits,
         times: &mut StageTimes,
     ) -> Result<Option<(DecodeSummary, WriteResult)>, IngestError> {
-        let gains =
+        let can_slice =
             decoder.tables.all_merge_by_row() || decoder.tables.any(|spec| spec.write_mode == WriteMode::Append);
-        if self.catalog.is_empty() || !gains {
+        if self.catalog.is_empty() || !can_slice {
             return Ok(None);
         }
         incoming.read_until(if decoder.needs_key_scan() { usize::MAX } else { FIRST_SLICE_RECORDS })?;
         if incoming.estimated_total() < 2 * SLICE_RECORDS {
             return Ok(None);
         }
-        let Self { database, catalog, experience, .. } = self;
+        let Self { database, catalog, hints, .. } = self;
         decoder.scan_for_keys(incoming.batch());
-        let mut reader = SlicePlanner::new(decoder, catalog, incoming);
-        let Ok(Some(first)) = reader.next(times).await else { return Ok(None) };
+        let mut planner = SlicePlanner::new(decoder, catalog, incoming);
+        let Ok(Some(first)) = planner.next(times).await else { return Ok(None) };
         let applying = Instant::now();
         let connection = database.connection().await?;
-        let Ok(mut session) = WriteTransaction::begin(&connection, limits, &first.plan.writes).await else {
+        let Ok(mut transaction) = WriteTransaction::begin(&connection, limits, &first.plan.writes).await else {
             return Ok(None);
         };
-        let done = reader.run(&mut session, first, experience, times).await;
-        let (outcome, heard) = match done {
-            Ok(done) => {
-                let committed = session.commit().await.is_ok();
-                (committed.then_some(done), committed)
+        let (result, connection_is_clean) = match planner.run(&mut transaction, first, hints, times).await {
+            Ok(result) => {
+                let committed = transaction.commit().await.is_ok();
+                (committed.then_some(result), committed)
             }
-            Err(Fallback) => (None, session.roll_back().await),
+            Err(Fallback) => (None, transaction.roll_back().await),
         };
-        // A connection of which nobody knows what is under way on it is closed.
-        if heard {
+        // A connection whose state is unknown is closed.
+        if connection_is_clean {
             connection.release();
         }
         times.apply += applying.elapsed();
-        Ok(outcome)
+        Ok(result)
     }
 }
 
-/// Decodes and plans, a slice at a time.
+/// Decodes and plans one slice at a time.
 struct SlicePlanner<'p, 'e> {
     decoder: &'p mut Decoder,
     catalog: &'p Catalog,
     incoming: &'p mut RecordSource<'e>,
-    /// The last slice.
+    /// The records of the latest slice.
     records: Range<usize>,
-    /// The room that its changes took, to be used again.
+    /// The memory of its changes, for reuse.
     reusable: Changes<'static>,
     sliced: Option<SlicedTables>,
-    /// What is written at the end.
+    /// The changes that are written at the end.
     deferred: Vec<EncodedChanges>,
     done: bool,
 }
@@ -118,22 +117,22 @@ impl<'p, 'e> SlicePlanner<'p, 'e> {
 
     async fn run(
         &mut self,
-        session: &mut WriteTransaction<'_>,
+        transaction: &mut WriteTransaction<'_>,
         first: PreparedSlice,
-        experience: &mut WriteHints,
+        hints: &mut WriteHints,
         times: &mut StageTimes,
     ) -> Result<(DecodeSummary, WriteResult), Fallback> {
         let whole_rows = matches!(self.sliced, Some(SlicedTables::WholeRows));
         let (mut decoded, mut written) = (DecodeSummary::default(), WriteResult::default());
         let mut current = Some(first);
-        while let Some(PreparedSlice { plan, decoded: said }) = current {
-            decoded.add(said);
+        while let Some(PreparedSlice { plan, decoded: summary }) = current {
+            decoded.add(summary);
             let writing = async {
-                session.lock_and_verify(&plan.writes).await.map_err(|_told_again| Fallback)?;
+                transaction.lock_and_verify(&plan.writes).await.map_err(|_reported_by_fallback| Fallback)?;
                 if whole_rows {
-                    write_optimistic(session, &plan, experience).await.ok_or(Fallback)
+                    write_optimistic(transaction, &plan, hints).await.ok_or(Fallback)
                 } else {
-                    write_slice(session, &plan, experience).await.map_err(|_told_again| Fallback)
+                    write_slice(transaction, &plan, hints).await.map_err(|_reported_by_fallback| Fallback)
                 }
             };
             let (applied, next) = futures_util::future::join(writing, self.next(times)).await;
@@ -143,38 +142,38 @@ impl<'p, 'e> SlicePlanner<'p, 'e> {
         Ok((decoded, written))
     }
 
-    /// What is to be written next; `None` behind the last.
+    /// The next slice; `None` after the last.
     async fn next(&mut self, times: &mut StageTimes) -> Result<Option<PreparedSlice>, Fallback> {
         if self.done {
             return Ok(None);
         }
-        let (mut draft, mut decoded) = (PartialPlan::default(), DecodeSummary::default());
+        let (mut partial_plan, mut decoded) = (PartialPlan::default(), DecodeSummary::default());
         self.unpack(times).await?;
         if self.records.is_empty() {
             self.done = true;
-            draft.encoded = std::mem::take(&mut self.deferred);
-            draft.encoded.sort_by(|a, b| a.table().name.cmp(&b.table().name));
+            partial_plan.encoded = std::mem::take(&mut self.deferred);
+            partial_plan.encoded.sort_by(|a, b| a.table().name.cmp(&b.table().name));
         } else {
-            (draft, decoded) = self.slice(times).await?;
-            self.defer_small_tables(&mut draft)?;
+            (partial_plan, decoded) = self.slice(times).await?;
+            self.defer_small_tables(&mut partial_plan)?;
         }
-        let plan = draft.fold_by_key();
-        let usual = (self.catalog.tombstone_table_exists || !plan.deletes())
+        let plan = partial_plan.fold_by_key();
+        let is_ordinary = (self.catalog.tombstone_table_exists || !plan.deletes())
             && !plan.writes.iter().any(|write| write.needs_exclusive_lock());
-        if usual { Ok(Some(PreparedSlice { plan, decoded })) } else { Err(Fallback) }
+        if is_ordinary { Ok(Some(PreparedSlice { plan, decoded })) } else { Err(Fallback) }
     }
 
     /// Unpacks the next slice's records.
     async fn unpack(&mut self, times: &mut StageTimes) -> Result<(), Fallback> {
         let start = self.records.end;
-        let wanted = start + (2 * self.records.len()).clamp(FIRST_SLICE_RECORDS, SLICE_RECORDS);
-        for end in (start..wanted).step_by(YIELD_EVERY_RECORDS).chain([wanted]) {
+        let slice_end = start + (2 * self.records.len()).clamp(FIRST_SLICE_RECORDS, SLICE_RECORDS);
+        for end in (start..slice_end).step_by(YIELD_EVERY_RECORDS).chain([slice_end]) {
             let unpacking = Instant::now();
-            self.incoming.read_until(end).map_err(|_told_again| Fallback)?;
+            self.incoming.read_until(end).map_err(|_reported_by_fallback| Fallback)?;
             times.decode += unpacking.elapsed();
             tokio::task::yield_now().await;
         }
-        self.records = start..wanted.min(self.incoming.batch().records.len());
+        self.records = start..slice_end.min(self.incoming.batch().records.len());
         Ok(())
     }
 
@@ -185,38 +184,39 @@ impl<'p, 'e> SlicePlanner<'p, 'e> {
         let end = self.records.end;
         for start in self.records.clone().step_by(YIELD_EVERY_RECORDS) {
             let decoding = Instant::now();
-            let stretch = start..(start + YIELD_EVERY_RECORDS).min(end);
-            decoder.decode_some(batch, stretch, &mut changes, &mut rejected);
+            let range = start..(start + YIELD_EVERY_RECORDS).min(end);
+            decoder.decode_some(batch, range, &mut changes, &mut rejected);
             times.decode += decoding.elapsed();
             tokio::task::yield_now().await;
         }
-        // What is a table's key, and whether its name is its own, may only be known by now.
+        // Keys and names of tables that the records do not provide may be known only now.
         resolve_keys_and_names(&mut decoder.tables, &decoder.fields, catalog);
-        let known = |&table: &TableId| {
+        let has_key_and_catalog = |&table: &TableId| {
             let spec = decoder.tables.get(table);
             !spec.key.is_empty() && catalog.is_loaded(&spec.name)
         };
-        let decoded = DecodeSummary::of(&changes, rejected);
-        if decoded.check().is_err() || !changed_tables(&changes).iter().all(known) {
+        let decoded = DecodeSummary::new(&changes, rejected);
+        if decoded.check().is_err() || !changed_tables(&changes).iter().all(has_key_and_catalog) {
             return Err(Fallback);
         }
         let planning = Instant::now();
-        let draft = plan_changes(&changes, &decoder.fields, &decoder.tables, catalog, now());
+        let partial_plan = plan_changes(&changes, &decoder.fields, &decoder.tables, catalog, now());
         times.plan += planning.elapsed();
         self.reusable = changes.into_empty();
-        draft.ok().filter(|draft| draft.diffs.is_empty()).map(|draft| (draft, decoded)).ok_or(Fallback)
+        partial_plan.ok().filter(|plan| plan.diffs.is_empty()).map(|plan| (plan, decoded)).ok_or(Fallback)
     }
 
-    /// Takes out of a slice what is written at the end.
-    fn defer_small_tables(&mut self, draft: &mut PartialPlan) -> Result<(), Fallback> {
+    /// Moves the changes that are written at the end out of a slice.
+    fn defer_small_tables(&mut self, partial_plan: &mut PartialPlan) -> Result<(), Fallback> {
         let sliced = match &mut self.sliced {
             Some(sliced) => sliced,
-            unknown => unknown.insert(SlicedTables::of(&draft.encoded, &self.decoder.tables).ok_or(Fallback)?),
+            undecided => undecided
+                .insert(SlicedTables::from_first_slice(&partial_plan.encoded, &self.decoder.tables).ok_or(Fallback)?),
         };
         if let SlicedTables::Events(tables) = sliced {
-            for encoded in std::mem::take(&mut draft.encoded) {
-                let early = tables.contains(&encoded.table().oid);
-                encoded.append_to(if early { &mut draft.encoded } else { &mut self.deferred });
+            for encoded in std::mem::take(&mut partial_plan.encoded) {
+                let is_sliced = tables.contains(&encoded.table().oid);
+                encoded.append_to(if is_sliced { &mut partial_plan.encoded } else { &mut self.deferred });
             }
         }
         Ok(())
@@ -224,15 +224,15 @@ impl<'p, 'e> SlicePlanner<'p, 'e> {
 }
 
 impl SlicedTables {
-    /// By what a first slice holds; `None` where no table would gain.
-    fn of(encoded: &[EncodedChanges], tables: &TableRegistry) -> Option<Self> {
+    /// Chooses the tables by what the first slice holds; `None` if no table would gain.
+    fn from_first_slice(encoded: &[EncodedChanges], tables: &TableRegistry) -> Option<Self> {
         if tables.all_merge_by_row() {
             return Some(Self::WholeRows);
         }
-        let takes_most = |encoded: &&EncodedChanges| {
+        let receives_most = |encoded: &&EncodedChanges| {
             encoded.write_mode() == WriteMode::Append && 2 * encoded.count() >= FIRST_SLICE_RECORDS
         };
-        let events: Vec<u32> = encoded.iter().filter(takes_most).map(|encoded| encoded.table().oid).collect();
+        let events: Vec<u32> = encoded.iter().filter(receives_most).map(|encoded| encoded.table().oid).collect();
         (!events.is_empty()).then_some(Self::Events(events))
     }
 }

@@ -1,4 +1,4 @@
-//! Changes into the database: planned and applied until the plan and the database agree.
+//! Writes changes to the database: plans and applies until the plan and the database agree.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -19,45 +19,46 @@ use crate::report::StageTimes;
 use crate::spec::TableId;
 use crate::timestamp::Timestamp;
 
-/// To tell how fresh a table is delays no answer for longer.
+/// Publishing the freshness of a source delays the response by at most this long.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What writes, and what it remembers between batches.
+/// Writes changes, and keeps what it learns between batches.
 pub struct Writer {
     pub(super) database: Database,
     pub(super) catalog: Catalog,
-    pub(super) experience: WriteHints,
+    pub(super) hints: WriteHints,
     freshness: Freshness,
 }
 
-/// What the records of a batch said, beside their changes.
+/// What decoding finds in the records of a batch, besides their changes.
 #[derive(Default)]
 pub struct DecodeSummary {
-    /// Those that said nothing that can be read.
+    /// Records that decoding rejected.
     pub rejected: Vec<(usize, Rejection)>,
-    /// Those that concern the stream and no row.
+    /// Records that concern the stream and no row.
     pub control_records: Vec<usize>,
-    /// The tables that each of the others speaks of.
+    /// The tables of all other records, by record.
     pub tables: Vec<(usize, TableId)>,
 }
 
 impl DecodeSummary {
-    /// Of the changes of some records.
-    pub fn of(changes: &Changes<'_>, rejected: Vec<(usize, Rejection)>) -> Self {
+    /// Summarizes the changes and rejections of some records.
+    pub fn new(changes: &Changes<'_>, rejected: Vec<(usize, Rejection)>) -> Self {
         let tables = changes.list.iter().map(|change| (change.record, change.table)).collect();
         Self { rejected, control_records: changes.control_records.clone(), tables }
     }
 
-    /// Refuses a stream that does not carry what tables are made of: no record of it can ever be written.
+    /// Rejects a stream whose view type omits the items: none of its records can ever be written.
     pub fn check(&self) -> Result<(), IngestError> {
-        let wrong = |(_, rejection): &&(usize, Rejection)| matches!(rejection.reason, RejectionReason::ViewType(_));
-        match self.rejected.iter().find(wrong) {
+        let has_wrong_view =
+            |(_, rejection): &&(usize, Rejection)| matches!(rejection.reason, RejectionReason::ViewType(_));
+        match self.rejected.iter().find(has_wrong_view) {
             Some((_, rejection)) => Err(IngestError::ViewType(rejection.clone())),
             None => Ok(()),
         }
     }
 
-    /// Adds those of further records.
+    /// Adds the summary of further records.
     pub fn add(&mut self, other: Self) {
         self.rejected.extend(other.rejected);
         self.control_records.extend(other.control_records);
@@ -65,31 +66,31 @@ impl DecodeSummary {
     }
 }
 
-/// What became of changes in the database.
+/// The outcome of writing changes to the database.
 #[derive(Default)]
 pub struct WriteResult {
-    /// What became of each change, by record.
+    /// The outcome of each change, by record.
     pub outcomes: Vec<(usize, ChangeOutcome)>,
-    /// Data errors, found by the plan or by PostgreSQL.
+    /// Data errors, by record, found by the plan or by PostgreSQL.
     pub rejected: Vec<(usize, Rejection)>,
-    /// Records with a row older than its table keeps.
+    /// Records with a row older than its table's retention.
     pub expired: Vec<usize>,
     /// Records with a row that another record of the batch already holds.
     pub repeated_in_batch: Vec<usize>,
-    /// Rows inserted, updated and deleted.
+    /// The number of rows inserted, updated and deleted.
     pub rows: u64,
-    /// Statements that changed the schema.
+    /// The number of statements that changed the schema.
     pub ddl: usize,
 }
 
 impl WriteResult {
-    fn of(plan: Plan, applied: ApplyResult, ddl: usize) -> Self {
+    fn new(plan: Plan, applied: ApplyResult, ddl: usize) -> Self {
         let mut written = Self { ddl, ..Self::default() };
         written.add(plan, applied);
         written
     }
 
-    /// Adds what became of a further plan.
+    /// Adds the outcome of a further plan.
     pub fn add(&mut self, plan: Plan, applied: ApplyResult) {
         self.outcomes.extend(applied.outcomes);
         self.rejected.extend(plan.rejected.into_iter().chain(applied.rejected));
@@ -100,41 +101,42 @@ impl WriteResult {
 }
 
 impl Writer {
-    /// A writer that knows nothing yet.
+    /// Creates a writer with an empty catalog.
     pub fn new(database: Database) -> Self {
-        let (catalog, experience, freshness) = (Catalog::default(), WriteHints::default(), Freshness::default());
-        Self { database, catalog, experience, freshness }
+        let (catalog, hints, freshness) = (Catalog::default(), WriteHints::default(), Freshness::default());
+        Self { database, catalog, hints, freshness }
     }
 
-    /// Tells that a batch of a shard has been committed. What keeps it from being told is no reason to fail.
+    /// Publishes that a batch of a shard has been committed. A failure is logged, not returned.
     pub async fn publish_freshness(&mut self, source: &str, batch: &Batch, time_left: Duration) {
-        // Elements that are no records tell no place.
-        let placed = batch.records.iter().find(|record| !record.position.stream.is_empty());
-        let Some(first) = placed.filter(|first| self.freshness.is_due(&first.position, now())) else { return };
+        // Elements that are not records have no position in a stream.
+        let first = batch.records.iter().find(|record| !record.position.stream.is_empty());
+        let Some(first) = first.filter(|first| self.freshness.is_due(&first.position, now())) else { return };
         let arrivals = batch.records.iter().map(|record| record.arrival).filter(|arrival| arrival.0 > 0);
         let oldest: Timestamp = arrivals.min().unwrap_or_else(now);
-        // There must be time to answer, too.
+        // Some time must be left for the response.
         let time = PUBLISH_TIMEOUT.min(time_left / 2);
         let limits = Limits { statement: time, lock: time };
-        let telling = async {
+        let publishing = async {
             let connection = self.database.connection().await?;
             self.freshness.publish(&connection, source, &first.position, oldest, limits).await?;
             connection.release();
             Ok::<(), IngestError>(())
         };
-        match tokio::time::timeout(time, telling).await {
+        match tokio::time::timeout(time, publishing).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(source, %error, "freshness not published"),
             Err(_elapsed) => tracing::warn!(source, "freshness not published: the database did not answer in time"),
         }
     }
 
-    /// The keys of a table behind one of them, and the names of their parts at the source; see [`apply::keys`].
+    /// The names that the source gives to the columns of the table's key, and the keys after `after`; see
+    /// [`apply::list_keys`].
     pub async fn list_keys(
         &mut self,
         decoder: &mut Decoder,
         table: TableId,
-        behind: Option<&[String]>,
+        after: Option<&[String]>,
         limit: i64,
     ) -> Result<(Vec<String>, Vec<Vec<String>>), IngestError> {
         let limits = Limits { statement: LOCK_TIMEOUT, lock: LOCK_TIMEOUT };
@@ -142,9 +144,7 @@ impl Writer {
         read_catalog(&connection, &mut self.catalog, decoder, &[table], limits).await?;
         let spec = decoder.tables.get(table);
         let keys = match self.catalog.table(&spec.name).cloned() {
-            Some(table) => {
-                apply::list_keys(&connection, &TableWrite::for_key_query(table, spec), behind, limit).await?
-            }
+            Some(table) => apply::list_keys(&connection, &TableWrite::for_key_query(table, spec), after, limit).await?,
             None => Vec::new(),
         };
         connection.release();
@@ -153,7 +153,7 @@ impl Writer {
         Ok((names.collect(), keys))
     }
 
-    /// Plans, and compares the plan with what is there. What the database lacks is missing.
+    /// Plans, and compares the plan with the stored rows. A column that the database does not have yet differs in every row.
     pub async fn diff_rows(
         &mut self,
         decoder: &mut Decoder,
@@ -164,17 +164,17 @@ impl Writer {
         let client = self.database.get_or_connect(&mut connection).await?;
         read_catalog(client, &mut self.catalog, decoder, &changed_tables(changes), limits).await?;
         let plan = plan(changes, &decoder.fields, &decoder.tables, &self.catalog, now())?;
-        let mut differing = Vec::new();
-        for lack in &plan.diffs {
-            let columns = lack.columns.iter().map(|column| column.name.as_str().to_owned()).collect();
-            differing.push(RowDifference { key: "(every row)".to_owned(), columns: Some(columns) });
+        let mut differences = Vec::new();
+        for diff in &plan.diffs {
+            let columns = diff.columns.iter().map(|column| column.name.as_str().to_owned()).collect();
+            differences.push(RowDifference { key: "(every row)".to_owned(), columns: Some(columns) });
         }
-        differing.extend(plan.rejected.into_iter().map(rejected_row));
+        differences.extend(plan.rejected.into_iter().map(rejected_row));
         for write in &plan.writes {
-            differing.extend(apply::diff_rows(client, write, limits).await?);
+            differences.extend(apply::diff_rows(client, write, limits).await?);
         }
         connection.into_iter().for_each(Connection::release);
-        Ok(differing)
+        Ok(differences)
     }
 
     /// Plans and applies, until the plan and the database agree.
@@ -201,7 +201,7 @@ impl Writer {
             times.plan += planning.elapsed();
             let applying = Instant::now();
             let Some(client) = connection.as_ref() else {
-                return Ok(WriteResult::of(plan, ApplyResult::default(), ddl));
+                return Ok(WriteResult::new(plan, ApplyResult::default(), ddl));
             };
             if !plan.diffs.is_empty() {
                 ddl += apply::create_missing(client, &mut self.catalog, &plan.diffs, limits).await?;
@@ -212,18 +212,18 @@ impl Writer {
                 ddl += apply::make_tombstones(client, limits).await?;
                 self.catalog.tombstone_table_exists = true;
             }
-            let outcome = apply::apply(client, &plan, limits, &mut self.experience).await;
+            let outcome = apply::apply(client, &plan, limits, &mut self.hints).await;
             times.apply += applying.elapsed();
             match outcome {
                 Ok(applied) => {
                     connection.take().into_iter().for_each(Connection::release);
-                    return Ok(WriteResult::of(plan, applied, ddl));
+                    return Ok(WriteResult::new(plan, applied, ddl));
                 }
-                Err(ApplyError::Stale { tables, cause: told }) => {
+                Err(ApplyError::Stale { tables, cause: stale_cause }) => {
                     tables.iter().for_each(|table| self.catalog.invalidate(table));
-                    cause = told;
+                    cause = stale_cause;
                 }
-                // A function that was frozen may find its connection dead although it looked alive.
+                // After Lambda froze the function, the connection may be dead although it looked alive.
                 Err(ApplyError::Database(error)) if error.is_closed() && !reconnected => {
                     reconnected = true;
                     connection = None;
@@ -242,7 +242,7 @@ pub(super) fn changed_tables(changes: &Changes<'_>) -> Vec<TableId> {
     tables
 }
 
-/// Makes sure that the database has been asked for the tables.
+/// Loads the tables into the catalog, unless they are loaded already.
 pub(super) async fn read_catalog(
     client: &Connection,
     catalog: &mut Catalog,
@@ -250,7 +250,7 @@ pub(super) async fn read_catalog(
     tables: &[TableId],
     limits: Limits,
 ) -> Result<(), IngestError> {
-    // Of a table that only others can make, to be absent once is not to be absent for ever.
+    // Only others can create a table whose key is unknown; it may exist by now, so its absence is not cached.
     for &table in tables {
         let spec = decoder.tables.get(table);
         if spec.replicated && spec.key.is_empty() && catalog.table(&spec.name).is_none() {
@@ -259,8 +259,8 @@ pub(super) async fn read_catalog(
     }
     loop {
         resolve_keys_and_names(&mut decoder.tables, &decoder.fields, catalog);
-        // A table may be called something else now, because of what is there.
-        // Two tables may have one name, until it is known whose it is.
+        // Resolving may have renamed a table because the database has another one of that name; then the loop goes on.
+        // Two tables may have one name until it is known which of them owns it.
         let names: BTreeSet<TableName> = tables.iter().map(|&table| decoder.tables.get(table).name.clone()).collect();
         let names: Vec<TableName> = names.into_iter().collect();
         if names.iter().all(|name| catalog.is_loaded(name)) {
