@@ -228,8 +228,8 @@ impl Ingest {
         Ok(differences)
     }
 
-    /// The names that the source gives to the columns of a replicated table's key, and at most `limit` keys after `after`, in
-    /// order. See [`crate::apply::list_keys`].
+    /// The source's names for the columns of a replicated table's key, and at most `limit` keys after `after`, in order. See
+    /// [`crate::apply::list_keys`].
     ///
     /// # Errors
     /// See [`Ingest::process_event`].

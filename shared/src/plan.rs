@@ -1,8 +1,8 @@
-//! The third step: a batch's changes, grouped by table and folded to one change a key, and what the database lacks for
-//! them.
+//! The planning step: groups a batch's changes by table, folds them into one row per key, and finds what the database is
+//! missing for them.
 //!
-//! Pure over the catalog's snapshot and the clock's one reading. A plan either names what is lacking (then the database
-//! is changed, and the batch planned anew), or holds every row in the form in which it is written. It prints itself.
+//! Pure over the catalog's snapshot and one reading of the clock. A plan either names what is missing (then the schema is
+//! changed, and the batch planned again), or holds every row in the form in which it is written. It implements `Display`.
 
 pub mod cell;
 mod declared_diff;
@@ -27,37 +27,37 @@ use crate::rejection::{Rejection, RejectionReason};
 use crate::spec::{DeleteMode, TableId, TableRegistry};
 use crate::timestamp::Timestamp;
 
-/// What is to be done about a batch.
+/// What a batch changes in the database.
 #[derive(Default, Debug)]
 pub struct Plan {
-    /// What the database lacks. Where there is anything, `writes` is not complete.
+    /// What the database is missing. If this is not empty, `writes` is incomplete.
     pub diffs: Vec<TableDiff>,
-    /// The rows, by table, in the order in which every writer takes its locks: by the table's name.
+    /// The rows, by table, in the order in which every writer locks tables: by name.
     pub writes: Vec<TableWrite>,
     /// Data errors, by record.
     pub rejected: Vec<(usize, Rejection)>,
-    /// Records with a row older than its table keeps.
+    /// Records with a row older than its table's retention.
     pub expired: Vec<usize>,
     /// Records with a row that another record of the batch already holds.
     pub repeated_in_batch: Vec<usize>,
 }
 
 impl Plan {
-    /// Whether some table's rows may be deleted.
+    /// Whether the plan writes to a table whose rows may be deleted.
     pub fn deletes(&self) -> bool {
         self.writes.iter().any(|write| write.deletes == DeleteMode::Hard)
     }
 }
 
-/// The database has what the writer cannot work with; operator action required.
+/// The schema does not allow a correct write; an operator must change it.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum PlanError {
-    /// Without a unique index two writers make two rows of one key.
+    /// Without a unique index, two writers can insert two rows with one key.
     #[error("table {table} has no unique index on its key; run: {ddl}")]
     NoUniqueIndex {
         /// The table, or the partition.
         table: String,
-        /// What would make the index.
+        /// The statement that creates the index.
         ddl: String,
     },
 }
@@ -65,7 +65,7 @@ pub enum PlanError {
 /// Plans a batch.
 ///
 /// # Errors
-/// A table of the owner's that cannot keep its keys unique.
+/// Returns an error if an existing table has no unique index on its key.
 pub fn plan(
     changes: &Changes<'_>,
     fields: &FieldTree,
@@ -76,33 +76,33 @@ pub fn plan(
     Ok(plan_changes(changes, fields, tables, catalog, now)?.fold_by_key())
 }
 
-/// Some of a batch's changes on their way to a plan: encoded, and not yet brought together by key.
+/// A plan of some of a batch's changes: encoded, but not yet grouped by key.
 #[derive(Default, Debug)]
 pub struct PartialPlan {
-    /// As in the plan.
+    /// See [`Plan::diffs`].
     pub diffs: Vec<TableDiff>,
-    /// The changes, by table, in the order of the plan.
+    /// The encoded changes, by table, in the order of [`Plan::writes`].
     pub encoded: Vec<EncodedChanges>,
-    /// As in the plan.
+    /// See [`Plan::rejected`].
     pub rejected: Vec<(usize, Rejection)>,
-    /// As in the plan.
+    /// See [`Plan::expired`].
     pub expired: Vec<usize>,
 }
 
 impl PartialPlan {
-    /// The plan of these changes.
+    /// Groups the changes by key, which completes the plan.
     pub fn fold_by_key(self) -> Plan {
-        let Self { diffs: lacks, encoded, rejected, expired } = self;
-        let (mut writes, mut repeated) = (Vec::new(), Vec::new());
-        writes.extend(encoded.into_iter().map(|encoded| encoded.fold_by_key(&mut repeated)));
-        Plan { diffs: lacks, writes, rejected, expired, repeated_in_batch: repeated }
+        let Self { diffs, encoded, rejected, expired } = self;
+        let (mut writes, mut repeated_in_batch) = (Vec::new(), Vec::new());
+        writes.extend(encoded.into_iter().map(|encoded| encoded.fold_by_key(&mut repeated_in_batch)));
+        Plan { diffs, writes, rejected, expired, repeated_in_batch }
     }
 }
 
-/// The first half of a plan.
+/// Plans and encodes changes, but does not group them by key.
 ///
 /// # Errors
-/// As [`plan`].
+/// See [`plan`].
 pub fn plan_changes(
     changes: &Changes<'_>,
     fields: &FieldTree,
@@ -110,35 +110,35 @@ pub fn plan_changes(
     catalog: &Catalog,
     now: Timestamp,
 ) -> Result<PartialPlan, PlanError> {
-    let mut draft = PartialPlan::default();
-    let mut surveys = Vec::new();
+    let mut partial_plan = PartialPlan::default();
+    let mut planners = Vec::new();
     for (table, list) in by_table(changes, tables) {
         let spec = tables.get(table);
         if spec.key.is_empty() {
-            let unkeyed = |&change: &usize| {
+            let no_key = |&change: &usize| {
                 (
                     changes.list[change].record,
                     Rejection::for_table(spec.name.unquoted(), RejectionReason::NoKey(spec.source_label.clone())),
                 )
             };
-            draft.rejected.extend(list.iter().map(unkeyed));
+            partial_plan.rejected.extend(list.iter().map(no_key));
             continue;
         }
-        let mut survey = table_planner::TablePlanner::new(spec, fields, catalog);
-        let rows = survey.changes(changes, &list, now, &mut draft);
-        draft.diffs.extend(survey.diff());
-        surveys.push((survey, rows));
+        let mut planner = table_planner::TablePlanner::new(spec, fields, catalog);
+        let rows = planner.changes(changes, &list, now, &mut partial_plan);
+        partial_plan.diffs.extend(planner.diff());
+        planners.push((planner, rows));
     }
-    if draft.diffs.is_empty() {
-        for (survey, rows) in &surveys {
-            survey.require_unique_key(rows)?;
-            rows::encode(survey, rows, changes, &mut draft);
+    if partial_plan.diffs.is_empty() {
+        for (planner, rows) in &planners {
+            planner.require_unique_key(rows)?;
+            rows::encode(planner, rows, changes, &mut partial_plan);
         }
     }
-    Ok(draft)
+    Ok(partial_plan)
 }
 
-/// The batch's changes by table, in the order of the tables' names.
+/// The indexes of the batch's changes, grouped by table and ordered by table name.
 fn by_table(changes: &Changes<'_>, tables: &TableRegistry) -> Vec<(TableId, Vec<usize>)> {
     let mut lists: Vec<Vec<usize>> = vec![Vec::new(); tables.count()];
     for (index, change) in changes.list.iter().enumerate() {

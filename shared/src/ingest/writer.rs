@@ -130,8 +130,7 @@ impl Writer {
         }
     }
 
-    /// The names that the source gives to the columns of the table's key, and the keys after `after`; see
-    /// [`apply::list_keys`].
+    /// The source's names for the columns of the table's key, and the keys after `after`; see [`apply::list_keys`].
     pub async fn list_keys(
         &mut self,
         decoder: &mut Decoder,

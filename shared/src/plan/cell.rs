@@ -1,7 +1,7 @@
-//! One value in the form that its column takes, exactly or not at all.
+//! Encodes one value for its column's type, exactly or not at all.
 //!
 //! A cell is a length (four bytes, big-endian) and that many bytes in PostgreSQL's binary format; the length -1 is NULL.
-//! The same cell serves a binary `COPY` and an array parameter, so that a value is written once.
+//! A binary `COPY` and an array parameter use the same cell, so that a value is encoded once.
 
 use std::borrow::Cow;
 
@@ -21,7 +21,7 @@ pub const NULL: [u8; 4] = (-1i32).to_be_bytes();
 /// `jsonb`'s binary format is a version and the JSON's text.
 const JSONB_VERSION: u8 = 1;
 
-/// Appends the cell of a value; on a misfit, `out` is as it was.
+/// Appends the cell of a value. On a mismatch, `out` is unchanged.
 pub fn encode(kind: ColumnType, value: &Value<'_>, out: &mut Vec<u8>) -> Result<(), Mismatch> {
     if matches!(value, Value::Null | Value::TypedNull) {
         out.extend_from_slice(&NULL);
@@ -35,9 +35,9 @@ pub fn encode(kind: ColumnType, value: &Value<'_>, out: &mut Vec<u8>) -> Result<
             out[start..start + 4].copy_from_slice(&length.to_be_bytes());
             Ok(())
         }
-        Err(misfit) => {
+        Err(mismatch) => {
             out.truncate(start);
-            Err(misfit)
+            Err(mismatch)
         }
     }
 }
@@ -80,7 +80,7 @@ fn encode_content(kind: ColumnType, value: &Value<'_>, out: &mut Vec<u8>) -> Res
     Ok(())
 }
 
-/// Whether the value is of the column's own kind, and not only convertible to it.
+/// Whether the value has the column's own type, and is not just convertible to it.
 pub fn is_exact_type(kind: ColumnType, value: &Value<'_>) -> bool {
     match (kind, value) {
         (_, Value::Null | Value::TypedNull | Value::Unchanged) => true,
@@ -97,16 +97,16 @@ pub fn is_exact_type(kind: ColumnType, value: &Value<'_>) -> bool {
     }
 }
 
-/// Text takes every value: a number or JSON as it was written, true and false as words.
+/// Text accepts every value: numbers and JSON as they were written, booleans as `true` and `false`.
 fn text(value: &Value<'_>, characters_max: Option<usize>, out: &mut Vec<u8>) -> Result<(), Mismatch> {
-    // What is borrowed is a piece of JSON, where no control character stands for itself.
+    // A borrowed value is a slice of JSON, where control characters are always escaped.
     let is_json = matches!(value, Value::Text(Cow::Borrowed(_)) | Value::Number(_) | Value::Json(Cow::Borrowed(_)));
     let text: Cow<'_, str> = match value {
         Value::Text(text) | Value::Json(text) => Cow::Borrowed(text),
         Value::Number(text) => Cow::Borrowed(text),
         Value::Date(days) => Cow::Owned(format_date(*days)),
         Value::Bool(flag) => Cow::Borrowed(if *flag { "true" } else { "false" }),
-        Value::Time(moment) => Cow::Owned(moment.to_string()),
+        Value::Time(time) => Cow::Owned(time.to_string()),
         Value::Bytes(bytes) => Cow::Owned(BASE64.encode_to_string(bytes)),
         Value::List(_) => as_json(value)?,
         Value::Null | Value::TypedNull | Value::Unchanged => return Err(Mismatch::Type),
@@ -131,7 +131,7 @@ fn boolean(value: &Value<'_>) -> Result<bool, Mismatch> {
     }
 }
 
-/// Bytes are never made of text: nothing says how it would be encoded.
+/// Text is never converted to bytes: its encoding is unknown.
 fn bytes<'a>(value: &'a Value<'_>) -> Result<&'a [u8], Mismatch> {
     match value {
         Value::Bytes(bytes) => Ok(bytes),
@@ -141,7 +141,7 @@ fn bytes<'a>(value: &'a Value<'_>) -> Result<&'a [u8], Mismatch> {
     }
 }
 
-/// An array of one dimension: <https://www.postgresql.org/docs/current/arrays.html>; without elements it has none.
+/// An array of one dimension, or of none if it is empty: <https://www.postgresql.org/docs/current/arrays.html>.
 fn array(element: ArrayElement, value: &Value<'_>, out: &mut Vec<u8>) -> Result<(), Mismatch> {
     let Value::List(values) = value else { return Err(Mismatch::Type) };
     let kind = element.column_type();
@@ -156,7 +156,7 @@ fn array(element: ArrayElement, value: &Value<'_>, out: &mut Vec<u8>) -> Result<
     values.iter().try_for_each(|value| encode(kind, value, out))
 }
 
-/// An array as PostgreSQL reads it from text, bytes in hexadecimal.
+/// An array in PostgreSQL's text format, with bytes in hexadecimal.
 fn array_literal(value: &Value<'_>) -> Result<String, Mismatch> {
     let Value::List(values) = value else { return Err(Mismatch::Type) };
     let element = |value: &Value<'_>| {
@@ -188,10 +188,10 @@ fn integer<T: TryFrom<i128>>(value: &Value<'_>) -> Result<T, Mismatch> {
     number(value)?.to_integer().and_then(|whole| T::try_from(whole).ok()).ok_or(Mismatch::Range)
 }
 
-/// A moment from a text; numbers are not taken, for nothing says whether they count seconds or milliseconds.
+/// A timestamp from text. Numbers are rejected: they could be seconds or milliseconds.
 pub fn timestamp(value: &Value<'_>) -> Result<Timestamp, Mismatch> {
     match value {
-        Value::Time(moment) => Ok(*moment),
+        Value::Time(time) => Ok(*time),
         Value::Text(text) => Timestamp::parse(text).ok_or(Mismatch::Range),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::Json(_) => Err(Mismatch::Type),
         Value::TypedNull | Value::Unchanged | Value::Date(_) | Value::Bytes(_) | Value::List(_) => Err(Mismatch::Type),
@@ -207,16 +207,16 @@ fn date(value: &Value<'_>) -> Result<i32, Mismatch> {
     }
 }
 
-/// A UUID with or without hyphens; PostgreSQL shows it with hyphens and lower-case letters, which is the same UUID.
+/// A UUID with or without hyphens. PostgreSQL prints it with hyphens and in lower case, which is the same UUID.
 fn uuid(value: &Value<'_>) -> Result<u128, Mismatch> {
     let Value::Text(text) = value else { return Err(Mismatch::Type) };
     let hyphens = text.len() == 36 && [8, 13, 18, 23].iter().all(|&at| text.as_bytes()[at] == b'-');
     let digits: Cow<'_, str> = if hyphens { Cow::Owned(text.replace('-', "")) } else { Cow::Borrowed(text) };
-    let plain = digits.len() == 32 && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
-    plain.then(|| u128::from_str_radix(&digits, 16).ok()).flatten().ok_or(Mismatch::Type)
+    let is_hexadecimal = digits.len() == 32 && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_hexadecimal.then(|| u128::from_str_radix(&digits, 16).ok()).flatten().ok_or(Mismatch::Type)
 }
 
-/// Any value as JSON, its numbers untouched. PostgreSQL's `jsonb` cannot hold U+0000.
+/// Any value as JSON, with numbers as they were written. PostgreSQL's `jsonb` cannot hold U+0000.
 pub fn as_json<'a>(value: &'a Value<'_>) -> Result<Cow<'a, str>, Mismatch> {
     let quoted = |text: &str| serde_json::Value::from(text).to_string();
     let json = match value {
@@ -225,7 +225,7 @@ pub fn as_json<'a>(value: &'a Value<'_>) -> Result<Cow<'a, str>, Mismatch> {
         Value::Number(text) => Cow::Borrowed(&**text),
         Value::Json(text) => Cow::Borrowed(&**text),
         Value::Text(text) => Cow::Owned(quoted(text)),
-        Value::Time(moment) => Cow::Owned(quoted(&moment.to_string())),
+        Value::Time(time) => Cow::Owned(quoted(&time.to_string())),
         Value::Date(days) => Cow::Owned(quoted(&format_date(*days))),
         Value::Bytes(bytes) => Cow::Owned(quoted(&BASE64.encode_to_string(bytes))),
         Value::List(values) => {
@@ -236,7 +236,7 @@ pub fn as_json<'a>(value: &'a Value<'_>) -> Result<Cow<'a, str>, Mismatch> {
     if holds_escaped_nul(json.as_bytes()) { Err(Mismatch::NulCharacter) } else { Ok(json) }
 }
 
-/// Whether valid JSON holds `\u0000` as an escape: the backslash must not itself be escaped.
+/// Whether valid JSON contains the escape `\u0000`, whose backslash is not itself escaped.
 fn holds_escaped_nul(json: &[u8]) -> bool {
     memchr::memmem::find_iter(json, b"\\u0000").any(|at| {
         let before = json[..at].iter().rev().take_while(|&&byte| byte == b'\\').count();
@@ -251,25 +251,25 @@ pub fn write_jsonb(json: &str, out: &mut impl BufMut) {
     out.put_slice(json.as_bytes());
 }
 
-/// Appends the cell of a text that is known to fit.
+/// Appends the cell of text that is known to fit.
 pub fn write_text(text: &str, out: &mut impl BufMut) {
     out.put_i32(text.len() as i32);
     out.put_slice(text.as_bytes());
 }
 
-/// The length in bytes of the cell that `cells` begins with, its own length word included.
+/// The length in bytes of the first cell in `cells`, including its length word.
 pub fn length(cells: &[u8]) -> usize {
     let word = cells.first_chunk::<4>().map_or(-1, |word| i32::from_be_bytes(*word));
     4 + usize::try_from(word).unwrap_or(0)
 }
 
-/// A cell for people: what plans and golden files show.
+/// A cell as human-readable text, for plans and golden files.
 pub fn format_cell(kind: ColumnType, cell: &[u8]) -> String {
     let Some(content) = cell.get(4..) else { return "(absent)".to_owned() };
     if cell[..4] == NULL {
         return "NULL".to_owned();
     }
-    let wide = |bytes: &[u8]| bytes.iter().fold(0i64, |sum, &byte| (sum << 8) | i64::from(byte));
+    let from_be_bytes = |bytes: &[u8]| bytes.iter().fold(0i64, |sum, &byte| (sum << 8) | i64::from(byte));
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     match kind {
         ColumnType::Text { .. }
@@ -281,14 +281,14 @@ pub fn format_cell(kind: ColumnType, cell: &[u8]) -> String {
         }
         ColumnType::Jsonb => text(content.get(1..).unwrap_or_default()),
         ColumnType::Bool => (content == [1]).to_string(),
-        ColumnType::Int2 => (wide(content) as i16).to_string(),
-        ColumnType::Int4 => (wide(content) as i32).to_string(),
-        ColumnType::Int8 => wide(content).to_string(),
+        ColumnType::Int2 => (from_be_bytes(content) as i16).to_string(),
+        ColumnType::Int4 => (from_be_bytes(content) as i32).to_string(),
+        ColumnType::Int8 => from_be_bytes(content).to_string(),
         ColumnType::Numeric { .. } => format_numeric(content).unwrap_or_default(),
-        ColumnType::Float4 => f32::from_bits(wide(content) as u32).to_string(),
-        ColumnType::Float8 => f64::from_bits(wide(content) as u64).to_string(),
-        ColumnType::Timestamp { .. } => Timestamp::from_postgres(wide(content)).to_string(),
-        ColumnType::Date => date_from_postgres(wide(content) as i32).to_string()[..10].to_owned(),
+        ColumnType::Float4 => f32::from_bits(from_be_bytes(content) as u32).to_string(),
+        ColumnType::Float8 => f64::from_bits(from_be_bytes(content) as u64).to_string(),
+        ColumnType::Timestamp { .. } => Timestamp::from_postgres(from_be_bytes(content)).to_string(),
+        ColumnType::Date => date_from_postgres(from_be_bytes(content) as i32).to_string()[..10].to_owned(),
         ColumnType::Uuid | ColumnType::Bytea | ColumnType::Array(_) => crate::names::hex(content),
     }
 }
@@ -316,7 +316,7 @@ mod tests {
     #[test]
     fn a_value_that_would_be_altered_does_not_fit() {
         let timestamp = ColumnType::Timestamp { zoned: true, digits: 3 };
-        for (kind, value, misfit) in [
+        for (kind, value, mismatch) in [
             (ColumnType::Int2, Value::Number("32768".into()), Mismatch::Range),
             (ColumnType::Int8, Value::Number("1.5".into()), Mismatch::Range),
             (ColumnType::Text { characters_max: Some(2) }, Value::Text("äöü".into()), Mismatch::Length),
@@ -328,7 +328,7 @@ mod tests {
             (ColumnType::Date, Value::Text("2026-02-08T10:00:00Z".into()), Mismatch::Range),
             (ColumnType::Numeric { modifier: None }, Value::Text("NaN".into()), Mismatch::Type),
         ] {
-            assert_eq!(cell(kind, value.clone()), Err(misfit), "{kind:?} {value:?}");
+            assert_eq!(cell(kind, value.clone()), Err(mismatch), "{kind:?} {value:?}");
         }
         assert!(cell(ColumnType::Jsonb, Value::Json(r#"["C:\\u0000"]"#.into())).is_ok());
     }

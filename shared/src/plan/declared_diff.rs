@@ -1,4 +1,4 @@
-//! What the configuration declares of a table, and the database has not, or has otherwise. Pure over the catalog's snapshot.
+//! How a declared table and the database differ. Pure over the catalog's snapshot.
 
 use std::fmt;
 
@@ -9,41 +9,41 @@ use crate::field::FieldTree;
 use crate::names::Identifier;
 use crate::spec::TableSpec;
 
-/// A declared table beside the one that is there.
+/// The differences between a declared table and the database.
 #[derive(Debug)]
 pub struct DeclaredDiff {
-    /// What the next record of the table would have made, should it carry all that is declared.
+    /// What the table's next record would create if it carried every declared column.
     pub diff: Option<TableDiff>,
-    /// What no record changes.
+    /// Differences that no record changes.
     pub remarks: Vec<SchemaNote>,
 }
 
-/// What no record changes: the owner's word counts, or a value's has to be waited for.
+/// A difference that no record changes: existing schema is kept as it is, and some schema depends on values to come.
 #[derive(Clone, PartialEq, Debug)]
 pub enum SchemaNote {
-    /// The table is made by its first record, which tells its key.
+    /// The table is created by its first record, which determines its key.
     CreatedByFirstRecord,
-    /// The column is made by its first value, which tells its type.
+    /// The column is created by its first value, which determines its type.
     TypeFromFirstValue(Identifier),
-    /// The column has another type than is declared.
+    /// The type of the column is not the declared one.
     TypeDiffers {
         /// The column.
         column: Identifier,
-        /// The type that it has.
+        /// The existing type.
         has: String,
-        /// The type that is declared.
+        /// The declared type.
         declared: String,
     },
-    /// A type that is declared is not there.
+    /// A declared type does not exist.
     UnknownType(String),
-    /// The table is partitioned otherwise than is declared.
+    /// The partitioning of the table is not the declared one.
     PartitioningDiffers {
-        /// The column that it is partitioned by.
+        /// The existing partition column.
         has: Option<Identifier>,
-        /// The column that is declared.
+        /// The declared partition column.
         declared: Option<Identifier>,
     },
-    /// A key could be there twice.
+    /// The table has no unique index on its key.
     NotUnique(PlanError),
 }
 
@@ -69,54 +69,58 @@ impl fmt::Display for SchemaNote {
     }
 }
 
-/// Compares what a table should be with what is there. `kind` tells the kind and the number of a type, if it is there.
+/// Compares a table with the database. `type_of` returns the column type and the OID of a type, or `None` if the type does
+/// not exist.
 pub fn declared_diff(
     spec: &TableSpec,
     fields: &FieldTree,
     catalog: &Catalog,
-    kind: impl Fn(&str) -> Option<(ColumnType, u32)>,
+    type_of: impl Fn(&str) -> Option<(ColumnType, u32)>,
 ) -> DeclaredDiff {
-    let found = catalog.table(&spec.name).map(|table| &**table);
-    if found.is_none() && spec.replicated {
+    let table = catalog.table(&spec.name).map(|table| &**table);
+    if table.is_none() && spec.replicated {
         return DeclaredDiff { diff: None, remarks: vec![SchemaNote::CreatedByFirstRecord] };
     }
-    let mut survey = TablePlanner::new(spec, fields, catalog);
-    survey.require_declared_columns();
-    let mut remarks = columns(spec, found, kind);
-    if let Some(table) = found {
+    let mut planner = TablePlanner::new(spec, fields, catalog);
+    planner.require_declared_columns();
+    let mut remarks = column_notes(spec, table, type_of);
+    if let Some(table) = table {
         let declared = spec.partition.map(|partition| spec.columns[partition.column].name.clone());
         if declared != table.partition_column && !table.other_partitioning {
             remarks.push(SchemaNote::PartitioningDiffers { has: table.partition_column.clone(), declared });
         }
-        remarks.extend(survey.require_unique_key(&[]).err().map(SchemaNote::NotUnique));
+        remarks.extend(planner.require_unique_key(&[]).err().map(SchemaNote::NotUnique));
     }
-    DeclaredDiff { diff: survey.diff(), remarks }
+    DeclaredDiff { diff: planner.diff(), remarks }
 }
 
-fn columns(
+fn column_notes(
     spec: &TableSpec,
-    found: Option<&DbTable>,
-    kind: impl Fn(&str) -> Option<(ColumnType, u32)>,
+    table: Option<&DbTable>,
+    type_of: impl Fn(&str) -> Option<(ColumnType, u32)>,
 ) -> Vec<SchemaNote> {
-    let remark = |column: &crate::spec::ColumnSpec| {
-        let there = found.and_then(|table| table.columns.iter().find(|there| there.name == column.name));
-        match (&column.sql_type, there) {
+    let note = |column: &crate::spec::ColumnSpec| {
+        let existing = table.and_then(|table| table.columns.iter().find(|existing| existing.name == column.name));
+        match (&column.sql_type, existing) {
             (None, Some(_)) => None,
             (None, None) => Some(SchemaNote::TypeFromFirstValue(column.name.clone())),
-            (Some(declared), there) => match (kind(declared), there) {
+            (Some(declared), existing) => match (type_of(declared), existing) {
                 (None, _) => Some(SchemaNote::UnknownType(declared.clone())),
-                (Some((kind, oid)), Some(there)) if there.type_oid != oid || !is_same_type(kind, there.kind) => {
-                    let (column, has) = (column.name.clone(), there.sql_type.clone());
+                (Some((column_type, oid)), Some(existing))
+                    if existing.type_oid != oid || !is_same_type(column_type, existing.kind) =>
+                {
+                    let (column, has) = (column.name.clone(), existing.sql_type.clone());
                     Some(SchemaNote::TypeDiffers { column, has, declared: declared.clone() })
                 }
                 (Some(_), _) => None,
             },
         }
     };
-    spec.columns.iter().filter_map(remark).collect()
+    spec.columns.iter().filter_map(note).collect()
 }
 
-/// Whether two kinds of one type are the same, lengths and digits included. A domain's kind is its base's in the catalog only.
+/// Whether two column types with one OID are the same, including lengths and digits. Only the catalog resolves a domain to
+/// its base type.
 fn is_same_type(declared: ColumnType, has: ColumnType) -> bool {
     matches!(declared, ColumnType::Other | ColumnType::Array(_)) || declared == has
 }

@@ -1,4 +1,4 @@
-//! What a table lacks for a batch. Printed, it reads as the DDL that would be run.
+//! What a table is missing for a batch. Its `Display` is the DDL that would be run.
 
 use crate::catalog::comment::{parse_note, with_note};
 use crate::catalog::{ColumnType, DbColumn, DbPartition, DbTable, RowTypeOids};
@@ -7,33 +7,33 @@ use crate::names::{Identifier, TableName};
 use crate::partition::TimeRange;
 use crate::spec::Arrays;
 
-/// What one table lacks.
+/// What one table is missing.
 #[derive(Clone, PartialEq, Debug)]
 pub struct TableDiff {
     /// The table.
     pub table: TableName,
-    /// Its comment, if the table itself is lacking.
+    /// Its comment, if the table itself is missing.
     pub created_by: Option<String>,
-    /// The columns that a row is known by.
+    /// The columns of the key.
     pub key: Vec<Identifier>,
-    /// The column that it is to be partitioned by.
+    /// The column that the table is partitioned by.
     pub partition_column: Option<Identifier>,
-    /// Lacking columns.
+    /// Missing columns.
     pub columns: Vec<NewColumn>,
-    /// The owner's columns that from now on belong to a path, and the comments that say so.
+    /// Existing columns that from now on hold the values of a path, with the comments that record the path.
     pub adopted_columns: Vec<(Identifier, String)>,
-    /// Lacking partitions.
+    /// Missing partitions.
     pub partitions: Vec<NewPartition>,
 }
 
-/// A lacking column.
+/// A missing column.
 #[derive(Clone, PartialEq, Debug)]
 pub struct NewColumn {
     /// Its name.
     pub name: Identifier,
     /// Its type in SQL.
     pub sql_type: String,
-    /// Whether a row without a value is refused; only for a table that is made with it.
+    /// Whether a row without a value is rejected; only for a column that is created with its table.
     pub required: bool,
     /// A check constraint's expression.
     pub check: Option<String>,
@@ -43,17 +43,17 @@ pub struct NewColumn {
     pub original: Option<String>,
 }
 
-/// A lacking partition.
+/// A missing partition.
 #[derive(Clone, PartialEq, Debug)]
 pub struct NewPartition {
-    /// Its table.
+    /// The name of its table.
     pub name: TableName,
-    /// What it will hold.
+    /// The time range that it will hold.
     pub bounds: TimeRange,
 }
 
 impl TableDiff {
-    /// Whether nothing is lacking any more.
+    /// Whether nothing is missing.
     pub fn is_empty(&self) -> bool {
         self.created_by.is_none()
             && self.columns.is_empty()
@@ -61,37 +61,37 @@ impl TableDiff {
             && self.partitions.is_empty()
     }
 
-    /// Whether keys are unique within a partition only: then the index is made there.
+    /// Whether keys are unique only within a partition. If so, the index is created there.
     pub(super) fn key_is_by_partition(&self) -> bool {
         self.partition_column.as_ref().is_some_and(|by| !self.key.contains(by))
     }
 
-    /// What of it is still lacking, now that the table looks like this: others may have been faster.
+    /// What is still missing, given the current table: another writer may have created a part of it.
     pub fn remaining(&self, table: Option<&DbTable>) -> Self {
-        let mut lack = self.clone();
-        let Some(table) = table else { return lack };
+        let mut diff = self.clone();
+        let Some(table) = table else { return diff };
         if self.created_by.is_some() && table.origin.is_some() && table.origin != self.created_by {
-            // Another table of the source has taken the name: what this one lacks is asked for anew, by another name.
+            // Another table of the source has taken the name. The batch is planned again with another name for this table.
             return Self {
                 created_by: None,
                 columns: Vec::new(),
                 adopted_columns: Vec::new(),
                 partitions: Vec::new(),
-                ..lack
+                ..diff
             };
         }
-        lack.created_by = None;
-        lack.partition_column = table.partition_column.clone();
-        lack.columns.retain(|column| table.column_index(column.name.as_str()).is_none());
-        lack.adopted_columns.retain(|(name, _)| {
+        diff.created_by = None;
+        diff.partition_column = table.partition_column.clone();
+        diff.columns.retain(|column| table.column_index(column.name.as_str()).is_none());
+        diff.adopted_columns.retain(|(name, _)| {
             table.columns.iter().any(|column| column.name == *name && column.source_path.is_none())
         });
-        lack.partitions.retain(|new| !table.partitions.iter().any(|there| there.bounds.overlaps(&new.bounds)));
-        lack
+        diff.partitions.retain(|new| !table.partitions.iter().any(|existing| existing.bounds.overlaps(&new.bounds)));
+        diff
     }
 }
 
-/// The fallback: any value can be told as a text.
+/// The fallback type: any value can be written as text.
 pub const TEXT: &str = "text";
 
 /// The type that the values of a new column have in common.
@@ -111,7 +111,7 @@ pub enum InferredType {
 }
 
 impl InferredType {
-    /// The type of one value; `None` for a null, which says nothing.
+    /// The type of one value; `None` for a null, which has no type.
     pub fn from_value(value: &Value<'_>) -> Option<Self> {
         match value {
             Value::Null | Value::TypedNull | Value::Unchanged => None,
@@ -131,12 +131,12 @@ impl InferredType {
         }
     }
 
-    /// A type that holds both exactly: where they differ, text does.
+    /// A type that holds both exactly: text, if they differ.
     pub fn unify(self, other: Option<Self>) -> Self {
         if other.is_none_or(|other| other == self) { self } else { Self::Text }
     }
 
-    /// The type in SQL. Numbers are `numeric`: any other type would sooner or later refuse one.
+    /// The SQL type. Numbers are `numeric`: any other type would sooner or later reject one.
     pub fn sql_type(self, arrays: Arrays) -> &'static str {
         match (self, arrays) {
             (Self::Text, _) | (Self::Array, Arrays::Text) => TEXT,
@@ -154,15 +154,15 @@ impl InferredType {
 }
 
 impl TableDiff {
-    /// The table after [`TableLack::statements`], for which it was `before`. `kind` tells the kind and the number of a type.
-    pub fn applied_to(&self, before: Option<&DbTable>, kind: impl Fn(&str) -> (ColumnType, u32)) -> DbTable {
+    /// The table after [`TableDiff::statements`] have run on `before`. `type_of` returns the column type and the OID of an
+    /// SQL type.
+    pub fn applied_to(&self, before: Option<&DbTable>, type_of: impl Fn(&str) -> (ColumnType, u32)) -> DbTable {
         let mut table = before.cloned().unwrap_or_else(|| self.created());
-        let checked = self.columns.iter().any(|column| column.check.is_some());
-        table.has_check |= checked;
+        table.has_check |= self.columns.iter().any(|column| column.check.is_some());
         for new in &self.columns {
-            let (kind, type_oid) = kind(&new.sql_type);
-            // Into a table that is there a column comes nullable.
-            let kept = before.is_none() && (new.required || self.key.contains(&new.name));
+            let (kind, type_oid) = type_of(&new.sql_type);
+            // A column that is added to an existing table is nullable.
+            let not_null = before.is_none() && (new.required || self.key.contains(&new.name));
             table.columns.push(DbColumn {
                 name: new.name.clone(),
                 kind,
@@ -170,8 +170,8 @@ impl TableDiff {
                 sql_type: new.sql_type.clone(),
                 source_path: new.original.clone(),
                 comment: new.original.as_deref().map(|path| with_note(None, path)),
-                required: kept && new.default.is_none(),
-                may_reject_null: kept,
+                required: not_null && new.default.is_none(),
+                may_reject_null: not_null,
                 generated: false,
             });
         }

@@ -1,4 +1,4 @@
-//! A plan as text: the DDL that it asks for, and its rows. Golden files hold it.
+//! A plan as text: its DDL and its rows. Golden files contain it.
 
 use std::fmt;
 
@@ -10,8 +10,8 @@ use crate::names::quote_literal;
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for lack in &self.diffs {
-            write!(f, "{lack}")?;
+        for diff in &self.diffs {
+            write!(f, "{diff}")?;
         }
         for table in &self.writes {
             write!(f, "{table}")?;
@@ -20,9 +20,9 @@ impl fmt::Display for Plan {
             let table = rejection.table.as_deref().map(|table| format!(" by {table}")).unwrap_or_default();
             writeln!(f, "record {record} rejected{table}: {rejection}")?;
         }
-        for (word, records) in [("expired", &self.expired), ("repeated", &self.repeated_in_batch)] {
+        for (outcome, records) in [("expired", &self.expired), ("repeated", &self.repeated_in_batch)] {
             for record in records {
-                writeln!(f, "record {record} {word}")?;
+                writeln!(f, "record {record} {outcome}")?;
             }
         }
         Ok(())
@@ -39,7 +39,7 @@ impl fmt::Display for TableDiff {
 }
 
 impl TableDiff {
-    /// The statements that make up for what is lacking, in their order.
+    /// The statements that create what is missing, in order.
     pub fn statements(&self) -> Vec<String> {
         let table = &self.table;
         let mut statements = Vec::new();
@@ -54,16 +54,18 @@ impl TableDiff {
             }
             None if self.columns.is_empty() => {}
             None => {
-                // Into a table with rows, a column comes nullable, and its check is not run over them: that would hold
-                // the lock for as long as the table is large.
+                // A column that is added to an existing table is nullable, and its check is not validated: that would hold
+                // the lock while the whole table is scanned.
                 let column = |column: &NewColumn| format!("ADD COLUMN {} {}", column.name, column.sql_type);
                 let check = |column: &NewColumn| Some(format!("ADD CHECK ({}) NOT VALID", column.check.as_ref()?));
                 let columns = self.columns.iter().map(column).chain(self.columns.iter().filter_map(check));
                 statements.push(format!("ALTER TABLE {table} {}", columns.collect::<Vec<_>>().join(", ")));
             }
         }
-        let of_column = |column: &NewColumn| Some((column.name.clone(), with_note(None, column.original.as_ref()?)));
-        for (column, comment) in self.columns.iter().filter_map(of_column).chain(self.adopted_columns.iter().cloned()) {
+        let path_comment = |column: &NewColumn| Some((column.name.clone(), with_note(None, column.original.as_ref()?)));
+        for (column, comment) in
+            self.columns.iter().filter_map(path_comment).chain(self.adopted_columns.iter().cloned())
+        {
             statements.push(format!("COMMENT ON COLUMN {table}.{column} IS {}", quote_literal(&comment)));
         }
         statements.extend(self.partitions.iter().flat_map(|partition| self.partition_statements(partition)));
@@ -89,8 +91,8 @@ impl TableDiff {
     /// `CREATE TABLE … PARTITION OF` would lock out every reader and writer of the table; attaching does not.
     fn partition_statements(&self, partition: &super::NewPartition) -> Vec<String> {
         let (table, name) = (&self.table, &partition.name);
-        let bound = |moment: Option<crate::timestamp::Timestamp>, open: &str| {
-            moment.map_or(open.to_owned(), |moment| quote_literal(&moment.to_string()))
+        let bound = |timestamp: Option<crate::timestamp::Timestamp>, open: &str| {
+            timestamp.map_or(open.to_owned(), |timestamp| quote_literal(&timestamp.to_string()))
         };
         let (from, to) = (bound(partition.bounds.from, "MINVALUE"), bound(partition.bounds.to, "MAXVALUE"));
         let mut statements = vec![format!(
@@ -145,13 +147,13 @@ impl fmt::Display for TableWrite {
 /// A change of a row, as text.
 #[derive(Debug)]
 pub struct ChangeView<'w> {
-    /// The record that says it.
+    /// The record that the change comes from.
     pub record: usize,
     /// What it does to the row.
     pub operation: Operation,
-    /// The partition's table, where there is one.
+    /// The partition's table, if the table is partitioned.
     pub partition: Option<&'w str>,
-    /// The columns that the change carries, and their values as a person reads them.
+    /// The columns that the change carries, with human-readable values.
     pub cells: Vec<(&'w str, String)>,
 }
 
@@ -159,19 +161,19 @@ impl TableWrite {
     /// The changes in the order in which they are written.
     pub fn change_views(&self) -> impl Iterator<Item = ChangeView<'_>> {
         self.rows.iter().flat_map(move |row| {
-            self.changes[row.changes.clone()].iter().map(move |member| self.change_view(row, member))
+            self.changes[row.changes.clone()].iter().map(move |change| self.change_view(row, change))
         })
     }
 
-    fn change_view(&self, row: &KeyChanges, member: &RowChange) -> ChangeView<'_> {
+    fn change_view(&self, row: &KeyChanges, change: &RowChange) -> ChangeView<'_> {
         let cell = |column: usize| {
-            let known = &self.table.columns[self.columns[column]];
-            (known.name.as_str(), format_cell(known.kind, self.cell(member, column)))
+            let table_column = &self.table.columns[self.columns[column]];
+            (table_column.name.as_str(), format_cell(table_column.kind, self.cell(change, column)))
         };
-        let carried = (0..self.columns.len()).filter(|&column| !self.cell(member, column).is_empty());
+        let carried = (0..self.columns.len()).filter(|&column| !self.cell(change, column).is_empty());
         ChangeView {
-            record: member.record,
-            operation: member.operation,
+            record: change.record,
+            operation: change.operation,
             partition: self.table.partitions.get(row.partition).map(|partition| partition.name.table.as_str()),
             cells: carried.map(cell).collect(),
         }

@@ -1,11 +1,11 @@
-//! What a replicated table's records do not tell, settled by what the database has: the key, and a name of its own.
+//! Resolves what a replicated table's records do not provide from the database: the key, and a name of its own.
 
 use crate::catalog::{Catalog, DbTable};
 use crate::field::{FieldId, FieldTree};
 use crate::names::{Identifier, TableName};
 use crate::spec::{ColumnSpec, TableId, TableRegistry, TableSpec};
 
-/// Settles what is open about the tables. Changed ones have to be looked up in the database again.
+/// Resolves missing keys and conflicting names. A renamed table must be loaded from the database again.
 pub fn resolve_keys_and_names(tables: &mut TableRegistry, fields: &FieldTree, catalog: &Catalog) {
     for id in (0..tables.count() as u32).map(TableId) {
         let spec = tables.get(id);
@@ -13,21 +13,21 @@ pub fn resolve_keys_and_names(tables: &mut TableRegistry, fields: &FieldTree, ca
             continue;
         }
         let table = catalog.table(&spec.name);
-        let settled = match (table, table.and_then(|table| table.origin.as_ref())) {
-            // Two tables of the source have names that are one after normalising. The second keeps a name of its own, which
-            // is made from the source's and therefore always the same.
+        let resolved = match (table, table.and_then(|table| table.origin.as_ref())) {
+            // The names of two source tables are equal after normalization. The second table gets a name of its own, derived
+            // from the source's and therefore always the same.
             (_, Some(origin)) if *origin != spec.source_label => Some(with_own_name(spec)),
             (None, _) if is_second(id, spec, tables) => Some(with_own_name(spec)),
             (Some(table), _) => with_catalog_key(spec, table, fields),
             (None, _) => None,
         };
-        if let Some(spec) = settled {
+        if let Some(spec) = resolved {
             tables.replace(id, spec);
         }
     }
 }
 
-/// Whether a table that was met earlier has the name, which is nobody's yet in the database.
+/// Whether an earlier table has the same name, which no table in the database has yet.
 fn is_second(id: TableId, spec: &TableSpec, tables: &TableRegistry) -> bool {
     (0..id.0).map(|earlier| tables.get(TableId(earlier))).any(|earlier| earlier.name == spec.name)
 }
@@ -37,33 +37,33 @@ fn with_own_name(spec: &TableSpec) -> TableSpec {
     TableSpec { name: TableName { schema: spec.name.schema.clone(), table }, ..spec.clone() }
 }
 
-/// The specification with the table's own key, where the source has told none.
+/// The specification with the existing table's key, if the source provides none.
 fn with_catalog_key(spec: &TableSpec, table: &DbTable, fields: &FieldTree) -> Option<TableSpec> {
     let names = table.unique.first().filter(|_| spec.key.is_empty())?;
-    let mut keyed = spec.clone();
+    let mut with_key = spec.clone();
     for name in names {
-        let place = match keyed.columns.iter().position(|column| column.name == *name) {
-            Some(place) => place,
+        let index = match with_key.columns.iter().position(|column| column.name == *name) {
+            Some(index) => index,
             None => {
-                keyed.columns.push(ColumnSpec::new(name.clone(), key_field(name, spec, table, fields)?));
-                keyed.columns.len() - 1
+                with_key.columns.push(ColumnSpec::new(name.clone(), key_field(name, spec, table, fields)?));
+                with_key.columns.len() - 1
             }
         };
-        let column = &mut keyed.columns[place];
+        let column = &mut with_key.columns[index];
         *column = column.clone().required();
-        keyed.key.push(place);
+        with_key.key.push(index);
     }
-    Some(keyed)
+    Some(with_key)
 }
 
-/// The field that fills a column: the one that its comment names, or whose name is the column's.
+/// The field that fills a column: the one that its comment names, or the one with the column's name.
 fn key_field(name: &Identifier, spec: &TableSpec, table: &DbTable, fields: &FieldTree) -> Option<FieldId> {
-    let original = table.columns.iter().find(|column| column.name == *name)?.source_path.as_deref();
-    let fills = |field: &FieldId| match original {
-        Some(original) => fields.path(*field) == original,
+    let source_path = table.columns.iter().find(|column| column.name == *name)?.source_path.as_deref();
+    let fills = |field: &FieldId| match source_path {
+        Some(source_path) => fields.path(*field) == source_path,
         None => fields.column(*field) == name.as_str(),
     };
     let fields_of = |scope: &FieldId| fields.members(*scope).filter(fills);
-    // Of an owner's column without a comment, rather the field that is called exactly so.
+    // For a column without a comment, prefer the field whose key is exactly the column's name.
     spec.scope.iter().flat_map(fields_of).max_by_key(|field| fields.key(*field) == name.as_str())
 }

@@ -1,4 +1,4 @@
-//! One table's rows, in the form in which they are written: encoded, sorted by partition and key, one row a key.
+//! One table's rows in the form in which they are written: encoded, sorted by partition and key, one row per key.
 
 mod encode;
 
@@ -18,38 +18,38 @@ pub struct TableWrite {
     pub table: Arc<DbTable>,
     /// What a second change of a key does.
     pub write_mode: WriteMode,
-    /// What becomes of a row whose source is deleted.
+    /// What happens to a row that is deleted at its source.
     pub deletes: DeleteMode,
-    /// What a column takes that a change does not carry.
+    /// What happens to a column that a change does not carry.
     pub absent: MissingColumns,
-    /// The columns written, as places in `table.columns`. The key's come first.
+    /// The written columns, as indexes into `table.columns`. The key's come first.
     pub columns: Vec<usize>,
-    /// How many columns make the key.
+    /// The number of key columns.
     pub key: usize,
-    /// The rows, sorted by partition and key: every writer takes its locks in this order.
+    /// The rows, sorted by partition and key: every writer locks rows in this order.
     pub rows: Vec<KeyChanges>,
-    /// The changes behind the rows.
+    /// The changes of the rows.
     pub changes: Vec<RowChange>,
-    /// Of changes, the fields that had not changed and have no column yet, by their paths.
+    /// For each encoded change, the paths of fields that had not changed and have no column yet.
     unchanged_paths: BTreeMap<usize, Vec<String>>,
     cells: Vec<u8>,
-    /// For each member, where each of its cells begins, and where the last one ends.
+    /// For each encoded change, where each of its cells begins, and where the last one ends.
     bounds: Vec<u32>,
 }
 
-/// One key.
+/// One key and its changes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct KeyChanges {
-    /// The partition, by its place in the table.
+    /// The partition, as an index into the partitions of the table.
     pub partition: usize,
-    /// The changes of this key, in [`TableWrite::members`], the newest last.
+    /// The changes of this key in [`TableWrite::changes`], the newest last.
     pub changes: Range<usize>,
 }
 
 /// One change of a row.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RowChange {
-    /// The record that says it.
+    /// The record that the change comes from.
     pub record: usize,
     /// What it does to the row.
     pub operation: Operation,
@@ -59,14 +59,14 @@ pub struct RowChange {
 }
 
 impl TableWrite {
-    /// The cell of a member; empty where the change does not carry the column.
-    pub fn cell(&self, member: &RowChange, column: usize) -> &[u8] {
-        self.cells(member, column..column + 1)
+    /// The cell of a change; empty if the change does not carry the column.
+    pub fn cell(&self, change: &RowChange, column: usize) -> &[u8] {
+        self.cells(change, column..column + 1)
     }
 
-    /// Several cells of a member, one after the other.
-    pub fn cells(&self, member: &RowChange, columns: Range<usize>) -> &[u8] {
-        let first = member.encoded * (self.columns.len() + 1);
+    /// Adjacent cells of a change.
+    pub fn cells(&self, change: &RowChange, columns: Range<usize>) -> &[u8] {
+        let first = change.encoded * (self.columns.len() + 1);
         &self.cells[self.bounds[first + columns.start] as usize..self.bounds[first + columns.end] as usize]
     }
 
@@ -81,7 +81,7 @@ impl TableWrite {
         (0..self.columns.len()).map(move |column| self.cell(newest, column))
     }
 
-    /// No rows, of a table whose keys are asked for.
+    /// A write without rows, for a query of the keys of a table.
     pub fn for_key_query(table: Arc<DbTable>, spec: &TableSpec) -> Self {
         let columns: Vec<usize> = spec.key_columns().filter_map(|c| table.column_index(c.name.as_str())).collect();
         Self { key: columns.len(), columns, ..Self::empty(table, spec) }
@@ -103,28 +103,28 @@ impl TableWrite {
         }
     }
 
-    /// The paths of a member's fields that had not changed and have no column yet.
-    pub fn unchanged_paths(&self, member: &RowChange) -> &[String] {
-        self.unchanged_paths.get(&member.encoded).map_or(&[], Vec::as_slice)
+    /// The paths of a change's fields that had not changed and have no column yet.
+    pub fn unchanged_paths(&self, change: &RowChange) -> &[String] {
+        self.unchanged_paths.get(&change.encoded).map_or(&[], Vec::as_slice)
     }
 
-    /// Whether no other writer may be at work on the table: rows are deleted, and a row that holds a key's place until the
-    /// delete is done might be refused, for it is made of the key alone.
+    /// Whether other writers must be locked out of the table. This is the case if rows are deleted and the table may reject
+    /// the placeholder row that locks a key until the delete is done, as it consists of the key alone.
     pub fn needs_exclusive_lock(&self) -> bool {
         let key = &self.columns[..self.key];
-        let mut others = self.table.columns.iter().enumerate().filter(|(position, _)| !key.contains(position));
-        let guarded = self.table.has_check || others.any(|(_, column)| column.may_reject_null);
-        guarded
+        let mut others = self.table.columns.iter().enumerate().filter(|(index, _)| !key.contains(index));
+        let may_reject_placeholder = self.table.has_check || others.any(|(_, column)| column.may_reject_null);
+        may_reject_placeholder
             && self.deletes == DeleteMode::Hard
-            && self.changes.iter().any(|member| member.operation == Operation::Delete)
+            && self.changes.iter().any(|change| change.operation == Operation::Delete)
     }
 
-    /// The cells of a member's key, one after the other.
-    pub fn key_cells(&self, member: &RowChange) -> &[u8] {
-        self.cells(member, 0..self.key)
+    /// The key cells of a change.
+    pub fn key_cells(&self, change: &RowChange) -> &[u8] {
+        self.cells(change, 0..self.key)
     }
 
-    /// How many changes are encoded whole: each has a bound before each of its cells, and one behind the last.
+    /// The number of completely encoded changes: each has a bound before each of its cells, and one after the last.
     fn encoded_count(&self) -> usize {
         self.bounds.len() / (self.columns.len() + 1)
     }
@@ -134,14 +134,14 @@ impl TableWrite {
     }
 }
 
-/// Changes of one table in the form in which they are written, in the order in which they came.
+/// Encoded changes of one table, in order of arrival.
 #[derive(Debug)]
 pub struct EncodedChanges {
     write: TableWrite,
     entries: Vec<EncodedChange>,
 }
 
-/// A change that is encoded.
+/// An encoded change; its cells are in the write, at the same index.
 #[derive(Clone, Copy, Debug)]
 struct EncodedChange {
     partition: usize,
@@ -161,27 +161,27 @@ impl EncodedChanges {
         self.write.write_mode
     }
 
-    /// How many changes there are.
+    /// The number of changes.
     pub fn count(&self) -> usize {
         self.entries.len()
     }
 
-    /// Puts the changes behind those of the same table and columns, where the list has them.
+    /// Appends the changes to those of the same table and columns in the list, or to the list itself if there are none.
     pub fn append_to(self, list: &mut Vec<Self>) {
-        let same = |before: &&mut Self| {
-            Arc::ptr_eq(&before.write.table, &self.write.table) && before.write.columns == self.write.columns
+        let same_columns = |target: &&mut Self| {
+            Arc::ptr_eq(&target.write.table, &self.write.table) && target.write.columns == self.write.columns
         };
-        let Some(before) = list.iter_mut().find(same) else { return list.push(self) };
-        let (write, next) = (&mut before.write, self.write);
+        let Some(target) = list.iter_mut().find(same_columns) else { return list.push(self) };
+        let (write, next) = (&mut target.write, self.write);
         let (count, end) = (write.encoded_count(), write.cells.len() as u32);
         write.unchanged_paths.extend(next.unchanged_paths.into_iter().map(|(encoded, paths)| (encoded + count, paths)));
         write.bounds.extend(next.bounds.iter().map(|bound| bound + end));
         write.cells.extend_from_slice(&next.cells);
-        before.entries.extend(self.entries);
+        target.entries.extend(self.entries);
     }
 
-    /// Sorts by partition, key and version, and brings the changes of a key together; records with a row of an event table
-    /// that another record already holds are told.
+    /// Sorts by partition, key and version, and groups the changes by key. `repeated` receives the records whose event row
+    /// another record already holds.
     pub fn fold_by_key(self, repeated: &mut Vec<usize>) -> TableWrite {
         let Self { mut write, entries } = self;
         let mut order: Vec<(usize, u128, usize)> = entries
@@ -189,29 +189,29 @@ impl EncodedChanges {
             .enumerate()
             .map(|(index, entry)| (entry.partition, prefix(write.key(index)), index))
             .collect();
-        let events = write.write_mode == WriteMode::Append;
+        let is_append = write.write_mode == WriteMode::Append;
         order.sort_unstable_by(|a, b| {
             (a.0, a.1).cmp(&(b.0, b.1)).then_with(|| write.key(a.2).cmp(write.key(b.2))).then_with(|| {
-                // Of events the first stays; of entities the newest comes last, and of the same change twice the first.
+                // Of equal events the first is kept. Of entities the newest change comes last; of equal versions, the first.
                 let by_version = entries[a.2].version.cmp(&entries[b.2].version);
-                by_version.then(if events { a.2.cmp(&b.2) } else { b.2.cmp(&a.2) })
+                by_version.then(if is_append { a.2.cmp(&b.2) } else { b.2.cmp(&a.2) })
             })
         });
         let mut previous: Option<(usize, usize)> = None;
         for (partition, _, index) in order {
             let EncodedChange { record, operation, version, .. } = entries[index];
-            let member = RowChange { record, operation, version, encoded: index };
-            let same = previous.is_some_and(|(p, i)| p == partition && write.key(i) == write.key(index));
+            let change = RowChange { record, operation, version, encoded: index };
+            let same_key = previous.is_some_and(|(p, i)| p == partition && write.key(i) == write.key(index));
             previous = Some((partition, index));
-            match write.rows.last_mut().filter(|_| same) {
-                Some(_) if events => repeated.push(member.record),
+            match write.rows.last_mut().filter(|_| same_key) {
+                Some(_) if is_append => repeated.push(change.record),
                 Some(row) => {
                     row.changes.end += 1;
-                    write.changes.push(member);
+                    write.changes.push(change);
                 }
                 None => {
                     write.rows.push(KeyChanges { partition, changes: write.changes.len()..write.changes.len() + 1 });
-                    write.changes.push(member);
+                    write.changes.push(change);
                 }
             }
         }
@@ -219,7 +219,7 @@ impl EncodedChanges {
     }
 }
 
-/// The first bytes of a key's content: most comparisons end there.
+/// The first bytes of a key's content, which decide most comparisons.
 fn prefix(key: &[u8]) -> u128 {
     let content = key.get(4..).unwrap_or_default();
     let mut bytes = [0; 16];

@@ -1,4 +1,4 @@
-//! One table's part of a batch: which column each field goes to, which partition each row, and what is lacking.
+//! Plans one table's part of a batch: the column of each field, the partition of each row, and what is missing.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -22,44 +22,44 @@ const PARTITIONS_MAX: usize = 4_000;
 /// Where a field's values go.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum FieldRoute {
-    /// Not yet asked.
+    /// Not resolved yet.
     Unresolved,
-    /// The table does not take the field.
+    /// The table does not accept the field.
     Ignored,
-    /// A column that is there.
+    /// An existing column, by its index in the table.
     Column(usize, OnMismatch),
-    /// A column that is lacking, by its place among the new ones.
+    /// A missing column, by its index among the pending ones.
     NewColumn(usize),
     /// The overflow column.
     Overflow,
-    /// The table is strict, and takes no such field.
-    Refused,
+    /// The table is strict and has no such column: the record is rejected.
+    Rejected,
 }
 
-/// A change on its way to a row.
+/// A change whose partition is known.
 #[derive(Clone, Copy, Debug)]
 pub struct PlannedChange {
-    /// The change, by its place in the batch.
+    /// The change, by its index in the batch.
     pub change: usize,
-    /// The row's partition, by its place in the table; 0 for a table without.
+    /// The row's partition, by its index in the table; 0 for a table without partitions.
     pub partition: usize,
 }
 
-/// One table's part of a batch.
+/// Plans one table's part of a batch.
 pub struct TablePlanner<'p> {
     pub spec: &'p TableSpec,
     pub fields: &'p FieldTree,
-    /// What the database has, or would have had once the table is made.
+    /// The table in the database, or else the table as it would be created.
     pub table: Cow<'p, DbTable>,
-    /// For each field of the source.
+    /// The route of each field of the source.
     pub routes: Vec<FieldRoute>,
-    found: Option<&'p Arc<DbTable>>,
+    existing: Option<&'p Arc<DbTable>>,
     pending: Vec<PendingColumn>,
     adopted_columns: Vec<(Identifier, String)>,
     partitions: Vec<NewPartition>,
 }
 
-/// A column that would be made, if some value asks for it.
+/// A column that is created if a value needs it.
 struct PendingColumn {
     column: NewColumn,
     inferred: Option<InferredType>,
@@ -67,69 +67,69 @@ struct PendingColumn {
 }
 
 impl<'p> TablePlanner<'p> {
-    /// A survey of the table, as far as the catalog knows it.
+    /// Creates a planner for the table as the catalog has it.
     pub fn new(spec: &'p TableSpec, fields: &'p FieldTree, catalog: &'p Catalog) -> Self {
-        let found = catalog.table(&spec.name);
-        let table = found.map_or_else(|| Cow::Owned(DbTable::planned(spec)), |table| Cow::Borrowed(&**table));
-        let mut survey = Self {
+        let existing = catalog.table(&spec.name);
+        let table = existing.map_or_else(|| Cow::Owned(DbTable::planned(spec)), |table| Cow::Borrowed(&**table));
+        let mut planner = Self {
             spec,
             fields,
             routes: vec![FieldRoute::Unresolved; fields.count()],
-            found,
+            existing,
             table,
             pending: Vec::new(),
             adopted_columns: Vec::new(),
             partitions: Vec::new(),
         };
-        survey.declared_columns();
-        survey
+        planner.declared_columns();
+        planner
     }
 
-    /// Typed columns of a table that is to be made, and the writer's own columns.
+    /// Adds the typed columns of a table that does not exist yet, and Millstream's own columns.
     fn declared_columns(&mut self) {
-        let absent = self.found.is_none();
+        let is_new = self.existing.is_none();
         let spec = self.spec;
-        for column in spec.columns.iter().filter(|column| absent && column.sql_type.is_some()) {
-            // What a key is called at the source is kept, too: a full load does not tell which attributes it is made of.
+        for column in spec.columns.iter().filter(|column| is_new && column.sql_type.is_some()) {
+            // The source names of key columns are kept, too: a full load does not say which attributes form the key.
             let field = column.field.filter(|&field| spec.replicated && !self.fields.is_synthetic(field));
-            let original = field.map(|field| self.fields.path(field).to_owned());
-            self.add_pending(NewColumn { original, ..declared_column(column) }, None, true);
+            let source_path = field.map(|field| self.fields.path(field).to_owned());
+            self.add_pending(NewColumn { original: source_path, ..declared_column(column) }, None, true);
         }
         let version = self.spec.version_column().map(|name| (name, "text"));
-        for (name, sql_type) in version.into_iter().chain(absent.then_some((OVERFLOW, "jsonb"))) {
+        for (name, sql_type) in version.into_iter().chain(is_new.then_some((OVERFLOW, "jsonb"))) {
             if self.table.column_index(name).is_none() {
                 self.add_pending(system_column(name, sql_type), None, true);
             }
         }
     }
 
-    fn add_pending(&mut self, column: NewColumn, inferred: Option<InferredType>, wanted: bool) -> usize {
-        self.pending.push(PendingColumn { column, inferred, has_value: wanted });
+    fn add_pending(&mut self, column: NewColumn, inferred: Option<InferredType>, has_value: bool) -> usize {
+        self.pending.push(PendingColumn { column, inferred, has_value });
         self.pending.len() - 1
     }
 
-    /// Finds each change's partition, and each field's column. Changes that end here are told to the draft.
+    /// Resolves each change's partition and each field's column. Expired and rejected changes go to the partial plan.
     pub fn changes(
         &mut self,
         changes: &Changes<'_>,
         list: &[usize],
         now: Timestamp,
-        draft: &mut PartialPlan,
+        partial_plan: &mut PartialPlan,
     ) -> Vec<PlannedChange> {
-        let mut candidates = Vec::with_capacity(list.len());
+        let mut planned = Vec::with_capacity(list.len());
         for &index in list {
             let change = &changes.list[index];
             let values = &changes.values[change.values.clone()];
             match self.partition(values, now) {
                 Ok(Some(partition)) => {
                     self.resolve_all(values);
-                    candidates.push(PlannedChange { change: index, partition });
+                    planned.push(PlannedChange { change: index, partition });
                 }
-                Ok(None) => draft.expired.push(change.record),
-                Err(reason) => draft.rejected.push((change.record, self.rejection(reason))),
+                Ok(None) => partial_plan.expired.push(change.record),
+                Err(reason) => partial_plan.rejected.push((change.record, self.rejection(reason))),
             }
         }
-        candidates
+        planned
     }
 
     fn resolve_all(&mut self, values: &[(FieldId, Value<'_>)]) {
@@ -141,17 +141,17 @@ impl<'p> TablePlanner<'p> {
                 && let Some(inferred) = InferredType::from_value(value)
                 && self.accepts_value(*field, value)
             {
-                let lacking = &mut self.pending[index];
-                lacking.inferred = Some(inferred.unify(lacking.inferred));
-                lacking.has_value = true;
+                let pending = &mut self.pending[index];
+                pending.inferred = Some(inferred.unify(pending.inferred));
+                pending.has_value = true;
             }
         }
     }
 
-    /// Whether the table takes this very value: an object only where it is declared whole, or objects stay whole.
+    /// Whether the table accepts this value: an object only if its field is declared, or if objects are stored whole.
     pub fn accepts_value(&self, field: FieldId, value: &Value<'_>) -> bool {
-        let object = matches!(value, Value::Json(text) if text.starts_with('{'));
-        !object || self.spec.nested == Nested::Jsonb || self.declaration(field).is_some()
+        let is_object = matches!(value, Value::Json(text) if text.starts_with('{'));
+        !is_object || self.spec.nested == Nested::Jsonb || self.declaration(field).is_some()
     }
 
     fn declaration(&self, field: FieldId) -> Option<&'p ColumnSpec> {
@@ -167,44 +167,47 @@ impl<'p> TablePlanner<'p> {
             return FieldRoute::Ignored;
         }
         if self.spec.schema_mode == SchemaMode::Strict {
-            return FieldRoute::Refused;
+            return FieldRoute::Rejected;
         }
         self.undeclared_route(field)
     }
 
-    /// Whether an object that the table takes whole already holds the field.
+    /// Whether the field is part of an object that the table stores whole.
     fn is_inside_jsonb_column(&self, field: FieldId) -> bool {
         let parent = self.fields.parent(field);
         if self.fields.is_container(field) || (self.spec.nested == Nested::Jsonb && !self.fields.is_container(parent)) {
             return true;
         }
-        let mut above = parent;
-        while above != FieldId::ROOT && self.declaration(above).is_none() {
-            above = self.fields.parent(above);
+        let mut ancestor = parent;
+        while ancestor != FieldId::ROOT && self.declaration(ancestor).is_none() {
+            ancestor = self.fields.parent(ancestor);
         }
-        above != FieldId::ROOT
+        ancestor != FieldId::ROOT
     }
 
     fn declared_route(&mut self, column: &ColumnSpec) -> FieldRoute {
-        if let Some(position) = self.table.column_index(column.name.as_str()) {
-            return FieldRoute::Column(position, column.on_mismatch);
+        if let Some(column_index) = self.table.column_index(column.name.as_str()) {
+            return FieldRoute::Column(column_index, column.on_mismatch);
         }
-        let known = self.pending.iter().position(|lacking| lacking.column.name == column.name);
-        FieldRoute::NewColumn(known.unwrap_or_else(|| self.add_pending(declared_column(column), None, false)))
+        let pending_index = self.pending.iter().position(|pending| pending.column.name == column.name);
+        FieldRoute::NewColumn(pending_index.unwrap_or_else(|| self.add_pending(declared_column(column), None, false)))
     }
 
     fn undeclared_route(&mut self, field: FieldId) -> FieldRoute {
         let path = self.fields.path(field);
-        let known = self.table.columns.iter().position(|column| column.source_path.as_deref() == Some(path));
-        if let Some(position) = known {
-            return self.existing_route(position);
+        let existing = self.table.columns.iter().position(|column| column.source_path.as_deref() == Some(path));
+        if let Some(column_index) = existing {
+            return self.existing_route(column_index);
         }
         let name = Identifier::truncated(self.fields.column(field), path);
-        let declared = self.spec.columns.iter().any(|column| column.name == name);
-        if declared && self.spec.coercion == Coercion::Convert {
+        let is_declared = self.spec.columns.iter().any(|column| column.name == name);
+        if is_declared && self.spec.coercion == Coercion::Convert {
             return FieldRoute::Overflow;
         }
-        if declared || RESERVED.contains(&name.as_str()) || self.pending.iter().any(|l| l.column.name == name) {
+        if is_declared
+            || RESERVED.contains(&name.as_str())
+            || self.pending.iter().any(|pending| pending.column.name == name)
+        {
             return self.route_by_name(Identifier::with_hash_suffix(self.fields.column(field), path), path);
         }
         match self.table.columns.iter().find(|column| column.name == name) {
@@ -212,7 +215,7 @@ impl<'p> TablePlanner<'p> {
                 self.route_by_name(Identifier::with_hash_suffix(self.fields.column(field), path), path)
             }
             Some(DbColumn { source_path: None, .. })
-                if self.adopted_columns.iter().any(|(claimed, _)| *claimed == name) =>
+                if self.adopted_columns.iter().any(|(adopted, _)| *adopted == name) =>
             {
                 self.route_by_name(Identifier::with_hash_suffix(self.fields.column(field), path), path)
             }
@@ -220,17 +223,17 @@ impl<'p> TablePlanner<'p> {
         }
     }
 
-    /// The slot of the column that `path` is to have, whether it is there or not.
+    /// The route to the column for `path`, whether it exists or not.
     fn route_by_name(&mut self, name: Identifier, path: &str) -> FieldRoute {
-        if let Some(position) = self.table.column_index(name.as_str()) {
-            let column = &self.table.columns[position];
+        if let Some(column_index) = self.table.column_index(name.as_str()) {
+            let column = &self.table.columns[column_index];
             if column.source_path.is_none() && self.table.owned {
                 self.adopted_columns.push((name, with_note(column.comment.as_deref(), path)));
             }
-            return self.existing_route(position);
+            return self.existing_route(column_index);
         }
-        let full = self.table.columns.len() + self.pending.len() >= self.spec.columns_max;
-        if self.spec.schema_mode == SchemaMode::Fixed || full {
+        let is_full = self.table.columns.len() + self.pending.len() >= self.spec.columns_max;
+        if self.spec.schema_mode == SchemaMode::Fixed || is_full {
             return FieldRoute::Overflow;
         }
         let column = NewColumn {
@@ -244,14 +247,15 @@ impl<'p> TablePlanner<'p> {
         FieldRoute::NewColumn(self.add_pending(column, None, false))
     }
 
-    /// A column that nobody declared. Of a type that the writer would itself have chosen, it was chosen by some other
-    /// value, and what does not fit goes to the overflow; any other type is its owner's word.
-    fn existing_route(&self, position: usize) -> FieldRoute {
-        let column = &self.table.columns[position];
+    /// The route to an existing column that is not declared. If its type is one that Millstream chooses, another value
+    /// determined it, and a value that does not fit goes to the overflow. Any other type is the owner's choice, and a value
+    /// that does not fit is rejected.
+    fn existing_route(&self, column_index: usize) -> FieldRoute {
+        let column = &self.table.columns[column_index];
         let inferred = match column.kind {
             ColumnType::Text { characters_max } => characters_max == self.spec.text_characters_max,
             ColumnType::Numeric { modifier } => modifier.is_none(),
-            // Formats with types of their own make it only of moments, and a text that is one belongs there, too.
+            // Formats with types of their own create it only for timestamps; text that is a timestamp belongs in it, too.
             ColumnType::Timestamp { zoned, digits } => zoned && digits == 6 && self.spec.coercion == Coercion::Convert,
             ColumnType::Bool
             | ColumnType::Jsonb
@@ -264,37 +268,37 @@ impl<'p> TablePlanner<'p> {
         if column.generated {
             return FieldRoute::Overflow;
         }
-        let rule = match (inferred, self.spec.coercion) {
+        let on_mismatch = match (inferred, self.spec.coercion) {
             (true, Coercion::Convert) => OnMismatch::Overflow,
             (true, Coercion::Exact) => OnMismatch::OverflowUnlessExact,
             (false, _) => OnMismatch::Reject,
         };
-        FieldRoute::Column(position, rule)
+        FieldRoute::Column(column_index, on_mismatch)
     }
 
-    /// The row's partition; `None` for a row that has expired.
+    /// The row's partition; `None` if the row has expired.
     fn partition(&mut self, values: &[(FieldId, Value<'_>)], now: Timestamp) -> Result<Option<usize>, RejectionReason> {
-        let Some(PartitionSpec { column, policy: period }) = self.spec.partition else { return Ok(Some(0)) };
+        let Some(PartitionSpec { column, policy }) = self.spec.partition else { return Ok(Some(0)) };
         let column = &self.spec.columns[column];
-        let moment = self.partition_time(column, values)?;
-        if period.retention_cutoff(now).is_some_and(|oldest| moment < oldest) {
+        let time = self.partition_time(column, values)?;
+        if policy.retention_cutoff(now).is_some_and(|cutoff| time < cutoff) {
             return Ok(None);
         }
-        if moment > period.future_cutoff(now) {
+        if time > policy.future_cutoff(now) {
             return Err(RejectionReason::TooFarAhead { column: column.name.as_str().to_owned() });
         }
         if self.table.partition_column.as_ref() != Some(&column.name) {
             return Ok(Some(0));
         }
-        if let Some(index) = self.table.partition_of(moment) {
+        if let Some(index) = self.table.partition_of(time) {
             return Ok(Some(index));
         }
-        if !self.partitions.iter().any(|partition| partition.bounds.contains(moment)) {
+        if !self.partitions.iter().any(|partition| partition.bounds.contains(time)) {
             let count = self.table.partitions.len() + self.partitions.len();
             if count >= PARTITIONS_MAX {
                 return Err(RejectionReason::TooManyPartitions(count));
             }
-            self.partitions.push(new_partition(&self.table, period.width, moment, &self.partitions));
+            self.partitions.push(new_partition(&self.table, policy.width, time, &self.partitions));
         }
         Ok(Some(0))
     }
@@ -308,11 +312,11 @@ impl<'p> TablePlanner<'p> {
         let value = values.iter().rev().find(|(field, _)| Some(*field) == column.field).map(|(_, value)| value);
         let value = value.filter(|value| **value != Value::Null);
         let value = value.ok_or_else(|| RejectionReason::Missing { path: path(), role: "the partition" })?;
-        cell::timestamp(value).map_err(|misfit| RejectionReason::DoesNotFit {
+        cell::timestamp(value).map_err(|mismatch| RejectionReason::DoesNotFit {
             path: path(),
             column: column.name.as_str().to_owned(),
             sql_type: column.sql_type.clone().unwrap_or_default(),
-            mismatch: misfit,
+            mismatch,
         })
     }
 
@@ -321,7 +325,7 @@ impl<'p> TablePlanner<'p> {
         Rejection::for_table(self.spec.name.unquoted(), reason)
     }
 
-    /// Asks for the overflow column, which the table was made without.
+    /// The overflow column, for a table that was created without it.
     pub fn overflow_column_diff(&self) -> TableDiff {
         TableDiff { columns: vec![system_column(OVERFLOW, "jsonb")], ..self.empty_diff() }
     }
@@ -338,82 +342,83 @@ impl<'p> TablePlanner<'p> {
         }
     }
 
-    /// What the table lacks for the changes surveyed.
+    /// What the table is missing for the changes planned so far.
     pub fn diff(&self) -> Option<TableDiff> {
-        let typed = |lacking: &PendingColumn| {
-            let inferred = lacking.inferred.map(|inferred| match (inferred, self.spec.text_characters_max) {
+        let with_type = |pending: &PendingColumn| {
+            let inferred = pending.inferred.map(|inferred| match (inferred, self.spec.text_characters_max) {
                 (InferredType::Text, Some(limit)) => format!("varchar({limit})"),
                 (inferred, _) => inferred.sql_type(self.spec.arrays).to_owned(),
             });
-            let sql_type = Some(lacking.column.sql_type.clone()).filter(|sql_type| !sql_type.is_empty()).or(inferred);
-            NewColumn { sql_type: sql_type.unwrap_or_else(|| "text".to_owned()), ..lacking.column.clone() }
+            let sql_type = Some(pending.column.sql_type.clone()).filter(|sql_type| !sql_type.is_empty()).or(inferred);
+            NewColumn { sql_type: sql_type.unwrap_or_else(|| "text".to_owned()), ..pending.column.clone() }
         };
-        let lack = TableDiff {
-            created_by: self.found.is_none().then(|| self.spec.source_label.clone()),
-            columns: self.pending.iter().filter(|lacking| lacking.has_value).map(typed).collect(),
+        let diff = TableDiff {
+            created_by: self.existing.is_none().then(|| self.spec.source_label.clone()),
+            columns: self.pending.iter().filter(|pending| pending.has_value).map(with_type).collect(),
             adopted_columns: self.adopted_columns.clone(),
             partitions: self.partitions.clone(),
             ..self.empty_diff()
         };
-        (!lack.is_empty()).then_some(lack)
+        (!diff.is_empty()).then_some(diff)
     }
 
-    /// Asks for every column whose type is declared, whatever the records carry.
+    /// Requires every column with a declared type, whatever the records carry.
     pub fn require_declared_columns(&mut self) {
         for column in self.spec.columns.iter().filter(|column| column.sql_type.is_some()) {
-            let asked = self.pending.iter().any(|lacking| lacking.column.name == column.name);
-            if !asked && self.table.column_index(column.name.as_str()).is_none() {
+            let is_pending = self.pending.iter().any(|pending| pending.column.name == column.name);
+            if !is_pending && self.table.column_index(column.name.as_str()).is_none() {
                 self.add_pending(declared_column(column), None, true);
             }
         }
     }
 
-    /// Makes sure that a key can be there only once, in the table or in each partition that is written.
+    /// Checks that a unique index covers the key, in the table or in each partition that is written.
     pub fn require_unique_key(&self, rows: &[PlannedChange]) -> Result<(), PlanError> {
         let key: Vec<&Identifier> = self.spec.key_columns().map(|column| &column.name).collect();
-        let by = self.table.partition_column.as_ref();
-        let holds = |unique: &[Vec<Identifier>]| {
+        let partition_column = self.table.partition_column.as_ref();
+        let has_unique_key = |unique: &[Vec<Identifier>]| {
             unique.iter().any(|columns| {
-                let within = columns.iter().all(|column| key.contains(&column) || Some(column) == by);
-                within && columns.iter().any(|column| key.contains(&column))
+                let only_key_columns =
+                    columns.iter().all(|column| key.contains(&column) || Some(column) == partition_column);
+                only_key_columns && columns.iter().any(|column| key.contains(&column))
             })
         };
-        if holds(&self.table.unique) {
+        if has_unique_key(&self.table.unique) {
             return Ok(());
         }
-        let missing = |name: &crate::names::TableName| {
+        let no_unique_index = |name: &crate::names::TableName| {
             let columns: Vec<String> = key.iter().map(ToString::to_string).collect();
             let ddl = format!("CREATE UNIQUE INDEX CONCURRENTLY ON {name} ({})", columns.join(", "));
             PlanError::NoUniqueIndex { table: name.unquoted(), ddl }
         };
-        if by.is_none() {
-            return Err(missing(&self.table.name));
+        if partition_column.is_none() {
+            return Err(no_unique_index(&self.table.name));
         }
-        let mut touched: Vec<usize> = rows.iter().map(|row| row.partition).collect();
-        touched.sort_unstable();
-        touched.dedup();
-        let mut partitions = touched.iter().filter_map(|&index| self.table.partitions.get(index));
-        let unkept = partitions.find(|partition| !holds(&partition.unique));
-        unkept.map_or(Ok(()), |partition| Err(missing(&partition.name)))
+        let mut written: Vec<usize> = rows.iter().map(|row| row.partition).collect();
+        written.sort_unstable();
+        written.dedup();
+        let mut partitions = written.iter().filter_map(|&index| self.table.partitions.get(index));
+        let without_index = partitions.find(|partition| !has_unique_key(&partition.unique));
+        without_index.map_or(Ok(()), |partition| Err(no_unique_index(&partition.name)))
     }
 
-    /// The table, if the database has it.
-    pub fn found(&self) -> Option<&'p Arc<DbTable>> {
-        self.found
+    /// The table, if it exists.
+    pub fn existing_table(&self) -> Option<&'p Arc<DbTable>> {
+        self.existing
     }
 }
 
-/// The partition for a moment that no partition holds yet, within what its neighbours leave.
+/// The partition for a time that no partition covers yet, clipped to the gap between its neighbors.
 pub fn new_partition(
     table: &DbTable,
-    every: crate::partition::PartitionWidth,
-    moment: Timestamp,
+    width: crate::partition::PartitionWidth,
+    time: Timestamp,
     planned: &[NewPartition],
 ) -> NewPartition {
-    let there = table.partitions.iter().map(|partition| partition.bounds);
-    let taken = there.chain(planned.iter().map(|partition| partition.bounds));
-    let bounds: TimeRange = every.bounds(moment).clipped_to_gap(moment, taken);
-    NewPartition { name: every.partition_name(&table.name, bounds), bounds }
+    let existing = table.partitions.iter().map(|partition| partition.bounds);
+    let taken = existing.chain(planned.iter().map(|partition| partition.bounds));
+    let bounds: TimeRange = width.bounds(time).clipped_to_gap(time, taken);
+    NewPartition { name: width.partition_name(&table.name, bounds), bounds }
 }
 
 fn declared_column(column: &ColumnSpec) -> NewColumn {

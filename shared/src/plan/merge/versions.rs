@@ -1,4 +1,4 @@
-//! The versions of a row's columns, as `_versions` keeps them: a JSON object from each version to the columns that it wrote
+//! The versions of a row's columns, as stored in `_versions`: a JSON object that maps each version to the columns it wrote
 //! last.
 
 use std::borrow::Cow;
@@ -9,21 +9,21 @@ use crate::catalog::DbColumn;
 use crate::change::Version;
 use crate::outcome::ChangeOutcome;
 
-/// The version of a column that newer changes have left out because it had not changed: any change that tells it wins.
+/// The version of a column that newer changes left out because it had not changed: any change that carries it wins.
 const UNCHANGED: Version = Version { origin: 0, order: i128::MIN + 1, digest: 0 };
 
-/// Parts the path of a field that had no column when it was left out from the names of columns.
+/// Marks the path of a field that had no column when it was left out. The stored text cannot change.
 const UNCHANGED_PREFIX: &str = "_untold/";
 
-/// The version of each column, and of each field of the overflow. Rows are narrow enough to look through.
+/// The version of each column, and of each field of the overflow. Rows are narrow enough for a linear search.
 #[derive(Default)]
 pub struct ColumnVersions<'s>(Vec<(Cow<'s, str>, Version)>);
 
 impl<'s> ColumnVersions<'s> {
-    /// Reads what `Display` writes; names without an escape, which is nearly all, are borrowed.
+    /// Parses the output of `Display`. Names without an escape, which is nearly all of them, are borrowed.
     pub fn parse(text: &'s str) -> Option<Self> {
-        if let Ok(plain) = serde_json::from_str::<BTreeMap<&str, Vec<&str>>>(text) {
-            return Self::collect(plain);
+        if let Ok(versions) = serde_json::from_str::<BTreeMap<&str, Vec<&str>>>(text) {
+            return Self::collect(versions);
         }
         Self::collect(serde_json::from_str::<BTreeMap<String, Vec<String>>>(text).ok()?)
     }
@@ -37,55 +37,55 @@ impl<'s> ColumnVersions<'s> {
         Some(Self(versions))
     }
 
-    /// The version of a column, if one is known.
-    pub fn of(&self, name: &str) -> Option<Version> {
-        self.0.iter().find(|(known, _)| known == name).map(|(_, version)| *version)
+    /// The version of a column, if it is known.
+    pub fn get(&self, name: &str) -> Option<Version> {
+        self.0.iter().find(|(tracked, _)| tracked == name).map(|(_, version)| *version)
     }
 
-    /// Whether a change has told the column's value, and nothing has left it out since.
+    /// Whether a change carried the column's value, and no delete has removed it since.
     pub fn has_value(&self, name: &str) -> bool {
-        self.of(name).is_some_and(|version| version != UNCHANGED)
+        self.get(name).is_some_and(|version| version != UNCHANGED)
     }
 
-    /// Whether a version is known of the column, or that it was left out before it was made.
+    /// Whether the column has a version, or was left out of a change before it was created.
     pub fn is_tracked(&self, column: &DbColumn) -> bool {
-        let untold = |known: &str| {
-            known.strip_prefix(UNCHANGED_PREFIX).is_some_and(|path| Some(path) == column.source_path.as_deref())
+        let is_marked_path = |tracked: &str| {
+            tracked.strip_prefix(UNCHANGED_PREFIX).is_some_and(|path| Some(path) == column.source_path.as_deref())
         };
-        self.0.iter().any(|(known, _)| *known == column.name.as_str() || untold(known))
+        self.0.iter().any(|(tracked, _)| *tracked == column.name.as_str() || is_marked_path(tracked))
     }
 
-    /// Remembers that a change leaves the column out, where nothing is known of it.
+    /// Records that a change leaves the column out, unless the column is tracked already.
     pub fn mark_unchanged(&mut self, column: &'s DbColumn) {
         if !self.is_tracked(column) {
             self.0.push((column.name.as_str().into(), UNCHANGED));
         }
     }
 
-    /// The same of a field that has no column yet.
+    /// Records the same for a field that has no column yet.
     pub fn mark_path_unchanged(&mut self, path: &str) {
         let name = format!("{UNCHANGED_PREFIX}{path}");
-        if self.of(&name).is_none() {
+        if self.get(&name).is_none() {
             self.0.push((name.into(), UNCHANGED));
         }
     }
 
-    /// Forgets what is not newer than a delete; whether there was anything. `key` stands for the row itself.
+    /// Drops the versions that are not newer than a delete; returns whether there were any. `key` stands for the row itself.
     pub fn drop_up_to(&mut self, key: &str, floor: Option<Version>) -> bool {
-        let older = |version: &Version| Some(*version) <= floor && *version != UNCHANGED;
-        let cleared = self.0.iter().any(|(_, version)| older(version));
-        if self.of(key).is_some_and(|version| older(&version)) {
+        let is_older = |version: &Version| Some(*version) <= floor && *version != UNCHANGED;
+        let cleared = self.0.iter().any(|(_, version)| is_older(version));
+        if self.get(key).is_some_and(|version| is_older(&version)) {
             self.0.clear();
         }
-        // The row was told anew after the delete, and this column left out: its value is still to come.
-        self.0.iter_mut().filter(|(_, version)| older(version)).for_each(|(_, version)| *version = UNCHANGED);
+        // A change after the delete carried the row but left this column out: its value is still to come.
+        self.0.iter_mut().filter(|(_, version)| is_older(version)).for_each(|(_, version)| *version = UNCHANGED);
         cleared
     }
 
-    /// Offers a column's (or overflow field's) value of a version; tells what becomes of it, and remembers the winner.
+    /// Merges a value of a column or overflow field by its version: keeps the newer version, and returns the outcome.
     pub fn advance(&mut self, name: Cow<'s, str>, version: Option<Version>) -> ChangeOutcome {
         let Some(version) = version else { return ChangeOutcome::Superseded };
-        match self.0.iter_mut().find(|(known, _)| *known == name) {
+        match self.0.iter_mut().find(|(tracked, _)| *tracked == name) {
             Some((_, stored)) if *stored == version => ChangeOutcome::Duplicate,
             Some((_, stored)) if *stored > version => ChangeOutcome::Superseded,
             Some((_, stored)) => {
@@ -107,11 +107,11 @@ impl fmt::Display for ColumnVersions<'_> {
         for (column, version) in &self.0 {
             by_version.entry(*version).or_default().push(column);
         }
-        let member = |(version, columns): (&Version, &mut Vec<&str>)| {
+        let entry = |(version, columns): (&Version, &mut Vec<&str>)| {
             columns.sort_unstable();
-            // A list of texts is always JSON.
+            // A list of strings is always valid JSON.
             format!("\"{version}\":{}", serde_json::to_string(columns).unwrap_or_default())
         };
-        write!(f, "{{{}}}", by_version.iter_mut().map(member).collect::<Vec<_>>().join(","))
+        write!(f, "{{{}}}", by_version.iter_mut().map(entry).collect::<Vec<_>>().join(","))
     }
 }

@@ -1,4 +1,4 @@
-//! Values → cells: each value is brought to its column, and what does not fit becomes a rejection or overflow.
+//! Encodes values as the cells of their columns. A value that does not fit becomes a rejection or overflow.
 
 use std::sync::Arc;
 
@@ -11,42 +11,47 @@ use crate::field::FieldId;
 use crate::rejection::{Mismatch, RejectionReason};
 use crate::spec::{DeleteMode, MergeBy, MissingColumns, OVERFLOW, OnMismatch, WriteMode};
 
-/// What room is made for a cell: its length and a little.
+/// The number of bytes reserved per cell: its length and a short content.
 const CELL_BYTES: usize = 8;
 
-/// Encodes the candidates. What does not fit its column is told to the draft.
-pub fn encode(survey: &TablePlanner<'_>, candidates: &[PlannedChange], changes: &Changes<'_>, draft: &mut PartialPlan) {
-    let Some(table) = survey.found() else { return };
-    let mut encoder = Encoder::new(survey, table);
-    let cells = candidates.len() * encoder.write.columns.len();
-    encoder.write.bounds.reserve(cells + candidates.len());
+/// Encodes the planned changes. Changes that do not fit their columns are rejected in the partial plan.
+pub fn encode(
+    planner: &TablePlanner<'_>,
+    planned: &[PlannedChange],
+    changes: &Changes<'_>,
+    partial_plan: &mut PartialPlan,
+) {
+    let Some(table) = planner.existing_table() else { return };
+    let mut encoder = Encoder::new(planner, table);
+    let cells = planned.len() * encoder.write.columns.len();
+    encoder.write.bounds.reserve(cells + planned.len());
     encoder.write.cells.reserve(cells * CELL_BYTES);
-    let mut entries = Vec::with_capacity(candidates.len());
-    for candidate in candidates {
-        let Change { record, operation, version, .. } = changes.list[candidate.change];
-        match encoder.change(operation, &changes.values[changes.list[candidate.change].values.clone()]) {
-            Ok(()) => entries.push(EncodedChange { partition: candidate.partition, record, operation, version }),
-            Err(reason) => draft.rejected.push((record, survey.rejection(reason))),
+    let mut entries = Vec::with_capacity(planned.len());
+    for planned_change in planned {
+        let Change { record, operation, version, .. } = changes.list[planned_change.change];
+        match encoder.change(operation, &changes.values[changes.list[planned_change.change].values.clone()]) {
+            Ok(()) => entries.push(EncodedChange { partition: planned_change.partition, record, operation, version }),
+            Err(reason) => partial_plan.rejected.push((record, planner.rejection(reason))),
         }
     }
     if encoder.needs_overflow_column {
-        draft.diffs.push(survey.overflow_column_diff());
+        partial_plan.diffs.push(planner.overflow_column_diff());
     }
     if !entries.is_empty() {
-        draft.encoded.push(EncodedChanges { write: encoder.write, entries });
+        partial_plan.encoded.push(EncodedChanges { write: encoder.write, entries });
     }
 }
 
 struct Encoder<'s, 'v> {
     planner: &'s TablePlanner<'s>,
     write: TableWrite,
-    /// For each column of the table, its place among those written.
+    /// For each column of the table, its index among the written columns.
     written_index_of: Vec<Option<usize>>,
     overflow: Option<usize>,
-    /// Whether a column that a change does not carry keeps what it has.
+    /// Whether a column that a change does not carry keeps its value.
     keeps_missing: bool,
     needs_overflow_column: bool,
-    /// One change's values, by the place of their column; kept to be used again.
+    /// One change's values, by the index of their written column; reused for the next change.
     values: Vec<Option<(FieldId, &'v Value<'v>, OnMismatch)>>,
     overflowing: Vec<(FieldId, &'v Value<'v>)>,
 }
@@ -56,32 +61,32 @@ impl<'s, 'v> Encoder<'s, 'v> {
         let spec = planner.spec;
         let mut columns: Vec<usize> = spec.key_columns().filter_map(|c| table.column_index(c.name.as_str())).collect();
         let key = columns.len();
-        let taken = planner.routes.iter().filter_map(|slot| match slot {
-            FieldRoute::Column(position, _) => Some(*position),
+        let routed = planner.routes.iter().filter_map(|route| match route {
+            FieldRoute::Column(column_index, _) => Some(*column_index),
             FieldRoute::Unresolved
             | FieldRoute::Ignored
             | FieldRoute::NewColumn(_)
             | FieldRoute::Overflow
-            | FieldRoute::Refused => None,
+            | FieldRoute::Rejected => None,
         });
         let whole_row = spec.write_mode != WriteMode::Append && spec.missing_columns == MissingColumns::SetNull;
-        let of_the_source = (0..table.columns.len()).filter(|&position| {
-            let column = &table.columns[position];
+        let source_columns = (0..table.columns.len()).filter(|&column_index| {
+            let column = &table.columns[column_index];
             let declared = spec.columns.iter().any(|c| c.name == column.name && c.field.is_some());
             whole_row && (column.source_path.is_some() || declared) && !column.generated
         });
-        let mut more: Vec<usize> = taken.chain(of_the_source).chain(table.column_index(OVERFLOW)).collect();
-        more.sort_unstable();
-        more.dedup();
-        more.retain(|position| !columns.contains(position));
-        columns.extend(more);
+        let mut others: Vec<usize> = routed.chain(source_columns).chain(table.column_index(OVERFLOW)).collect();
+        others.sort_unstable();
+        others.dedup();
+        others.retain(|column_index| !columns.contains(column_index));
+        columns.extend(others);
         let mut written_index_of = vec![None; table.columns.len()];
-        for (place, &position) in columns.iter().enumerate() {
-            written_index_of[position] = Some(place);
+        for (written_index, &column_index) in columns.iter().enumerate() {
+            written_index_of[column_index] = Some(written_index);
         }
         Self {
             planner,
-            overflow: table.column_index(OVERFLOW).and_then(|position| written_index_of[position]),
+            overflow: table.column_index(OVERFLOW).and_then(|column_index| written_index_of[column_index]),
             written_index_of,
             keeps_missing: spec.write_mode == WriteMode::Merge(MergeBy::Column)
                 && spec.missing_columns == MissingColumns::Keep,
@@ -92,7 +97,7 @@ impl<'s, 'v> Encoder<'s, 'v> {
         }
     }
 
-    /// Appends the cells of one change, or nothing at all.
+    /// Appends the cells of one change, or nothing if the change is rejected.
     fn change(&mut self, operation: Operation, values: &'v [(FieldId, Value<'v>)]) -> Result<(), RejectionReason> {
         let (cells, bounds, encoded) = (self.write.cells.len(), self.write.bounds.len(), self.write.encoded_count());
         let outcome = self.collect(values).and_then(|()| match operation {
@@ -107,20 +112,20 @@ impl<'s, 'v> Encoder<'s, 'v> {
         outcome
     }
 
-    /// Brings the values to their columns.
+    /// Assigns the values to their columns.
     fn collect(&mut self, values: &'v [(FieldId, Value<'v>)]) -> Result<(), RejectionReason> {
         self.values.fill(None);
         self.overflowing.clear();
         for (field, value) in values {
             match self.planner.routes[field.0 as usize] {
-                FieldRoute::Column(position, rule) => {
-                    if let Some(place) =
-                        self.written_index_of[position].filter(|_| self.planner.accepts_value(*field, value))
+                FieldRoute::Column(column_index, on_mismatch) => {
+                    if let Some(written_index) =
+                        self.written_index_of[column_index].filter(|_| self.planner.accepts_value(*field, value))
                     {
-                        self.values[place] = Some((*field, value, rule));
+                        self.values[written_index] = Some((*field, value, on_mismatch));
                     }
                 }
-                // That a value is a null, and not absent, is told even where no column was ever needed.
+                // A null is recorded as different from a missing field, even if no column was ever needed.
                 FieldRoute::NewColumn(_) if *value == Value::TypedNull => self.overflowing.push((*field, value)),
                 FieldRoute::NewColumn(_) if *value == Value::Unchanged => {
                     let path = self.planner.fields.path(*field).to_owned();
@@ -132,7 +137,7 @@ impl<'s, 'v> Encoder<'s, 'v> {
                 {
                     self.overflowing.push((*field, value));
                 }
-                FieldRoute::Refused
+                FieldRoute::Rejected
                     if !matches!(value, Value::Null | Value::Unchanged)
                         && self.planner.accepts_value(*field, value) =>
                 {
@@ -142,7 +147,7 @@ impl<'s, 'v> Encoder<'s, 'v> {
                 | FieldRoute::Ignored
                 | FieldRoute::NewColumn(_)
                 | FieldRoute::Overflow
-                | FieldRoute::Refused => {}
+                | FieldRoute::Rejected => {}
             }
         }
         Ok(())
@@ -151,17 +156,17 @@ impl<'s, 'v> Encoder<'s, 'v> {
     fn encode(&mut self) -> Result<(), RejectionReason> {
         let overflow = self.overflow;
         let mut overflow_bound = None;
-        for place in 0..self.values.len() {
+        for written_index in 0..self.values.len() {
             self.write.bounds.push(self.write.cells.len() as u32);
-            match self.values[place] {
-                _ if Some(place) == overflow => {
+            match self.values[written_index] {
+                _ if Some(written_index) == overflow => {
                     overflow_bound = Some((self.write.bounds.len(), self.write.cells.len()))
                 }
                 Some((_, Value::Unchanged, _)) => {}
-                Some((field, value, rule)) => self.cell(place, field, value, rule)?,
-                None if place < self.write.key => return Err(self.missing(place)),
+                Some((field, value, on_mismatch)) => self.cell(written_index, field, value, on_mismatch)?,
+                None if written_index < self.write.key => return Err(self.missing(written_index)),
                 None if self.keeps_missing => {}
-                None => self.null(place)?,
+                None => self.null(written_index)?,
             }
         }
         self.write.bounds.push(self.write.cells.len() as u32);
@@ -173,16 +178,18 @@ impl<'s, 'v> Encoder<'s, 'v> {
         Ok(())
     }
 
-    /// Of a delete only the key counts, and where deleted rows stay, when it was; what else the row holds is kept, or NULL
-    /// where rows are only ever written whole.
+    /// A delete has only its key and, with soft deletes, the time of the delete. The other columns keep their values, or are
+    /// NULL if rows are only written whole.
     fn encode_key(&mut self) -> Result<(), RejectionReason> {
-        for place in 0..self.values.len() {
+        for written_index in 0..self.values.len() {
             self.write.bounds.push(self.write.cells.len() as u32);
-            match self.values[place] {
-                Some((field, value, rule)) if place < self.write.key => self.cell(place, field, value, rule)?,
-                None if place < self.write.key => return Err(self.missing(place)),
-                Some((field, value, rule)) if self.write.deletes == DeleteMode::Soft => {
-                    self.cell(place, field, value, rule)?
+            match self.values[written_index] {
+                Some((field, value, on_mismatch)) if written_index < self.write.key => {
+                    self.cell(written_index, field, value, on_mismatch)?
+                }
+                None if written_index < self.write.key => return Err(self.missing(written_index)),
+                Some((field, value, on_mismatch)) if self.write.deletes == DeleteMode::Soft => {
+                    self.cell(written_index, field, value, on_mismatch)?
                 }
                 Some(_) | None if self.write.write_mode == WriteMode::Merge(MergeBy::Column) => {}
                 Some(_) | None => self.write.cells.extend_from_slice(&cell::NULL),
@@ -194,59 +201,63 @@ impl<'s, 'v> Encoder<'s, 'v> {
 
     fn cell(
         &mut self,
-        place: usize,
+        written_index: usize,
         field: FieldId,
         value: &'v Value<'v>,
-        rule: OnMismatch,
+        on_mismatch: OnMismatch,
     ) -> Result<(), RejectionReason> {
-        let column = &self.write.table.columns[self.write.columns[place]];
-        if matches!(value, Value::Null | Value::TypedNull) && self.rejects_null(place) {
-            return Err(self.missing(place));
+        let column = &self.write.table.columns[self.write.columns[written_index]];
+        if matches!(value, Value::Null | Value::TypedNull) && self.rejects_null(written_index) {
+            return Err(self.missing(written_index));
         }
         if *value == Value::TypedNull {
             self.overflowing.push((field, value));
         }
-        let exact = rule != OnMismatch::OverflowUnlessExact || cell::is_exact_type(column.kind, value);
-        let written = if exact { cell::encode(column.kind, value, &mut self.write.cells) } else { Err(Mismatch::Type) };
-        match written {
+        let is_accepted = on_mismatch != OnMismatch::OverflowUnlessExact || cell::is_exact_type(column.kind, value);
+        let result =
+            if is_accepted { cell::encode(column.kind, value, &mut self.write.cells) } else { Err(Mismatch::Type) };
+        match result {
             Ok(()) => Ok(()),
-            Err(misfit) if rule != OnMismatch::Reject && misfit != Mismatch::NulCharacter => {
+            Err(mismatch) if on_mismatch != OnMismatch::Reject && mismatch != Mismatch::NulCharacter => {
                 self.overflowing.push((field, value));
                 if !self.keeps_missing {
                     self.write.cells.extend_from_slice(&cell::NULL);
                 }
                 Ok(())
             }
-            Err(misfit) => Err(RejectionReason::DoesNotFit {
+            Err(mismatch) => Err(RejectionReason::DoesNotFit {
                 path: self.planner.fields.path(field).to_owned(),
                 column: column.name.as_str().to_owned(),
                 sql_type: column.sql_type.clone(),
-                mismatch: misfit,
+                mismatch,
             }),
         }
     }
 
-    fn null(&mut self, place: usize) -> Result<(), RejectionReason> {
-        if self.rejects_null(place) {
-            return Err(self.missing(place));
+    fn null(&mut self, written_index: usize) -> Result<(), RejectionReason> {
+        if self.rejects_null(written_index) {
+            return Err(self.missing(written_index));
         }
         self.write.cells.extend_from_slice(&cell::NULL);
         Ok(())
     }
 
-    fn rejects_null(&self, place: usize) -> bool {
-        place < self.write.key || self.write.table.columns[self.write.columns[place]].required
+    fn rejects_null(&self, written_index: usize) -> bool {
+        written_index < self.write.key || self.write.table.columns[self.write.columns[written_index]].required
     }
 
-    fn missing(&self, place: usize) -> RejectionReason {
-        let column = &self.write.table.columns[self.write.columns[place]];
+    fn missing(&self, written_index: usize) -> RejectionReason {
+        let column = &self.write.table.columns[self.write.columns[written_index]];
         let declared = self.planner.spec.columns.iter().find(|spec| spec.name == column.name);
         let path = declared.and_then(|spec| spec.field).map(|field| self.planner.fields.path(field));
         let path = path.or(column.source_path.as_deref()).unwrap_or(column.name.as_str()).to_owned();
-        RejectionReason::Missing { path, role: if place < self.write.key { "the key" } else { "a NOT NULL column" } }
+        RejectionReason::Missing {
+            path,
+            role: if written_index < self.write.key { "the key" } else { "a NOT NULL column" },
+        }
     }
 
-    /// Fills the overflow's cell, once it is known which values came to it.
+    /// Writes the overflow cell, once all overflowing values are known.
     fn insert_overflow(&mut self, bound: usize, at: usize) -> Result<(), RejectionReason> {
         let mut overflow = Vec::new();
         if self.overflowing.is_empty() {
@@ -256,8 +267,8 @@ impl<'s, 'v> Encoder<'s, 'v> {
             overflow.extend_from_slice(&cell::NULL);
         } else {
             let json = self.overflow_json()?;
-            let fits = cell::encode(crate::catalog::ColumnType::Jsonb, &Value::Json(json.into()), &mut overflow);
-            fits.map_err(|misfit| self.overflow_mismatch(self.overflowing[0].0, misfit))?;
+            let result = cell::encode(crate::catalog::ColumnType::Jsonb, &Value::Json(json.into()), &mut overflow);
+            result.map_err(|mismatch| self.overflow_mismatch(self.overflowing[0].0, mismatch))?;
         }
         let length = overflow.len() as u32;
         self.write.cells.splice(at..at, overflow);
@@ -269,22 +280,17 @@ impl<'s, 'v> Encoder<'s, 'v> {
 
     /// `{"path": value, …}`
     fn overflow_json(&self) -> Result<String, RejectionReason> {
-        let member = |(field, value): &(FieldId, &Value<'_>)| {
+        let field_json = |(field, value): &(FieldId, &Value<'_>)| {
             let key = serde_json::Value::from(self.planner.fields.path(*field));
-            let json = cell::as_json(value).map_err(|misfit| self.overflow_mismatch(*field, misfit))?;
+            let json = cell::as_json(value).map_err(|mismatch| self.overflow_mismatch(*field, mismatch))?;
             Ok(format!("{key}:{json}"))
         };
-        let members: Vec<String> = self.overflowing.iter().map(member).collect::<Result<_, RejectionReason>>()?;
-        Ok(format!("{{{}}}", members.join(",")))
+        let fields: Vec<String> = self.overflowing.iter().map(field_json).collect::<Result<_, RejectionReason>>()?;
+        Ok(format!("{{{}}}", fields.join(",")))
     }
 
-    fn overflow_mismatch(&self, field: FieldId, misfit: Mismatch) -> RejectionReason {
+    fn overflow_mismatch(&self, field: FieldId, mismatch: Mismatch) -> RejectionReason {
         let path = self.planner.fields.path(field).to_owned();
-        RejectionReason::DoesNotFit {
-            path,
-            column: OVERFLOW.to_owned(),
-            sql_type: "jsonb".to_owned(),
-            mismatch: misfit,
-        }
+        RejectionReason::DoesNotFit { path, column: OVERFLOW.to_owned(), sql_type: "jsonb".to_owned(), mismatch }
     }
 }
