@@ -1,11 +1,13 @@
-//! The fourth step: the plan becomes rows, in one transaction. The writer holds the only pen.
+//! The fourth step: writes the plan to the database in one transaction. Only the writer writes rows.
 //!
-//! Invariants, whatever is delivered, cut or interrupted:
-//! - A key is there once. Events are copied straight in; where a key is there already, PostgreSQL refuses, and the writer
-//!   looks which ones and copies the rest. Entities are read under a row lock, decided in [`crate::plan::merge`], written.
-//! - Locks are taken in one order by every writer: tables by name, rows by partition and key.
-//! - A row that PostgreSQL refuses costs only itself ([`isolate`]), found inside the same transaction.
-//! - No value is written by an outdated picture of a column: the picture is compared under a lock first ([`Session`]).
+//! Invariants, whatever is redelivered, split or interrupted:
+//! - A key exists once. Events are copied without a read unless duplicates are expected. If a key already exists,
+//!   PostgreSQL rejects the copy, and the writer finds the existing keys and copies the rest. Entities are read under a
+//!   row lock, resolved in [`crate::plan::merge`] and written.
+//! - Every writer takes its locks in the same order: tables by name, rows by partition and key.
+//! - A row that PostgreSQL rejects does not affect other rows ([`isolate`]). It is found inside the same transaction.
+//! - No value is written with a stale definition of a column: the definition is first compared under a lock
+//!   ([`WriteTransaction`]).
 
 mod append;
 mod compare;
@@ -40,69 +42,69 @@ use crate::rejection::Rejection;
 use crate::spec::{MergeBy, WriteMode};
 pub use transaction::WriteTransaction;
 
-/// An attempt that met another writer in a deadlock gives its locks back and is made again, this often for each table; each
-/// time PostgreSQL waits a second (`deadlock_timeout`) before it tells.
+/// How many times, for each table, an attempt that deadlocks with another writer releases its locks and is retried.
+/// PostgreSQL waits one second (`deadlock_timeout`) before it reports a deadlock.
 const DEADLOCKS_MAX: u32 = 5;
 
-/// How long the writer waits, at most.
+/// The writer's timeouts.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// For one statement.
     pub statement: Duration,
-    /// For a lock, in the writing transaction.
+    /// For a lock in the writing transaction.
     pub lock: Duration,
 }
 
-/// What became of a batch's rows.
+/// The outcome of a batch's rows.
 #[derive(Default, Debug)]
 pub struct ApplyResult {
-    /// What became of each change, by record.
+    /// The outcome of each change, by record.
     pub outcomes: Vec<(usize, ChangeOutcome)>,
-    /// Data errors that only PostgreSQL could find.
+    /// Data errors that only PostgreSQL can detect.
     pub rejected: Vec<(usize, Rejection)>,
     /// Rows inserted and updated.
     pub rows: u64,
 }
 
-/// What the last batch of each table met: it is the best guess of what the next one will meet.
+/// What the last batch of each table observed: the best guess for the next batch.
 #[derive(Default, Debug)]
 pub struct WriteHints(HashMap<TableName, TableHints>);
 
-/// What was met when rows of a table were written, and is guessed about the next. A wrong guess costs time only.
+/// What a write to a table observed, used as a guess for the next write. A wrong guess costs only time.
 #[derive(Clone, Copy, Default, Debug)]
 struct TableHints {
-    /// Some of them are there already, as new or newer: look before writing.
+    /// Some keys already exist with the same or a newer version: read before writing.
     expect_existing: bool,
-    /// None of their keys is there.
+    /// No key exists yet.
     expect_new: bool,
 }
 
-/// Why a batch could not be applied. Nothing of it is in the database, unless the connection broke during COMMIT.
+/// Why a batch could not be applied. Nothing of it is in the database, unless the connection failed during COMMIT.
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyError {
-    /// Tables do not look as planned any more.
+    /// Tables no longer match the plan.
     #[error("tables changed since the catalog was read: {}{cause}", .tables.iter().map(TableName::unquoted).collect::<Vec<_>>().join(", "))]
     Stale {
-        /// Which, as far as is known.
+        /// The tables, as far as they are known.
         tables: Vec<TableName>,
-        /// What PostgreSQL said, if it was PostgreSQL that noticed.
+        /// PostgreSQL's message, if PostgreSQL detected it.
         cause: String,
     },
-    /// PostgreSQL, or the connection to it.
+    /// An error of PostgreSQL or of the connection.
     #[error("write failed: {}", describe(.0))]
     Database(#[source] tokio_postgres::Error),
-    /// A version column that somebody else wrote.
+    /// A version column whose value Millstream did not write.
     #[error(transparent)]
     Version(#[from] InvalidStoredVersion),
     /// The catalog could not be read.
     #[error(transparent)]
     Catalog(#[from] CatalogError),
-    /// A change of the schema did not go through, time after time.
+    /// A schema change failed repeatedly.
     #[error("schema change of table {table} failed: {reason}")]
     Schema {
         /// The table.
         table: String,
-        /// What PostgreSQL said last.
+        /// PostgreSQL's last error.
         reason: String,
     },
 }
@@ -114,7 +116,7 @@ impl From<tokio_postgres::Error> for ApplyError {
 }
 
 impl ApplyError {
-    /// Whether operator action required before it can go on.
+    /// Whether an operator must act before the batch can be applied.
     pub fn needs_operator(&self) -> bool {
         match self {
             Self::Database(error) => classify(error) == ErrorAction::Halt,
@@ -125,81 +127,84 @@ impl ApplyError {
     }
 }
 
-/// Writes a plan that lacks nothing, in one transaction.
+/// Writes a plan that has no missing schema objects, in one transaction.
 ///
 /// # Errors
-/// Everything but data errors; those are part of what is returned.
+/// Returns every error except data errors, which are part of the result.
 pub async fn apply(
     client: &Client,
     plan: &Plan,
     limits: Limits,
-    experience: &mut WriteHints,
+    write_hints: &mut WriteHints,
 ) -> Result<ApplyResult, ApplyError> {
     if plan.writes.is_empty() {
         return Ok(ApplyResult::default());
     }
-    let session = WriteTransaction::begin(client, limits, &plan.writes).await?;
-    match write_all(&session, plan, experience, DEADLOCKS_MAX).await {
+    let transaction = WriteTransaction::begin(client, limits, &plan.writes).await?;
+    match write_all(&transaction, plan, write_hints, DEADLOCKS_MAX).await {
         Ok(applied) => {
-            session.commit().await?;
+            transaction.commit().await?;
             Ok(applied)
         }
         Err(error) => {
-            session.roll_back().await;
+            transaction.roll_back().await;
             Err(error)
         }
     }
 }
 
-/// Writes a plan's whole rows within a transaction on their tables, and gives up where that asks for care: then the
-/// transaction must not be committed. There is nothing to fall back to, so that nothing has to be set up for it.
+/// Writes a plan's whole rows within a transaction on their tables. Returns `None` if the optimistic write does not
+/// succeed; the transaction must then not be committed. No savepoint is set, because there is no fallback within the
+/// transaction.
 pub async fn write_optimistic(
-    session: &WriteTransaction<'_>,
+    transaction: &WriteTransaction<'_>,
     plan: &Plan,
-    experience: &mut WriteHints,
+    write_hints: &mut WriteHints,
 ) -> Option<ApplyResult> {
     let mut applied = ApplyResult::default();
     for write in &plan.writes {
-        let hints = experience.0.get(&write.table.name).copied().unwrap_or_default();
-        let written = match write.write_mode {
-            WriteMode::Merge(MergeBy::Row) => upsert::upsert_optimistic(session, write, hints).await.ok()?,
+        let hints = write_hints.0.get(&write.table.name).copied().unwrap_or_default();
+        let result = match write.write_mode {
+            WriteMode::Merge(MergeBy::Row) => upsert::upsert_optimistic(transaction, write, hints).await.ok()?,
             WriteMode::Append | WriteMode::Merge(MergeBy::Column) => None,
         }?;
-        experience.0.insert(write.table.name.clone(), written.observed);
-        applied.rows += written.rows;
-        applied.outcomes.extend(written.outcomes);
+        write_hints.0.insert(write.table.name.clone(), result.observed);
+        applied.rows += result.rows;
+        applied.outcomes.extend(result.outcomes);
     }
     Some(applied)
 }
 
-/// Writes a plan's rows within a transaction that holds others already, all but those that PostgreSQL refuses. A deadlock is
-/// an error: to give back the locks of these rows alone would not end it.
+/// Writes a plan's rows within a transaction that already holds others, except the rows that PostgreSQL rejects. A
+/// deadlock is an error: releasing only the locks of these rows would not resolve it.
 ///
 /// # Errors
-/// Everything but data errors; the transaction must not be committed.
+/// Returns every error except data errors; the transaction must then not be committed.
 pub async fn write_slice(
-    session: &WriteTransaction<'_>,
+    transaction: &WriteTransaction<'_>,
     plan: &Plan,
-    experience: &mut WriteHints,
+    write_hints: &mut WriteHints,
 ) -> Result<ApplyResult, ApplyError> {
-    write_all(session, plan, experience, 0).await
+    write_all(transaction, plan, write_hints, 0).await
 }
 
 async fn write_all(
-    session: &WriteTransaction<'_>,
+    transaction: &WriteTransaction<'_>,
     plan: &Plan,
-    experience: &mut WriteHints,
+    write_hints: &mut WriteHints,
     deadlocks_max: u32,
 ) -> Result<ApplyResult, ApplyError> {
     let mut applied = ApplyResult::default();
     for write in &plan.writes {
-        let outcome = isolate::write_isolating_bad_rows(session, write, deadlocks_max, experience, &mut applied).await;
-        outcome.map_err(|error| as_stale(error, write))?;
+        let result =
+            isolate::write_isolating_bad_rows(transaction, write, deadlocks_max, write_hints, &mut applied).await;
+        result.map_err(|error| as_stale(error, write))?;
     }
     Ok(applied)
 }
 
-/// An error that may come from an old picture of the table is one, until a fresh picture shows the same.
+/// Treats an error that a stale catalog may have caused as [`ApplyError::Stale`]. If it recurs with a fresh catalog, it
+/// is real.
 fn as_stale(error: ApplyError, write: &TableWrite) -> ApplyError {
     if let ApplyError::Database(database) = &error
         && classify(database) == ErrorAction::RefreshCatalog
@@ -212,7 +217,7 @@ fn as_stale(error: ApplyError, write: &TableWrite) -> ApplyError {
     error
 }
 
-/// What became of the rows of one attempt.
+/// The outcome of the rows of one attempt.
 #[derive(Default)]
 struct AttemptResult {
     rows: u64,
@@ -220,10 +225,10 @@ struct AttemptResult {
     observed: TableHints,
 }
 
-/// An attempt that PostgreSQL refused, and the row that it seems to have refused.
+/// An attempt that PostgreSQL rejected, and the row that probably caused it.
 struct RejectedAttempt {
     error: ApplyError,
-    /// By its place among the rows of the attempt.
+    /// Its index among the rows of the attempt.
     row: Option<usize>,
 }
 
@@ -233,7 +238,7 @@ impl<E: Into<ApplyError>> From<E> for RejectedAttempt {
     }
 }
 
-/// The records of a row's changes.
+/// The records of the changes of one key.
 fn records<'w>(write: &'w TableWrite, row: &KeyChanges) -> impl Iterator<Item = usize> + use<'w> {
-    write.changes[row.changes.clone()].iter().map(|member| member.record)
+    write.changes[row.changes.clone()].iter().map(|change| change.record)
 }

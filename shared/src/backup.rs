@@ -1,8 +1,8 @@
-//! The incremental backup: what each batch said, kept on S3 in the order of arrival, to be applied again at any time.
+//! The incremental backup: the records of each batch, stored on S3 in order of arrival, to be reapplied at any time.
 //!
-//! A batch becomes one object for each table and hour: `backup/SOURCE/TABLE/yyyy-MM-dd/HH/SHARD-FIRST-LAST.ndjson.gz`, lines of
-//! gzipped JSON. A batch that is delivered again overwrites its own objects. Records are kept as they came, without their
-//! private fields, so that they go through today's configuration when they are applied again.
+//! A batch becomes one object per table and hour, `backup/SOURCE/TABLE/yyyy-MM-dd/HH/SHARD-FIRST-LAST.ndjson.gz`: lines
+//! of JSON, compressed with gzip. A redelivered batch overwrites its own objects. Records are stored as received,
+//! without their private fields, so that reapplying them uses the current configuration.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
@@ -20,10 +20,10 @@ use crate::record::{Batch, Record, SequenceNumber, StreamPosition};
 use crate::spec::TableId;
 use crate::timestamp::Timestamp;
 
-/// The folder of records that concern no table.
+/// The folder of records without a table.
 const CONTROL: &str = "_control";
 
-/// A record, as a line.
+/// One record, as a line.
 #[derive(Serialize, Deserialize)]
 struct BackupLine<'a> {
     #[serde(borrow)]
@@ -33,7 +33,7 @@ struct BackupLine<'a> {
     #[serde(borrow)]
     sequence_number: std::borrow::Cow<'a, str>,
     sub_sequence_number: u32,
-    /// The XXH3 of the document as the source sent it: versions hold it.
+    /// The XXH3 of the document as the source sent it: versions contain it.
     digest: u64,
     arrival: String,
     #[serde(borrow)]
@@ -42,32 +42,32 @@ struct BackupLine<'a> {
     record: &'a RawValue,
 }
 
-/// The beginning of the keys of a source's backup.
+/// The key prefix of a source's backup.
 pub fn prefix(source: &str) -> String {
     format!("backup/{}/", folder(source))
 }
 
-/// The beginning of the keys of one table's backup.
+/// The key prefix of one table's backup.
 pub fn table_prefix(source: &str, table: &str) -> String {
     format!("{}{}/", prefix(source), folder(table))
 }
 
-/// The part of a key that stands for the hour of a moment: `yyyy-MM-dd/HH`.
-pub fn hour(moment: Timestamp) -> String {
-    let text = moment.to_string();
+/// The part of a key for the hour of a timestamp: `yyyy-MM-dd/HH`.
+pub fn hour(timestamp: Timestamp) -> String {
+    let text = timestamp.to_string();
     format!("{}/{}", &text[..10], &text[11..13])
 }
 
 /// Where the records of a batch come from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum BatchOrigin {
-    /// A shard: they follow one another, and the first and the last tell them all.
+    /// A shard: its records are consecutive, so that the first and the last one identify them all.
     Stream,
-    /// Dead letters: any records together.
+    /// Dead letters: any selection of records.
     Redrive,
 }
 
-/// The objects of a batch. Records that could not be decoded are dead letters, and no part of it.
+/// The objects of a batch. They omit records that could not be decoded, which are dead letters.
 pub fn build_objects(
     source: &str,
     decoder: &mut Decoder,
@@ -76,22 +76,22 @@ pub fn build_objects(
     control: &[usize],
     origin: BatchOrigin,
 ) -> Vec<NewObject> {
-    let of_changes = tables.iter().map(|&(record, table)| (record, Some(table)));
-    // Under each of its tables: a table is restored from its own folder alone.
-    let tables: BTreeSet<_> = control.iter().map(|&record| (record, None)).chain(of_changes).collect();
-    let mut groups: BTreeMap<String, BackupObject> = BTreeMap::new();
+    let tables_of_changes = tables.iter().map(|&(record, table)| (record, Some(table)));
+    // Under each of its tables, because a table is restored only from its own folder.
+    let tables: BTreeSet<_> = control.iter().map(|&record| (record, None)).chain(tables_of_changes).collect();
+    let mut objects: BTreeMap<String, BackupObject> = BTreeMap::new();
     for (index, table) in tables {
         let record = &batch.records[index];
         let Some(payload) = decoder.redact(record, batch.payload(record)) else { continue };
         let table = table.map_or(CONTROL.to_owned(), |table| decoder.tables.get(table).name.table.as_str().to_owned());
         let key = format!("{}{}/", table_prefix(source, &table), hour(record.arrival));
         let digest = record.digest(batch.payload(record));
-        groups.entry(key).or_default().push(record, digest, &decoder.partition_key(record), payload);
+        objects.entry(key).or_default().push(record, digest, &decoder.partition_key(record), payload);
     }
-    groups.into_iter().map(|(folder, group)| group.object(&folder, origin)).collect()
+    objects.into_iter().map(|(folder, object)| object.finish(&folder, origin)).collect()
 }
 
-/// A name as a folder.
+/// A name as a folder name.
 fn folder(name: &str) -> String {
     name.replace('/', "_")
 }
@@ -102,7 +102,7 @@ struct BackupObject {
     shard: Arc<str>,
     first: Option<String>,
     last: String,
-    /// Of all their places.
+    /// Of all stream positions.
     position_digest: Xxh3,
 }
 
@@ -115,52 +115,53 @@ impl Default for BackupObject {
 
 impl BackupObject {
     fn push(&mut self, record: &Record, digest: u64, partition_key: &str, payload: Vec<u8>) {
-        let place = &record.position;
-        // A line's end can stand between the tokens of JSON only, where a space is as good.
+        let position = &record.position;
+        // JSON has line breaks only between tokens, where a space is equivalent.
         let payload: Vec<u8> =
             payload.into_iter().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { byte }).collect();
         let text = String::from_utf8(payload).unwrap_or_default();
         let Ok(document) = serde_json::from_str::<&RawValue>(&text) else { return };
         let line = BackupLine {
-            stream: (&*place.stream).into(),
-            shard: (&*place.shard).into(),
-            sequence_number: (&*place.sequence_number.0).into(),
-            sub_sequence_number: place.sub_sequence_number,
+            stream: (&*position.stream).into(),
+            shard: (&*position.shard).into(),
+            sequence_number: (&*position.sequence_number.0).into(),
+            sub_sequence_number: position.sub_sequence_number,
             digest,
             arrival: record.arrival.to_string(),
             partition_key: partition_key.into(),
             record: document,
         };
-        // Memory takes all that is written to it.
+        // Writes to memory do not fail.
         serde_json::to_writer(&mut self.lines, &line).unwrap_or_default();
         self.lines.write_all(b"\n").unwrap_or_default();
-        self.shard = place.shard.clone();
-        self.last = format!("{}.{}", place.sequence_number.0, place.sub_sequence_number);
+        self.shard = position.shard.clone();
+        self.last = format!("{}.{}", position.sequence_number.0, position.sub_sequence_number);
         self.first.get_or_insert_with(|| self.last.clone());
-        self.position_digest.update(place.to_string().as_bytes());
+        self.position_digest.update(position.to_string().as_bytes());
     }
 
-    fn object(self, folder: &str, origin: BatchOrigin) -> NewObject {
+    fn finish(self, folder: &str, origin: BatchOrigin) -> NewObject {
         let shard = if self.shard.is_empty() { "stream" } else { &self.shard };
         let name = format!("{shard}-{}-{}", self.first.unwrap_or_default(), self.last);
         let key = match origin {
             BatchOrigin::Stream => format!("{folder}{name}.ndjson.gz"),
-            // A name of its own: the batch in which they were refused may have begun and ended with the same records.
+            // A distinct name: the batch in which the records were rejected may have begun and ended with the same
+            // ones.
             BatchOrigin::Redrive => format!("{folder}redriven-{name}-{:016x}.ndjson.gz", self.position_digest.digest()),
         };
         NewObject { key, body: self.lines.finish().unwrap_or_default() }
     }
 }
 
-/// A line that is no record: the object is not a backup's, or was damaged.
+/// A line that is not a record: the object is not a backup, or is damaged.
 #[derive(Debug, thiserror::Error)]
 #[error("not a backup record: {0}")]
 pub struct InvalidBackupLine(#[from] serde_json::Error);
 
-/// Puts the record of a line behind those of a batch, if it arrived within the time.
+/// Appends the record of a line to a batch, if it arrived within the time range.
 ///
 /// # Errors
-/// What is wrong with the line.
+/// Returns an error if the line is not a valid record.
 pub fn push_line(line: &[u8], from: Timestamp, to: Timestamp, batch: &mut Batch) -> Result<(), InvalidBackupLine> {
     let line: BackupLine<'_> = serde_json::from_slice(line)?;
     let arrival = Timestamp::parse(&line.arrival).unwrap_or(Timestamp(0));
@@ -169,13 +170,13 @@ pub fn push_line(line: &[u8], from: Timestamp, to: Timestamp, batch: &mut Batch)
     }
     let start = batch.bytes.len();
     batch.bytes.extend_from_slice(line.record.get().as_bytes());
-    let place = StreamPosition {
+    let position = StreamPosition {
         stream: line.stream.into(),
         shard: line.shard.into(),
         sequence_number: SequenceNumber(line.sequence_number.into()),
         sub_sequence_number: line.sub_sequence_number,
     };
-    let record = Record::new(place, arrival, line.partition_key.into(), start..batch.bytes.len());
+    let record = Record::new(position, arrival, line.partition_key.into(), start..batch.bytes.len());
     batch.records.push(Record { archived_digest: Some(line.digest), ..record });
     Ok(())
 }

@@ -1,7 +1,7 @@
-//! Where PostgreSQL is, and how it is reached: one connection a function, checked after a thaw.
+//! The connection to PostgreSQL: one per function, checked after a freeze.
 //!
-//! Fit for RDS Proxy and PgBouncer in transaction mode: no session state, no start-up options, named statements only
-//! within a transaction. No secret reaches a log or an error.
+//! Works with RDS Proxy and with PgBouncer in transaction mode: no session state, no startup options, named statements
+//! only within a transaction. No secret reaches a log or an error.
 
 mod address;
 mod credentials;
@@ -30,16 +30,17 @@ use crate::config::DatabaseAddress;
 use credentials::LoginProvider;
 use sqlstate::{ErrorAction, classify};
 
-/// A server that does not answer a connection attempt in this time is down, and the invocation is retried.
+/// A server that does not accept a connection in this time is considered down, and the invocation is retried.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Nothing frees the dead connection of a function that was frozen, so the kernel has to find out: AWS advises seconds
+/// No process closes the dead connection of a frozen function, so the kernel must detect it. AWS advises timeouts of
+/// seconds
 /// (<https://docs.aws.amazon.com/AmazonRDS/latest/AuroraUserGuide/AuroraPostgreSQL.BestPractices.FastFailover.html>).
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(10);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);
 const KEEPALIVE_RETRIES: u32 = 3;
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// PostgreSQL, reached over one connection.
+/// PostgreSQL, over one connection.
 pub struct Database {
     pool: Pool,
     credentials: LoginProvider,
@@ -49,28 +50,28 @@ pub struct Database {
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
 pub enum DatabaseError {
-    /// `DATABASE_URL` cannot be read.
+    /// `DATABASE_URL` cannot be parsed.
     #[error(transparent)]
     Address(#[from] AddressError),
     /// The certificates cannot be read.
     #[error(transparent)]
     Tls(#[from] TlsError),
-    /// The secret or the token cannot be had.
+    /// The secret or the token cannot be obtained.
     #[error(transparent)]
     Credentials(#[from] CredentialsError),
-    /// The server is not the one that it should be, or speaks no TLS.
+    /// The server's identity cannot be verified, or it does not support TLS.
     #[error(transparent)]
     Refusal(#[from] TlsRefusal),
-    /// The server cannot be reached, or refuses.
+    /// The server cannot be reached, or rejects the connection.
     #[error("could not connect to PostgreSQL")]
     Connect(#[source] tokio_postgres::Error),
-    /// The pool is of one connection, and it is in use.
+    /// The pool has only one connection, and it is in use.
     #[error("could not obtain the connection: {0}")]
     Pool(String),
 }
 
 impl DatabaseError {
-    /// Whether operator action required before there can be a connection.
+    /// Whether an operator must act before a connection is possible.
     pub fn needs_operator(&self) -> bool {
         match self {
             Self::Address(_) | Self::Tls(_) | Self::Refusal(_) => true,
@@ -82,23 +83,23 @@ impl DatabaseError {
 }
 
 impl Database {
-    /// Prepares the connection; nothing is dialled before it is needed.
+    /// Prepares the connection; it is opened when it is first needed.
     ///
     /// # Errors
-    /// An address or certificates that cannot be read.
+    /// Returns an error if the address or the certificates are invalid.
     pub fn new(address: &DatabaseAddress, aws: Aws) -> Result<Self, DatabaseError> {
         let parsed = address::read(address)?;
         let ca_file = parsed.ca_file.as_deref().or(address.ca_file.as_deref());
         let mut config = parsed.config;
         config
-            .ssl_mode(if parsed.plain { SslMode::Disable } else { SslMode::Require })
+            .ssl_mode(if parsed.plaintext { SslMode::Disable } else { SslMode::Require })
             .application_name("millstream")
             .connect_timeout(CONNECT_TIMEOUT)
             .keepalives_idle(KEEPALIVE_IDLE)
             .keepalives_interval(KEEPALIVE_INTERVAL)
             .keepalives_retries(KEEPALIVE_RETRIES)
             .tcp_user_timeout(TCP_USER_TIMEOUT)
-            // A connection that a failover left with a reader would refuse every write.
+            // After a failover, a connection to a reader would reject every write.
             .target_session_attrs(TargetSessionAttrs::ReadWrite);
         let credentials = LoginProvider::new(&address.credentials, &config, aws);
         let login = Arc::new(Mutex::new(config.clone()));
@@ -110,19 +111,19 @@ impl Database {
         Ok(Self { pool, credentials, connector })
     }
 
-    /// The connection, checked; a dead one is replaced. After a refused login the secret is read anew, once: it may have
-    /// been rotated since.
+    /// The checked connection; a dead one is replaced. After a rejected login the secret is read once more, because it
+    /// may have been rotated.
     ///
     /// # Errors
-    /// Whatever keeps the function from its database; all of it may pass.
+    /// Returns an error if no connection can be established.
     pub async fn connection(&self) -> Result<Connection, DatabaseError> {
-        self.log_in(false).await?;
+        self.refresh_login(false).await?;
         let object = match self.get().await {
             Err(DatabaseError::Connect(error)) if is_refused_login(&error) && self.credentials.can_change() => {
-                self.log_in(true).await?;
+                self.refresh_login(true).await?;
                 self.get().await?
             }
-            outcome => outcome?,
+            result => result?,
         };
         Ok(Connection(Some(object)))
     }
@@ -130,7 +131,7 @@ impl Database {
     /// The open connection, or a new one.
     ///
     /// # Errors
-    /// As [`Database::connection`].
+    /// See [`Database::connection`].
     pub async fn get_or_connect<'c>(&self, open: &'c mut Option<Connection>) -> Result<&'c Connection, DatabaseError> {
         let connection = match open.take() {
             Some(connection) => connection,
@@ -139,18 +140,18 @@ impl Database {
         Ok(open.insert(connection))
     }
 
-    /// A connection beside the one, for the moment in which that one waits and has to be helped. It ends when it is dropped.
+    /// A second connection, for use while the first one waits and needs help. It is closed when it is dropped.
     ///
     /// # Errors
-    /// As [`Database::connection`].
+    /// See [`Database::connection`].
     pub async fn side_connection(&self) -> Result<Client, DatabaseError> {
-        self.log_in(false).await?;
+        self.refresh_login(false).await?;
         let (client, _ends_with_the_client) = self.connector.dial().await.map_err(|error| self.connect_error(error))?;
         Ok(client)
     }
 
-    async fn log_in(&self, anew: bool) -> Result<(), CredentialsError> {
-        if let Some(config) = self.credentials.login(anew).await? {
+    async fn refresh_login(&self, force: bool) -> Result<(), CredentialsError> {
+        if let Some(config) = self.credentials.login(force).await? {
             *self.connector.login.lock().unwrap_or_else(PoisonError::into_inner) = config;
         }
         Ok(())
@@ -167,19 +168,19 @@ impl Database {
     }
 
     fn connect_error(&self, error: tokio_postgres::Error) -> DatabaseError {
-        match TlsRefusal::of(&error, &self.connector.login()) {
+        match TlsRefusal::from_connect_error(&error, &self.connector.login()) {
             Some(refusal) => refusal.into(),
             None => DatabaseError::Connect(error),
         }
     }
 }
 
-/// A connection in use. Unless it is [released](Connection::release) it is closed: after an error, a time-out or a panic
-/// nobody knows what is still under way on it, an open transaction perhaps.
+/// A connection in use. Unless it is [released](Connection::release) it is closed: after an error, a timeout or a panic
+/// its state is unknown, and a transaction may still be open.
 pub struct Connection(Option<Object>);
 
 impl Connection {
-    /// Gives the connection back, to be used by the next invocation.
+    /// Returns the connection, for use by the next invocation.
     pub fn release(mut self) {
         drop(self.0.take());
     }
@@ -202,14 +203,14 @@ impl Drop for Connection {
     }
 }
 
-/// PgBouncer calls a wrong password a violation of the protocol.
+/// PgBouncer reports a wrong password as a protocol violation.
 fn is_refused_login(error: &tokio_postgres::Error) -> bool {
     let refusals =
         [&SqlState::INVALID_PASSWORD, &SqlState::INVALID_AUTHORIZATION_SPECIFICATION, &SqlState::PROTOCOL_VIOLATION];
     error.code().is_some_and(|code| refusals.contains(&code))
 }
 
-/// Connects with the login that is current at the time.
+/// Connects with the current login.
 #[derive(Clone)]
 struct Connector {
     login: Arc<Mutex<Config>>,
@@ -224,7 +225,7 @@ impl Connector {
     async fn dial(&self) -> Result<(Client, JoinHandle<()>), tokio_postgres::Error> {
         let (client, connection) = self.login().connect(self.tls.clone()).await?;
         let task = tokio::spawn(async move {
-            // The client's own calls report the same error, with what they were doing.
+            // The client's own calls report the same error, with their context.
             connection.await.unwrap_or_default();
         });
         Ok((client, task))

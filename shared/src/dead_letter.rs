@@ -1,8 +1,8 @@
-//! Dead letters: records that could not be written, kept whole on SQS, with everything that is needed to try again.
+//! Dead letters: rejected records, stored on SQS with everything needed to retry them.
 //!
-//! Success is told only when each has been acknowledged. A payload too large for a message goes to S3 and is referred to.
-//! Private fields are gone from the payload; where they cannot be told apart, the payload is withheld and the letter holds
-//! its place in the stream, its length and its digest.
+//! A batch succeeds only after SQS has acknowledged each dead letter. A payload too large for a message is stored on
+//! S3, and the message refers to it. Private fields are removed from the payload. If they cannot be identified, the
+//! payload is withheld, and the dead letter holds only its stream position, length and digest.
 
 use base64_simd::STANDARD;
 use serde::{Deserialize, Serialize};
@@ -16,22 +16,22 @@ use crate::queue::{Queue, QueueError};
 use crate::record::Record;
 use crate::rejection::Rejection;
 
-/// The version of the envelope. A reader refuses what it does not know.
+/// The version of the envelope. Readers reject versions that they do not know.
 pub const ENVELOPE_VERSION: u32 = 1;
 
-/// SQS takes messages of 256 KiB. Base64 makes four bytes of three; the rest of the envelope needs its room, too.
+/// SQS accepts messages of 256 KiB. Base64 turns three bytes into four, and the rest of the envelope needs space, too.
 const PAYLOAD_BYTES_MAX: usize = 150 * 1024;
 
-/// A dead letter, as it stands on the queue.
+/// A dead letter, as stored on the queue.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
 pub struct DeadLetter {
     /// [`ENVELOPE_VERSION`].
     pub version: u32,
-    /// The configuration's name of the source.
+    /// The source's name in the configuration.
     pub source: String,
-    /// Where the record stands in its stream: its identity.
+    /// The record's stream position, which identifies it.
     pub place: DeadLetterPosition,
-    /// When the stream took the record in, as RFC 3339.
+    /// When the record arrived in the stream, as RFC 3339.
     pub arrival: String,
     /// The producer's partition key.
     pub partition_key: String,
@@ -39,20 +39,20 @@ pub struct DeadLetter {
     pub payload: StoredPayload,
     /// Whether the source's private fields are already dropped and hashed, and must not be hashed again.
     pub redacted: bool,
-    /// The XXH3 of the document as the source sent it, in hexadecimal: versions hold it.
+    /// The XXH3 of the document as the source sent it, in hexadecimal: versions contain it.
     pub digest: String,
-    /// Why the record was refused.
+    /// Why the record was rejected.
     pub error: RecordError,
-    /// How often it has been tried.
+    /// How many times it has been tried.
     pub attempts: u32,
-    /// When it was last refused, as RFC 3339.
+    /// When it was last rejected, as RFC 3339.
     #[serde(default)]
     pub refused_at: Option<String>,
-    /// The function that gave up.
+    /// The function that rejected it.
     pub function: String,
 }
 
-/// A place in a stream.
+/// A position in a stream.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
 pub struct DeadLetterPosition {
     /// The stream's ARN.
@@ -65,15 +65,15 @@ pub struct DeadLetterPosition {
     pub sub_sequence_number: u32,
 }
 
-/// The bytes of the record, unpacked.
+/// The payload of the record, unpacked.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
 #[serde(rename_all = "snake_case")]
 pub enum StoredPayload {
-    /// In the letter, as base64.
+    /// In the dead letter, as base64.
     Base64(String),
     /// On S3, as `s3://bucket/key`.
     S3(String),
-    /// Nowhere but in the stream: it may hold private fields that could not be told apart.
+    /// Only in the stream: it may contain private fields that could not be identified.
     Withheld {
         /// Its length.
         bytes: usize,
@@ -82,46 +82,46 @@ pub enum StoredPayload {
     },
 }
 
-/// Why a record was refused.
+/// Why a record was rejected.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
 pub struct RecordError {
-    /// The kind of error (see [`crate::rejection::Reason::class`]).
+    /// The kind of error (see [`crate::rejection::RejectionReason::class`]).
     pub class: String,
-    /// The table that refused, as `schema.table`.
+    /// The table that rejected it, as `schema.table`.
     pub table: Option<String>,
-    /// PostgreSQL's code, where it was PostgreSQL that refused.
+    /// PostgreSQL's SQLSTATE, if PostgreSQL rejected it.
     pub sqlstate: Option<String>,
-    /// For people; never holds a value of the record.
+    /// A human-readable message; never contains a value of the record.
     pub message: String,
 }
 
-/// A dead letter before it is known where its payload will be.
+/// A dead letter before its payload is stored.
 #[derive(Debug)]
 pub struct PendingDeadLetter {
-    letter: DeadLetter,
-    /// `None` is withheld.
+    dead_letter: DeadLetter,
+    /// `None` if it is withheld.
     payload: Option<Vec<u8>>,
 }
 
-/// Where dead letters go.
+/// Stores dead letters.
 #[derive(Debug)]
 pub struct DeadLetters {
     aws: Aws,
     queue: Option<String>,
-    archive: ObjectStore,
+    object_store: ObjectStore,
     function: String,
 }
 
-/// A dead letter could not be stored: nothing may be acknowledged.
+/// A dead letter could not be stored: the batch must not be acknowledged.
 #[derive(Debug, thiserror::Error)]
 pub enum DeadLetterError {
-    /// SQS refused some or all.
+    /// SQS rejected some or all of them.
     #[error("could not send dead letters: {0}")]
     Queue(QueueError),
-    /// A letter that is no JSON: an error of ours.
+    /// A dead letter cannot be serialized: a bug in Millstream.
     #[error("could not serialize a dead letter")]
-    Letter(#[from] serde_json::Error),
-    /// S3 refused a payload.
+    Serialize(#[from] serde_json::Error),
+    /// S3 rejected a payload.
     #[error("could not store a dead letter's payload")]
     Bucket(#[from] ObjectError),
     /// The payload is too large for a message, and no bucket is set.
@@ -130,56 +130,62 @@ pub enum DeadLetterError {
 }
 
 impl DeadLetters {
-    /// Letters to the queue; large payloads to the bucket.
+    /// Sends dead letters to the queue and stores large payloads in the bucket.
     pub fn new(aws: Aws, queue: Option<String>, bucket: Option<String>, function: String) -> Self {
-        let archive = ObjectStore::new(aws.clone(), bucket);
-        Self { aws, queue, archive, function }
+        let object_store = ObjectStore::new(aws.clone(), bucket);
+        Self { aws, queue, object_store, function }
     }
 
-    /// Where what is too large for a letter goes.
+    /// The store of payloads that are too large for a message.
     pub fn archive(&self) -> &ObjectStore {
-        &self.archive
+        &self.object_store
     }
 
-    /// Whether there is a queue at all.
+    /// Whether a queue is configured.
     pub fn has_queue(&self) -> bool {
         self.queue.is_some()
     }
 
-    /// Stores letters; returns once every one has been acknowledged.
+    /// Stores dead letters; returns once every one has been acknowledged.
     ///
     /// # Errors
-    /// Any letter that is not stored.
-    pub async fn store(&self, drafts: Vec<PendingDeadLetter>) -> Result<(), DeadLetterError> {
-        let Some(queue) = self.queue.as_deref().filter(|_| !drafts.is_empty()) else { return Ok(()) };
-        let mut messages = Vec::with_capacity(drafts.len());
-        for PendingDeadLetter { mut letter, payload } in drafts {
+    /// Returns an error if any dead letter is not stored.
+    pub async fn store(&self, pending: Vec<PendingDeadLetter>) -> Result<(), DeadLetterError> {
+        let Some(queue) = self.queue.as_deref().filter(|_| !pending.is_empty()) else { return Ok(()) };
+        let mut messages = Vec::with_capacity(pending.len());
+        for PendingDeadLetter { mut dead_letter, payload } in pending {
             match payload {
                 Some(payload) if payload.len() > PAYLOAD_BYTES_MAX => {
-                    letter.payload = StoredPayload::S3(self.store_payload(&letter, payload).await?);
+                    dead_letter.payload = StoredPayload::S3(self.store_payload(&dead_letter, payload).await?);
                 }
-                Some(payload) => letter.payload = StoredPayload::Base64(STANDARD.encode_to_string(&payload)),
+                Some(payload) => dead_letter.payload = StoredPayload::Base64(STANDARD.encode_to_string(&payload)),
                 None => {}
             }
-            messages.push(serde_json::to_string(&letter)?);
+            messages.push(serde_json::to_string(&dead_letter)?);
         }
         Queue::open(&self.aws, queue).await.send(messages).await.map_err(DeadLetterError::Queue)
     }
 
-    async fn store_payload(&self, letter: &DeadLetter, payload: Vec<u8>) -> Result<String, DeadLetterError> {
-        if !self.archive.has_bucket() {
+    async fn store_payload(&self, dead_letter: &DeadLetter, payload: Vec<u8>) -> Result<String, DeadLetterError> {
+        if !self.object_store.has_bucket() {
             return Err(DeadLetterError::NoBucket(payload.len()));
         }
-        let place = &letter.place;
-        // Sequence numbers are unique within a shard only, and DynamoDB does not tell its shards: the content tells them apart.
+        let position = &dead_letter.place;
+        // Sequence numbers are unique only within a shard, and DynamoDB does not name the shard: the digest tells
+        // records apart.
         let key = format!(
             "dead-letters/{}/{}/{}-{}-{}",
-            letter.source, place.shard, place.sequence_number, place.sub_sequence_number, letter.digest
+            dead_letter.source,
+            position.shard,
+            position.sequence_number,
+            position.sub_sequence_number,
+            dead_letter.digest
         );
-        Ok(self.archive.put(&key, payload).await?)
+        Ok(self.object_store.put(&key, payload).await?)
     }
 
-    /// The draft for a refused record. `payload` is without private fields, or `None` where they cannot be told apart.
+    /// The dead letter of a rejected record. `payload` excludes private fields; it is `None` if they cannot be
+    /// identified.
     pub fn pending_dead_letter(
         &self,
         source: &str,
@@ -189,15 +195,15 @@ impl DeadLetters {
         partition_key: String,
         rejection: &Rejection,
     ) -> PendingDeadLetter {
-        let place = &record.position;
-        let letter = DeadLetter {
+        let position = &record.position;
+        let dead_letter = DeadLetter {
             version: ENVELOPE_VERSION,
             source: source.to_owned(),
             place: DeadLetterPosition {
-                stream: place.stream.to_string(),
-                shard: place.shard.to_string(),
-                sequence_number: place.sequence_number.0.to_string(),
-                sub_sequence_number: place.sub_sequence_number,
+                stream: position.stream.to_string(),
+                shard: position.shard.to_string(),
+                sequence_number: position.sequence_number.0.to_string(),
+                sub_sequence_number: position.sub_sequence_number,
             },
             arrival: record.arrival.to_string(),
             partition_key,
@@ -214,6 +220,6 @@ impl DeadLetters {
             refused_at: Some(now().to_string()),
             function: self.function.clone(),
         };
-        PendingDeadLetter { letter, payload }
+        PendingDeadLetter { dead_letter, payload }
     }
 }

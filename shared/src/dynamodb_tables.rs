@@ -1,4 +1,4 @@
-//! DynamoDB tables as a source that can be asked: their keys, their items.
+//! Reads DynamoDB tables: their keys and their items.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -12,20 +12,20 @@ use crate::aws::Aws;
 use crate::backoff::backoff_delay;
 use crate::spec::KeyColumn;
 
-/// DynamoDB returns at most this many items for one request by key:
+/// The maximum number of items in one request by key:
 /// <https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_BatchGetItem.html>.
 pub const KEYS_MAX: usize = 100;
 
-/// What a table's capacity does not suffice for is asked for again after a pause, so often: a quarter of a minute in all, or
-/// less. The documentation asks for such pauses.
+/// How many times keys that exceed a table's read capacity are requested again, with backoff as the documentation
+/// recommends: a quarter of a minute in all, or less.
 const ATTEMPTS: u32 = 10;
 const BACKOFF_FIRST: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(3);
 
-/// Items as the SDK has them, by attribute.
+/// Items in the SDK's form, by attribute name.
 type Item = HashMap<String, AttributeValue>;
 
-/// DynamoDB could not be asked.
+/// A request to DynamoDB failed.
 #[derive(Debug, thiserror::Error)]
 #[error("DynamoDB table {table}: {reason}")]
 pub struct TableError {
@@ -33,30 +33,30 @@ pub struct TableError {
     reason: String,
 }
 
-/// The tables of an account.
+/// The DynamoDB tables of an account.
 #[derive(Clone, Debug)]
 pub struct DynamodbTables(Aws);
 
-/// Some items of a scan.
+/// One page of a scan.
 #[derive(Debug)]
 pub struct ScanPage {
-    /// The items, each as the JSON of DynamoDB: `{"id":{"S":"a"}}`.
+    /// The items, each as DynamoDB JSON: `{"id":{"S":"a"}}`.
     pub items: Vec<String>,
-    /// Where the scan goes on; `None` behind the last item.
+    /// The key to continue the scan from; `None` after the last item.
     pub next: Option<String>,
 }
 
 impl DynamodbTables {
-    /// The tables that the process's role may read.
+    /// Uses the tables that the process's role may read.
     pub fn new(aws: Aws) -> Self {
         Self(aws)
     }
 
-    /// The attributes of a table's key, the hash key first, and the types that their columns get. Empty for a table that is
-    /// not there any more.
+    /// The attributes of a table's key, the hash key first, and the types of their columns. Empty if the table no
+    /// longer exists.
     ///
     /// # Errors
-    /// Another refusal.
+    /// Returns an error if the request fails for another reason.
     pub async fn key(&self, table: &str) -> Result<Vec<KeyColumn>, TableError> {
         let described = match self.client().await.describe_table().table_name(table).send().await {
             Ok(described) => described,
@@ -80,48 +80,49 @@ impl DynamodbTables {
         Ok(schema.iter().map(|part| column(part.attribute_name())).collect())
     }
 
-    /// Items of a segment of a scan, from where an earlier page has ended.
+    /// One page of a scan's segment, starting where an earlier page ended.
     ///
     /// # Errors
-    /// DynamoDB's refusal, or a place that is none.
+    /// Returns an error if the request fails or the continuation key is invalid.
     pub async fn scan(
         &self,
         table: &str,
         segment: u32,
         segments: u32,
-        from: Option<&str>,
+        continuation_key: Option<&str>,
     ) -> Result<ScanPage, TableError> {
-        let parts = [segment, segments].map(|part| i32::try_from(part).unwrap_or(i32::MAX));
-        let scan = self.client().await.scan().table_name(table).segment(parts[0]).total_segments(parts[1]);
-        let start = from.map(|from| item_key(from).ok_or_else(|| describe_error(table, "invalid continuation key")));
-        let answer = scan.set_exclusive_start_key(start.transpose()?).consistent_read(true).send().await;
-        let answer = answer.map_err(|error| describe_error(table, DisplayErrorContext(&error)))?;
+        let numbers = [segment, segments].map(|number| i32::try_from(number).unwrap_or(i32::MAX));
+        let scan = self.client().await.scan().table_name(table).segment(numbers[0]).total_segments(numbers[1]);
+        let start =
+            continuation_key.map(|key| item_key(key).ok_or_else(|| describe_error(table, "invalid continuation key")));
+        let response = scan.set_exclusive_start_key(start.transpose()?).consistent_read(true).send().await;
+        let response = response.map_err(|error| describe_error(table, DisplayErrorContext(&error)))?;
         Ok(ScanPage {
-            items: answer.items().iter().map(format_item).collect(),
-            next: answer.last_evaluated_key().map(format_item),
+            items: response.items().iter().map(format_item).collect(),
+            next: response.last_evaluated_key().map(format_item),
         })
     }
 
-    /// The items of up to [`KEYS_MAX`] keys, as they are now; those that are not there are left out.
+    /// The current items of up to [`KEYS_MAX`] keys; missing items are omitted.
     ///
     /// # Errors
-    /// DynamoDB's refusal.
+    /// Returns an error if a request fails or the table's read capacity is exceeded.
     pub async fn items(&self, table: &str, keys: &[String]) -> Result<Vec<String>, TableError> {
-        let wanted: Vec<Item> = keys.iter().filter_map(|key| item_key(key)).collect();
+        let item_keys: Vec<Item> = keys.iter().filter_map(|key| item_key(key)).collect();
         let pauses = (1..=ATTEMPTS).map(|attempt| backoff_delay(attempt, BACKOFF_FIRST, BACKOFF_MAX));
-        batch_get_with_retries(table, wanted, pauses, |keys| self.some_items(table, keys)).await
+        batch_get_with_retries(table, item_keys, pauses, |keys| self.batch_get(table, keys)).await
     }
 
-    /// The items of some of the keys, and the other keys.
-    async fn some_items(&self, table: &str, keys: Vec<Item>) -> Result<(Vec<String>, Vec<Item>), TableError> {
+    /// The items of some of the keys, and the keys that were not processed.
+    async fn batch_get(&self, table: &str, keys: Vec<Item>) -> Result<(Vec<String>, Vec<Item>), TableError> {
         let request = KeysAndAttributes::builder().set_keys(Some(keys)).consistent_read(true).build();
         let request = request.map_err(|error| describe_error(table, error))?;
-        let answer = self.client().await.batch_get_item().request_items(table, request).send().await;
-        let answer = answer.map_err(|error| describe_error(table, DisplayErrorContext(&error)))?;
-        let found = answer.responses().and_then(|tables| tables.get(table));
-        let left = answer.unprocessed_keys().and_then(|tables| tables.get(table));
-        let left = left.map(|left| left.keys().to_vec()).unwrap_or_default();
-        Ok((found.into_iter().flatten().map(format_item).collect(), left))
+        let response = self.client().await.batch_get_item().request_items(table, request).send().await;
+        let response = response.map_err(|error| describe_error(table, DisplayErrorContext(&error)))?;
+        let items = response.responses().and_then(|tables| tables.get(table));
+        let unprocessed = response.unprocessed_keys().and_then(|tables| tables.get(table));
+        let unprocessed = unprocessed.map(|unprocessed| unprocessed.keys().to_vec()).unwrap_or_default();
+        Ok((items.into_iter().flatten().map(format_item).collect(), unprocessed))
     }
 
     async fn client(&self) -> aws_sdk_dynamodb::Client {
@@ -129,21 +130,21 @@ impl DynamodbTables {
     }
 }
 
-/// Asks until no key is left, with pauses between; when the pauses are used up the table is left alone.
+/// Sends requests until no key is left, with backoff between them. Fails if keys are left after the last one.
 async fn batch_get_with_retries<R>(
     table: &str,
     mut keys: Vec<Item>,
     mut pauses: impl Iterator<Item = Duration>,
-    ask: impl Fn(Vec<Item>) -> R,
+    request: impl Fn(Vec<Item>) -> R,
 ) -> Result<Vec<String>, TableError>
 where
     R: Future<Output = Result<(Vec<String>, Vec<Item>), TableError>>,
 {
     let mut items = Vec::new();
     while !keys.is_empty() {
-        let (found, left) = ask(keys).await?;
-        items.extend(found);
-        keys = left;
+        let (batch, unprocessed) = request(keys).await?;
+        items.extend(batch);
+        keys = unprocessed;
         if !keys.is_empty() {
             let pause = pauses.next();
             let pause = pause.ok_or_else(|| describe_error(table, "read capacity exceeded; try again later"))?;
@@ -157,12 +158,12 @@ fn describe_error(table: &str, reason: impl std::fmt::Display) -> TableError {
     TableError { table: table.to_owned(), reason: reason.to_string() }
 }
 
-/// An item in the JSON of DynamoDB, its attributes sorted.
+/// An item as DynamoDB JSON, its attributes sorted.
 fn format_item(item: &Item) -> String {
     let mut names: Vec<&String> = item.keys().collect();
     names.sort();
-    let member = |name: &&String| format!("{}:{}", quoted(name), format_attribute(&item[*name]));
-    format!("{{{}}}", names.iter().map(member).collect::<Vec<_>>().join(","))
+    let attribute = |name: &&String| format!("{}:{}", quoted(name), format_attribute(&item[*name]));
+    format!("{{{}}}", names.iter().map(attribute).collect::<Vec<_>>().join(","))
 }
 
 #[expect(clippy::wildcard_enum_match_arm, reason = "the SDK may learn further types")]
@@ -180,7 +181,7 @@ fn format_attribute(value: &AttributeValue) -> String {
         AttributeValue::Ss(texts) => ("SS", list(texts.iter().map(|text| quoted(text)).collect())),
         AttributeValue::Ns(numbers) => ("NS", list(numbers.iter().map(|number| quoted(number)).collect())),
         AttributeValue::Bs(blobs) => ("BS", list(blobs.iter().map(base64).collect())),
-        // A type of the future is refused as an unknown one when it is decoded.
+        // A future type is rejected as unknown when it is decoded.
         _ => ("?", "null".to_owned()),
     };
     format!("{{\"{descriptor}\":{json}}}")
@@ -190,7 +191,7 @@ fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
-/// A key from the JSON of DynamoDB: texts, numbers and bytes.
+/// A key from DynamoDB JSON: strings, numbers and binary values.
 fn item_key(json: &str) -> Option<Item> {
     let attributes: HashMap<String, HashMap<String, String>> = serde_json::from_str(json).ok()?;
     let value = |(name, typed): (String, HashMap<String, String>)| {
@@ -210,22 +211,22 @@ fn item_key(json: &str) -> Option<Item> {
 mod tests {
     use super::*;
 
-    /// A table that reads one key at a time, if any.
-    async fn read(keys: usize, pauses: usize, at_once: usize) -> Result<Vec<String>, TableError> {
+    /// Reads from a table that returns at most `per_request` items per request.
+    async fn read(keys: usize, pauses: usize, per_request: usize) -> Result<Vec<String>, TableError> {
         let keys = vec![Item::new(); keys];
-        let ask = async |mut keys: Vec<Item>| {
-            let found = keys.drain(..at_once.min(keys.len())).map(|item| format_item(&item)).collect();
-            Ok((found, keys))
+        let request = async |mut keys: Vec<Item>| {
+            let items = keys.drain(..per_request.min(keys.len())).map(|item| format_item(&item)).collect();
+            Ok((items, keys))
         };
-        batch_get_with_retries("T", keys, std::iter::repeat_n(Duration::ZERO, pauses), ask).await
+        batch_get_with_retries("T", keys, std::iter::repeat_n(Duration::ZERO, pauses), request).await
     }
 
     #[tokio::test]
     async fn unprocessed_keys_are_requested_again_but_not_forever() {
-        for (keys, pauses, at_once) in [(0, 0, 1), (1, 0, 1), (3, 2, 1), (100, 1, 50)] {
-            assert_eq!(read(keys, pauses, at_once).await.unwrap().len(), keys);
+        for (keys, pauses, per_request) in [(0, 0, 1), (1, 0, 1), (3, 2, 1), (100, 1, 50)] {
+            assert_eq!(read(keys, pauses, per_request).await.unwrap().len(), keys);
         }
-        let refused = read(3, 5, 0).await.unwrap_err();
-        assert_eq!(refused.to_string(), "DynamoDB table T: read capacity exceeded; try again later");
+        let error = read(3, 5, 0).await.unwrap_err();
+        assert_eq!(error.to_string(), "DynamoDB table T: read capacity exceeded; try again later");
     }
 }

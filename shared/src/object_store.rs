@@ -1,4 +1,5 @@
-//! Objects on S3: the configuration is read from there; backups and dead letters' payloads go there and come back.
+//! Objects on S3: the configuration is read from S3; backups and the payloads of dead letters are stored there and read
+//! back.
 
 use std::fmt::Display;
 use std::io::Write;
@@ -10,49 +11,49 @@ use futures_util::{StreamExt, TryStreamExt};
 
 use crate::aws::Aws;
 
-/// Requests under way at once.
+/// Concurrent requests.
 const REQUESTS_MAX: usize = 8;
 
-/// An object could not be had, or not be stored.
+/// An object could not be read or stored.
 #[derive(Debug, thiserror::Error)]
 pub enum ObjectError {
     /// Not `s3://bucket/key`.
     #[error("invalid object address {0}; expected s3://bucket/key")]
     Address(String),
-    /// S3 refused, or broke off.
+    /// S3 rejected the request, or the response ended early.
     #[error("could not read {address}: {reason}")]
     Read {
         /// The object.
         address: String,
-        /// What the SDK says.
+        /// The SDK's error.
         reason: String,
     },
-    /// S3 refused to store.
+    /// S3 rejected the object.
     #[error("could not store {address}: {reason}")]
     Write {
         /// The object.
         address: String,
-        /// What the SDK says.
+        /// The SDK's error.
         reason: String,
     },
-    /// There is no bucket to store in.
+    /// There is no bucket to store objects in.
     #[error("no archive bucket is configured; set ARCHIVE_BUCKET")]
     NoBucket,
 }
 
-/// Whether a path is meant for S3.
+/// Whether a path is an S3 address.
 pub fn is_address(path: &str) -> bool {
     path.starts_with("s3://")
 }
 
-/// The bucket that is the system's own, and objects of any other.
+/// Reads and writes Millstream's own bucket, and reads objects of any other bucket.
 #[derive(Clone, Debug)]
 pub struct ObjectStore {
     aws: Aws,
     bucket: Option<String>,
 }
 
-/// An object that is to be stored in the system's own bucket.
+/// An object to be stored in Millstream's own bucket.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct NewObject {
     /// Its key.
@@ -61,45 +62,45 @@ pub struct NewObject {
     pub body: Vec<u8>,
 }
 
-/// Some of the objects under a prefix.
+/// One page of the objects under a prefix.
 #[derive(Debug)]
 pub struct ListPage {
-    /// Their keys, in the order of their bytes.
+    /// Their keys, in byte order.
     pub keys: Vec<String>,
-    /// Their common beginnings up to the next `/`, where those were asked for.
+    /// Their common prefixes up to the next `/`, if those were requested.
     pub folders: Vec<String>,
     /// Whether there are more.
     pub more: bool,
 }
 
 impl ObjectStore {
-    /// With the bucket of the environment, if it names one.
+    /// Uses the bucket of the environment, if it names one.
     pub fn new(aws: Aws, bucket: Option<String>) -> Self {
         Self { aws, bucket }
     }
 
-    /// Whether there is a bucket to store in.
+    /// Whether there is a bucket to store objects in.
     pub fn has_bucket(&self) -> bool {
         self.bucket.is_some()
     }
 
-    /// The address of a key in the system's own bucket.
+    /// The address of a key in Millstream's own bucket.
     ///
     /// # Errors
-    /// No bucket is set.
+    /// Returns an error if no bucket is set.
     pub fn address(&self, key: &str) -> Result<String, ObjectError> {
         Ok(format!("s3://{}/{key}", self.bucket.as_deref().ok_or(ObjectError::NoBucket)?))
     }
 
-    /// Stores an object in the system's own bucket; its address. An object of the same key is replaced.
+    /// Stores an object in Millstream's own bucket and returns its address. An object with the same key is replaced.
     ///
     /// # Errors
-    /// S3's refusal.
+    /// Returns an error if no bucket is set or S3 rejects the request.
     pub async fn put(&self, key: &str, body: Vec<u8>) -> Result<String, ObjectError> {
         let address = self.address(key)?;
         let bucket = self.bucket.as_deref().ok_or(ObjectError::NoBucket)?;
-        let put = self.client().await.put_object().bucket(bucket).key(key).body(ByteStream::from(body)).send().await;
-        put.map_err(|error| ObjectError::Write {
+        let result = self.client().await.put_object().bucket(bucket).key(key).body(ByteStream::from(body)).send().await;
+        result.map_err(|error| ObjectError::Write {
             address: address.clone(),
             reason: DisplayErrorContext(&error).to_string(),
         })?;
@@ -109,64 +110,68 @@ impl ObjectStore {
     /// Stores objects, a few at a time.
     ///
     /// # Errors
-    /// Any that is not stored.
+    /// Returns an error if any of them is not stored.
     pub async fn put_all(&self, objects: Vec<NewObject>) -> Result<(), ObjectError> {
-        let storing =
+        let uploads =
             objects.into_iter().map(|object| async move { self.put(&object.key, object.body).await.map(drop) });
-        futures_util::stream::iter(storing).buffer_unordered(REQUESTS_MAX).try_collect::<()>().await
+        futures_util::stream::iter(uploads).buffer_unordered(REQUESTS_MAX).try_collect::<()>().await
     }
 
-    /// Lists the system's own bucket, behind a key; with `folders` only up to the next `/`.
+    /// Lists Millstream's own bucket, starting after a key.
     ///
     /// # Errors
-    /// S3's refusal.
-    pub async fn list(&self, prefix: &str, behind: &str, folders: ListMode) -> Result<ListPage, ObjectError> {
+    /// Returns an error if no bucket is set or S3 rejects the request.
+    pub async fn list(&self, prefix: &str, start_after: &str, mode: ListMode) -> Result<ListPage, ObjectError> {
         let address = self.address(prefix)?;
         let bucket = self.bucket.as_deref().ok_or(ObjectError::NoBucket)?;
         let mut request = self.client().await.list_objects_v2().bucket(bucket).prefix(prefix);
-        if !behind.is_empty() {
-            request = request.start_after(behind);
+        if !start_after.is_empty() {
+            request = request.start_after(start_after);
         }
-        if folders == ListMode::CommonPrefixes {
+        if mode == ListMode::CommonPrefixes {
             request = request.delimiter("/");
         }
-        let listed = request.send().await.map_err(|error| read_error(&address, DisplayErrorContext(&error)))?;
+        let response = request.send().await.map_err(|error| read_error(&address, DisplayErrorContext(&error)))?;
         Ok(ListPage {
-            keys: listed.contents().iter().filter_map(|object| object.key().map(str::to_owned)).collect(),
-            folders: listed.common_prefixes().iter().filter_map(|prefix| prefix.prefix().map(str::to_owned)).collect(),
-            more: listed.is_truncated() == Some(true),
+            keys: response.contents().iter().filter_map(|object| object.key().map(str::to_owned)).collect(),
+            folders: response
+                .common_prefixes()
+                .iter()
+                .filter_map(|prefix| prefix.prefix().map(str::to_owned))
+                .collect(),
+            more: response.is_truncated() == Some(true),
         })
     }
 
-    /// Reads an object whole, unpacked where its name ends in `.gz`.
+    /// Reads a whole object, and decompresses it if its name ends in `.gz`.
     ///
     /// # Errors
-    /// A wrong address, or S3's refusal.
+    /// Returns an error if the address is invalid, the object cannot be read, or it cannot be decompressed.
     pub async fn read(&self, address: &str) -> Result<Vec<u8>, ObjectError> {
         let mut lines = self.lines(address).await?;
-        while !lines.ended {
+        while !lines.at_end {
             lines.read().await?;
         }
         Ok(lines.text)
     }
 
-    /// Reads a text object whole.
+    /// Reads a whole text object.
     ///
     /// # Errors
-    /// A wrong address, S3's refusal, or an object that is not UTF-8.
+    /// See [`ObjectStore::read`]. Also returns an error if the object is not UTF-8.
     pub async fn read_text(&self, address: &str) -> Result<String, ObjectError> {
         let text = self.read(address).await?;
         String::from_utf8(text).map_err(|error| read_error(address, error))
     }
 
-    /// Opens an object to be read line by line, unpacked where its name ends in `.gz`.
+    /// Opens an object to be read line by line, and decompresses it if its name ends in `.gz`.
     ///
     /// # Errors
-    /// A wrong address, or S3's refusal.
+    /// Returns an error if the address is invalid or S3 rejects the request.
     pub async fn lines(&self, address: &str) -> Result<LineReader, ObjectError> {
         let object = self.open(address).await?;
-        let unpacker = address.ends_with(".gz").then(|| MultiGzDecoder::new(Vec::new()));
-        Ok(LineReader { object, unpacker, text: Vec::new(), at: 0, ended: false, bytes: 0 })
+        let decoder = address.ends_with(".gz").then(|| MultiGzDecoder::new(Vec::new()));
+        Ok(LineReader { object, decoder, text: Vec::new(), line_start: 0, at_end: false, bytes: 0 })
     }
 
     async fn open(&self, address: &str) -> Result<ObjectBody, ObjectError> {
@@ -182,12 +187,12 @@ impl ObjectStore {
     }
 }
 
-/// How a listing treats what lies deeper.
+/// How a listing treats objects below the next `/`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ListMode {
-    /// Every object by itself.
+    /// List every object.
     Objects,
-    /// All objects of a folder as one.
+    /// List the objects of a folder as one common prefix.
     CommonPrefixes,
 }
 
@@ -206,52 +211,52 @@ impl ObjectBody {
     }
 }
 
-/// The lines of an object. No more of it is in memory than one chunk of the network, unpacked, and one line.
+/// The lines of an object. At most one chunk from the network, decompressed, and one line are in memory.
 pub struct LineReader {
     object: ObjectBody,
-    unpacker: Option<MultiGzDecoder<Vec<u8>>>,
+    decoder: Option<MultiGzDecoder<Vec<u8>>>,
     text: Vec<u8>,
-    at: usize,
-    ended: bool,
-    /// Bytes read so far, as they lie on S3.
+    line_start: usize,
+    at_end: bool,
+    /// Bytes read so far, as stored on S3.
     pub bytes: u64,
 }
 
 impl LineReader {
-    /// The next line, without its end.
+    /// The next line, without its line feed.
     ///
     /// # Errors
-    /// S3 broke off, or the object is not what its name says.
+    /// Returns an error if the response ends early or the object cannot be decompressed.
     pub async fn next(&mut self) -> Result<Option<&[u8]>, ObjectError> {
         loop {
-            if let Some(end) = memchr::memchr(b'\n', &self.text[self.at..]) {
-                let line = self.at..self.at + end;
-                self.at = line.end + 1;
+            if let Some(end) = memchr::memchr(b'\n', &self.text[self.line_start..]) {
+                let line = self.line_start..self.line_start + end;
+                self.line_start = line.end + 1;
                 return Ok(Some(&self.text[line]));
             }
-            if self.ended {
-                let rest = std::mem::replace(&mut self.at, self.text.len());
+            if self.at_end {
+                let rest = std::mem::replace(&mut self.line_start, self.text.len());
                 return Ok(Some(&self.text[rest..]).filter(|line| !line.is_empty()));
             }
-            self.text.drain(..self.at);
-            self.at = 0;
+            self.text.drain(..self.line_start);
+            self.line_start = 0;
             self.read().await?;
         }
     }
 
     async fn read(&mut self) -> Result<(), ObjectError> {
         let chunk = self.object.chunk().await?;
-        self.ended = chunk.is_none();
+        self.at_end = chunk.is_none();
         let chunk = chunk.unwrap_or_default();
         self.bytes += chunk.len() as u64;
-        let Some(unpacker) = &mut self.unpacker else {
+        let Some(decoder) = &mut self.decoder else {
             self.text.extend_from_slice(&chunk);
             return Ok(());
         };
-        let unpacked = unpacker.write_all(&chunk);
-        let unpacked = unpacked.and_then(|()| if self.ended { unpacker.try_finish() } else { unpacker.flush() });
-        unpacked.map_err(|error| read_error(&self.object.address, error))?;
-        self.text.append(unpacker.get_mut());
+        let decoded = decoder.write_all(&chunk);
+        let decoded = decoded.and_then(|()| if self.at_end { decoder.try_finish() } else { decoder.flush() });
+        decoded.map_err(|error| read_error(&self.object.address, error))?;
+        self.text.append(decoder.get_mut());
         Ok(())
     }
 }

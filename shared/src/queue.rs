@@ -1,4 +1,4 @@
-//! A queue of SQS, and its messages: sent, counted, held, deleted, let go.
+//! An SQS queue and its messages: send, count, receive, delete, release.
 
 use std::time::Duration;
 
@@ -12,24 +12,24 @@ use serde::Serialize;
 
 use crate::aws::Aws;
 
-/// SQS's limit for a request.
+/// SQS's limit for one request.
 const ENTRIES_MAX: usize = 10;
 
-/// SQS takes 256 KiB a message and a batch on every queue, whatever larger limit a queue may be given
+/// Every SQS queue accepts 256 KiB per message and per batch, whatever larger limit it is configured with
 /// (<https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html>).
 const BATCH_BYTES_MAX: usize = 250 * 1024;
 
-/// Requests that send, under way at once.
+/// Concurrent send requests.
 const REQUESTS_MAX: usize = 8;
 
-/// With any wait SQS asks all its servers, so that no answer means no message:
+/// With any wait time SQS queries all its servers, so that an empty response means an empty queue:
 /// <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-short-and-long-polling.html>.
 const WAIT_SECONDS: i32 = 1;
 
-/// SQS holds messages for twelve hours at most.
+/// SQS keeps messages invisible for at most twelve hours.
 const LEASE_SECONDS_MAX: f64 = 12.0 * 60.0 * 60.0;
 
-/// SQS refused.
+/// An SQS request failed.
 #[derive(Debug, thiserror::Error)]
 #[error("queue {url}: {reason}")]
 pub struct QueueError {
@@ -37,14 +37,14 @@ pub struct QueueError {
     reason: String,
 }
 
-/// A message that nobody else sees until it is let go, or has been held for too long.
+/// A message that no other consumer receives until it is released or its lease expires.
 #[derive(Debug)]
 pub struct LeasedMessage {
     /// SQS's id of the message.
     pub id: String,
-    /// What it says.
+    /// Its text.
     pub body: String,
-    /// By which it is deleted or let go.
+    /// The receipt handle, to delete or release it.
     receipt: String,
 }
 
@@ -54,12 +54,12 @@ pub struct Queue {
     url: String,
 }
 
-/// How many messages a queue holds: SQS's approximate numbers.
+/// How many messages a queue holds, in SQS's approximate numbers.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Serialize, Debug)]
 pub struct QueueDepth {
-    /// Those that wait.
+    /// Messages that wait, including delayed ones.
     pub waiting: i64,
-    /// Those that somebody has received and not yet deleted.
+    /// Messages that were received and not yet deleted.
     pub in_flight: i64,
 }
 
@@ -71,7 +71,7 @@ impl QueueDepth {
 }
 
 impl Queue {
-    /// The queue at a URL; nothing is asked of it yet.
+    /// The queue at a URL; sends no request yet.
     pub async fn open(aws: &Aws, url: &str) -> Self {
         Self { client: aws_sdk_sqs::Client::new(aws.config().await), url: url.to_owned() }
     }
@@ -84,7 +84,7 @@ impl Queue {
     /// Sends messages of at most 256 KiB; returns once every one has been acknowledged.
     ///
     /// # Errors
-    /// Any that is not stored; others may be.
+    /// Returns an error if any message is not stored; others may have been.
     pub async fn send(&self, messages: Vec<String>) -> Result<(), QueueError> {
         let sending = batches(messages).into_iter().map(|batch| self.send_batch(batch));
         let outcomes: Vec<Result<(), QueueError>> =
@@ -98,17 +98,17 @@ impl Queue {
             let entry = SendMessageBatchRequestEntry::builder().id(number.to_string()).message_body(body).build();
             request = request.entries(entry.map_err(|error| self.error(error))?);
         }
-        let answer = request.send().await.map_err(|error| self.error(DisplayErrorContext(&error)))?;
-        match answer.failed() {
+        let response = request.send().await.map_err(|error| self.error(DisplayErrorContext(&error)))?;
+        match response.failed() {
             [] => Ok(()),
             [first, ..] => Err(self.error(format!("{}: {}", first.code(), first.message().unwrap_or_default()))),
         }
     }
 
-    /// How many messages there are, about.
+    /// The approximate number of messages.
     ///
     /// # Errors
-    /// SQS's refusal.
+    /// Returns an error if SQS rejects the request.
     pub async fn count(&self) -> Result<QueueDepth, QueueError> {
         use QueueAttributeName::{
             ApproximateNumberOfMessages as Waiting, ApproximateNumberOfMessagesDelayed as Delayed,
@@ -116,36 +116,37 @@ impl Queue {
         };
         let request = self.client.get_queue_attributes().queue_url(&self.url);
         let request = request.set_attribute_names(Some(vec![Waiting, Delayed, InFlight]));
-        let answer = request.send().await.map_err(|error| self.error(DisplayErrorContext(&error)))?;
-        let told = answer.attributes.unwrap_or_default();
-        let number = |name: &QueueAttributeName| told.get(name).and_then(|text| text.parse::<i64>().ok()).unwrap_or(0);
+        let response = request.send().await.map_err(|error| self.error(DisplayErrorContext(&error)))?;
+        let attributes = response.attributes.unwrap_or_default();
+        let number =
+            |name: &QueueAttributeName| attributes.get(name).and_then(|text| text.parse::<i64>().ok()).unwrap_or(0);
         Ok(QueueDepth { waiting: number(&Waiting) + number(&Delayed), in_flight: number(&InFlight) })
     }
 
-    /// Some messages, which nobody else sees for so long; none where there are no more.
+    /// Receives some messages, invisible to other consumers for the duration of the lease; empty if there are no more.
     ///
     /// # Errors
-    /// SQS's refusal.
-    pub async fn receive(&self, held: Duration) -> Result<Vec<LeasedMessage>, QueueError> {
-        let held = held.as_secs_f64().ceil().min(LEASE_SECONDS_MAX);
+    /// Returns an error if SQS rejects the request.
+    pub async fn receive(&self, lease: Duration) -> Result<Vec<LeasedMessage>, QueueError> {
+        let lease_seconds = lease.as_secs_f64().ceil().min(LEASE_SECONDS_MAX);
         let request = self.client.receive_message().queue_url(&self.url).max_number_of_messages(ENTRIES_MAX as i32);
-        let request = request.visibility_timeout(held as i32).wait_time_seconds(WAIT_SECONDS);
+        let request = request.visibility_timeout(lease_seconds as i32).wait_time_seconds(WAIT_SECONDS);
         let received = request.send().await.map_err(|error| self.error(DisplayErrorContext(&error)))?;
         let messages = received.messages.unwrap_or_default().into_iter();
-        let held = messages.filter_map(|message| {
+        let leased = messages.filter_map(|message| {
             Some(LeasedMessage {
                 id: message.message_id?,
                 body: message.body.unwrap_or_default(),
                 receipt: message.receipt_handle?,
             })
         });
-        Ok(held.collect())
+        Ok(leased.collect())
     }
 
     /// Deletes messages.
     ///
     /// # Errors
-    /// SQS's refusal.
+    /// Returns an error if any message is not deleted.
     pub async fn delete(&self, messages: &[LeasedMessage]) -> Result<(), QueueError> {
         for part in messages.chunks(ENTRIES_MAX) {
             let mut request = self.client.delete_message_batch().queue_url(&self.url);
@@ -154,18 +155,18 @@ impl Queue {
                 let entry = entry.receipt_handle(&message.receipt).build();
                 request = request.entries(entry.map_err(|error| self.error(error))?);
             }
-            let answer = request.send().await.map_err(|error| self.error(DisplayErrorContext(&error)))?;
-            if let Some(failed) = answer.failed().first() {
+            let response = request.send().await.map_err(|error| self.error(DisplayErrorContext(&error)))?;
+            if let Some(failed) = response.failed().first() {
                 return Err(self.error(format!("could not delete a processed message: {}", failed.code())));
             }
         }
         Ok(())
     }
 
-    /// Lets messages be seen again at once.
+    /// Makes messages visible again at once.
     ///
     /// # Errors
-    /// SQS's refusal.
+    /// Returns an error if SQS rejects a request.
     pub async fn release(&self, messages: &[LeasedMessage]) -> Result<(), QueueError> {
         for part in messages.chunks(ENTRIES_MAX) {
             let mut request = self.client.change_message_visibility_batch().queue_url(&self.url);
@@ -174,7 +175,7 @@ impl Queue {
                 let entry = entry.receipt_handle(&message.receipt).visibility_timeout(0).build();
                 request = request.entries(entry.map_err(|error| self.error(error))?);
             }
-            // One that is seen again already needs no more.
+            // A message that is already visible again needs nothing.
             request.send().await.map_err(|error| self.error(DisplayErrorContext(&error)))?;
         }
         Ok(())
@@ -185,7 +186,7 @@ impl Queue {
     }
 }
 
-/// Messages in batches that SQS takes.
+/// Groups messages into batches within SQS's limits.
 fn batches(messages: Vec<String>) -> Vec<Vec<String>> {
     let mut batches: Vec<Vec<String>> = Vec::new();
     let mut bytes = 0;
@@ -207,7 +208,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn batches_keep_to_the_queue_s_limits() {
+    fn batches_stay_within_the_limits_of_sqs() {
         let message = |bytes: usize| "x".repeat(bytes);
         let sizes = |messages: Vec<String>| batches(messages).iter().map(Vec::len).collect::<Vec<_>>();
         assert_eq!(sizes(vec![message(10); 25]), [10, 10, 5]);

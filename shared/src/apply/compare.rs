@@ -1,4 +1,4 @@
-//! Rows as they should be, compared with the rows that are there. Nothing is written.
+//! Compares expected rows with the stored rows. Writes nothing.
 
 use tokio_postgres::Client;
 use tokio_postgres::types::{ToSql, Type};
@@ -9,49 +9,50 @@ use super::{ApplyError, Limits, ddl};
 use crate::plan::TableWrite;
 use crate::spec::VERSION;
 
-/// A row that is not as it should be.
+/// A row that differs from the expected row.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct RowDifference {
     /// Its key, as text.
     pub key: String,
-    /// The columns that differ; none where the row is not there at all.
+    /// The columns that differ; `None` if the row is missing.
     pub columns: Option<Vec<String>>,
 }
 
-/// Compares the rows of a write with the table's.
+/// Compares the rows of a write with the table's rows.
 ///
 /// # Errors
-/// PostgreSQL's, or the connection's.
+/// Returns an error if a statement or the connection fails.
 pub async fn diff_rows(client: &Client, write: &TableWrite, limits: Limits) -> Result<Vec<RowDifference>, ApplyError> {
-    let mut tuples = RowParams::new(write, VERSION, Vec::new());
+    let mut params = RowParams::new(write, VERSION, Vec::new());
     for row in &write.rows {
-        tuples.push(write.newest_cells(row), "", &[]);
+        params.push(write.newest_cells(row), "", &[]);
     }
-    let statement = sql::select_differences(write, &tuples.source());
-    let arrays = tuples.arrays();
+    let statement = sql::select_differences(write, &params.source());
+    let arrays = params.arrays();
     ddl::begin(client, limits.lock, limits.statement).await?;
     let rows = client.query_typed(&statement, &parameters(&arrays)).await?;
     client.batch_execute("COMMIT").await?;
-    let differing = |row: &tokio_postgres::Row| RowDifference {
+    let row_difference = |row: &tokio_postgres::Row| RowDifference {
         key: row.get(0),
         columns: (!row.get::<_, bool>(1)).then(|| row.get(2)),
     };
-    Ok(rows.iter().map(differing).collect())
+    Ok(rows.iter().map(row_difference).collect())
 }
 
-/// The keys of a table behind one of them, as texts (bytes as base64), in their order; without rows that are marked as deleted.
+/// The keys of a table that follow a given key, in order, as texts (bytes as base64). Rows marked as deleted are
+/// skipped.
 ///
 /// # Errors
-/// PostgreSQL's, or the connection's.
+/// Returns an error if the query or the connection fails.
 pub async fn list_keys(
     client: &Client,
     write: &TableWrite,
-    behind: Option<&[String]>,
+    after: Option<&[String]>,
     limit: i64,
 ) -> Result<Vec<Vec<String>>, ApplyError> {
-    let statement = sql::select_keys(write, behind.is_some(), limit);
+    let statement = sql::select_keys(write, after.is_some(), limit);
     let parameters: Vec<(&(dyn ToSql + Sync), Type)> =
-        behind.into_iter().flatten().map(|key| (key as &(dyn ToSql + Sync), Type::TEXT)).collect();
+        after.into_iter().flatten().map(|key| (key as &(dyn ToSql + Sync), Type::TEXT)).collect();
     let rows = client.query_typed(&statement, &parameters).await?;
-    Ok(rows.iter().map(|row| (0..write.key).map(|place| row.get(place)).collect()).collect())
+    Ok(rows.iter().map(|row| (0..write.key).map(|column| row.get(column)).collect()).collect())
 }

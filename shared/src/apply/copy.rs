@@ -1,4 +1,4 @@
-//! Putting rows into a table that does not have them yet: a binary COPY, or an INSERT where a column's type needs a cast.
+//! Adds new rows to a table, with a binary COPY or, if a column's type needs a cast, with an INSERT.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::SinkExt;
@@ -9,18 +9,18 @@ use super::{ApplyError, RejectedAttempt};
 use crate::catalog::ColumnType;
 use crate::plan::{TableWrite, cell};
 
-/// The signature of the format, no flags, no extension: <https://www.postgresql.org/docs/current/sql-copy.html>.
+/// The format's signature, without flags and extensions: <https://www.postgresql.org/docs/current/sql-copy.html>.
 const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
 const TRAILER: [u8; 2] = (-1i16).to_be_bytes();
 
-/// The server works on one chunk while the next is put together.
+/// The server processes one chunk while the next one is built.
 const CHUNK_BYTES: usize = 128 * 1024;
 
-/// Rows on their way into a table.
+/// Rows to be added to a table.
 pub struct RowCopy<'w> {
     write: &'w TableWrite,
     version_column: Option<&'w str>,
-    form: CopyFormat,
+    format: CopyFormat,
     count: usize,
 }
 
@@ -30,30 +30,30 @@ enum CopyFormat {
 }
 
 impl<'w> RowCopy<'w> {
-    /// No rows yet. `own` is the version column, whose value comes with each row.
+    /// Starts without rows. `version_column` is the version column, whose value comes with each row.
     pub fn new(write: &'w TableWrite, version_column: Option<&'w str>) -> Self {
         let needs_cast = sql::columns(write).any(|column| column.kind.needs_cast());
-        let form = if needs_cast {
-            let own = version_column.map(|_| Array::for_type(ColumnType::Text { characters_max: None }));
+        let format = if needs_cast {
+            let version_array = version_column.map(|_| Array::for_type(ColumnType::Text { characters_max: None }));
             CopyFormat::Insert {
-                arrays: sql::columns(write).map(|column| Array::for_type(column.kind)).chain(own).collect(),
+                arrays: sql::columns(write).map(|column| Array::for_type(column.kind)).chain(version_array).collect(),
             }
         } else {
             let mut chunk = BytesMut::with_capacity(CHUNK_BYTES);
             chunk.extend_from_slice(HEADER);
             CopyFormat::Copy { chunks: Vec::new(), chunk }
         };
-        Self { write, version_column, form, count: 0 }
+        Self { write, version_column, format, count: 0 }
     }
 
-    /// Appends a row whose cells lie one after the other.
+    /// Appends a row from its encoded, adjacent cells.
     pub fn push_encoded_row(&mut self, cells: &[u8]) {
         self.count += 1;
-        match &mut self.form {
+        match &mut self.format {
             CopyFormat::Copy { chunks, chunk } => {
                 chunk.put_i16(self.write.columns.len() as i16);
                 chunk.extend_from_slice(cells);
-                cut_row(chunks, chunk);
+                cut_chunk(chunks, chunk);
             }
             CopyFormat::Insert { arrays } => {
                 let mut rest = cells;
@@ -66,59 +66,64 @@ impl<'w> RowCopy<'w> {
         }
     }
 
-    /// Appends a row cell by cell, and the version column's value as a cell.
-    pub fn push<'c>(&mut self, cells: impl Iterator<Item = &'c [u8]>, own: &str) {
+    /// Appends a row from its cells and the value of the version column.
+    pub fn push<'c>(&mut self, cells: impl Iterator<Item = &'c [u8]>, version: &str) {
         self.count += 1;
-        match &mut self.form {
+        match &mut self.format {
             CopyFormat::Copy { chunks, chunk } => {
                 chunk.put_i16(self.write.columns.len() as i16 + 1);
                 cells.for_each(|cell| chunk.extend_from_slice(cell));
-                cell::write_text(own, chunk);
-                cut_row(chunks, chunk);
+                cell::write_text(version, chunk);
+                cut_chunk(chunks, chunk);
             }
             CopyFormat::Insert { arrays } => {
                 let (last, arrays) = arrays.split_last_mut().unzip();
                 arrays.into_iter().flatten().zip(cells).for_each(|(array, cell)| array.push(cell));
-                last.into_iter().for_each(|array: &mut Array| array.push_text(own));
+                last.into_iter().for_each(|array: &mut Array| array.push_text(version));
             }
         }
     }
 
-    /// Writes the rows; how many there were. A refusal tells which row it seems to be.
-    pub async fn write(self, session: &WriteTransaction<'_>) -> Result<u64, RejectedAttempt> {
+    /// Writes the rows and returns their number. If PostgreSQL rejects them, the error names the row that probably
+    /// caused it.
+    pub async fn write(self, transaction: &WriteTransaction<'_>) -> Result<u64, RejectedAttempt> {
         if self.count == 0 {
             return Ok(0);
         }
-        match self.form {
+        match self.format {
             CopyFormat::Copy { mut chunks, mut chunk } => {
                 chunk.extend_from_slice(&TRAILER);
                 chunks.push(chunk.freeze());
                 let statement = sql::copy(self.write, self.version_column);
-                copy(session, &statement, chunks)
+                copy(transaction, &statement, chunks)
                     .await
                     .map_err(|error| RejectedAttempt { row: failed_line(&error), error: error.into() })
             }
             CopyFormat::Insert { arrays } => {
                 let arrays: Vec<Array> = arrays.into_iter().map(Array::with_length).collect();
                 let statement = sql::insert(self.write, self.version_column);
-                Ok(session.client.execute_typed(&statement, &parameters(&arrays)).await.map_err(ApplyError::from)?)
+                Ok(transaction
+                    .client
+                    .execute_typed(&statement, &parameters(&arrays))
+                    .await
+                    .map_err(ApplyError::from)?)
             }
         }
     }
 }
 
-fn cut_row(chunks: &mut Vec<Bytes>, chunk: &mut BytesMut) {
+fn cut_chunk(chunks: &mut Vec<Bytes>, chunk: &mut BytesMut) {
     if chunk.len() >= CHUNK_BYTES - CHUNK_BYTES / 8 {
         chunks.push(std::mem::replace(chunk, BytesMut::with_capacity(CHUNK_BYTES)).freeze());
     }
 }
 
 async fn copy(
-    session: &WriteTransaction<'_>,
+    transaction: &WriteTransaction<'_>,
     statement: &str,
     chunks: Vec<Bytes>,
 ) -> Result<u64, tokio_postgres::Error> {
-    let sink = session.client.copy_in(statement).await?;
+    let sink = transaction.client.copy_in(statement).await?;
     let mut sink = std::pin::pin!(sink);
     for chunk in chunks {
         sink.send(chunk).await?;
@@ -126,7 +131,8 @@ async fn copy(
     sink.finish().await
 }
 
-/// PostgreSQL's context names the row: `COPY bet, line 37, column stake`. A hint only: every verdict is reached by trying.
+/// PostgreSQL's context names the row: `COPY bet, line 37, column stake`. This is only a hint: a row is rejected only
+/// after it was tried alone.
 fn failed_line(error: &tokio_postgres::Error) -> Option<usize> {
     let context = error.as_db_error()?.where_()?;
     let number = context.strip_prefix("COPY ")?.split(", line ").nth(1)?;

@@ -1,7 +1,9 @@
-//! What the database lacks is made, in short transactions of its own, safe among any number of functions that want the same.
+//! Creates missing tables and columns, in short transactions of their own. Any number of functions can do so
+//! concurrently.
 //!
-//! Serialised per table by an advisory lock that ends with the transaction; looked at again once the lock is held; never
-//! waiting for a table's lock longer than a moment, so that no reader or writer has to queue behind the wait.
+//! An advisory lock for each table, held until the transaction ends, serializes them. The catalog is read again once
+//! the lock is held. A change waits at most [`LOCK_TIMEOUT`] for a table's lock, so that readers and writers do not
+//! queue for long.
 
 use std::time::Duration;
 
@@ -15,30 +17,31 @@ use crate::database::sqlstate::describe;
 use crate::names::{Identifier, TableName};
 use crate::plan::TableDiff;
 
-/// While DDL waits for a lock, everybody else queues behind it.
+/// While DDL waits for a lock, all other sessions queue for it.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
-/// With at most this wait between, forty attempts are a minute or more; then Lambda's own retry takes over.
+/// Forty attempts that each wait for the lock take more than a minute; then Lambda's own retry takes over.
 const ATTEMPTS: u32 = 40;
 const BACKOFF_MAX: Duration = Duration::from_millis(800);
 const BACKOFF_FIRST: Duration = Duration::from_millis(40);
 
-/// SQLSTATEs that mean that somebody else was faster or in the way: look again.
+/// SQLSTATEs that mean that another session was faster or holds a lock: read the catalog again and retry.
 const RETRYABLE_DDL_SQLSTATES: &[&str] =
     &["55P03", "55006", "40P01", "40001", "42P06", "42P07", "42701", "42710", "42P17", "23505", "XX000"];
 
-/// Makes what is lacking, and brings the catalog up to date; how many statements changed the schema.
+/// Creates what is missing, updates the catalog, and returns the number of statements that changed the schema.
 ///
 /// # Errors
-/// The connection's, a lack of permission, or a lock that could not be had time after time.
+/// Returns an error if the connection fails, a permission is missing, or a lock cannot be obtained after repeated
+/// attempts.
 pub async fn create_missing(
     client: &Client,
     catalog: &mut Catalog,
-    lacks: &[TableDiff],
+    diffs: &[TableDiff],
     limits: Limits,
 ) -> Result<usize, ApplyError> {
     let mut statements = 0;
-    for lack in lacks {
-        statements += create_missing_in_table(client, catalog, lack, limits).await?;
+    for diff in diffs {
+        statements += create_missing_in_table(client, catalog, diff, limits).await?;
     }
     Ok(statements)
 }
@@ -46,15 +49,15 @@ pub async fn create_missing(
 async fn create_missing_in_table(
     client: &Client,
     catalog: &mut Catalog,
-    lack: &TableDiff,
+    diff: &TableDiff,
     limits: Limits,
 ) -> Result<usize, ApplyError> {
     let mut attempt = 0;
     loop {
-        let outcome = try_once(client, catalog, lack, limits).await;
-        let Err(error) = outcome else { return outcome };
+        let result = try_once(client, catalog, diff, limits).await;
+        let Err(error) = result else { return result };
         client.batch_execute("ROLLBACK").await.unwrap_or_default();
-        catalog.invalidate(&lack.table);
+        catalog.invalidate(&diff.table);
         attempt += 1;
         let ApplyError::Database(database) = &error else { return Err(error) };
         match database.code().map(|code| code.code()) {
@@ -62,7 +65,7 @@ async fn create_missing_in_table(
                 tokio::time::sleep(backoff_delay(attempt, BACKOFF_FIRST, BACKOFF_MAX)).await;
             }
             Some(code) if code.starts_with("42") || RETRYABLE_DDL_SQLSTATES.contains(&code) => {
-                return Err(ApplyError::Schema { table: lack.table.unquoted(), reason: describe(database) });
+                return Err(ApplyError::Schema { table: diff.table.unquoted(), reason: describe(database) });
             }
             Some(_) | None => return Err(error),
         }
@@ -72,36 +75,36 @@ async fn create_missing_in_table(
 async fn try_once(
     client: &Client,
     catalog: &mut Catalog,
-    lack: &TableDiff,
+    diff: &TableDiff,
     limits: Limits,
 ) -> Result<usize, ApplyError> {
     begin(client, LOCK_TIMEOUT, limits.statement).await?;
     let mut statements = 0;
-    if lack.created_by.is_some() {
-        statements += create_schema(client, &lack.table).await?;
+    if diff.created_by.is_some() {
+        statements += create_schema(client, &diff.table).await?;
     }
-    advisory_lock(client, &format!("{}.{}", lack.table.schema, lack.table.table)).await?;
-    catalog.invalidate(&lack.table);
-    load(client, catalog, std::slice::from_ref(&lack.table)).await?;
-    let lack = lack.remaining(catalog.table(&lack.table).map(|table| &**table));
-    if !lack.is_empty() {
-        let todo = lack.statements();
-        client.batch_execute(&todo.join(";")).await?;
-        statements += todo.len();
-        catalog.invalidate(&lack.table);
-        load(client, catalog, std::slice::from_ref(&lack.table)).await?;
+    advisory_lock(client, &format!("{}.{}", diff.table.schema, diff.table.table)).await?;
+    catalog.invalidate(&diff.table);
+    load(client, catalog, std::slice::from_ref(&diff.table)).await?;
+    let diff = diff.remaining(catalog.table(&diff.table).map(|table| &**table));
+    if !diff.is_empty() {
+        let ddl = diff.statements();
+        client.batch_execute(&ddl.join(";")).await?;
+        statements += ddl.len();
+        catalog.invalidate(&diff.table);
+        load(client, catalog, std::slice::from_ref(&diff.table)).await?;
     }
     client.batch_execute("COMMIT").await?;
     Ok(statements)
 }
 
-/// Makes a table of the writer's own schema, if it is not there; whether it had to be made.
-pub async fn ensure_system_table(client: &Client, own: &SystemTable, limits: Limits) -> Result<bool, ApplyError> {
+/// Creates a table of Millstream's own schema if it does not exist. Returns whether it was created.
+pub async fn ensure_system_table(client: &Client, table: &SystemTable, limits: Limits) -> Result<bool, ApplyError> {
     begin(client, limits.lock, limits.statement).await?;
-    match create_system_table(client, own).await {
-        Ok(made) => {
+    match create_system_table(client, table).await {
+        Ok(created) => {
             client.batch_execute("COMMIT").await?;
-            Ok(made)
+            Ok(created)
         }
         Err(error) => {
             client.batch_execute("ROLLBACK").await.unwrap_or_default();
@@ -110,61 +113,62 @@ pub async fn ensure_system_table(client: &Client, own: &SystemTable, limits: Lim
     }
 }
 
-async fn create_system_table(client: &Client, own: &SystemTable) -> Result<bool, ApplyError> {
-    // One lock for all of them: their schema is made with the first.
+async fn create_system_table(client: &Client, table: &SystemTable) -> Result<bool, ApplyError> {
+    // One lock for all of them, because the first one also creates their schema.
     advisory_lock(client, SYSTEM_SCHEMA).await?;
-    let statements = own.missing_ddl(client).await?;
+    let statements = table.missing_ddl(client).await?;
     if !statements.is_empty() {
         client.batch_execute(&statements.join(";")).await?;
     }
     Ok(!statements.is_empty())
 }
 
-/// A table of the writer's own schema.
+/// A table of Millstream's own schema.
 pub struct SystemTable {
-    /// Its name, with the schema.
+    /// Its name, including the schema.
     pub name: &'static str,
-    /// What makes both, for owners whose writers may not: `CREATE SCHEMA` comes first.
+    /// The statements that create the schema and the table, also for owners whose writers may not create them.
+    /// `CREATE SCHEMA` comes first.
     pub ddl: &'static str,
 }
 
-/// The writer's own schema.
+/// Millstream's own schema.
 const SYSTEM_SCHEMA: &str = "millstream";
 
 impl SystemTable {
-    /// Whether the table is there.
+    /// Whether the table exists.
     ///
     /// # Errors
-    /// PostgreSQL's, or the connection's.
+    /// Returns an error if the query or the connection fails.
     pub async fn exists(&self, client: &Client) -> Result<bool, ApplyError> {
         let find = "SELECT FROM pg_class WHERE oid = to_regclass($1)";
         Ok(!client.query_typed(find, &[(&self.name, Type::TEXT)]).await?.is_empty())
     }
 
-    /// The statements that make the table; none where it is there.
+    /// The statements that create the table; empty if it exists.
     ///
     /// # Errors
-    /// PostgreSQL's, or the connection's.
+    /// Returns an error if the query or the connection fails.
     pub async fn missing_ddl(&self, client: &Client) -> Result<Vec<String>, ApplyError> {
         if self.exists(client).await? {
             return Ok(Vec::new());
         }
-        let code: Vec<&str> = self.ddl.lines().filter(|line| !line.starts_with("--")).collect();
-        let statements = code.join("\n");
+        let lines: Vec<&str> = self.ddl.lines().filter(|line| !line.starts_with("--")).collect();
+        let statements = lines.join("\n");
         let statements = statements.split(';').map(|part| part.split_whitespace().collect::<Vec<_>>().join(" "));
         let schema = Identifier::truncated(SYSTEM_SCHEMA, SYSTEM_SCHEMA);
-        // To make a schema that is there asks for a permission all the same.
-        let there = usize::from(missing_schema_ddl(client, &schema).await?.is_none());
-        Ok(statements.skip(there).collect())
+        // `CREATE SCHEMA IF NOT EXISTS` requires a permission even if the schema exists.
+        let existing = usize::from(missing_schema_ddl(client, &schema).await?.is_none());
+        Ok(statements.skip(existing).collect())
     }
 }
 
-/// Begins a transaction in which moments read and write as UTC.
+/// Begins a transaction that reads and writes timestamps in UTC.
 pub async fn begin(client: &Client, lock: Duration, statement: Duration) -> Result<(), ApplyError> {
     begin_with(client, "BEGIN", lock, statement).await
 }
 
-/// The same, for one that only looks: PostgreSQL itself refuses whatever would write.
+/// Begins a read-only transaction with the same settings; PostgreSQL rejects any write.
 pub async fn begin_read_only(client: &Client, limits: Limits) -> Result<(), ApplyError> {
     begin_with(client, "BEGIN READ ONLY", limits.lock, limits.statement).await
 }
@@ -178,25 +182,26 @@ async fn begin_with(client: &Client, begin: &str, lock: Duration, statement: Dur
     Ok(client.batch_execute(&settings).await?)
 }
 
-/// Waits until nobody else changes the thing, for as long as the lock time-out allows.
-pub async fn advisory_lock(client: &Client, thing: &str) -> Result<(), ApplyError> {
+/// Waits, at most until the lock timeout, until no other session holds the named lock, and takes it.
+pub async fn advisory_lock(client: &Client, name: &str) -> Result<(), ApplyError> {
     let lock = "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))";
-    client.query_typed(lock, &[(&format!("millstream {thing}"), Type::TEXT)]).await?;
+    client.query_typed(lock, &[(&format!("millstream {name}"), Type::TEXT)]).await?;
     Ok(())
 }
 
 async fn create_schema(client: &Client, table: &TableName) -> Result<usize, ApplyError> {
     advisory_lock(client, &table.schema.to_string()).await?;
-    let lacking = missing_schema_ddl(client, &table.schema).await?;
-    if let Some(statement) = &lacking {
+    let missing = missing_schema_ddl(client, &table.schema).await?;
+    if let Some(statement) = &missing {
         client.batch_execute(statement).await?;
     }
-    Ok(usize::from(lacking.is_some()))
+    Ok(usize::from(missing.is_some()))
 }
 
-/// What makes the schema, if it is not there: `CREATE SCHEMA IF NOT EXISTS` asks for a permission even where it is.
+/// The statement that creates the schema, if it does not exist. `CREATE SCHEMA IF NOT EXISTS` requires a permission
+/// even if the schema exists.
 pub async fn missing_schema_ddl(client: &Client, schema: &Identifier) -> Result<Option<String>, ApplyError> {
     let find = "SELECT FROM pg_namespace WHERE nspname = $1";
-    let there = client.query_typed(find, &[(&schema.as_str(), Type::TEXT)]).await?;
-    Ok(there.is_empty().then(|| format!("CREATE SCHEMA {schema}")))
+    let schemas = client.query_typed(find, &[(&schema.as_str(), Type::TEXT)]).await?;
+    Ok(schemas.is_empty().then(|| format!("CREATE SCHEMA {schema}")))
 }

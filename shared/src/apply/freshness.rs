@@ -1,10 +1,11 @@
-//! How fresh the tables are: of each shard, when its last batch was committed, and when the oldest record of that batch had
-//! arrived in the stream. [`crate::status`] reads it.
+//! The freshness of the tables: for each shard, when its last batch was committed, and when the oldest record of that
+//! batch arrived in the stream. [`crate::status`] reads it.
 //!
-//! What this costs writers is next to nothing. A shard's row is told of by a statement of its own, after the batch is
-//! durable: its lock is never held together with one of a batch, and not while the disk is written to. A process tells of a
-//! shard at most once a second, so that small batches do not pay for it (0.4 ms each on a busy machine; `HOT` updates, no
-//! bloat). It never fails a batch: what could not be told is told with the next one, and a role that may not is left alone.
+//! The cost for writers is negligible. Each shard's row is written by a separate statement after the batch is durable:
+//! its lock is never held together with a batch's lock, nor during a disk write. A process publishes a shard at most
+//! once a second, so that small batches do not pay for it (0.4 ms each on a busy machine; `HOT` updates, no bloat). It
+//! never fails a batch: what could not be published is published with the next batch. If the role has no permission,
+//! the process stops publishing.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -21,57 +22,60 @@ use crate::timestamp::Timestamp;
 /// The table.
 pub const TABLE: SystemTable = SystemTable { name: "millstream.freshness", ddl: include_str!("freshness/create.sql") };
 
-/// By so much, in microseconds, the last commit of a shard may be later than what is told.
+/// The published commit time of a shard lags its last commit by at most this many microseconds.
 const PUBLISH_INTERVAL_MICROS: i64 = 1_000_000;
 
-/// What this process has told.
+/// What this process has published.
 #[derive(Default, Debug)]
 pub struct Freshness {
-    /// When, by stream and shard.
+    /// The time of the last publication, by stream and shard.
     published: HashMap<(Arc<str>, Arc<str>), Timestamp>,
     /// The role may not write the table.
-    refused: bool,
+    permission_denied: bool,
 }
 
 impl Freshness {
-    /// Whether it is time to tell of the shard again; if so, it counts as told.
-    pub fn is_due(&mut self, place: &StreamPosition, now: Timestamp) -> bool {
-        let told = self.published.entry((place.stream.clone(), place.shard.clone())).or_insert(Timestamp(i64::MIN));
-        let due = !self.refused && (now.0.saturating_sub(told.0) >= PUBLISH_INTERVAL_MICROS || now < *told);
+    /// Whether the shard is due to be published; if so, it counts as published.
+    pub fn is_due(&mut self, position: &StreamPosition, now: Timestamp) -> bool {
+        let last =
+            self.published.entry((position.stream.clone(), position.shard.clone())).or_insert(Timestamp(i64::MIN));
+        let due = !self.permission_denied && (now.0.saturating_sub(last.0) >= PUBLISH_INTERVAL_MICROS || now < *last);
         if due {
-            *told = now;
+            *last = now;
         }
         due
     }
 
-    /// Tells of a batch that has just been committed; `arrival` is its oldest record's. Makes the table if it is not there.
+    /// Publishes a batch that has just been committed; `arrival` is that of its oldest record. Creates the table if it
+    /// does not exist.
     ///
     /// # Errors
-    /// PostgreSQL's, or the connection's; a refusal only once.
+    /// Returns an error if a statement or the connection fails. A missing permission is reported only once.
     pub async fn publish(
         &mut self,
         client: &Client,
         source: &str,
-        place: &StreamPosition,
+        position: &StreamPosition,
         arrival: Timestamp,
         limits: Limits,
     ) -> Result<(), ApplyError> {
-        let told = match write(client, source, place, arrival).await {
+        let result = match write(client, source, position, arrival).await {
             Err(ApplyError::Database(error)) if classify(&error) == ErrorAction::RefreshCatalog => {
                 match ddl::ensure_system_table(client, &TABLE, limits).await {
-                    Ok(_) => write(client, source, place, arrival).await,
+                    Ok(_) => write(client, source, position, arrival).await,
                     Err(error) => Err(error),
                 }
             }
-            outcome => outcome,
+            result => result,
         };
-        self.refused = matches!(&told, Err(ApplyError::Database(error)) if classify(error) == ErrorAction::Halt);
-        told
+        self.permission_denied =
+            matches!(&result, Err(ApplyError::Database(error)) if classify(error) == ErrorAction::Halt);
+        result
     }
 }
 
-async fn write(client: &Client, source: &str, place: &StreamPosition, arrival: Timestamp) -> Result<(), ApplyError> {
-    let (stream, shard) = (&*place.stream, &*place.shard);
+async fn write(client: &Client, source: &str, position: &StreamPosition, arrival: Timestamp) -> Result<(), ApplyError> {
+    let (stream, shard) = (&*position.stream, &*position.shard);
     let parameters: [(&(dyn ToSql + Sync), Type); 4] =
         [(&source, Type::TEXT), (&stream, Type::TEXT), (&shard, Type::TEXT), (&arrival.0, Type::INT8)];
     client.execute_typed(include_str!("freshness/record.sql"), &parameters).await?;
@@ -85,7 +89,7 @@ mod tests {
 
     #[test]
     fn each_shard_is_published_once_a_second() {
-        let place = |shard: &str| StreamPosition {
+        let position = |shard: &str| StreamPosition {
             stream: "s".into(),
             shard: shard.into(),
             sequence_number: SequenceNumber("1".into()),
@@ -93,8 +97,8 @@ mod tests {
         };
         let mut freshness = Freshness::default();
         let due = [("a", 10), ("b", 10), ("a", 999_999), ("a", 1_000_010), ("b", 999_999), ("a", 5)]
-            .map(|(shard, micros)| freshness.is_due(&place(shard), Timestamp(micros)));
-        // The last one: the clock was set back.
+            .map(|(shard, micros)| freshness.is_due(&position(shard), Timestamp(micros)));
+        // The last one is due because the clock was set back.
         assert_eq!(due, [true, true, false, true, false, true]);
     }
 }

@@ -1,7 +1,7 @@
-//! A row that PostgreSQL refuses costs only itself, whatever the number and position of such rows.
+//! A row that PostgreSQL rejects does not affect other rows, whatever the number and position of such rows.
 //!
-//! A refused attempt is undone and cut at the row that PostgreSQL named, or else in the middle; each part is tried for
-//! itself. Whether a row is bad is only ever decided by trying it alone, so that a wrong hint costs time, never a row.
+//! A rejected attempt is rolled back and split at the row that PostgreSQL named, or else in the middle. Each part is
+//! tried separately. A row is rejected only after it was tried alone, so that a wrong hint costs time, never a row.
 
 use super::append::append;
 use super::locked_merge::merge_locked;
@@ -13,78 +13,79 @@ use crate::plan::{KeyChanges, TableWrite};
 use crate::rejection::{Rejection, RejectionReason};
 use crate::spec::{MergeBy, WriteMode};
 
-/// Writes one table's rows, all but those that PostgreSQL refuses; so many deadlocks are lived through.
+/// Writes one table's rows, except those that PostgreSQL rejects. Retries after up to `deadlocks_max` deadlocks.
 pub async fn write_isolating_bad_rows(
-    session: &WriteTransaction<'_>,
+    transaction: &WriteTransaction<'_>,
     write: &TableWrite,
     deadlocks_max: u32,
-    experience: &mut WriteHints,
+    write_hints: &mut WriteHints,
     applied: &mut ApplyResult,
 ) -> Result<(), ApplyError> {
-    let hints = experience.0.get(&write.table.name).copied().unwrap_or_default();
-    // The parts still to be tried, the next one last, and how many rows are tried at once: fewer after a refusal, more
-    // after each success, so that many bad rows do not make every good one travel again for each of them.
+    let hints = write_hints.0.get(&write.table.name).copied().unwrap_or_default();
+    // The parts still to be tried, the next one last, and how many rows are tried at once: fewer after a rejection,
+    // more after each success, so that good rows are not sent again for every bad row.
     let mut parts: Vec<Vec<KeyChanges>> = vec![write.rows.clone()];
     let mut size = write.rows.len();
     let mut deadlocks = 0;
-    let mut met = TableHints { expect_existing: false, expect_new: true };
+    let mut observed = TableHints { expect_existing: false, expect_new: true };
     while let Some(mut rows) = parts.pop() {
         if rows.len() > size {
             parts.push(rows.split_off(size));
         }
-        // The attempt's first statement is on its way before the savepoint is heard of.
-        let setting = session.savepoint();
-        let hints = TableHints { expect_existing: hints.expect_existing || met.expect_existing, ..hints };
-        let (set, outcome) = futures_util::future::join(setting, attempt(session, write, &rows, hints)).await;
-        set?;
-        match outcome {
-            Ok(written) => {
-                session.keep_attempt();
+        // The attempt's first statement is sent before the savepoint is confirmed.
+        let setting_savepoint = transaction.savepoint();
+        let hints = TableHints { expect_existing: hints.expect_existing || observed.expect_existing, ..hints };
+        let (savepoint, result) =
+            futures_util::future::join(setting_savepoint, attempt(transaction, write, &rows, hints)).await;
+        savepoint?;
+        match result {
+            Ok(attempt) => {
+                transaction.keep_attempt();
                 size = size.saturating_mul(2);
-                met.expect_existing |= written.observed.expect_existing;
-                met.expect_new &= written.observed.expect_new;
-                applied.rows += written.rows;
-                applied.outcomes.extend(written.outcomes);
+                observed.expect_existing |= attempt.observed.expect_existing;
+                observed.expect_new &= attempt.observed.expect_new;
+                applied.rows += attempt.rows;
+                applied.outcomes.extend(attempt.outcomes);
             }
-            Err(refused) if deadlocks < deadlocks_max && is_deadlock(&refused.error) => {
-                session.abandon_attempt().await?;
+            Err(rejected) if deadlocks < deadlocks_max && is_deadlock(&rejected.error) => {
+                transaction.abandon_attempt().await?;
                 deadlocks += 1;
                 parts.push(rows);
             }
-            Err(refused) => {
-                let rejection = row_rejection(refused.error)?;
-                session.abandon_attempt().await?;
+            Err(rejected) => {
+                let rejection = row_rejection(rejected.error)?;
+                transaction.abandon_attempt().await?;
                 size = (rows.len() / 4).max(1);
-                match split_at_suspect(&rows, refused.row) {
+                match split_at_suspect(&rows, rejected.row) {
                     Some(smaller) => parts.extend(smaller.into_iter().rev().filter(|part| !part.is_empty())),
                     None => reject(write, &rows, &rejection, applied),
                 }
             }
         }
     }
-    experience.0.insert(write.table.name.clone(), met);
+    write_hints.0.insert(write.table.name.clone(), observed);
     Ok(())
 }
 
 async fn attempt(
-    session: &WriteTransaction<'_>,
+    transaction: &WriteTransaction<'_>,
     write: &TableWrite,
     rows: &[KeyChanges],
     hints: TableHints,
 ) -> Result<AttemptResult, RejectedAttempt> {
     match write.write_mode {
-        WriteMode::Append => append(session, write, rows, hints.expect_existing).await,
-        WriteMode::Merge(MergeBy::Row) => upsert_rows(session, write, rows, hints).await,
-        WriteMode::Merge(MergeBy::Column) => merge_locked(session, write, rows, MergeBy::Column).await,
+        WriteMode::Append => append(transaction, write, rows, hints.expect_existing).await,
+        WriteMode::Merge(MergeBy::Row) => upsert_rows(transaction, write, rows, hints).await,
+        WriteMode::Merge(MergeBy::Column) => merge_locked(transaction, write, rows, MergeBy::Column).await,
     }
 }
 
-/// Known keys are locked before new ones are made, so that two writers may come to wait for each other.
+/// Existing keys are locked before new ones are inserted, so that two writers can wait for each other.
 fn is_deadlock(error: &ApplyError) -> bool {
     matches!(error, ApplyError::Database(error) if error.code().is_some_and(|code| code.code() == "40P01"))
 }
 
-/// The data error, if it is one; anything else concerns the whole batch.
+/// The rejection, if it is a data error; any other error concerns the whole batch.
 fn row_rejection(error: ApplyError) -> Result<Rejection, ApplyError> {
     let ApplyError::Database(database) = &error else { return Err(error) };
     match classify(database) {
@@ -97,18 +98,18 @@ fn row_rejection(error: ApplyError) -> Result<Rejection, ApplyError> {
     }
 }
 
-/// Smaller parts; `None` where there is but one change left.
-fn split_at_suspect(rows: &[KeyChanges], hint: Option<usize>) -> Option<Vec<Vec<KeyChanges>>> {
-    match (rows, hint) {
+/// Smaller parts; `None` if only one change is left.
+fn split_at_suspect(rows: &[KeyChanges], suspect: Option<usize>) -> Option<Vec<Vec<KeyChanges>>> {
+    match (rows, suspect) {
         ([row], _) if row.changes.len() == 1 => None,
         ([row], _) => {
-            // Changes of one key that were folded: the newest alone, and the others.
+            // Folded changes of one key: the newest one alone, and the others.
             let newest = row.changes.end - 1;
             let part = |changes| vec![KeyChanges { partition: row.partition, changes }];
             Some(vec![part(row.changes.start..newest), part(newest..row.changes.end)])
         }
-        (_, Some(at)) if at < rows.len() => {
-            Some(vec![rows[..at].to_vec(), vec![rows[at].clone()], rows[at + 1..].to_vec()])
+        (_, Some(suspect)) if suspect < rows.len() => {
+            Some(vec![rows[..suspect].to_vec(), vec![rows[suspect].clone()], rows[suspect + 1..].to_vec()])
         }
         _ => {
             let (first, second) = rows.split_at(rows.len() / 2);

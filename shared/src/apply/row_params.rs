@@ -1,7 +1,7 @@
-//! Rows as parameters of a statement: whole, as one array of the table's row type, or else one array a column.
+//! Rows as parameters of a statement: whole rows in one array of the table's row type, or one array per column.
 //!
-//! One array costs PostgreSQL half of what twenty cost. It cannot be had where a column's type is one that the writer
-//! knows only as text; then each column is an array of its own, and is cast.
+//! One array costs PostgreSQL half as much as twenty. It is not possible if the writer knows a column's type only as
+//! text; then each column is an array that is cast.
 
 use bytes::{BufMut, BytesMut};
 
@@ -11,14 +11,14 @@ use crate::plan::{TableWrite, cell};
 
 const TEXT: ColumnType = ColumnType::Text { characters_max: None };
 
-/// Rows on their way into a statement.
+/// Rows that become parameters of a statement.
 pub struct RowParams<'w> {
     write: &'w TableWrite,
     version: &'w str,
     form: ParamForm,
-    /// Columns beside the table's: their names and values.
+    /// Additional columns: their names and values.
     extra: Vec<(String, Array)>,
-    /// How many rows there are.
+    /// The number of rows.
     pub count: usize,
 }
 
@@ -27,26 +27,26 @@ enum ParamForm {
     Columns(Vec<Array>),
 }
 
-/// Where a column of a whole row comes from.
+/// The source of a cell of a whole row.
 #[derive(Clone, Copy)]
 enum RowCell {
-    /// The column written at this place.
+    /// The written column at this index.
     Written(usize),
     /// The version column.
     Version,
-    /// It is not written.
-    Nothing,
+    /// The column is not written.
+    NotWritten,
 }
 
 impl<'w> RowParams<'w> {
-    /// No rows yet; `version` is the version column, `extra` the names and kinds of further columns.
+    /// Starts without rows; `version` is the version column, `extra` the names and types of additional columns.
     pub fn new(write: &'w TableWrite, version: &'w str, extra: Vec<(String, ColumnType)>) -> Self {
-        // A domain may refuse the NULL that would stand in a whole row for a column that is not written.
-        let refuses = |(position, column): (usize, &DbColumn)| {
+        // A domain may reject the NULL that a whole row contains for a column that is not written.
+        let may_reject = |(position, column): (usize, &DbColumn)| {
             column.may_reject_null && !column.required && !write.columns.contains(&position)
         };
-        let refused = write.table.columns.iter().enumerate().any(refuses);
-        let form = if refused || sql::columns(write).any(|column| column.kind.needs_cast()) {
+        let rejects_null = write.table.columns.iter().enumerate().any(may_reject);
+        let form = if rejects_null || sql::columns(write).any(|column| column.kind.needs_cast()) {
             ParamForm::Columns(
                 sql::columns(write).map(|column| column.kind).chain([TEXT]).map(Array::for_type).collect(),
             )
@@ -61,7 +61,7 @@ impl<'w> RowParams<'w> {
         Self { write, version, form, extra, count: 0 }
     }
 
-    /// Appends a row: its cells, its version, and its values of the further columns.
+    /// Appends a row: its cells, its version, and its values of the additional columns.
     pub fn push<'c>(&mut self, cells: impl Iterator<Item = &'c [u8]>, version: &str, extra: &[&[u8]]) {
         self.count += 1;
         match &mut self.form {
@@ -74,12 +74,12 @@ impl<'w> RowParams<'w> {
                 let cells: Vec<&[u8]> = cells.collect();
                 row.clear();
                 row.put_i32(layout.len() as i32);
-                for (type_oid, origin) in layout {
+                for (type_oid, source) in layout {
                     row.put_u32(*type_oid);
-                    match origin {
-                        RowCell::Written(place) => row.extend_from_slice(cells.get(*place).unwrap_or(&&cell::NULL[..])),
+                    match source {
+                        RowCell::Written(index) => row.extend_from_slice(cells.get(*index).unwrap_or(&&cell::NULL[..])),
                         RowCell::Version => cell::write_text(version, row),
-                        RowCell::Nothing => row.extend_from_slice(&cell::NULL),
+                        RowCell::NotWritten => row.extend_from_slice(&cell::NULL),
                     }
                 }
                 rows.push_row(row);
@@ -88,17 +88,17 @@ impl<'w> RowParams<'w> {
         self.extra.iter_mut().zip(extra).for_each(|((_, array), cell)| array.push(cell));
     }
 
-    /// The rows as a statement takes them.
+    /// The rows as the source of a statement.
     pub fn source(&self) -> RowSource {
         let extra = self.extra.iter().map(|(name, _)| format!("\"{name}\""));
         let (names, count): (Vec<String>, usize) = match &self.form {
-            // A row's columns go by the names of the table's.
+            // The columns of a row have the table's names.
             ParamForm::Whole { .. } => {
                 (self.write.table.columns.iter().map(|column| column.name.to_string()).collect(), 1)
             }
             ParamForm::Columns(arrays) => {
-                let own = format!("\"{}\"", self.version);
-                let names = sql::columns(self.write).map(|column| column.name.to_string()).chain([own]);
+                let version = format!("\"{}\"", self.version);
+                let names = sql::columns(self.write).map(|column| column.name.to_string()).chain([version]);
                 (names.collect(), arrays.len())
             }
         };
@@ -110,7 +110,7 @@ impl<'w> RowParams<'w> {
         }
     }
 
-    /// The parameters of the statement, to be lent to [`statement::parameters`].
+    /// The parameters of the statement, for [`sql::parameters`].
     pub fn arrays(self) -> Vec<Array> {
         let columns = match self.form {
             ParamForm::Whole { rows, .. } => vec![rows],
@@ -120,13 +120,13 @@ impl<'w> RowParams<'w> {
     }
 }
 
-/// For each column of the table, in the order of its row type: the type's number, and where the value comes from.
+/// For each column of the table, in the order of its row type: the OID of its type and the source of its value.
 fn layout(write: &TableWrite, version: &str) -> Vec<(u32, RowCell)> {
-    let origin = |position: usize| match write.columns.iter().position(|&written| written == position) {
-        Some(place) => RowCell::Written(place),
+    let source = |position: usize| match write.columns.iter().position(|&written| written == position) {
+        Some(index) => RowCell::Written(index),
         None if write.table.columns[position].name.as_str() == version => RowCell::Version,
-        None => RowCell::Nothing,
+        None => RowCell::NotWritten,
     };
     let columns = write.table.columns.iter().enumerate();
-    columns.map(|(position, column)| (column.type_oid, origin(position))).collect()
+    columns.map(|(position, column)| (column.type_oid, source(position))).collect()
 }

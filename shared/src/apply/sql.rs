@@ -1,6 +1,7 @@
-//! The statements of the writer, built from identifiers alone, and cells as their array parameters.
+//! The writer's SQL statements, built only from identifiers, and cells as their array parameters.
 //!
-//! Parameters are one array a column, unfolded by `unnest`: no temporary table, which RDS Proxy would pin for.
+//! Parameters are one array per column, expanded by `unnest`. A temporary table would make RDS Proxy pin the
+//! connection.
 
 use std::error::Error;
 
@@ -12,7 +13,7 @@ use crate::names::{TableName, quote_literal};
 use crate::plan::{TableWrite, cell};
 use crate::spec::DELETED_AT;
 
-/// An array parameter in binary form, its elements already encoded.
+/// An array parameter in binary format, with encoded elements.
 #[derive(Debug)]
 pub struct Array {
     bytes: BytesMut,
@@ -21,11 +22,11 @@ pub struct Array {
     pub array: Type,
 }
 
-/// Where an array's length stands: behind the number of dimensions, the flag for nulls, and the element's type.
+/// The offset of an array's length: it follows the number of dimensions, the null flag and the element's type.
 const LENGTH_OFFSET: usize = 12;
 
 impl Array {
-    /// An empty array of the type that carries such values.
+    /// An empty array with elements of a column type.
     pub fn for_type(kind: ColumnType) -> Self {
         let mut bytes = BytesMut::with_capacity(1024);
         for word in [1, 1, kind.element().oid() as i32, 0, 1] {
@@ -45,7 +46,7 @@ impl Array {
         Self { bytes, elements: 0, array: Type::new(String::new(), oids.array, kind, String::new()) }
     }
 
-    /// Appends a row: the number of its columns, and for each the number of its type and its cell.
+    /// Appends a row: its number of columns, then the type's OID and the cell of each column.
     pub fn push_row(&mut self, row: &[u8]) {
         self.bytes.put_i32(row.len() as i32);
         self.push(row);
@@ -63,7 +64,7 @@ impl Array {
         self.elements += 1;
     }
 
-    /// The array with its length filled in.
+    /// Fills in the array's length.
     pub fn with_length(mut self) -> Self {
         self.bytes[LENGTH_OFFSET..LENGTH_OFFSET + 4].copy_from_slice(&self.elements.to_be_bytes());
         self
@@ -86,14 +87,14 @@ impl ToSql for Array {
     }
 }
 
-/// The arrays as the driver takes them.
+/// The arrays in the form that the driver expects.
 pub fn parameters(arrays: &[Array]) -> Vec<(&(dyn ToSql + Sync), Type)> {
     arrays.iter().map(|array| (array as &(dyn ToSql + Sync), array.array.clone())).collect()
 }
 
-/// The columns of a write, by name.
+/// The columns of a write.
 pub fn columns(write: &TableWrite) -> impl Iterator<Item = &DbColumn> {
-    write.columns.iter().map(|&position| &write.table.columns[position])
+    write.columns.iter().map(|&index| &write.table.columns[index])
 }
 
 /// `$first, $first+1, …`
@@ -101,12 +102,12 @@ pub fn placeholders(first: usize, count: usize) -> String {
     (first..first + count).map(|number| format!("${number}")).collect::<Vec<_>>().join(", ")
 }
 
-/// `c0, c1, …`: names for unfolded arrays that meet no name of a table.
+/// `c0, c1, …`: names for expanded arrays that cannot collide with the table's names.
 fn aliases(count: usize) -> String {
     (0..count).map(|number| format!("c{number}")).collect::<Vec<_>>().join(", ")
 }
 
-/// An unfolded value as the column takes it: enums and types that the writer does not know come as text.
+/// An expanded value with the column's type: enums and types that the writer does not know are passed as text.
 fn cast(value: String, column: &DbColumn) -> String {
     match column.kind {
         ColumnType::Enum | ColumnType::Other | ColumnType::ArrayText(_) => format!("{value}::{}", column.sql_type),
@@ -127,16 +128,16 @@ fn cast(value: String, column: &DbColumn) -> String {
     }
 }
 
-fn aliased(place: usize, column: &DbColumn) -> String {
-    cast(format!("u.c{place}"), column)
+fn aliased(index: usize, column: &DbColumn) -> String {
+    cast(format!("u.c{index}"), column)
 }
 
 fn key_condition(write: &TableWrite, value: impl Fn(usize, &DbColumn) -> String) -> String {
-    let equal = |(place, column): (usize, &DbColumn)| format!("t.{} = {}", column.name, value(place, column));
-    columns(write).take(write.key).enumerate().map(equal).collect::<Vec<_>>().join(" AND ")
+    let condition = |(index, column): (usize, &DbColumn)| format!("t.{} = {}", column.name, value(index, column));
+    columns(write).take(write.key).enumerate().map(condition).collect::<Vec<_>>().join(" AND ")
 }
 
-/// Which of the keys are in one relation: their places, from 1.
+/// The positions, from 1, of the keys that exist in one relation.
 pub fn select_existing_keys(write: &TableWrite, relation: &TableName) -> String {
     format!(
         "SELECT u.n FROM unnest({}) WITH ORDINALITY AS u ({}, n) WHERE EXISTS (SELECT FROM {relation} t WHERE {})",
@@ -149,18 +150,18 @@ pub fn select_existing_keys(write: &TableWrite, relation: &TableName) -> String 
 /// Whether rows are locked as they are read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RowLock {
-    /// Until the transaction ends, in the order of the keys.
+    /// Lock rows until the transaction ends, in the order of the keys.
     Rows,
-    /// Not at all.
+    /// Do not lock.
     None,
 }
 
-/// The version of each key that is there.
+/// The version of each key that exists.
 pub fn select_versions(write: &TableWrite, version: &str, lock: RowLock) -> String {
-    let locked = if lock == RowLock::Rows { " FOR NO KEY UPDATE OF t" } else { "" };
+    let lock_clause = if lock == RowLock::Rows { " FOR NO KEY UPDATE OF t" } else { "" };
     format!(
         "SELECT u.n, t.{version}::text FROM unnest({}) WITH ORDINALITY AS u ({}, n) JOIN {} t ON {} \
-         ORDER BY u.n{locked}",
+         ORDER BY u.n{lock_clause}",
         placeholders(1, write.key),
         aliases(write.key),
         write.table.name,
@@ -168,11 +169,11 @@ pub fn select_versions(write: &TableWrite, version: &str, lock: RowLock) -> Stri
     )
 }
 
-/// Where a statement takes its rows from: what follows its `FROM`, a table called `u` with the table's column names.
+/// The rows that a statement reads: the expression after `FROM`, aliased as `u`, with the table's column names.
 pub struct RowSource {
-    /// The expression, parameters included.
+    /// The expression, including parameters.
     pub from: String,
-    /// Whether columns of types that the writer does not know come as text.
+    /// Whether columns of types that the writer does not know are passed as text.
     pub as_text: bool,
 }
 
@@ -184,7 +185,7 @@ impl RowSource {
 
     /// The value of the version column.
     fn version_value(&self, write: &TableWrite, name: &str) -> String {
-        let sql_type = write.table.column_index(name).map(|at| write.table.columns[at].sql_type.as_str());
+        let sql_type = write.table.column_index(name).map(|index| write.table.columns[index].sql_type.as_str());
         match sql_type {
             Some(sql_type) if self.as_text => format!("u.\"{name}\"::{sql_type}"),
             Some(_) | None => format!("u.\"{name}\""),
@@ -192,22 +193,24 @@ impl RowSource {
     }
 }
 
-/// A binary COPY of the columns, and of one more where the writer keeps one.
-pub fn copy(write: &TableWrite, own: Option<&str>) -> String {
-    let names = columns(write).map(|column| column.name.to_string()).chain(own.map(|name| format!("\"{name}\"")));
+/// A binary COPY of the columns, and of the version column if there is one.
+pub fn copy(write: &TableWrite, version_column: Option<&str>) -> String {
+    let names =
+        columns(write).map(|column| column.name.to_string()).chain(version_column.map(|name| format!("\"{name}\"")));
     format!("COPY {} ({}) FROM STDIN (FORMAT binary)", write.table.name, names.collect::<Vec<_>>().join(", "))
 }
 
-/// The same as a statement, for tables with columns of types that have to be cast.
-pub fn insert(write: &TableWrite, own: Option<&str>) -> String {
+/// The same as an INSERT, for tables with columns whose types need a cast.
+pub fn insert(write: &TableWrite, version_column: Option<&str>) -> String {
     let count = write.columns.len();
-    let names = columns(write).map(|column| column.name.to_string()).chain(own.map(|name| format!("\"{name}\"")));
-    let values = columns(write).enumerate().map(|(place, column)| cast(format!("u.c{place}"), column));
-    let own_type = |name: &str| {
-        write.table.column_index(name).map(|at| write.table.columns[at].sql_type.clone()).unwrap_or_default()
+    let names =
+        columns(write).map(|column| column.name.to_string()).chain(version_column.map(|name| format!("\"{name}\"")));
+    let values = columns(write).enumerate().map(|(index, column)| cast(format!("u.c{index}"), column));
+    let version_type = |name: &str| {
+        write.table.column_index(name).map(|index| write.table.columns[index].sql_type.clone()).unwrap_or_default()
     };
-    let values = values.chain(own.map(|name| format!("u.c{count}::{}", own_type(name))));
-    let total = count + usize::from(own.is_some());
+    let values = values.chain(version_column.map(|name| format!("u.c{count}::{}", version_type(name))));
+    let total = count + usize::from(version_column.is_some());
     format!(
         "INSERT INTO {} ({}) SELECT {} FROM unnest({}) AS u ({})",
         write.table.name,
@@ -218,54 +221,54 @@ pub fn insert(write: &TableWrite, own: Option<&str>) -> String {
     )
 }
 
-/// How many columns one mask of an update speaks for.
+/// How many columns one mask of an update covers.
 pub const COLUMNS_PER_MASK: usize = 63;
 
 /// Which columns an update writes.
 pub enum UpdateColumns<'p> {
-    /// In every row these, by their places.
+    /// These columns in every row, by index.
     Same(&'p [usize]),
-    /// In each row those whose bits are set in its masks, see [`mask_name`].
+    /// In each row the columns whose bits are set in its masks, see [`mask_name`].
     Masked,
 }
 
-/// The name of the parameter that holds an overflow's new fields, where the overflow is merged field by field.
+/// The name of the parameter that holds an overflow's new fields, if the overflow is merged field by field.
 pub const NEW_FIELDS: &str = "(new fields)";
 
-/// The name of the parameter that holds one mask of a [`Set::Masked`].
+/// The name of the parameter that holds one mask of [`UpdateColumns::Masked`].
 pub fn mask_name(number: usize) -> String {
     format!("(mask {number})")
 }
 
-/// Updates rows by key from `source`, whose columns have the table's names; `by_field` is the place of an overflow that
-/// takes the [`NEW_FIELDS`] beside those that it has.
+/// Updates rows by key from `source`, whose columns have the table's names; `merged_overflow` is the index of an
+/// overflow column into which [`NEW_FIELDS`] are merged.
 pub fn update(
     write: &TableWrite,
     version: &str,
     set: &UpdateColumns<'_>,
-    by_field: Option<usize>,
+    merged_overflow: Option<usize>,
     source: &RowSource,
 ) -> String {
-    let whole = columns(write).enumerate().skip(write.key).filter(|(place, _)| Some(*place) != by_field);
-    let assignments: Vec<String> = whole
-        .filter(|(place, _)| match set {
-            UpdateColumns::Same(places) => places.contains(place),
+    let assigned = columns(write).enumerate().skip(write.key).filter(|(index, _)| Some(*index) != merged_overflow);
+    let assignments: Vec<String> = assigned
+        .filter(|(index, _)| match set {
+            UpdateColumns::Same(columns) => columns.contains(index),
             UpdateColumns::Masked => true,
         })
-        .map(|(place, column)| {
+        .map(|(index, column)| {
             let (name, value) = (&column.name, source.value(column));
             match set {
                 UpdateColumns::Same(_) => format!("{name} = {value}"),
                 UpdateColumns::Masked => {
-                    let (mask, bit) = (place / COLUMNS_PER_MASK, 1i64 << (place % COLUMNS_PER_MASK));
+                    let (mask, bit) = (index / COLUMNS_PER_MASK, 1i64 << (index % COLUMNS_PER_MASK));
                     format!("{name} = CASE WHEN u.\"{}\" & {bit} <> 0 THEN {value} ELSE t.{name} END", mask_name(mask))
                 }
             }
         })
         .chain([format!("\"{version}\" = {}", source.version_value(write, version))])
-        // What is not new stays.
-        .chain(by_field.map(|place| {
-            let name = &write.table.columns[write.columns[place]].name;
+        // Fields that are not new keep their values.
+        .chain(merged_overflow.map(|index| {
+            let name = &write.table.columns[write.columns[index]].name;
             format!(
                 "{name} = CASE WHEN u.\"{NEW_FIELDS}\" IS NULL THEN t.{name} \
                  ELSE coalesce(t.{name}, '{{}}') || u.\"{NEW_FIELDS}\"::jsonb END"
@@ -281,14 +284,14 @@ pub fn update(
     )
 }
 
-/// The columns of the table's index that keeps its keys unique, if it is one index for the whole table.
+/// The columns of the unique index on the key, if one index covers the whole table.
 pub fn conflict_target(write: &TableWrite) -> Option<String> {
     let key: Vec<_> = columns(write).take(write.key).map(|column| &column.name).collect();
     let unique = write.table.unique.iter().find(|unique| unique.iter().all(|column| key.contains(&column)))?;
     Some(unique.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))
 }
 
-/// Inserts rows, and replaces those that are older; tells how many were written, and how many of them are new.
+/// Inserts rows and replaces older ones. Returns how many were written, and how many of them are new.
 pub fn upsert(write: &TableWrite, version: &str, target: &str, source: &RowSource) -> String {
     let names: Vec<String> =
         columns(write).map(|column| column.name.to_string()).chain([format!("\"{version}\"")]).collect();
@@ -318,17 +321,18 @@ pub fn delete(write: &TableWrite) -> String {
     )
 }
 
-/// The rows of `source` that the table does not have, or has otherwise: the key, whether the row is missing, and the columns.
+/// The rows of `source` that are missing from the table or differ: the key, whether the row is missing, and the columns
+/// that differ.
 pub fn select_differences(write: &TableWrite, source: &RowSource) -> String {
-    // `json` has no equality of its own.
+    // `json` has no equality operator.
     let comparable = |value: String, column: &DbColumn| {
         if column.kind == ColumnType::Json { format!("{value}::text") } else { value }
     };
     let differs: Vec<(String, String)> = columns(write)
         .skip(write.key)
         .map(|column| {
-            let (ours, theirs) = (format!("t.{}", column.name), source.value(column));
-            let differs = format!("{} IS DISTINCT FROM {}", comparable(ours, column), comparable(theirs, column));
+            let (stored, expected) = (format!("t.{}", column.name), source.value(column));
+            let differs = format!("{} IS DISTINCT FROM {}", comparable(stored, column), comparable(expected, column));
             (format!("CASE WHEN {differs} THEN {} END", quote_literal(column.name.as_str())), differs)
         })
         .collect();
@@ -347,25 +351,26 @@ pub fn select_differences(write: &TableWrite, source: &RowSource) -> String {
     )
 }
 
-/// Keys as texts, in their order, up to a limit; behind the one that the parameters tell.
-pub fn select_keys(write: &TableWrite, behind: bool, limit: i64) -> String {
+/// Keys as texts, in order, up to a limit; with `after`, only those that follow the key in the parameters.
+pub fn select_keys(write: &TableWrite, after: bool, limit: i64) -> String {
     let names: Vec<String> = columns(write).take(write.key).map(|column| column.name.to_string()).collect();
-    let shown = columns(write).take(write.key).map(|column| {
+    let selected = columns(write).take(write.key).map(|column| {
         let name = &column.name;
         let bytes = format!("translate(encode({name}, 'base64'), E'\\n', '')");
         if column.kind == ColumnType::Bytea { bytes } else { format!("{name}::text") }
     });
-    let told = columns(write).take(write.key).zip(1..).map(|(column, number)| {
+    let after_values = columns(write).take(write.key).zip(1..).map(|(column, number)| {
         let bytes = format!("decode(${number}, 'base64')");
         if column.kind == ColumnType::Bytea { bytes } else { format!("${number}::{}", column.sql_type) }
     });
-    let marked = write.table.column_index(DELETED_AT).map(|_| format!("\"{DELETED_AT}\" IS NULL"));
-    let after = behind.then(|| format!("({}) > ({})", names.join(", "), told.collect::<Vec<_>>().join(", ")));
-    let conditions: Vec<String> = marked.into_iter().chain(after).collect();
+    let not_deleted = write.table.column_index(DELETED_AT).map(|_| format!("\"{DELETED_AT}\" IS NULL"));
+    let condition_after =
+        after.then(|| format!("({}) > ({})", names.join(", "), after_values.collect::<Vec<_>>().join(", ")));
+    let conditions: Vec<String> = not_deleted.into_iter().chain(condition_after).collect();
     let filter = if conditions.is_empty() { String::new() } else { format!("WHERE {}", conditions.join(" AND ")) };
     format!(
         "SELECT {} FROM {} {filter} ORDER BY {} LIMIT {limit}",
-        shown.collect::<Vec<_>>().join(", "),
+        selected.collect::<Vec<_>>().join(", "),
         write.table.name,
         names.join(", "),
     )

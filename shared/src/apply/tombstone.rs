@@ -1,7 +1,7 @@
-//! Deletes that are remembered, so that an older change that arrives later cannot bring the row back.
+//! Tombstones of deleted keys, so that an older change that arrives later does not bring the row back.
 //!
-//! One table for all, in the writer's own schema. A tombstone is written only by who holds the lock of the row's key (the
-//! row itself, or an entry in its unique index), so that nobody overlooks one.
+//! One table in Millstream's own schema holds all of them. A tombstone is written only while the writer holds the lock
+//! of the row's key (the row itself, or an entry in its unique index), so that no other writer misses it.
 
 use bytes::BufMut;
 use tokio_postgres::Client;
@@ -20,32 +20,32 @@ use crate::spec::DeleteMode;
 /// The table.
 pub const TABLE: SystemTable = SystemTable { name: "millstream.tombstone", ddl: include_str!("tombstone/create.sql") };
 
-/// A key of a table, as 16 bytes: keys themselves may be longer than an index takes.
+/// A key of a table, as a 16-byte digest: keys can be longer than an index entry allows.
 pub type KeyDigest = [u8; 16];
 
-/// The digests of the rows' keys, in the order of the rows; none where no row is ever deleted for good.
+/// The digests of the rows' keys, in the order of the rows; empty if the table has no hard deletes.
 pub fn key_digests(write: &TableWrite, rows: &[KeyChanges]) -> Vec<KeyDigest> {
     match write.deletes {
         DeleteMode::Never | DeleteMode::Soft => return Vec::new(),
         DeleteMode::Hard => {}
     }
     let mut key = Vec::new();
-    // In the order of their names: another process may have learned the key in another order.
-    let mut places: Vec<usize> = (0..write.key).collect();
-    places.sort_by_key(|&place| &write.table.columns[write.columns[place]].name);
+    // In the order of their names: another process may have discovered the key's columns in another order.
+    let mut columns: Vec<usize> = (0..write.key).collect();
+    columns.sort_by_key(|&index| &write.table.columns[write.columns[index]].name);
     rows.iter()
         .map(|row| {
             key.clear();
-            for &place in &places {
-                let column = &write.table.columns[write.columns[place]];
-                canonical_key_cell(column.kind, write.cell(write.newest(row), place), &mut key);
+            for &index in &columns {
+                let column = &write.table.columns[write.columns[index]];
+                canonical_key_cell(column.kind, write.cell(write.newest(row), index), &mut key);
             }
             xxh3_128(&key).to_be_bytes()
         })
         .collect()
 }
 
-/// A cell such that equal values have equal bytes: 1.0 and 1.00 are one number, in a column of whole numbers, too.
+/// Encodes a cell so that equal values have equal bytes: 1.0 and 1.00 are the same number, also in an integer column.
 fn canonical_key_cell(kind: ColumnType, cell: &[u8], out: &mut Vec<u8>) {
     if !matches!(kind, ColumnType::Numeric { .. } | ColumnType::Int2 | ColumnType::Int4 | ColumnType::Int8) {
         return out.put_slice(cell);
@@ -55,43 +55,43 @@ fn canonical_key_cell(kind: ColumnType, cell: &[u8], out: &mut Vec<u8>) {
     cell::write_text(trimmed, out);
 }
 
-/// The version of each key's tombstone.
+/// The tombstone's version for each key, if there is one.
 pub async fn read(
-    session: &WriteTransaction<'_>,
+    transaction: &WriteTransaction<'_>,
     write: &TableWrite,
     keys: &[KeyDigest],
 ) -> Result<Vec<Option<Version>>, ApplyError> {
     let table = write.table.name.unquoted();
     let keys: Vec<&[u8]> = keys.iter().map(|key| &key[..]).collect();
     let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&table, Type::TEXT), (&keys, Type::BYTEA_ARRAY)];
-    let rows = session.client.query_typed(include_str!("tombstone/read.sql"), &parameters).await?;
-    let mut found = vec![None; keys.len()];
+    let rows = transaction.client.query_typed(include_str!("tombstone/read.sql"), &parameters).await?;
+    let mut versions = vec![None; keys.len()];
     for row in rows {
         let version = Version::parse(row.get(1)).ok_or_else(|| InvalidStoredVersion::of(&table))?;
-        found[row.get::<_, i64>(0) as usize - 1] = Some(version);
+        versions[row.get::<_, i64>(0) as usize - 1] = Some(version);
     }
-    Ok(found)
+    Ok(versions)
 }
 
-/// Remembers deletes.
+/// Records deletes.
 pub async fn record_tombstones(
-    session: &WriteTransaction<'_>,
+    transaction: &WriteTransaction<'_>,
     write: &TableWrite,
-    dead: &[(KeyDigest, Version)],
+    tombstones: &[(KeyDigest, Version)],
 ) -> Result<(), ApplyError> {
-    if dead.is_empty() {
+    if tombstones.is_empty() {
         return Ok(());
     }
     let table = write.table.name.unquoted();
     let (keys, versions): (Vec<&[u8]>, Vec<String>) =
-        dead.iter().map(|(key, version)| (&key[..], version.to_string())).unzip();
+        tombstones.iter().map(|(key, version)| (&key[..], version.to_string())).unzip();
     let parameters: [(&(dyn ToSql + Sync), Type); 3] =
         [(&table, Type::TEXT), (&keys, Type::BYTEA_ARRAY), (&versions, Type::TEXT_ARRAY)];
-    session.client.execute_typed(include_str!("tombstone/record.sql"), &parameters).await?;
+    transaction.client.execute_typed(include_str!("tombstone/record.sql"), &parameters).await?;
     Ok(())
 }
 
-/// Makes the table, if it is not there; how many statements that took.
+/// Creates the table if it does not exist. Returns the number of statements that this took.
 pub async fn ensure_table(client: &Client, limits: Limits) -> Result<usize, ApplyError> {
     Ok(usize::from(ddl::ensure_system_table(client, &TABLE, limits).await?))
 }

@@ -1,4 +1,4 @@
-//! The writing transaction: its settings, its savepoint, and the guarantee that tables look as planned until it ends.
+//! The writing transaction: its settings, its savepoint, and the guarantee that tables match the plan until it ends.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -9,39 +9,39 @@ use crate::catalog;
 use crate::database::sqlstate::{ErrorAction, classify, describe};
 use crate::plan::TableWrite;
 
-/// An open transaction on tables that are as the plans have them.
+/// An open transaction on tables that match their plans.
 pub struct WriteTransaction<'c> {
     pub(super) client: &'c Client,
-    /// The tables that are locked and compared, by PostgreSQL's numbers.
+    /// The OIDs of the tables that are locked and verified.
     verified_oids: Vec<u32>,
-    /// Whether an attempt was kept whose savepoint is still to be released: the next statement does that on its way.
+    /// Whether the savepoint of a kept attempt is still to be released; the next statement does so.
     release_pending: AtomicBool,
 }
 
 impl<'c> WriteTransaction<'c> {
-    /// Begins with the tables of a plan. All settings are local to the transaction, so that no pooler has to pin the
-    /// connection.
+    /// Begins a transaction with the tables of a plan. All settings are local to the transaction, so that no pooler has
+    /// to pin the connection.
     pub async fn begin(client: &'c Client, limits: Limits, writes: &[TableWrite]) -> Result<Self, ApplyError> {
         let begin = format!(
             "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = {}; SET LOCAL lock_timeout = {}; \
              SET CONSTRAINTS ALL IMMEDIATE;",
-            // None at all would be zero.
+            // Zero would disable the timeout.
             limits.statement.as_millis().max(1),
             limits.lock.as_millis().max(1),
         );
-        let mut session = Self { client, verified_oids: Vec::new(), release_pending: AtomicBool::new(false) };
-        match session.lock_and_verify_after(begin, writes).await {
-            Ok(()) => Ok(session),
+        let mut transaction = Self { client, verified_oids: Vec::new(), release_pending: AtomicBool::new(false) };
+        match transaction.lock_and_verify_after(begin, writes).await {
+            Ok(()) => Ok(transaction),
             Err(error) => {
-                session.roll_back().await;
+                transaction.roll_back().await;
                 Err(error)
             }
         }
     }
 
-    /// Admits the tables of a plan: locks them against changes of their columns, and compares them with the plan.
+    /// Locks the tables of a plan against changes of their columns, and compares them with the plan.
     ///
-    /// The lock is the one that any write takes; taken first, it makes the comparison hold for the whole transaction.
+    /// The lock is the one that any write takes. Taken first, it makes the comparison valid for the whole transaction.
     pub async fn lock_and_verify(&mut self, writes: &[TableWrite]) -> Result<(), ApplyError> {
         if writes.iter().all(|write| self.verified_oids.contains(&write.table.oid)) {
             return Ok(());
@@ -56,12 +56,13 @@ impl<'c> WriteTransaction<'c> {
         };
         let statements = begin + &writes.iter().map(lock).collect::<String>();
         let oids: Vec<u32> = writes.iter().map(|write| write.table.oid).collect();
-        // Both are on their way before the first answer is awaited.
+        // Both are sent before the first response arrives.
         let locking = self.client.batch_execute(&statements);
-        let (locked, found) = futures_util::future::join(locking, catalog::fingerprints(self.client, &oids)).await;
+        let (locked, fingerprints) =
+            futures_util::future::join(locking, catalog::fingerprints(self.client, &oids)).await;
         match locked {
-            Ok(()) => compare_fingerprints(writes, &found?)?,
-            // A table is gone; all are suspect, for the error does not say which.
+            Ok(()) => compare_fingerprints(writes, &fingerprints?)?,
+            // A table no longer exists. All are suspect, because the error does not say which.
             Err(error) if classify(&error) == ErrorAction::RefreshCatalog => {
                 let tables = writes.iter().map(|write| write.table.name.clone()).collect();
                 return Err(ApplyError::Stale { tables, cause: format!(": {}", describe(&error)) });
@@ -72,19 +73,19 @@ impl<'c> WriteTransaction<'c> {
         Ok(())
     }
 
-    /// Sets the savepoint that an attempt falls back to.
+    /// Sets the savepoint of an attempt.
     pub async fn savepoint(&self) -> Result<(), ApplyError> {
-        let kept = self.release_pending.swap(false, Ordering::Relaxed);
-        let statement = if kept { "RELEASE SAVEPOINT attempt; SAVEPOINT attempt" } else { "SAVEPOINT attempt" };
+        let release = self.release_pending.swap(false, Ordering::Relaxed);
+        let statement = if release { "RELEASE SAVEPOINT attempt; SAVEPOINT attempt" } else { "SAVEPOINT attempt" };
         Ok(self.client.batch_execute(statement).await?)
     }
 
-    /// Undoes the attempt, its locks included; the savepoint stays.
+    /// Rolls back the attempt, including its locks, and keeps the savepoint.
     pub async fn rollback_attempt(&self) -> Result<(), ApplyError> {
         Ok(self.client.batch_execute("ROLLBACK TO SAVEPOINT attempt").await?)
     }
 
-    /// Undoes the attempt and takes the savepoint back.
+    /// Rolls back the attempt and releases the savepoint.
     pub async fn abandon_attempt(&self) -> Result<(), ApplyError> {
         Ok(self.client.batch_execute("ROLLBACK TO SAVEPOINT attempt; RELEASE SAVEPOINT attempt").await?)
     }
@@ -94,21 +95,23 @@ impl<'c> WriteTransaction<'c> {
         self.release_pending.store(true, Ordering::Relaxed);
     }
 
-    /// Commits. If the connection breaks meanwhile nobody knows whether it happened: what follows must be idempotent.
+    /// Commits. If the connection fails meanwhile, the outcome is unknown: what follows must be idempotent.
     pub async fn commit(self) -> Result<(), ApplyError> {
         Ok(self.client.batch_execute("COMMIT").await?)
     }
 
-    /// Rolls back; whether that was heard. Where it was not the connection is broken, and PostgreSQL rolls back by itself.
+    /// Rolls back and returns whether PostgreSQL confirmed it. If not, the connection is broken, and PostgreSQL rolls
+    /// back by itself.
     pub async fn roll_back(self) -> bool {
         self.client.batch_execute("ROLLBACK").await.is_ok()
     }
 }
 
-fn compare_fingerprints(writes: &[TableWrite], found: &[(u32, String)]) -> Result<(), ApplyError> {
-    let same = |write: &&TableWrite| {
-        found.iter().any(|(oid, print)| *oid == write.table.oid && *print == write.table.fingerprint)
+fn compare_fingerprints(writes: &[TableWrite], fingerprints: &[(u32, String)]) -> Result<(), ApplyError> {
+    let is_unchanged = |write: &&TableWrite| {
+        fingerprints.iter().any(|(oid, fingerprint)| *oid == write.table.oid && *fingerprint == write.table.fingerprint)
     };
-    let stale: Vec<_> = writes.iter().filter(|write| !same(write)).map(|write| write.table.name.clone()).collect();
+    let stale: Vec<_> =
+        writes.iter().filter(|write| !is_unchanged(write)).map(|write| write.table.name.clone()).collect();
     if stale.is_empty() { Ok(()) } else { Err(ApplyError::Stale { tables: stale, cause: String::new() }) }
 }

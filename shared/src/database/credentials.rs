@@ -1,4 +1,4 @@
-//! The password: from the address, from Secrets Manager, or a token signed with the function's role.
+//! The password: from the address, from Secrets Manager, or as a token signed with the function's role.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -13,38 +13,38 @@ use tokio_postgres::config::Host;
 use crate::aws::Aws;
 use crate::config::Credentials;
 
-/// A token is good for 15 minutes and is looked at only when a connection is made:
+/// A token is valid for 15 minutes and is checked only when a connection is opened:
 /// <https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/UsingWithRDS.IAMDBAuth.html>.
 const TOKEN_LIFETIME: Duration = Duration::from_secs(900);
-/// A token is renewed this long after it was made.
+/// A token is renewed at this age.
 const TOKEN_RENEWAL: Duration = Duration::from_secs(600);
 
 const POSTGRESQL_PORT: u16 = 5432;
 
-/// The secret or the token cannot be had.
+/// The secret or the token cannot be obtained.
 #[derive(Debug, thiserror::Error)]
 pub enum CredentialsError {
-    /// Secrets Manager does not answer, or refuses.
+    /// Secrets Manager does not respond, or rejects the request.
     #[error("could not read secret {arn} from Secrets Manager: {reason}")]
     Secret {
         /// The secret's ARN.
         arn: String,
-        /// What the SDK says.
+        /// The SDK's error.
         reason: String,
     },
-    /// The secret is not in the form of the rotation templates.
+    /// The secret does not have the form of the rotation templates.
     #[error("secret {arn} is not a JSON object with username and password")]
     Form {
         /// The secret's ARN.
         arn: String,
     },
-    /// The function has no credentials of its own, or no region.
+    /// The function has no credentials or no region.
     #[error("could not sign an IAM token for the database: {0}")]
     Token(String),
 }
 
 impl CredentialsError {
-    /// Whether operator action required before there can be a login.
+    /// Whether an operator must act before a login is possible.
     pub fn needs_operator(&self) -> bool {
         match self {
             Self::Secret { .. } => false,
@@ -53,17 +53,18 @@ impl CredentialsError {
     }
 }
 
-/// Gives the configuration to connect with.
+/// Provides the configuration to connect with.
 pub struct LoginProvider {
     credentials: Credentials,
     base: Config,
     aws: Aws,
-    /// When the current login was made; `None` before the first.
+    /// When the current login was obtained; `None` before the first.
     last_login: Mutex<Option<SystemTime>>,
 }
 
-/// A secret by Secrets Manager's rotation templates; `port` may be a text in those made by hand, and RDS's own secrets hold
-/// only the first two: <https://docs.aws.amazon.com/secretsmanager/latest/userguide/reference_secret_json_structure.html>.
+/// A secret in the form of Secrets Manager's rotation templates. `port` may be a string in manually created secrets,
+/// and RDS's own secrets hold only the first two fields:
+/// <https://docs.aws.amazon.com/secretsmanager/latest/userguide/reference_secret_json_structure.html>.
 #[derive(Deserialize)]
 struct Secret {
     username: String,
@@ -78,20 +79,20 @@ impl LoginProvider {
         Self { credentials: credentials.clone(), base: base.clone(), aws, last_login: Mutex::new(None) }
     }
 
-    /// Whether asking again may give something else.
+    /// Whether a new login may differ from the last one.
     pub fn can_change(&self) -> bool {
         self.credentials != Credentials::Url
     }
 
-    /// A new configuration, where one is due: the first time, when a token has aged, or when `anew` is asked for.
-    pub async fn login(&self, anew: bool) -> Result<Option<Config>, CredentialsError> {
-        let made = *self.last_login.lock().unwrap_or_else(PoisonError::into_inner);
+    /// A new configuration, if one is due: the first time, when a token is too old, or with `force`.
+    pub async fn login(&self, force: bool) -> Result<Option<Config>, CredentialsError> {
+        let last_login = *self.last_login.lock().unwrap_or_else(PoisonError::into_inner);
         let config = match &self.credentials {
             Credentials::Url => return Ok(None),
-            Credentials::Secret(_) if made.is_some() && !anew => return Ok(None),
+            Credentials::Secret(_) if last_login.is_some() && !force => return Ok(None),
             Credentials::Secret(arn) => self.read_secret(arn).await?,
             Credentials::Iam
-                if made.is_some_and(|made| made.elapsed().is_ok_and(|age| age < TOKEN_RENEWAL)) && !anew =>
+                if last_login.is_some_and(|time| time.elapsed().is_ok_and(|age| age < TOKEN_RENEWAL)) && !force =>
             {
                 return Ok(None);
             }
@@ -103,13 +104,13 @@ impl LoginProvider {
 
     async fn read_secret(&self, arn: &str) -> Result<Config, CredentialsError> {
         let client = aws_sdk_secretsmanager::Client::new(self.aws.config().await);
-        let answer = client.get_secret_value().secret_id(arn).send().await.map_err(|error| {
+        let response = client.get_secret_value().secret_id(arn).send().await.map_err(|error| {
             let reason = aws_sdk_secretsmanager::error::DisplayErrorContext(&error).to_string();
             CredentialsError::Secret { arn: arn.to_owned(), reason }
         })?;
-        let form = || CredentialsError::Form { arn: arn.to_owned() };
-        let text = answer.secret_string().ok_or_else(form)?;
-        let secret: Secret = serde_json::from_str(text).map_err(|_may_hold_the_password| form())?;
+        let form_error = || CredentialsError::Form { arn: arn.to_owned() };
+        let text = response.secret_string().ok_or_else(form_error)?;
+        let secret: Secret = serde_json::from_str(text).map_err(|_may_hold_the_password| form_error())?;
         let mut config = self.base.clone();
         config.user(&secret.username).password(&secret.password);
         if let Some(host) = secret.host.filter(|_| config.get_hosts().is_empty()) {
@@ -121,18 +122,18 @@ impl LoginProvider {
         Ok(config)
     }
 
-    /// The token is the signed query of a request that nobody sends.
+    /// The token is the signed query string of a request that is never sent.
     async fn with_token(&self) -> Result<Config, CredentialsError> {
-        let fault = |text: &str| CredentialsError::Token(text.to_owned());
+        let token_error = |text: &str| CredentialsError::Token(text.to_owned());
         let aws = self.aws.config().await;
-        let region = aws.region().ok_or_else(|| fault("no AWS region is configured"))?.clone();
-        let provider = aws.credentials_provider().ok_or_else(|| fault("no AWS credentials are configured"))?;
+        let region = aws.region().ok_or_else(|| token_error("no AWS region is configured"))?.clone();
+        let provider = aws.credentials_provider().ok_or_else(|| token_error("no AWS credentials are configured"))?;
         let identity = provider.provide_credentials().await.map_err(|e| CredentialsError::Token(e.to_string()))?.into();
         let Some(Host::Tcp(host)) = self.base.get_hosts().first() else {
-            return Err(fault("DATABASE_HOST is not set"));
+            return Err(token_error("DATABASE_HOST is not set"));
         };
         let port = self.base.get_ports().first().copied().unwrap_or(POSTGRESQL_PORT);
-        let user = self.base.get_user().ok_or_else(|| fault("DATABASE_USER is not set"))?;
+        let user = self.base.get_user().ok_or_else(|| token_error("DATABASE_USER is not set"))?;
         let mut url =
             url::Url::parse(&format!("https://{host}:{port}/")).map_err(|e| CredentialsError::Token(e.to_string()))?;
         url.query_pairs_mut().append_pair("Action", "connect").append_pair("DBUser", user);
@@ -192,10 +193,10 @@ mod tests {
         let provider =
             LoginProvider::new(&Credentials::Iam, &base, Aws::local("http://127.0.0.1:1", "eu-west-1").await);
         assert!(provider.login(false).await.unwrap().is_some());
-        let aged = |age: Duration| *provider.last_login.lock().unwrap() = Some(SystemTime::now() - age);
-        aged(TOKEN_RENEWAL - Duration::from_secs(5));
+        let set_age = |age: Duration| *provider.last_login.lock().unwrap() = Some(SystemTime::now() - age);
+        set_age(TOKEN_RENEWAL - Duration::from_secs(5));
         assert!(provider.login(false).await.unwrap().is_none());
-        aged(TOKEN_RENEWAL);
+        set_age(TOKEN_RENEWAL);
         let renewed = provider.login(false).await.unwrap().expect("a login for the next connection");
         assert!(renewed.get_password().is_some());
         assert!(provider.login(false).await.unwrap().is_none(), "the new one is fresh");

@@ -1,4 +1,4 @@
-//! The one judge of PostgreSQL's errors: does it pass, is it the row, is our picture of the tables old, or must a person act?
+//! Classifies PostgreSQL's errors: retry, reject the row, refresh the catalog, or halt until an operator acts.
 
 use tokio_postgres::Error;
 use tokio_postgres::error::DbError;
@@ -6,34 +6,35 @@ use tokio_postgres::error::DbError;
 /// What an error means for the batch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ErrorAction {
-    /// It passes: invocation failed; Lambda will retry.
+    /// The error is transient: the invocation fails, and Lambda retries it.
     Retry,
-    /// It is the row: that record is a dead letter, its neighbours are written.
+    /// The row is at fault: its record becomes a dead letter, and the other rows are written.
     RejectRow,
-    /// Our picture of the tables may be old: read it again, and plan anew.
+    /// The catalog may be stale: read it again and plan the batch again.
     RefreshCatalog,
-    /// A person must act; until then the invocation fails, and nothing is lost.
+    /// An operator must act. Until then the invocation fails, and nothing is lost.
     Halt,
 }
 
-/// SQLSTATEs and classes (<https://www.postgresql.org/docs/current/errcodes-appendix.html>); the longest match counts.
+/// SQLSTATEs and their classes (<https://www.postgresql.org/docs/current/errcodes-appendix.html>); the longest prefix
+/// wins.
 const ERROR_ACTIONS: &[(&str, ErrorAction)] = &[
     ("08", ErrorAction::Retry),             // connection
-    ("08P01", ErrorAction::RefreshCatalog), // a value of another type's binary form
-    ("09", ErrorAction::RejectRow),         // a trigger refused
+    ("08P01", ErrorAction::RefreshCatalog), // a value in another type's binary format
+    ("09", ErrorAction::RejectRow),         // a trigger raised it
     ("0A000", ErrorAction::RefreshCatalog), // cached plan must not change result type
     ("21", ErrorAction::RejectRow),         // one row twice in a statement
     ("22", ErrorAction::RejectRow),         // data
-    ("22P03", ErrorAction::RefreshCatalog), // a value of another type's binary form
+    ("22P03", ErrorAction::RefreshCatalog), // a value in another type's binary format
     ("23", ErrorAction::RejectRow),         // constraints
-    ("25006", ErrorAction::Retry),          // read-only: a failover left us with a reader
-    ("25P02", ErrorAction::Retry),          // the transaction is aborted already
+    ("25006", ErrorAction::Retry),          // read-only: connected to a reader after a failover
+    ("25P02", ErrorAction::Retry),          // the transaction is already aborted
     ("26", ErrorAction::Retry),             // a pooler lost a prepared statement
-    ("27", ErrorAction::RejectRow),         // a trigger refused
-    ("28", ErrorAction::Retry),             // login: rotated meanwhile
-    ("2F", ErrorAction::RejectRow),         // an SQL function refused
-    ("38", ErrorAction::RejectRow),         // a function refused
-    ("39", ErrorAction::RejectRow),         // a function refused
+    ("27", ErrorAction::RejectRow),         // a trigger raised it
+    ("28", ErrorAction::Retry),             // login: the password was rotated meanwhile
+    ("2F", ErrorAction::RejectRow),         // an SQL function raised it
+    ("38", ErrorAction::RejectRow),         // a function raised it
+    ("39", ErrorAction::RejectRow),         // a function raised it
     ("3F", ErrorAction::RefreshCatalog),    // no such schema
     ("40", ErrorAction::Retry),             // serialization, deadlock
     ("42", ErrorAction::RefreshCatalog),    // no such table or column, another type
@@ -44,12 +45,12 @@ const ERROR_ACTIONS: &[(&str, ErrorAction)] = &[
     ("54", ErrorAction::RejectRow),         // a row or an index entry too large
     ("55", ErrorAction::Retry),             // lock timeout, object in use
     ("57", ErrorAction::Retry),             // cancelled, shutting down
-    ("58", ErrorAction::Retry),             // the system below
-    ("P0", ErrorAction::RejectRow),         // RAISE in the owner's trigger
-    ("XX", ErrorAction::Retry),             // internal: "tuple concurrently updated" among them
+    ("58", ErrorAction::Retry),             // an error of the operating system
+    ("P0", ErrorAction::RejectRow),         // RAISE in the table owner's trigger
+    ("XX", ErrorAction::Retry),             // internal, such as "tuple concurrently updated"
 ];
 
-/// Judges an error. Without an SQLSTATE it is the connection's, which passes.
+/// Classifies an error. An error without an SQLSTATE comes from the connection, and is transient.
 pub fn classify(error: &Error) -> ErrorAction {
     match error.as_db_error() {
         Some(error) if is_missing_partition(error) => ErrorAction::RefreshCatalog,
@@ -60,7 +61,7 @@ pub fn classify(error: &Error) -> ErrorAction {
 
 fn classify_sqlstate(code: &str) -> ErrorAction {
     let matching = ERROR_ACTIONS.iter().filter(|(prefix, _)| code.starts_with(prefix));
-    matching.max_by_key(|(prefix, _)| prefix.len()).map_or(ErrorAction::Halt, |(_, verdict)| *verdict)
+    matching.max_by_key(|(prefix, _)| prefix.len()).map_or(ErrorAction::Halt, |(_, action)| *action)
 }
 
 /// PostgreSQL reports "no partition of relation found for row" as a check violation without a constraint.
@@ -68,30 +69,30 @@ fn is_missing_partition(error: &DbError) -> bool {
     error.code().code() == "23514" && error.constraint().is_none()
 }
 
-/// Whether a key is there already.
+/// Whether a key already exists.
 pub fn is_unique_violation(error: &Error) -> bool {
     error.code().is_some_and(|code| code.code() == "23505")
 }
 
-/// An error for people: PostgreSQL's message and code, or the connection's; without the row's values, which PostgreSQL
-/// puts into the detail and sometimes into the message.
+/// A human-readable error: PostgreSQL's message and code, or the connection's error. It omits the row's values, which
+/// PostgreSQL puts into the detail and sometimes into the message.
 pub fn describe(error: &Error) -> String {
     let Some(db) = error.as_db_error() else {
         let source = std::error::Error::source(error).map(|source| format!(": {source}")).unwrap_or_default();
         return format!("{error}{source}");
     };
     let code = db.code().code();
-    let place = [("table", db.table()), ("column", db.column()), ("constraint", db.constraint())];
-    let place: Vec<_> = place.into_iter().filter_map(|(what, name)| Some(format!("{what} {}", name?))).collect();
+    let objects = [("table", db.table()), ("column", db.column()), ("constraint", db.constraint())];
+    let objects: Vec<_> = objects.into_iter().filter_map(|(kind, name)| Some(format!("{kind} {}", name?))).collect();
     let message = match classify_sqlstate(code) {
         ErrorAction::RejectRow => data_error(code),
         ErrorAction::Retry | ErrorAction::RefreshCatalog | ErrorAction::Halt => db.message(),
     };
-    let place = if place.is_empty() { String::new() } else { format!(" ({})", place.join(", ")) };
-    format!("{message}{place} [SQLSTATE {code}]")
+    let objects = if objects.is_empty() { String::new() } else { format!(" ({})", objects.join(", ")) };
+    format!("{message}{objects} [SQLSTATE {code}]")
 }
 
-/// What a data error is, without the value that PostgreSQL's message may quote.
+/// Describes a data error without the value that PostgreSQL's message may quote.
 fn data_error(code: &str) -> &'static str {
     match code {
         "23502" => "null value in a required column",
@@ -113,8 +114,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_longest_match_counts() {
-        for (code, verdict) in [
+    fn the_longest_prefix_wins() {
+        for (code, action) in [
             ("40P01", ErrorAction::Retry),
             ("55P03", ErrorAction::Retry),
             ("53100", ErrorAction::Retry),
@@ -127,7 +128,7 @@ mod tests {
             ("P0001", ErrorAction::RejectRow),
             ("72000", ErrorAction::Halt),
         ] {
-            assert_eq!(classify_sqlstate(code), verdict, "{code}");
+            assert_eq!(classify_sqlstate(code), action, "{code}");
         }
     }
 }

@@ -1,4 +1,4 @@
--- The system schema and the freshness of its tables. Half of each page stays free, so that updates stay on the page.
+-- Millstream's schema and the freshness of its tables. Half of each page stays free, so that updates stay on the same page.
 CREATE SCHEMA IF NOT EXISTS millstream;
 CREATE TABLE IF NOT EXISTS millstream.freshness (
     source text NOT NULL,

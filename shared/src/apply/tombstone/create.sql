@@ -1,4 +1,4 @@
--- The system schema and its tombstones. Versions compare bytewise.
+-- Millstream's schema and its tombstones. Versions compare bytewise.
 CREATE SCHEMA IF NOT EXISTS millstream;
 CREATE TABLE IF NOT EXISTS millstream.tombstone (
     table_name text NOT NULL,
