@@ -1,13 +1,13 @@
 //! A JSON scanner that reads a document in one pass and keeps every digit.
 //!
-//! No crate is used, because none offers all that is needed: numbers as text, nested JSON as a slice of the input, keys and
-//! strings that outlive the next call, and skipping a value without validating it. `serde_json`'s `RawValue` scans nested
-//! values once per level. `jiter` returns slices for numbers and nested JSON, but its keys and strings borrow from the
-//! parser, so they cannot be kept while it reads on; it validates every value that it skips; and it adds `num-bigint` and
-//! `lexical-parse-float` to every function.
+//! No crate is used, because none offers all that is needed: numbers as text, nested JSON as a slice of the input, keys
+//! and strings that outlive the next call, and skipping a value without validating it. `serde_json`'s `RawValue` scans
+//! nested values once per level. `jiter` returns slices for numbers and nested JSON, but its keys and strings borrow
+//! from the parser, so they cannot be kept while it reads on; it validates every value that it skips; and it adds
+//! `num-bigint` and `lexical-parse-float` to every function.
 //!
-//! [`JsonScanner::skip_value`] accepts exactly what `serde_json` accepts, and also numbers outside the range of `f64` (a
-//! test compares the two). `serde_json` decodes the escapes.
+//! [`JsonScanner::skip_value`] accepts exactly what `serde_json` accepts, and also numbers outside the range of `f64`
+//! (a test compares the two). `serde_json` decodes the escapes.
 
 use std::borrow::Cow;
 
@@ -72,7 +72,7 @@ impl<'a> JsonScanner<'a> {
         }
     }
 
-    fn take(&mut self, byte: u8) -> bool {
+    fn consume(&mut self, byte: u8) -> bool {
         let matches = self.peek() == Some(byte);
         self.at += usize::from(matches);
         matches
@@ -84,7 +84,7 @@ impl<'a> JsonScanner<'a> {
     }
 
     fn enter(&mut self, bracket: u8, message: &'static str) -> Result<(), JsonError> {
-        if !self.take(bracket) {
+        if !self.consume(bracket) {
             return Err(self.error(message));
         }
         self.depth += 1;
@@ -97,13 +97,13 @@ impl<'a> JsonScanner<'a> {
 
     /// Whether another member or element follows, and not the closing bracket; `first` is true if none was read yet.
     fn has_next(&mut self, bracket: u8, first: bool) -> Result<bool, JsonError> {
-        if self.take(bracket) {
+        if self.consume(bracket) {
             self.depth -= 1;
             self.skip_space();
             return Ok(false);
         }
         if !first {
-            if !self.take(b',') {
+            if !self.consume(b',') {
                 return Err(self.error("expected ',' or a closing bracket"));
             }
             self.skip_space();
@@ -118,7 +118,7 @@ impl<'a> JsonScanner<'a> {
         }
         let key = self.string()?;
         self.skip_space();
-        if !self.take(b':') {
+        if !self.consume(b':') {
             return Err(self.error("expected ':'"));
         }
         self.skip_space();
@@ -263,15 +263,15 @@ impl<'a> JsonScanner<'a> {
 
     fn number(&mut self) -> Result<&'a str, JsonError> {
         let start = self.at;
-        self.take(b'-');
-        if !self.take(b'0') {
+        self.consume(b'-');
+        if !self.consume(b'0') {
             self.digits()?;
         }
-        if self.take(b'.') {
+        if self.consume(b'.') {
             self.digits()?;
         }
-        if self.take(b'e') || self.take(b'E') {
-            let _sign = self.take(b'+') || self.take(b'-');
+        if self.consume(b'e') || self.consume(b'E') {
+            let _sign = self.consume(b'+') || self.consume(b'-');
             self.digits()?;
         }
         Ok(&self.text[start..self.at])
@@ -279,7 +279,7 @@ impl<'a> JsonScanner<'a> {
 
     fn string(&mut self) -> Result<Cow<'a, str>, JsonError> {
         let start = self.at;
-        if !self.take(b'"') {
+        if !self.consume(b'"') {
             return Err(self.error("expected a string"));
         }
         let mut escaped = false;

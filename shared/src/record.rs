@@ -1,8 +1,8 @@
 //! The first step: unpacks what Lambda delivers into records.
 //!
 //! One record is one document of one producer, whatever wraps it: base64, a KPL aggregate, gzip or zstd, or several
-//! documents in one. Records are independent: one that cannot be unpacked carries an [`UnpackError`] and does not affect
-//! its neighbours. Nothing here knows what a table is.
+//! documents in one. Records are independent: one that cannot be unpacked carries an [`UnpackError`] and does not
+//! affect its neighbours. Nothing here knows what a table is.
 
 mod compression;
 mod concatenated_json;

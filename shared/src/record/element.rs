@@ -1,7 +1,7 @@
 //! Reads the elements of an event one by one: an error in one does not affect the next.
 //!
-//! `aws_lambda_events` rejects a whole event for one invalid base64 string. An event is also too large to be scanned twice,
-//! once for its structure and once for the fields of its elements.
+//! `aws_lambda_events` rejects a whole event for one invalid base64 string. An event is also too large to be scanned
+//! twice, once for its structure and once for the fields of its elements.
 
 use std::borrow::Cow;
 

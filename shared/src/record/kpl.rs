@@ -1,9 +1,9 @@
 //! Records that the Kinesis Producer Library (KPL) aggregated into one.
 //!
-//! The format: <https://github.com/awslabs/amazon-kinesis-producer/blob/master/aggregation-format.md>. Bytes with a wrong
-//! checksum are not an aggregate, as in the reference implementation; a correct checksum with unreadable content is an
-//! error. Sub-records outside the shard's hash range are kept: after a reshard they may arrive twice, which is harmless
-//! because writes are idempotent, while dropping them would lose those of producers other than the KPL.
+//! The format: <https://github.com/awslabs/amazon-kinesis-producer/blob/master/aggregation-format.md>. Bytes with a
+//! wrong checksum are not an aggregate, as in the reference implementation; a correct checksum with unreadable content
+//! is an error. Sub-records outside the shard's hash range are kept: after a reshard they may arrive twice, which is
+//! harmless because writes are idempotent, while dropping them would lose those of producers other than the KPL.
 
 use md5::{Digest, Md5};
 use prost::Message;

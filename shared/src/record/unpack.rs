@@ -32,8 +32,8 @@ pub enum EventError {
 /// Unpacks an event: `{"Records": […]}`, or the bare array of EventBridge Pipes.
 ///
 /// # Errors
-/// Returns an error if the event is not a batch of stream records. A record that cannot be unpacked is not an error: it is
-/// in the batch, with its [`UnpackError`].
+/// Returns an error if the event is not a batch of stream records. A record that cannot be unpacked is not an error: it
+/// is in the batch, with its [`UnpackError`].
 pub fn unpack(event: &[u8]) -> Result<Batch, EventError> {
     let mut reader = EventReader::open(event)?;
     reader.read_until(usize::MAX)?;
