@@ -1,8 +1,8 @@
-//! What the database has: tables, columns, partitions. A cache that outlives the invocation and heals itself.
+//! A cache of the tables, columns and partitions in the database, which outlives the invocation.
 //!
-//! The plan reads it and never the database. Each table carries a fingerprint of its columns; the writer compares it
-//! under a lock before the first row, so that a column dropped or retyped by its owner is noticed before a value is
-//! written in the wrong form, never after. What is found stale is [`forgotten`](Catalog::forget) and read again.
+//! The plan reads the cache, never the database. Each table has a fingerprint of its columns; the writer compares it
+//! under a lock before it writes the first row, so that it detects a column that its owner dropped or retyped before it
+//! writes a value in the wrong format. A stale table is [invalidated](Catalog::invalidate) and read again.
 
 mod column_type;
 pub mod comment;
@@ -19,36 +19,36 @@ use crate::partition::TimeRange;
 use crate::spec::TableSpec;
 use crate::timestamp::Timestamp;
 
-/// The cache. A table that is known to be absent is known, too.
+/// The cache. It also remembers tables that do not exist.
 #[derive(Default, Debug)]
 pub struct Catalog {
     tables: HashMap<TableName, Option<Arc<DbTable>>>,
-    /// Whether the writer's memory of deletes is known to be there.
+    /// Whether the table of tombstones is known to exist.
     pub tombstone_table_exists: bool,
 }
 
 impl Catalog {
-    /// Whether the database has not been asked for anything yet.
+    /// Whether no table has been loaded.
     pub fn is_empty(&self) -> bool {
         self.tables.is_empty()
     }
 
-    /// Whether the database has been asked for the table.
+    /// Whether the table has been loaded, even if it does not exist.
     pub fn is_loaded(&self, name: &TableName) -> bool {
         self.tables.contains_key(name)
     }
 
-    /// The table, if it was there when the database was asked.
+    /// The table, if it existed when it was loaded.
     pub fn table(&self, name: &TableName) -> Option<&Arc<DbTable>> {
         self.tables.get(name)?.as_ref()
     }
 
-    /// Remembers what the database said.
+    /// Caches a table; `None` if it does not exist.
     pub fn insert(&mut self, name: TableName, table: Option<DbTable>) {
         self.tables.insert(name, table.map(Arc::new));
     }
 
-    /// Forgets a table, so that the database is asked again.
+    /// Removes a table from the cache, so that it is loaded again.
     pub fn invalidate(&mut self, name: &TableName) {
         self.tables.remove(name);
         self.tombstone_table_exists = false;
@@ -64,53 +64,53 @@ pub struct RowTypeOids {
     pub array: u32,
 }
 
-/// A table as the database has it.
+/// A table in the database.
 #[derive(Clone, PartialEq, Debug)]
 pub struct DbTable {
     /// Schema and name.
     pub name: TableName,
-    /// PostgreSQL's number; 0 for a table that is only planned.
+    /// Its OID; 0 for a table that is only planned.
     pub oid: u32,
     /// The OIDs of its row type.
     pub row_type: RowTypeOids,
-    /// What fills it, as its comment says, where the writer has made it.
+    /// What fills it, from the note in its comment, if Millstream wrote one.
     pub origin: Option<String>,
-    /// Whether the writer may alter it.
+    /// Whether Millstream may alter it.
     pub owned: bool,
-    /// Whether it has a check that may refuse a row.
+    /// Whether it has a check constraint, which may reject a row.
     pub has_check: bool,
     /// The columns, without dropped ones.
     pub columns: Vec<DbColumn>,
-    /// The column that it is partitioned by, if it is by the range of one.
+    /// The partition column, if it is partitioned by range on one column.
     pub partition_column: Option<Identifier>,
-    /// Whether it is partitioned in a way of its owner's that the writer leaves alone.
+    /// Whether it is partitioned in another way, which Millstream does not manage.
     pub other_partitioning: bool,
-    /// Its partitions, by their beginning.
+    /// Its partitions, ordered by lower bound.
     pub partitions: Vec<DbPartition>,
-    /// The columns of each unique index that holds for all rows of this very relation.
+    /// The columns of each unique index of this relation, without partial and expression indexes.
     pub unique: Vec<Vec<Identifier>>,
-    /// Changes whenever a column does.
+    /// A value that changes whenever a column changes.
     pub fingerprint: String,
 }
 
-/// A column as the database has it.
+/// A column in the database.
 #[derive(Clone, PartialEq, Debug)]
 pub struct DbColumn {
     /// Its name.
     pub name: Identifier,
-    /// How values are written.
+    /// How its values are written.
     pub kind: ColumnType,
-    /// The number of its type.
+    /// The OID of its type.
     pub type_oid: u32,
-    /// Its type in SQL, for messages and casts.
+    /// Its SQL type, for messages and casts.
     pub sql_type: String,
-    /// The path whose values it holds, from its comment.
+    /// The path of its values in the source, from the note in its comment.
     pub source_path: Option<String>,
     /// The whole comment.
     pub comment: Option<String>,
-    /// Whether a row must carry it.
+    /// Whether an inserted row must provide a value: it is NOT NULL and has no default.
     pub required: bool,
-    /// Whether it may refuse a NULL: it is NOT NULL, or of a domain.
+    /// Whether it may reject a NULL: it is NOT NULL, or its type is a domain.
     pub may_reject_null: bool,
     /// Whether the database computes it.
     pub generated: bool,
@@ -119,16 +119,16 @@ pub struct DbColumn {
 /// A partition of a table.
 #[derive(Clone, PartialEq, Debug)]
 pub struct DbPartition {
-    /// Its own table.
+    /// The table of the partition.
     pub name: TableName,
-    /// What it holds.
+    /// Its time range.
     pub bounds: TimeRange,
     /// The columns of each of its unique indexes.
     pub unique: Vec<Vec<Identifier>>,
 }
 
 impl DbTable {
-    /// A table that is not there yet, as the specification has it: what a plan reckons with until it is made.
+    /// Creates a table that does not exist yet from its specification, for the plan to use until it is created.
     pub fn planned(spec: &TableSpec) -> Self {
         Self {
             name: spec.name.clone(),
@@ -146,32 +146,33 @@ impl DbTable {
         }
     }
 
-    /// Has arrays written as text and cast where they cannot be sent as they are: in rows that are not sent whole, and in keys.
+    /// Writes arrays as text, to be cast, where they cannot be sent in binary: in rows that are not sent as one
+    /// composite value, and in keys.
     pub(crate) fn write_arrays_as_text(&mut self) {
-        let parted =
+        let prevents_whole_rows =
             |column: &DbColumn| column.kind == ColumnType::Other || (column.may_reject_null && !column.required);
-        let unknown = self.columns.iter().any(parted);
+        let sent_by_column = self.columns.iter().any(prevents_whole_rows);
         let unique = &self.unique;
-        let keyed = |column: &DbColumn| unique.iter().any(|key| key.contains(&column.name));
+        let is_key_column = |column: &DbColumn| unique.iter().any(|key| key.contains(&column.name));
         for column in &mut self.columns {
             if let ColumnType::Array(element) = column.kind
-                && (unknown || keyed(column))
+                && (sent_by_column || is_key_column(column))
             {
                 column.kind = ColumnType::ArrayText(element);
             }
         }
     }
 
-    /// The place of a column.
+    /// The index of a column.
     pub fn column_index(&self, name: &str) -> Option<usize> {
         self.columns.iter().position(|column| column.name.as_str() == name)
     }
 
-    /// The partition that holds the moment, as an index into `partitions`.
-    pub fn partition_of(&self, moment: Timestamp) -> Option<usize> {
+    /// The partition that contains the timestamp, as an index into `partitions`.
+    pub fn partition_of(&self, timestamp: Timestamp) -> Option<usize> {
         let after =
-            self.partitions.partition_point(|partition| partition.bounds.from.is_none_or(|from| from <= moment));
+            self.partitions.partition_point(|partition| partition.bounds.from.is_none_or(|from| from <= timestamp));
         let candidate = after.checked_sub(1)?;
-        self.partitions[candidate].bounds.contains(moment).then_some(candidate)
+        self.partitions[candidate].bounds.contains(timestamp).then_some(candidate)
     }
 }

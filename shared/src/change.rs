@@ -1,8 +1,8 @@
-//! What a record says: a table, a key's version and columns, and where it came from.
+//! The changes that a record makes: the table, the operation, the version and the values.
 //!
-//! Decoders write [`Changes`], the plan reads them. Nothing here knows PostgreSQL's types: a [`Value`] is what the source
-//! said, exactly. Columns are named by [`Field`], a path in the source's documents; which column that becomes is the
-//! plan's to say.
+//! Decoders write [`Changes`], and the plan reads them. Nothing here knows PostgreSQL's types: a [`Value`] is exactly
+//! what the source sent. A [`FieldId`], a path in the source's documents, identifies each value; the plan chooses its
+//! column.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -11,69 +11,71 @@ use crate::field::FieldId;
 use crate::spec::TableId;
 use crate::timestamp::Timestamp;
 
-/// One value as the source said it, borrowed from the record where possible: what is borrowed is as it stands in JSON,
-/// without escapes or control characters.
+/// One value as the source sent it, borrowed from the record where possible. Borrowed text is a slice of valid JSON,
+/// which cannot contain U+0000; a borrowed [`Value::Text`] contains no escapes or control characters at all.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Value<'a> {
-    /// An explicit null: the column is carried, and empty.
+    /// An explicit null: the change sets the column to NULL.
     Null,
-    /// A null that the source tells from absence: the column is empty, and the overflow says that it is a null.
+    /// A null that the source distinguishes from a missing value: the column is NULL, and the overflow column records
+    /// the null.
     TypedNull,
     /// True or false.
     Bool(bool),
-    /// The value that the source had before, and has not told again: the column keeps what it has.
+    /// A value that the source did not send because it is unchanged: the column keeps its value.
     Unchanged,
-    /// A number as its text: no digit is lost on the way.
+    /// A number as text, so that no digit is lost.
     Number(Cow<'a, str>),
     /// A string.
     Text(Cow<'a, str>),
     /// An array or object as its JSON text.
     Json(Cow<'a, str>),
-    /// A moment that the decoder has already read.
+    /// A timestamp that the decoder has already parsed.
     Time(Timestamp),
-    /// A day that the decoder has already read, in days since 1970-01-01.
+    /// A date that the decoder has already parsed, in days since 1970-01-01.
     Date(i32),
     /// Bytes.
     Bytes(Cow<'a, [u8]>),
-    /// Texts, numbers or bytes, all of one kind.
+    /// Texts, numbers or bytes, all of one type.
     List(Vec<Value<'a>>),
 }
 
-/// A total order over the changes of one key: what the source orders by, then a digest of the content.
+/// A total order over the changes of one key: the origin, the source's order, then a digest of the content.
 ///
-/// The digest makes the outcome independent of the order of arrival where two changes carry the same moment.
+/// The digest makes the outcome independent of the order of arrival if two changes carry the same timestamp.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Version {
-    /// [`Version::LOADED`] for rows of a full load, which lose against all that a stream has said; [`Version::STREAMED`]
-    /// and above for a stream.
+    /// [`Version::SNAPSHOT`] for rows of a full load, which lose to every change of a stream; [`Version::STREAM`] or
+    /// more for a stream. A DynamoDB sequence number has up to 40 digits, of which `order` holds the last 38; the first
+    /// two, if present, are added here.
     pub origin: u8,
-    /// Microseconds since 1970, or the source's own whole number.
+    /// Microseconds since 1970, or a whole number from the source.
     pub order: i128,
     /// XXH3 of the document's bytes.
     pub digest: u64,
 }
 
 impl Version {
-    /// The era of full loads.
+    /// The origin of full loads.
     pub const SNAPSHOT: u8 = 0;
-    /// The era of streams.
+    /// The origin of streams.
     pub const STREAM: u8 = 1;
 
-    /// Reads what `Display` writes.
+    /// Parses the output of `Display`.
     pub fn parse(text: &str) -> Option<Self> {
         let mut parts = text.split('.');
         let mut part = || parts.next();
-        let (era, length, digits, digest) = (part()?, part()?, part()?, part()?);
+        let (origin, length, digits, digest) = (part()?, part()?, part()?, part()?);
         let order = match length.strip_prefix('-') {
             Some(_) => format!("-{}", complement(digits)).parse().ok()?,
             None => digits.parse().ok()?,
         };
-        Some(Self { origin: era.parse().ok()?, order, digest: u64::from_str_radix(digest, 16).ok()? })
+        Some(Self { origin: origin.parse().ok()?, order, digest: u64::from_str_radix(digest, 16).ok()? })
     }
 }
 
-/// Era, length of the order, order, digest: as texts (in the order of their bytes) versions compare as versions, so that
-/// SQL can. A negative order is written as the complement of its digits.
+/// Origin, length of the order, order and digest. Compared byte by byte, the texts sort like the versions, so SQL can
+/// compare them. A negative order is written as the complement of its digits.
 impl std::fmt::Display for Version {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let digits = self.order.unsigned_abs().to_string();
@@ -85,7 +87,7 @@ impl std::fmt::Display for Version {
     }
 }
 
-/// Each digit's distance from nine.
+/// Subtracts each digit from nine.
 fn complement(digits: &str) -> String {
     digits.bytes().map(|digit| char::from(b'0' + (b'9'.saturating_sub(digit)))).collect()
 }
@@ -93,45 +95,45 @@ fn complement(digits: &str) -> String {
 /// What a change does to the row of its key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Operation {
-    /// The row is there, and is as the change says.
+    /// The row exists, with the values of the change.
     Put,
-    /// The row is gone, and its key is remembered.
+    /// The row is deleted, and its key is remembered.
     Delete,
 }
 
-/// One record's word about one table.
+/// The change that one record makes to one table.
 #[derive(Clone, Debug)]
 pub struct Change {
-    /// The record, by its place in the batch.
+    /// The index of the record in the batch.
     pub record: usize,
     /// The table.
     pub table: TableId,
-    /// What it does; of event tables always [`Operation::Put`].
+    /// What it does; for event tables always [`Operation::Put`].
     pub operation: Operation,
-    /// For entities: which of two changes of one key wins.
+    /// For entities: decides which of two changes of one key wins.
     pub version: Option<Version>,
-    /// The record's values, in [`Changes::values`]; the table takes those in its scope.
+    /// The record's values, as a range of [`Changes::values`]; the table stores those in its scope.
     pub values: Range<usize>,
 }
 
-/// A batch's changes; the values of a record are kept once, however many tables take them.
+/// The changes of a batch. The values of a record are stored once, however many tables use them.
 #[derive(Default, Debug)]
 pub struct Changes<'a> {
     /// The changes, in the order of the records.
     pub list: Vec<Change>,
     /// All values, record after record.
     pub values: Vec<(FieldId, Value<'a>)>,
-    /// Records that concern the stream and no row.
+    /// Indexes of records that concern the stream and not a row.
     pub control_records: Vec<usize>,
 }
 
 impl Changes<'_> {
-    /// None, in the room that these took.
+    /// Returns an empty set that reuses the memory of this one.
     pub fn into_empty<'b>(mut self) -> Changes<'b> {
         self.list.clear();
         self.values.clear();
         self.control_records.clear();
-        // Collected in place: a vector of nothing is one of values that borrow from elsewhere.
+        // Collecting the empty vector changes the lifetime of its values and keeps its allocation.
         let values = self.values.into_iter().map(|(field, _)| (field, Value::Null)).collect();
         Changes { list: self.list, values, control_records: self.control_records }
     }
@@ -144,11 +146,11 @@ mod tests {
     #[test]
     fn versions_order_by_origin_time_and_content_as_texts_too_and_round_trip() {
         let mut versions = Vec::new();
-        for era in [0, 1, 12, 101] {
+        for origin in [0, 1, 12, 101] {
             for order in
                 [i128::MIN + 1, -1_770_593_460_123_456, -100, -99, -5, 0, 7, 10, 1_770_593_460_123_456, i128::MAX]
             {
-                versions.extend([0, 0xab, u64::MAX].map(|digest| Version { origin: era, order, digest }));
+                versions.extend([0, 0xab, u64::MAX].map(|digest| Version { origin, order, digest }));
             }
         }
         assert!(versions.is_sorted());

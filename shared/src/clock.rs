@@ -1,11 +1,11 @@
-//! The clock: the only place that reads it. The pure middle takes the time as a value.
+//! The wall clock, as a [`Timestamp`]. The pure steps take the time as a value and never read a clock.
 
 use std::time::SystemTime;
 
 use crate::timestamp::Timestamp;
 
-/// The wall clock, read outside the pure steps only.
+/// The current time.
 pub fn now() -> Timestamp {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    Timestamp(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
+    let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Timestamp(i64::try_from(since_epoch.as_micros()).unwrap_or(i64::MAX))
 }

@@ -1,29 +1,35 @@
-//! Decimal numbers as text, exact: read once, then fitted to the PostgreSQL type that a column has.
+//! Exact decimal numbers: parsed from text once, then converted to the PostgreSQL type of a column.
 //!
-//! No floating point in between. What a type cannot hold digit for digit does not fit.
+//! Nothing passes through floating point. A value that a type cannot hold digit for digit does not fit.
+//!
+//! No crate is used: `rust_decimal` holds 28 digits, `numeric` 131,072. `bigdecimal` has no such limit, but converts
+//! every number to a binary integer and back, and adds `num-bigint` to every function; [`from_twos_complement`], which
+//! `num-bigint` could replace, is 40 lines.
 
 /// PostgreSQL's `numeric` holds up to 131,072 digits before and 16,383 after the point:
 /// <https://www.postgresql.org/docs/current/datatype-numeric.html>.
 const INTEGER_DIGITS_MAX: i64 = 131_072;
 const FRACTION_DIGITS_MAX: i64 = 16_383;
 
-/// Bytes of a binary number: some 10,000 digits. Reading takes the square of the length, and no source keeps longer ones.
+/// The maximum size of a binary number, about 10,000 digits. Reading takes quadratic time, and no source has longer
+/// ones.
 const UNSCALED_BYTES_MAX: usize = 4_096;
 
-/// A number: sign, significant digits without zeros at either end, and the place of the point.
+/// A number: sign, significant digits without zeros at either end, and the position of the decimal point.
 #[derive(Debug, PartialEq)]
 pub struct Decimal<'a> {
     negative: bool,
-    /// The text's digits, which may hold one point.
+    /// The digits as text, which may contain a decimal point.
     mantissa: &'a [u8],
-    /// How many of the significant digits stand before the point; negative for leading zeros after it.
+    /// How many of the significant digits precede the decimal point; negative for leading zeros after it.
     exponent: i64,
-    /// Significant digits.
+    /// The number of significant digits.
     digits: usize,
 }
 
 impl<'a> Decimal<'a> {
-    /// Reads `-12.50e3`; `None` for anything that is no JSON number. Leading zeros and a leading `+` are allowed.
+    /// Parses a number such as `-12.50e3`; returns `None` if it is not a JSON number. Unlike in JSON, leading zeros and
+    /// a leading `+` are allowed.
     pub fn parse(text: &'a str) -> Option<Self> {
         let (negative, text) = match text.as_bytes() {
             [b'-', rest @ ..] => (true, rest),
@@ -55,7 +61,7 @@ impl<'a> Decimal<'a> {
         self.mantissa.iter().filter(|b| b.is_ascii_digit()).map(|b| b - b'0')
     }
 
-    /// The significant digits after the point.
+    /// The number of significant digits after the decimal point.
     fn scale(&self) -> i64 {
         (self.digits as i64 - self.exponent).max(0)
     }
@@ -71,30 +77,31 @@ impl<'a> Decimal<'a> {
         Some(if self.negative { -magnitude } else { magnitude })
     }
 
-    /// Whether `numeric(precision, scale)` holds the value exactly; without both, whether `numeric` does.
+    /// Whether `numeric(precision, scale)` holds the value exactly; without a modifier, whether `numeric` does.
     pub fn fits_numeric(&self, modifier: Option<(i64, i64)>) -> bool {
         let (integer, fraction) = modifier.map_or((INTEGER_DIGITS_MAX, FRACTION_DIGITS_MAX), |(p, s)| (p - s, s));
         self.digits == 0 || (self.exponent <= integer && self.scale() <= fraction)
     }
 
-    /// Appends PostgreSQL's binary `numeric`: groups of four decimal digits. The value must fit (`fits_numeric`).
+    /// Appends PostgreSQL's binary `numeric`: groups of four decimal digits. The value must fit; see
+    /// [`fits_numeric`](Self::fits_numeric).
     pub fn write_numeric(&self, out: &mut Vec<u8>) {
         let start = out.len();
         out.extend_from_slice(&[0; 8]);
         let lead = self.exponent.rem_euclid(4);
         let weight = self.exponent.div_euclid(4) - i64::from(lead == 0);
-        // The first group holds `lead` digits (or four); the last one is filled up with zeros.
-        let mut room = if lead == 0 { 4 } else { lead };
+        // The first group holds `lead` digits (or four); the last one is padded with zeros.
+        let mut missing_digits = if lead == 0 { 4 } else { lead };
         let (mut group, mut groups) = (0u16, 0u16);
         for digit in self.digits() {
             group = group * 10 + u16::from(digit);
-            room -= 1;
-            if room == 0 {
+            missing_digits -= 1;
+            if missing_digits == 0 {
                 out.extend_from_slice(&group.to_be_bytes());
-                (group, groups, room) = (0, groups + 1, 4);
+                (group, groups, missing_digits) = (0, groups + 1, 4);
             }
         }
-        if room < 4 && self.digits > 0 {
+        if missing_digits < 4 && self.digits > 0 {
             for _ in 0..room {
                 group *= 10;
             }
@@ -109,21 +116,21 @@ impl<'a> Decimal<'a> {
         out[start + 6..start + 8].copy_from_slice(&(self.scale() as u16).to_be_bytes());
     }
 
-    /// The nearest double, if writing it out gives the same digits again: then nothing is lost.
+    /// The nearest double, if printing it gives the same digits, so that nothing is lost.
     pub fn to_f64_exact(&self) -> Option<f64> {
         let value: f64 = self.canonical().parse().ok().filter(|v: &f64| v.is_finite())?;
         let printed = format!("{value:e}");
         (Decimal::parse(&printed)?.canonical() == self.canonical()).then_some(value)
     }
 
-    /// The nearest single-precision number, under the same rule.
+    /// The nearest single-precision number, under the same condition.
     pub fn to_f32_exact(&self) -> Option<f32> {
         let value: f32 = self.canonical().parse().ok().filter(|v: &f32| v.is_finite())?;
         let printed = format!("{value:e}");
         (Decimal::parse(&printed)?.canonical() == self.canonical()).then_some(value)
     }
 
-    /// `0.DIGITSeEXPONENT`: one text a value.
+    /// `0.DIGITSeEXPONENT`: one text per value.
     fn canonical(&self) -> String {
         let digits: String = self.digits().map(|digit| char::from(digit + b'0')).collect();
         format!("{}0.{digits}0e{}", if self.negative { "-" } else { "" }, self.exponent)
@@ -139,13 +146,13 @@ fn parse_exponent(text: &[u8]) -> Option<i64> {
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return None;
     }
-    // Twelve digits are far outside every range already; more must not overflow.
+    // Twelve digits already exceed every range; more could overflow.
     let significant = digits.iter().skip_while(|&&b| b == b'0').take(12);
     Some(sign * significant.fold(0, |sum, digit| sum * 10 + i64::from(digit - b'0')))
 }
 
-/// The decimal text of a big-endian two's complement number whose last `scale` digits stand behind the point; `None` for
-/// more digits than `numeric` holds, and for a negative scale.
+/// The decimal text of a big-endian two's complement number with `scale` digits after the decimal point. Returns `None`
+/// for more than 4,096 bytes, a negative scale, or a scale that `numeric` does not allow.
 pub fn from_twos_complement(bytes: &[u8], scale: i64) -> Option<String> {
     let scale = usize::try_from(scale).ok().filter(|_| (0..=FRACTION_DIGITS_MAX).contains(&scale))?;
     if bytes.len() > UNSCALED_BYTES_MAX {
@@ -154,7 +161,7 @@ pub fn from_twos_complement(bytes: &[u8], scale: i64) -> Option<String> {
     let negative = bytes.first().is_some_and(|byte| byte & 0x80 != 0);
     let mut magnitude: Vec<u8> = bytes.iter().map(|byte| if negative { !byte } else { *byte }).collect();
     if negative {
-        // The complement is one less than the magnitude; 0x80 alone cannot overflow, for its complement is 0x7f.
+        // The magnitude is the complement plus one. The sum does not overflow, even for 0x80: its complement is 0x7f.
         for byte in magnitude.iter_mut().rev() {
             *byte = byte.wrapping_add(1);
             if *byte != 0 {
@@ -187,13 +194,13 @@ fn decimal_digits(bytes: &[u8]) -> String {
     rest.iter().rev().fold(last.to_string(), |digits, group| format!("{digits}{group:09}"))
 }
 
-/// Writes PostgreSQL's binary `numeric` as plain text, for plans that print themselves.
+/// Formats PostgreSQL's binary `numeric` as text, to print a plan.
 pub fn format_numeric(bytes: &[u8]) -> Option<String> {
-    let word = |at: usize| Some(i64::from(i16::from_be_bytes(bytes.get(at..at + 2)?.try_into().ok()?)));
-    let (groups, weight, sign, scale) = (word(0)?, word(2)?, word(4)?, usize::try_from(word(6)?).ok()?);
-    // The group that counts 10000^power.
+    let read_i16 = |at: usize| Some(i64::from(i16::from_be_bytes(bytes.get(at..at + 2)?.try_into().ok()?)));
+    let (groups, weight, sign, scale) = (read_i16(0)?, read_i16(2)?, read_i16(4)?, usize::try_from(read_i16(6)?).ok()?);
+    // The group with weight 10000^power.
     let group = |power: i64| match weight - power {
-        index if (0..groups).contains(&index) => word(8 + 2 * index as usize),
+        index if (0..groups).contains(&index) => read_i16(8 + 2 * index as usize),
         _ => Some(0),
     };
     let whole: String =
@@ -220,7 +227,7 @@ mod tests {
 
     #[test]
     fn numeric_is_exact() {
-        for (text, shown) in [
+        for (text, expected) in [
             ("0", "0"),
             ("-0.0", "0"),
             ("12345678901234567890123456789012345678", "12345678901234567890123456789012345678"),
@@ -232,7 +239,7 @@ mod tests {
             ("1.0001", "1.0001"),
             ("007", "7"),
         ] {
-            assert_eq!(round_trip(text), shown, "{text}");
+            assert_eq!(round_trip(text), expected, "{text}");
         }
     }
 

@@ -1,6 +1,6 @@
-//! Paths in a source's documents, as small numbers: what a value is called until the plan has found its column.
+//! Paths in a source's documents, as small numbers. They identify values until the plan has chosen their columns.
 //!
-//! A set of paths only grows, and only by what documents hold; [`crate::decode::Decoder::trim`] bounds it.
+//! A tree only grows, by the paths that documents contain; [`crate::decode::Decoder::reset_if_too_large`] bounds it.
 
 use std::collections::HashMap;
 
@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use crate::names::{Naming, hex};
 
-/// A path in the documents of a source, as a small number. [`Fields`] knows what it stands for.
+/// A path in the documents of a source, as a small number, which [`FieldTree`] resolves.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct FieldId(pub u32);
 
@@ -17,36 +17,36 @@ impl FieldId {
     pub const ROOT: Self = Self(0);
 }
 
-/// What is to be done with a private field before anything is stored.
+/// How a private field is redacted before anything is stored.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Privacy {
-    /// It is as if the source had not sent it.
+    /// The field is removed, as if the source had not sent it.
     Drop,
-    /// Its SHA-256, in hexadecimal, stands in its place.
+    /// The value is replaced by its SHA-256, in hexadecimal.
     Sha256,
 }
 
-/// How hashes stand in a document.
+/// The form of hashes in a document.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum HashForm {
-    /// As nothing but digits: so they are stored. Of a document that is read, that none is known for a hash.
+    /// Hexadecimal digits only, as stored in tables. In an input document, no value counts as a hash.
     Plain,
-    /// Behind a mark: so they are put away, to be told from values that only look like hashes.
+    /// With a prefix, as archived, which distinguishes hashes from values that only look like them.
     Prefixed,
 }
 
-/// What a hash stands behind where it is marked. A source would have to mean it.
+/// The prefix of an archived hash. A source could send it only on purpose.
 const HASH_PREFIX: &str = "millstream:sha256:";
 
-/// The paths met so far, each with its number. Numbers are stable for the life of the process only.
+/// The paths seen so far, each with its number. Numbers are stable only for the life of the tree.
 #[derive(Debug)]
 pub struct FieldTree {
     naming: Naming,
     nodes: Vec<Node>,
     request_whole_objects: bool,
-    /// Of the document that is at hand.
+    /// The form in the current input document.
     input_hashes: HashForm,
-    /// Of what becomes of it.
+    /// The form in the output.
     output_hashes: HashForm,
 }
 
@@ -57,8 +57,8 @@ struct Node {
     path: Box<str>,
     column: Box<str>,
     children: HashMap<Box<str>, FieldId, foldhash::fast::RandomState>,
-    /// The member that came first in this object when it was last seen, and the one that came after this member. Documents
-    /// of one kind name their members in one order, so that most are found by one comparison.
+    /// The first member of this object when it was last read, and the member that followed this one. Documents of one
+    /// kind list their members in the same order, so one comparison finds most of them.
     first_child_hint: FieldId,
     next_sibling_hint: FieldId,
     privacy: Option<Privacy>,
@@ -66,20 +66,19 @@ struct Node {
     wants_whole: bool,
     synthetic: bool,
     container: bool,
-    /// Whether paths and names begin anew within it: it is a table, and its members are the table's columns.
+    /// Whether it is a table whose members are its columns: paths and names start over within it.
     table: bool,
 }
 
 impl FieldTree {
-    /// An empty set; `naming` makes the column names.
+    /// Creates an empty tree; `naming` derives the column names.
     pub fn new(naming: Naming) -> Self {
-        let (read, written) = (HashForm::Plain, HashForm::Plain);
         let mut fields = Self {
             naming,
             nodes: Vec::new(),
             request_whole_objects: false,
-            input_hashes: read,
-            output_hashes: written,
+            input_hashes: HashForm::Plain,
+            output_hashes: HashForm::Plain,
         };
         fields.push(FieldId::ROOT, "", "".into(), "".into());
         fields.set_container(FieldId::ROOT);
@@ -111,7 +110,7 @@ impl FieldTree {
         &self.nodes[field.0 as usize]
     }
 
-    /// How many numbers are in use; every [`Field`] is below it.
+    /// How many numbers are in use; every [`FieldId`] is less than this.
     pub fn count(&self) -> usize {
         self.nodes.len()
     }
@@ -124,48 +123,49 @@ impl FieldTree {
         }
     }
 
-    /// The same, where the member is met right after `before`, or first.
+    /// Like [`child`](Self::child), for the member that follows `before`, or the first member.
     pub fn child_after(&mut self, parent: FieldId, before: Option<FieldId>, key: &str) -> FieldId {
-        let guess = before.map_or(self.node(parent).first_child_hint, |before| self.node(before).next_sibling_hint);
-        if guess != FieldId::ROOT && *self.node(guess).key == *key {
-            return guess;
+        let hint = before.map_or(self.node(parent).first_child_hint, |before| self.node(before).next_sibling_hint);
+        if hint != FieldId::ROOT && *self.node(hint).key == *key {
+            return hint;
         }
-        let found = self.child(parent, key);
+        let child = self.child(parent, key);
         match before {
-            None => self.nodes[parent.0 as usize].first_child_hint = found,
-            Some(before) => self.nodes[before.0 as usize].next_sibling_hint = found,
+            None => self.nodes[parent.0 as usize].first_child_hint = child,
+            Some(before) => self.nodes[before.0 as usize].next_sibling_hint = child,
         }
-        found
+        child
     }
 
     fn add(&mut self, parent: FieldId, key: &str) -> FieldId {
-        let above = self.node(parent);
+        let parent_node = self.node(parent);
         let step = key.replace('\\', "\\\\").replace('.', "\\.");
-        let path = if parent == FieldId::ROOT || above.table { step } else { format!("{}.{step}", above.path) };
+        let is_top = parent == FieldId::ROOT || parent_node.table;
+        let path = if is_top { step } else { format!("{}.{step}", parent_node.path) };
         let name = self.naming.normalise(key);
-        let column = match (above.column.is_empty(), name.is_empty()) {
+        let column = match (parent_node.column.is_empty(), name.is_empty()) {
             (true, _) => name,
             (false, true) => String::new(),
-            (false, false) => format!("{}_{name}", above.column),
+            (false, false) => format!("{}_{name}", parent_node.column),
         };
         let field = self.push(parent, key, path.into(), column.into());
         self.nodes[parent.0 as usize].children.insert(key.into(), field);
         field
     }
 
-    /// A field that the decoder itself fills; it becomes a column only where one is declared for it.
+    /// A field that the decoder fills. It becomes a column only if one is declared for it.
     pub fn synthetic(&mut self, name: &str) -> FieldId {
         let field = self.child(FieldId::ROOT, name);
         self.nodes[field.0 as usize].synthetic = true;
         field
     }
 
-    /// Whether the decoder itself fills the field.
+    /// Whether the decoder fills the field.
     pub fn is_synthetic(&self, field: FieldId) -> bool {
         self.node(field).synthetic
     }
 
-    /// A source's table, whose columns are its members.
+    /// A table of the source, whose members are its columns.
     pub fn table(&mut self, name: &str) -> FieldId {
         let field = self.child(FieldId::ROOT, name);
         let node = &mut self.nodes[field.0 as usize];
@@ -173,32 +173,32 @@ impl FieldTree {
         field
     }
 
-    /// The members of an object that have been met.
+    /// The members of an object seen so far.
     pub fn members(&self, field: FieldId) -> impl Iterator<Item = FieldId> {
         self.node(field).children.values().copied()
     }
 
-    /// The field at a configured path: steps parted by `.`, a literal dot written `\.`.
+    /// The field at a configured path: steps separated by `.`, a literal dot written as `\.`.
     pub fn intern_path(&mut self, path: &str) -> FieldId {
         self.intern_path_under(FieldId::ROOT, path)
     }
 
-    /// The field at a configured path within another.
+    /// The field at a configured path within another field.
     pub fn intern_path_under(&mut self, field: FieldId, path: &str) -> FieldId {
         split_path(path).iter().fold(field, |field, step| self.child(field, step))
     }
 
-    /// The last step of the path, as the source writes it.
+    /// The last step of the path, as the source spells it.
     pub fn key(&self, field: FieldId) -> &str {
         &self.node(field).key
     }
 
-    /// The path, as a configuration would write it.
+    /// The path, as written in a configuration.
     pub fn path(&self, field: FieldId) -> &str {
         &self.node(field).path
     }
 
-    /// The column name that the path suggests; empty where it has no ASCII letter or digit.
+    /// The column name derived from the path; empty if the path has no ASCII letter or digit.
     pub fn column(&self, field: FieldId) -> &str {
         &self.node(field).column
     }
@@ -210,14 +210,14 @@ impl FieldTree {
 
     /// Whether `field` is `ancestor` or lies within it.
     pub fn is_within(&self, field: FieldId, ancestor: FieldId) -> bool {
-        let mut at = field;
-        while at != ancestor && at != FieldId::ROOT {
-            at = self.parent(at);
+        let mut current = field;
+        while current != ancestor && current != FieldId::ROOT {
+            current = self.parent(current);
         }
-        at == ancestor
+        current == ancestor
     }
 
-    /// Lets the members of `field` be named as if they stood at the top (Segment's `properties` and `traits`).
+    /// Names the members of `field` as if they were at the top level (Segment's `properties` and `traits`).
     pub fn without_prefix(&mut self, field: FieldId) {
         self.nodes[field.0 as usize].column = "".into();
     }
@@ -225,59 +225,59 @@ impl FieldTree {
     /// Marks a field as private.
     pub fn set_privacy(&mut self, field: FieldId, privacy: Privacy) {
         self.nodes[field.0 as usize].privacy = Some(privacy);
-        let mut above = field;
-        while above != FieldId::ROOT {
-            above = self.parent(above);
-            self.nodes[above.0 as usize].private_within = true;
+        let mut ancestor = field;
+        while ancestor != FieldId::ROOT {
+            ancestor = self.parent(ancestor);
+            self.nodes[ancestor.0 as usize].private_within = true;
         }
     }
 
-    /// Whether some member of `field`, however deep, is private.
+    /// Whether a member of `field`, at any depth, is private.
     pub fn private_within(&self, field: FieldId) -> bool {
         self.node(field).private_within
     }
 
-    /// What is to be done with the field before anything is stored.
+    /// How the field is redacted before anything is stored, if it is private.
     pub fn privacy(&self, field: FieldId) -> Option<Privacy> {
         self.node(field).privacy
     }
 
-    /// Says how hashes stand in the document that comes next, and how they are to stand in what becomes of it.
-    pub fn set_hash_forms(&mut self, read: HashForm, written: HashForm) {
-        (self.input_hashes, self.output_hashes) = (read, written);
+    /// Sets the form of hashes in the next document, and their form in the output.
+    pub fn set_hash_forms(&mut self, input: HashForm, output: HashForm) {
+        (self.input_hashes, self.output_hashes) = (input, output);
     }
 
-    /// The SHA-256 that stands for a private value; a hash that was made before stays what it is.
+    /// The SHA-256 that replaces a private value. A value that is already a hash is kept.
     pub fn hash(&self, value: &str) -> String {
-        let made = value.strip_prefix(HASH_PREFIX).filter(|_| self.input_hashes == HashForm::Prefixed);
-        let hash = made.map_or_else(|| hex(&Sha256::digest(value.as_bytes())), str::to_owned);
+        let existing = value.strip_prefix(HASH_PREFIX).filter(|_| self.input_hashes == HashForm::Prefixed);
+        let hash = existing.map_or_else(|| hex(&Sha256::digest(value.as_bytes())), str::to_owned);
         match self.output_hashes {
             HashForm::Plain => hash,
             HashForm::Prefixed => format!("{HASH_PREFIX}{hash}"),
         }
     }
 
-    /// Asks decoders for the object at `field` as a whole, beside its members.
+    /// Requests the object at `field` as a whole, in addition to its members.
     pub fn request_whole_object(&mut self, field: FieldId) {
         self.nodes[field.0 as usize].wants_whole = true;
     }
 
-    /// Asks decoders for every object as a whole, beside its members.
+    /// Requests every object as a whole, in addition to its members.
     pub fn request_whole_objects(&mut self) {
         self.request_whole_objects = true;
     }
 
-    /// Whether some table wants the object at `field` as a whole.
+    /// Whether a table needs the object at `field` as a whole.
     pub fn wants_whole_object(&self, field: FieldId) -> bool {
         self.request_whole_objects || self.node(field).wants_whole
     }
 
-    /// Marks an object that only holds others together: its members are fields even where nested objects stay whole.
+    /// Marks an object that only groups its members: they are fields even if nested objects are stored whole.
     pub fn set_container(&mut self, field: FieldId) {
         self.nodes[field.0 as usize].container = true;
     }
 
-    /// Whether the object only holds others together.
+    /// Whether the object only groups its members.
     pub fn is_container(&self, field: FieldId) -> bool {
         self.node(field).container
     }
@@ -288,10 +288,13 @@ pub fn split_path(path: &str) -> Vec<String> {
     let mut steps = vec![String::new()];
     let mut characters = path.chars();
     while let Some(character) = characters.next() {
-        match character {
-            '.' => steps.push(String::new()),
-            '\\' => steps.last_mut().into_iter().for_each(|step| step.extend(characters.next())),
-            _ => steps.last_mut().into_iter().for_each(|step| step.push(character)),
+        if character == '.' {
+            steps.push(String::new());
+            continue;
+        }
+        let literal = if character == '\\' { characters.next() } else { Some(character) };
+        if let Some(step) = steps.last_mut() {
+            step.extend(literal);
         }
     }
     steps

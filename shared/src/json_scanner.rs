@@ -1,19 +1,25 @@
-//! Reading JSON in one pass, without losing a digit.
+//! A JSON scanner that reads a document in one pass and keeps every digit.
 //!
-//! Ours, because no kept library gives both: numbers as their text, nested JSON as its text, and each byte looked at once.
-//! It accepts exactly what `serde_json` accepts (a test holds it to that); escapes are left to `serde_json`.
+//! No crate is used, because none offers all that is needed: numbers as text, nested JSON as a slice of the input, keys
+//! and strings that outlive the next call, and skipping a value without validating it. `serde_json`'s `RawValue` scans
+//! nested values once per level. `jiter` returns slices for numbers and nested JSON, but its keys and strings borrow
+//! from the parser, so they cannot be kept while it reads on; it validates every value that it skips; and it adds
+//! `num-bigint` and `lexical-parse-float` to every function.
+//!
+//! [`JsonScanner::skip_value`] accepts exactly what `serde_json` accepts, and also numbers outside the range of `f64`
+//! (a test compares the two). `serde_json` decodes the escapes.
 
 use std::borrow::Cow;
 
 use crate::change::Value;
 
-/// Most strings end before it pays to look for their end in wider steps.
+/// Most strings end within this many bytes, where a plain loop is faster than `memchr`.
 const SHORT_STRING_BYTES: usize = 24;
 
-/// Deeper nesting is refused, as `serde_json` does: it would exhaust the stack.
+/// Deeper nesting is rejected, as by `serde_json`, because it would exhaust the stack.
 const DEPTH_MAX: u32 = 127;
 
-/// What is wrong with a document, and where.
+/// A syntax error and its position.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("invalid JSON at byte {byte}: {message}")]
 pub struct JsonError {
@@ -21,7 +27,7 @@ pub struct JsonError {
     message: &'static str,
 }
 
-/// A place in a document.
+/// A cursor in a document.
 pub struct JsonScanner<'a> {
     text: &'a str,
     at: usize,
@@ -29,35 +35,35 @@ pub struct JsonScanner<'a> {
 }
 
 impl<'a> JsonScanner<'a> {
-    /// At the first value of the document.
+    /// Creates a scanner at the first value of the document.
     pub fn new(text: &'a str) -> Self {
         let mut scanner = Self { text, at: 0, depth: 0 };
         scanner.skip_space();
         scanner
     }
 
-    /// The byte that the next value begins with.
+    /// The first byte of the next value.
     pub fn peek(&self) -> Option<u8> {
         self.text.as_bytes().get(self.at).copied()
     }
 
-    /// Where the next value begins.
+    /// The position of the next value.
     pub fn position(&self) -> usize {
         self.at
     }
 
-    /// The text from a position to here, the space behind the value left out.
+    /// The text from `start` to here, without trailing space.
     pub fn slice_from(&self, start: usize) -> &'a str {
         self.text[start..self.at].trim_ascii_end()
     }
 
-    /// Makes sure that nothing follows.
+    /// Checks that the document ends here.
     pub fn expect_end(&self) -> Result<(), JsonError> {
         if self.at == self.text.len() { Ok(()) } else { Err(self.error("unexpected data after the document")) }
     }
 
-    fn error(&self, what: &'static str) -> JsonError {
-        JsonError { byte: self.at, message: what }
+    fn error(&self, message: &'static str) -> JsonError {
+        JsonError { byte: self.at, message }
     }
 
     fn skip_space(&mut self) {
@@ -66,20 +72,20 @@ impl<'a> JsonScanner<'a> {
         }
     }
 
-    fn take(&mut self, byte: u8) -> bool {
-        let found = self.peek() == Some(byte);
-        self.at += usize::from(found);
-        found
+    fn consume(&mut self, byte: u8) -> bool {
+        let matches = self.peek() == Some(byte);
+        self.at += usize::from(matches);
+        matches
     }
 
-    /// Enters the object that comes next.
+    /// Enters the next value, an object.
     pub fn enter_object(&mut self) -> Result<(), JsonError> {
         self.enter(b'{', "expected an object")
     }
 
-    fn enter(&mut self, bracket: u8, what: &'static str) -> Result<(), JsonError> {
-        if !self.take(bracket) {
-            return Err(self.error(what));
+    fn enter(&mut self, bracket: u8, message: &'static str) -> Result<(), JsonError> {
+        if !self.consume(bracket) {
+            return Err(self.error(message));
         }
         self.depth += 1;
         if self.depth > DEPTH_MAX {
@@ -89,15 +95,15 @@ impl<'a> JsonScanner<'a> {
         Ok(())
     }
 
-    /// Whether another member or element follows, or the closing bracket does; `first` is whether none was read yet.
+    /// Whether another member or element follows, and not the closing bracket; `first` is true if none was read yet.
     fn has_next(&mut self, bracket: u8, first: bool) -> Result<bool, JsonError> {
-        if self.take(bracket) {
+        if self.consume(bracket) {
             self.depth -= 1;
             self.skip_space();
             return Ok(false);
         }
         if !first {
-            if !self.take(b',') {
+            if !self.consume(b',') {
                 return Err(self.error("expected ',' or a closing bracket"));
             }
             self.skip_space();
@@ -105,14 +111,14 @@ impl<'a> JsonScanner<'a> {
         Ok(true)
     }
 
-    /// The next member's key, its value coming next; `None` behind the last.
+    /// Reads the key of the next member, whose value comes next; returns `None` after the last member.
     pub fn next_key(&mut self, first: bool) -> Result<Option<Cow<'a, str>>, JsonError> {
         if !self.has_next(b'}', first)? {
             return Ok(None);
         }
         let key = self.string()?;
         self.skip_space();
-        if !self.take(b':') {
+        if !self.consume(b':') {
             return Err(self.error("expected ':'"));
         }
         self.skip_space();
@@ -133,17 +139,17 @@ impl<'a> JsonScanner<'a> {
         Ok(scalar)
     }
 
-    /// Enters the array that comes next.
+    /// Enters the next value, an array.
     pub fn enter_array(&mut self) -> Result<(), JsonError> {
         self.enter(b'[', "expected an array")
     }
 
-    /// Whether another element comes next; `first` is whether none was read yet.
+    /// Whether another element follows; `first` is true if none was read yet.
     pub fn next_element(&mut self, first: bool) -> Result<bool, JsonError> {
         self.has_next(b']', first)
     }
 
-    /// Gives each element of the array that comes next to `element`, which has to read it.
+    /// Calls `element` for each element of the next value, an array; it must read the element.
     pub fn each_element<E: From<JsonError>>(
         &mut self,
         mut element: impl FnMut(&mut Self) -> Result<(), E>,
@@ -157,7 +163,7 @@ impl<'a> JsonScanner<'a> {
         Ok(())
     }
 
-    /// Gives each member of the object that comes next to `member`, which has to read its value.
+    /// Calls `member` with the key of each member of the next value, an object; it must read the member's value.
     pub fn each_member<E: From<JsonError>>(
         &mut self,
         mut member: impl FnMut(Cow<'a, str>, &mut Self) -> Result<(), E>,
@@ -178,7 +184,7 @@ impl<'a> JsonScanner<'a> {
         Ok(text)
     }
 
-    /// Passes over any value without looking into it: what is within, however deep, is for those to judge who read it.
+    /// Skips any value without validating it, at any depth, and returns its text; later readers validate it.
     pub fn skip_unchecked(&mut self) -> Result<&'a str, JsonError> {
         let start = self.at;
         let mut open = 0u32;
@@ -215,20 +221,20 @@ impl<'a> JsonScanner<'a> {
         self.at += 1;
         loop {
             let rest = self.text.as_bytes().get(self.at..).unwrap_or_default();
-            let near = &rest[..rest.len().min(SHORT_STRING_BYTES)];
-            let special = near.iter().position(|&byte| byte == b'"' || byte == b'\\');
+            let head = &rest[..rest.len().min(SHORT_STRING_BYTES)];
+            let special = head.iter().position(|&byte| byte == b'"' || byte == b'\\');
             let special = special.or_else(|| memchr::memchr2(b'"', b'\\', rest));
-            let plain = special.ok_or(self.error("unterminated string"))?;
-            self.at += plain + 1;
-            if rest[plain] == b'"' {
+            let offset = special.ok_or(self.error("unterminated string"))?;
+            self.at += offset + 1;
+            if rest[offset] == b'"' {
                 return Ok(());
             }
-            // The escaped character, too: a quote there does not end the string.
+            // Skip the escaped character as well: an escaped quote does not end the string.
             self.at += 1;
         }
     }
 
-    /// Passes over any value; its text.
+    /// Skips any value, validating it, and returns its text.
     pub fn skip_value(&mut self) -> Result<&'a str, JsonError> {
         let start = self.at;
         match self.peek() {
@@ -239,12 +245,12 @@ impl<'a> JsonScanner<'a> {
         Ok(self.slice_from(start))
     }
 
-    fn literal(&mut self, word: &'static str, meaning: Value<'a>) -> Result<Value<'a>, JsonError> {
+    fn literal(&mut self, word: &'static str, value: Value<'a>) -> Result<Value<'a>, JsonError> {
         if !self.text.as_bytes()[self.at..].starts_with(word.as_bytes()) {
             return Err(self.error("expected a value"));
         }
         self.at += word.len();
-        Ok(meaning)
+        Ok(value)
     }
 
     fn digits(&mut self) -> Result<(), JsonError> {
@@ -257,15 +263,15 @@ impl<'a> JsonScanner<'a> {
 
     fn number(&mut self) -> Result<&'a str, JsonError> {
         let start = self.at;
-        self.take(b'-');
-        if !self.take(b'0') {
+        self.consume(b'-');
+        if !self.consume(b'0') {
             self.digits()?;
         }
-        if self.take(b'.') {
+        if self.consume(b'.') {
             self.digits()?;
         }
-        if self.take(b'e') || self.take(b'E') {
-            let _sign = self.take(b'+') || self.take(b'-');
+        if self.consume(b'e') || self.consume(b'E') {
+            let _sign = self.consume(b'+') || self.consume(b'-');
             self.digits()?;
         }
         Ok(&self.text[start..self.at])
@@ -273,20 +279,20 @@ impl<'a> JsonScanner<'a> {
 
     fn string(&mut self) -> Result<Cow<'a, str>, JsonError> {
         let start = self.at;
-        if !self.take(b'"') {
+        if !self.consume(b'"') {
             return Err(self.error("expected a string"));
         }
         let mut escaped = false;
         loop {
             let rest = &self.text.as_bytes()[self.at..];
-            let plain =
-                rest.iter().position(|byte| SPECIAL[*byte as usize]).ok_or(self.error("unterminated string"))?;
-            self.at += plain;
-            match rest[plain] {
+            let special = rest.iter().position(|byte| SPECIAL[*byte as usize]);
+            let offset = special.ok_or(self.error("unterminated string"))?;
+            self.at += offset;
+            match rest[offset] {
                 b'"' => break,
                 b'\\' => {
                     escaped = true;
-                    // The escaped character, too: a quote there does not end the string.
+                    // Skip the escaped character as well: an escaped quote does not end the string.
                     self.at += 2;
                     if !self.text.is_char_boundary(self.at) {
                         return Err(self.error("invalid escape sequence"));
@@ -302,11 +308,11 @@ impl<'a> JsonScanner<'a> {
         let unescaped: Result<String, _> = serde_json::from_str(&self.text[start..self.at]);
         unescaped
             .map(Cow::Owned)
-            .map_err(|_a_value_would_be_told| JsonError { byte: start, message: "escape is not a Unicode character" })
+            .map_err(|_error_quotes_the_value| JsonError { byte: start, message: "escape is not a Unicode character" })
     }
 }
 
-/// The bytes that do not stand for themselves within a string.
+/// The bytes with a special meaning in a string: control characters, `"` and `\`.
 const SPECIAL: [bool; 256] = {
     let mut special = [false; 256];
     let mut control = 0;
@@ -364,10 +370,10 @@ mod tests {
                 }
             }
             let Ok(text) = String::from_utf8(bytes) else { continue };
-            // A value, not a pass over it: only then does serde_json look into escapes.
-            let wanted = serde_json::from_str::<serde_json::Value>(&text);
-            let out_of_range = wanted.as_ref().is_err_and(|error| error.to_string().contains("out of range"));
-            assert!(out_of_range || wanted.is_ok() == accepts(&text), "{text:?}: {wanted:?}");
+            // Parsed into a value, not skipped: only then does serde_json check escapes.
+            let expected = serde_json::from_str::<serde_json::Value>(&text);
+            let out_of_range = expected.as_ref().is_err_and(|error| error.to_string().contains("out of range"));
+            assert!(out_of_range || expected.is_ok() == accepts(&text), "{text:?}: {expected:?}");
         }
     }
 
@@ -382,10 +388,10 @@ mod tests {
             "\"0123456789012345678901234567890123456789\"",
             &format!("{}{}", "[".repeat(100_000), "]".repeat(100_000)),
         ] {
-            for rest in ["", " ,1", "}", " ]"] {
-                let text = format!("{value}{rest}");
+            for suffix in ["", " ,1", "}", " ]"] {
+                let text = format!("{value}{suffix}");
                 let mut scanner = JsonScanner::new(&text);
-                assert_eq!((scanner.skip_unchecked(), scanner.peek()), (Ok(value), rest.trim_start().bytes().next()));
+                assert_eq!((scanner.skip_unchecked(), scanner.peek()), (Ok(value), suffix.trim_start().bytes().next()));
             }
         }
         for text in ["", "{\"a\":1", "\"\\", "\"", "]", ","] {
@@ -394,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn deep_nesting_is_refused_before_the_stack_ends() {
+    fn deep_nesting_is_rejected_before_the_stack_overflows() {
         assert!(accepts(&format!("{}{}", "[".repeat(127), "]".repeat(127))));
         assert!(!accepts(&"[".repeat(1_000_000)));
     }

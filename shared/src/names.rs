@@ -1,16 +1,18 @@
-//! Names on their way into SQL: normalising what a source calls a thing, and the one type that may stand in a statement.
+//! Names in SQL: normalises the names of a source, and defines the only type of name that a statement may contain.
 //!
 //! Invariants: an [`Identifier`] is 1 to 63 bytes without NUL, and is always written quoted. Two different originals
-//! that normalise to one name stay apart ([`Identifier::distinct`]); the same original always gets the same name.
+//! that normalise to one name can be kept distinct ([`Identifier::with_hash_suffix`]); the same original always gets
+//! the same suffix.
 
 use std::fmt;
 
 use sha2::{Digest, Sha256};
 
-/// PostgreSQL cuts identifiers at `NAMEDATALEN - 1` **bytes**: <https://www.postgresql.org/docs/current/limits.html>.
+/// PostgreSQL truncates identifiers to `NAMEDATALEN - 1` **bytes**:
+/// <https://www.postgresql.org/docs/current/limits.html>.
 pub const IDENTIFIER_BYTES_MAX: usize = 63;
 
-/// Hexadecimal digits of the suffix that keeps two originals apart: 32 bits, for at most 1,600 columns a table.
+/// Hexadecimal digits of the suffix that distinguishes two originals: 32 bits, for at most 1,600 columns per table.
 const SUFFIX_DIGITS: usize = 8;
 
 /// A PostgreSQL identifier; the only way a name reaches SQL. `Display` writes it quoted.
@@ -18,22 +20,23 @@ const SUFFIX_DIGITS: usize = 8;
 pub struct Identifier(Box<str>);
 
 impl Identifier {
-    /// Takes `name` as it is, if PostgreSQL can hold it without cutting it.
+    /// Returns `name` unchanged, if PostgreSQL can hold it without truncating it.
     pub fn exact(name: &str) -> Option<Self> {
         let fits = !name.is_empty() && name.len() <= IDENTIFIER_BYTES_MAX && !name.contains('\0');
         fits.then(|| Self(name.into()))
     }
 
-    /// `name` where it fits; otherwise its beginning and a suffix made from `original`.
+    /// Returns `name` if it fits; otherwise its beginning and a suffix derived from `original`.
     pub fn truncated(name: &str, original: &str) -> Self {
         Self::exact(name).unwrap_or_else(|| Self::with_hash_suffix(name, original))
     }
 
-    /// `name` with a suffix that depends on `original` alone, for names that are too long, empty, or taken by another.
+    /// Returns `name` with a suffix that depends only on `original`, for names that are too long, empty or already
+    /// taken.
     pub fn with_hash_suffix(name: &str, original: &str) -> Self {
         let name = if name.is_empty() { "unnamed" } else { name };
-        let room = IDENTIFIER_BYTES_MAX - SUFFIX_DIGITS - 1;
-        let end = (0..=room.min(name.len())).rev().find(|&at| name.is_char_boundary(at)).unwrap_or(0);
+        let name_bytes_max = IDENTIFIER_BYTES_MAX - SUFFIX_DIGITS - 1;
+        let end = (0..=name_bytes_max.min(name.len())).rev().find(|&end| name.is_char_boundary(end)).unwrap_or(0);
         Self(format!("{}_{}", name[..end].replace('\0', "_"), short_hash(original)).into())
     }
 
@@ -56,7 +59,7 @@ fn short_hash(original: &str) -> String {
     digits
 }
 
-/// Lower-case hexadecimal.
+/// Formats bytes as lower-case hexadecimal.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -89,21 +92,23 @@ pub fn quote_literal(text: &str) -> String {
     if quoted.contains('\\') { format!("E'{}'", quoted.replace('\\', "\\\\")) } else { format!("'{quoted}'") }
 }
 
-/// How a source's names become table and column names.
+/// How the names of a source become table and column names.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Naming {
-    /// Segment's warehouses: <https://segment.com/docs/connections/storage/warehouses/schema/>; `HTTPServer` → `httpserver`.
+    /// Segment's warehouses: <https://segment.com/docs/connections/storage/warehouses/schema/>; `HTTPServer` →
+    /// `httpserver`.
     Segment,
-    /// RudderStack's warehouses: acronyms are split, a leading digit or a reserved word gets `_` in front.
+    /// RudderStack's warehouses: acronyms are split, and a name that starts with a digit or is a reserved word gets the
+    /// prefix `_`.
     Rudder,
     /// `HTTPServer` → `http_server`, `order2Items` → `order2_items`.
     Snake,
-    /// As the source writes it.
+    /// As the source spells it.
     Exact,
 }
 
 impl Naming {
-    /// The normalised form of `original`; empty where it holds no ASCII letter or digit.
+    /// The normalised form of `original`; except for `Exact`, empty if it contains no ASCII letter or digit.
     pub fn normalise(self, original: &str) -> String {
         match self {
             Self::Segment => join_words(original, segment_word_len),
@@ -111,14 +116,14 @@ impl Naming {
             Self::Exact => original.to_owned(),
             Self::Rudder => {
                 let name = join_words(original, rudder_word_len);
-                let needs_mark = name.starts_with(|c: char| c.is_ascii_digit()) || RESERVED.contains(&name.as_str());
-                if needs_mark { format!("_{name}") } else { name }
+                let needs_prefix = name.starts_with(|c: char| c.is_ascii_digit()) || RESERVED.contains(&name.as_str());
+                if needs_prefix { format!("_{name}") } else { name }
             }
         }
     }
 }
 
-/// Joins the words that `word_len` finds in runs of ASCII letters and digits; everything else separates.
+/// Joins the words that `word_len` finds in runs of ASCII letters and digits; all other characters are separators.
 fn join_words(original: &str, word_len: fn(&[u8]) -> usize) -> String {
     let mut name = String::with_capacity(original.len() + 4);
     for run in original.split(|c: char| !c.is_ascii_alphanumeric()).filter(|run| !run.is_empty()) {
@@ -135,13 +140,14 @@ fn join_words(original: &str, word_len: fn(&[u8]) -> usize) -> String {
     name
 }
 
-/// Segment's word: capitals and digits, then lower-case letters and digits.
+/// A word in Segment's naming: capitals and digits, then lower-case letters and digits.
 fn segment_word_len(run: &[u8]) -> usize {
     let capitals = run.iter().take_while(|c| c.is_ascii_uppercase() || c.is_ascii_digit()).count();
     capitals + run[capitals..].iter().take_while(|c| c.is_ascii_lowercase() || c.is_ascii_digit()).count()
 }
 
-/// A word of snake case: an acronym up to the capital that begins the next word, or a capitalised word; digits stay with it.
+/// A word in snake case: an acronym up to the capital that begins the next word, or a capitalised word; digits stay
+/// with it.
 fn snake_word_len(run: &[u8]) -> usize {
     let digits = run.iter().take_while(|c| c.is_ascii_digit()).count();
     let capitals = run[digits..].iter().take_while(|c| c.is_ascii_uppercase()).count();
@@ -150,7 +156,8 @@ fn snake_word_len(run: &[u8]) -> usize {
     digits + letters + run[digits + letters..].iter().take_while(|c| c.is_ascii_digit()).count()
 }
 
-/// RudderStack's word: an acronym up to the capital that begins the next word, a capitalised word, or a number.
+/// A word in RudderStack's naming: an acronym up to the capital that begins the next word, a capitalised word, or a
+/// number.
 fn rudder_word_len(run: &[u8]) -> usize {
     let digits = run.iter().take_while(|c| c.is_ascii_digit()).count();
     if digits > 0 {
@@ -161,7 +168,8 @@ fn rudder_word_len(run: &[u8]) -> usize {
     if capitals > 1 && lower > 0 { capitals - 1 } else { capitals + lower }
 }
 
-/// Words that PostgreSQL reserves and RudderStack prefixes: <https://www.postgresql.org/docs/current/sql-keywords-appendix.html>.
+/// Words that PostgreSQL reserves and RudderStack prefixes:
+/// <https://www.postgresql.org/docs/current/sql-keywords-appendix.html>.
 const RESERVED: &[&str] = &[
     "all",
     "analyse",
@@ -279,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn snake_case_parts_words_and_keeps_digits_with_them() {
+    fn snake_case_separates_words_and_keeps_digits_with_them() {
         for (original, name) in [
             ("customerID", "customer_id"),
             ("HTTPServer", "http_server"),
@@ -293,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn rudder_names_split_acronyms_and_mark_what_sql_reserves() {
+    fn rudder_names_split_acronyms_and_prefix_reserved_words() {
         for (original, name) in
             [("HTTPServer", "http_server"), ("2FA Enabled", "_2_fa_enabled"), ("order", "_order"), ("betID", "bet_id")]
         {

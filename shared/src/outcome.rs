@@ -1,42 +1,42 @@
-//! Outcomes: every record has exactly one, and so has every change of a record.
+//! Outcomes: every record has exactly one, and so does every change of a record.
 
 use std::ops::AddAssign;
 
 use serde::{Deserialize, Serialize};
 
-/// What became of one change.
+/// The outcome of a change.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum ChangeOutcome {
-    /// Newer changes say otherwise in all that it says; whether it was there before, nobody can tell any more.
+    /// Newer changes override all of it; whether it was applied earlier is no longer known.
     Superseded,
-    /// It was there already.
+    /// It was already in the row.
     Duplicate,
-    /// It is in the row.
+    /// It was written to the row.
     Applied,
 }
 
-/// What became of one record. Where several tables took it, the gravest outcome counts: the order is that of gravity.
+/// The outcome of a record, in order of severity. If it concerns several tables, the most severe outcome counts.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Outcome {
     /// It concerns the stream and no row: a control record.
     Control,
-    /// Newer changes already said otherwise in all that it says.
+    /// Newer changes had already overridden all of it.
     Superseded,
-    /// It was there already.
+    /// It was already in the database.
     Duplicate,
-    /// It is older than its table keeps.
+    /// It is older than the retention of its table.
     Expired,
-    /// It is in the database.
+    /// It was written to the database.
     Applied,
-    /// It was refused, and is kept in the dead-letter queue.
+    /// It was rejected and is in the dead-letter queue.
     DeadLettered,
-    /// It was refused, and no queue is set: Lambda is asked to deliver it again.
+    /// It was rejected and no dead-letter queue is configured: Lambda delivers it again.
     Retry,
 }
 
 impl From<ChangeOutcome> for Outcome {
-    fn from(fate: ChangeOutcome) -> Self {
-        match fate {
+    fn from(outcome: ChangeOutcome) -> Self {
+        match outcome {
             ChangeOutcome::Duplicate => Self::Duplicate,
             ChangeOutcome::Superseded => Self::Superseded,
             ChangeOutcome::Applied => Self::Applied,
@@ -77,12 +77,12 @@ impl OutcomeCounts {
         } += 1;
     }
 
-    /// Whether a transaction was committed for some of them, be it only to find that they were there already.
+    /// Whether a transaction was committed for any of them, even if it only found duplicates.
     pub fn any_committed(&self) -> bool {
         self.applied + self.duplicate + self.superseded > 0
     }
 
-    /// All records. A new outcome does not compile until it is told here.
+    /// The number of records. A new outcome does not compile until it is added here.
     pub fn total(&self) -> u64 {
         let Self { applied, duplicate, superseded, expired, dead_lettered, retry, control } = *self;
         applied + duplicate + superseded + expired + dead_lettered + retry + control
@@ -106,34 +106,34 @@ impl AddAssign for OutcomeCounts {
     }
 }
 
-/// The outcomes of a batch while they are being told.
+/// The outcomes of a batch, as they are recorded.
 #[derive(Debug)]
 pub struct OutcomeLedger(Vec<Option<Outcome>>);
 
 impl OutcomeLedger {
-    /// Nothing is known yet of this many records.
+    /// Creates a ledger for this many records, none with an outcome.
     pub fn new(records: usize) -> Self {
         Self(vec![None; records])
     }
 
-    /// Tells an outcome of a record; the gravest stays.
+    /// Records an outcome of a record; the most severe one is kept.
     pub fn record(&mut self, record: usize, outcome: Outcome) {
         self.0[record] = self.0[record].max(Some(outcome));
     }
 
-    /// The counts, if every record has an outcome.
+    /// Counts the records by outcome.
     ///
     /// # Errors
-    /// Records that nobody spoke of.
+    /// Returns an error if a record has no outcome.
     pub fn counts(&self) -> Result<OutcomeCounts, Unaccounted> {
         let mut counts = OutcomeCounts::default();
         self.0.iter().flatten().for_each(|outcome| counts.add(*outcome));
-        let lost = self.0.len() as u64 - counts.total();
-        if lost == 0 { Ok(counts) } else { Err(Unaccounted(lost)) }
+        let missing = self.0.len() as u64 - counts.total();
+        if missing == 0 { Ok(counts) } else { Err(Unaccounted(missing)) }
     }
 }
 
-/// Records without an outcome: an error of ours. The invocation fails before anything is acknowledged.
+/// Records without an outcome: a bug in Millstream. The invocation fails before anything is acknowledged.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{0} records have no outcome; the batch was not acknowledged (this is a bug)")]
 pub struct Unaccounted(pub u64);

@@ -1,4 +1,8 @@
-//! Partitions by time: which period a moment falls into, and what its partition is called. Pure arithmetic, in UTC.
+//! Partitions by time: the period that contains a timestamp, and the name of its partition. Pure arithmetic, in UTC.
+//!
+//! No crate is used: the periods must cover the range of [`crate::timestamp`], which the date crates do not, and four
+//! widths take few lines. The extension `pg_partman` creates partitions on a schedule, whereas Millstream needs a
+//! partition when a row arrives.
 
 use std::fmt;
 
@@ -24,35 +28,35 @@ pub enum PartitionWidth {
     Month,
 }
 
-/// The moments that one partition holds: from `from`, before `to`. `None` is without end.
+/// The time range of a partition: from `from` up to, but not including, `to`. `None` is unbounded.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct TimeRange {
-    /// The first moment.
+    /// The lower bound, inclusive.
     pub from: Option<Timestamp>,
-    /// The first moment after the last.
+    /// The upper bound, exclusive.
     pub to: Option<Timestamp>,
 }
 
 impl TimeRange {
-    /// Whether the partition holds the moment.
-    pub fn contains(&self, moment: Timestamp) -> bool {
-        self.from.is_none_or(|from| from <= moment) && self.to.is_none_or(|to| moment < to)
+    /// Whether the range contains the timestamp.
+    pub fn contains(&self, timestamp: Timestamp) -> bool {
+        self.from.is_none_or(|from| from <= timestamp) && self.to.is_none_or(|to| timestamp < to)
     }
 
-    /// Whether some moment lies in both.
+    /// Whether the two ranges have a timestamp in common.
     pub fn overlaps(&self, other: &Self) -> bool {
-        let before =
+        let ends_before =
             |end: Option<Timestamp>, start: Option<Timestamp>| end.zip(start).is_some_and(|(end, start)| end <= start);
-        !before(self.to, other.from) && !before(other.to, self.from)
+        !ends_before(self.to, other.from) && !ends_before(other.to, self.from)
     }
 
-    /// `self` without what its neighbours already hold, so that a changed width does not overlap older partitions.
-    /// `moment` lies in `self` and in none of `taken`.
-    pub fn clipped_to_gap(mut self, moment: Timestamp, taken: impl Iterator<Item = TimeRange>) -> Self {
-        for other in taken {
-            if other.to.is_some_and(|to| to <= moment) {
+    /// Returns `self` without the ranges of its neighbours, so that after a change of width it does not overlap older
+    /// partitions. `timestamp` must be in `self` and in none of `existing`.
+    pub fn clipped_to_gap(mut self, timestamp: Timestamp, existing: impl Iterator<Item = TimeRange>) -> Self {
+        for other in existing {
+            if other.to.is_some_and(|to| to <= timestamp) {
                 self.from = self.from.max(other.to);
-            } else if let Some(from) = other.from.filter(|&from| from > moment) {
+            } else if let Some(from) = other.from.filter(|&from| from > timestamp) {
                 self.to = Some(self.to.map_or(from, |to| to.min(from)));
             }
         }
@@ -62,23 +66,23 @@ impl TimeRange {
 
 impl fmt::Display for TimeRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let bound = |end: Option<Timestamp>, open: &str| end.map_or(open.to_owned(), |moment| moment.to_string());
+        let bound = |end: Option<Timestamp>, open: &str| end.map_or(open.to_owned(), |timestamp| timestamp.to_string());
         write!(f, "[{}, {})", bound(self.from, "-infinity"), bound(self.to, "infinity"))
     }
 }
 
 impl PartitionWidth {
-    /// The period that holds the moment.
-    pub fn bounds(self, moment: Timestamp) -> TimeRange {
-        let from = self.start(moment);
+    /// The period that contains the timestamp.
+    pub fn bounds(self, timestamp: Timestamp) -> TimeRange {
+        let from = self.start(timestamp);
         TimeRange { from: Some(from), to: Some(self.next(from)) }
     }
 
-    /// Where the period that holds the moment begins.
-    fn start(self, moment: Timestamp) -> Timestamp {
-        let (day, micros) = moment.day_and_micros();
+    /// The start of the period that contains the timestamp.
+    fn start(self, timestamp: Timestamp) -> Timestamp {
+        let (day, micros) = timestamp.day_and_micros();
         match self {
-            Self::Hour => Timestamp(moment.0 - micros % MICROS_PER_HOUR),
+            Self::Hour => Timestamp(timestamp.0 - micros % MICROS_PER_HOUR),
             Self::Day => Timestamp::from_days(day),
             Self::Week => Timestamp::from_days(day - (day + MONDAY_OFFSET).rem_euclid(DAYS_PER_WEEK)),
             Self::Month => {
@@ -88,7 +92,7 @@ impl PartitionWidth {
         }
     }
 
-    /// The period after the one that begins at `start`.
+    /// The start of the period after the one that begins at `start`.
     pub fn next(self, start: Timestamp) -> Timestamp {
         let (day, _) = start.day_and_micros();
         match self {
@@ -102,7 +106,8 @@ impl PartitionWidth {
         }
     }
 
-    /// The partition's table: the parent's name and the start of the period, an hour only where it matters.
+    /// The name of the partition: the parent's name and the start of the period, with the hour only if it is
+    /// significant.
     pub fn partition_name(self, parent: &TableName, bounds: TimeRange) -> TableName {
         let (day, micros) = bounds.from.unwrap_or(Timestamp(0)).day_and_micros();
         let (year, month, date) = civil_from_days(day);
@@ -111,14 +116,14 @@ impl PartitionWidth {
             _ => format!("{:02}", micros / MICROS_PER_HOUR),
         };
         let suffix = format!("_p{year:04}{month:02}{date:02}{hour}");
-        let whole = format!("{}{suffix}", parent.table.as_str());
-        let table = Identifier::exact(&whole).unwrap_or_else(|| {
-            // The suffix must survive the cut: it is what tells one partition from the next.
-            let room = crate::names::IDENTIFIER_BYTES_MAX - suffix.len() - 9;
-            let text = parent.table.as_str();
-            let end = (0..=room).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
-            let short = Identifier::with_hash_suffix(&text[..end], text);
-            Identifier::truncated(&format!("{}{suffix}", short.as_str()), &whole)
+        let full_name = format!("{}{suffix}", parent.table.as_str());
+        let table = Identifier::exact(&full_name).unwrap_or_else(|| {
+            // The truncated name must keep the suffix, which distinguishes one partition from the next.
+            let parent_bytes_max = crate::names::IDENTIFIER_BYTES_MAX - suffix.len() - 9;
+            let parent_name = parent.table.as_str();
+            let end = (0..=parent_bytes_max).rev().find(|&end| parent_name.is_char_boundary(end)).unwrap_or(0);
+            let prefix = Identifier::with_hash_suffix(&parent_name[..end], parent_name);
+            Identifier::truncated(&format!("{}{suffix}", prefix.as_str()), &full_name)
         });
         TableName { schema: parent.schema.clone(), table }
     }
@@ -128,15 +133,15 @@ impl PartitionWidth {
 mod tests {
     use super::*;
 
-    fn bounds(every: PartitionWidth, text: &str) -> String {
-        every.bounds(Timestamp::parse(text).unwrap()).to_string()
+    fn bounds(width: PartitionWidth, text: &str) -> String {
+        width.bounds(Timestamp::parse(text).unwrap()).to_string()
     }
 
     #[test]
     fn periods_are_calendar_periods_in_utc() {
-        let moment = "2026-02-08T23:30:00-01:00";
-        assert_eq!(bounds(PartitionWidth::Hour, moment), "[2026-02-09T00:00:00Z, 2026-02-09T01:00:00Z)");
-        assert_eq!(bounds(PartitionWidth::Day, moment), "[2026-02-09T00:00:00Z, 2026-02-10T00:00:00Z)");
+        let text = "2026-02-08T23:30:00-01:00";
+        assert_eq!(bounds(PartitionWidth::Hour, text), "[2026-02-09T00:00:00Z, 2026-02-09T01:00:00Z)");
+        assert_eq!(bounds(PartitionWidth::Day, text), "[2026-02-09T00:00:00Z, 2026-02-10T00:00:00Z)");
         assert_eq!(
             bounds(PartitionWidth::Week, "2026-02-08T12:00:00Z"),
             "[2026-02-02T00:00:00Z, 2026-02-09T00:00:00Z)"
@@ -149,12 +154,12 @@ mod tests {
     }
 
     #[test]
-    fn a_new_width_leaves_older_partitions_their_range() {
+    fn a_new_width_does_not_overlap_older_partitions() {
         let day = |text| PartitionWidth::Day.bounds(Timestamp::parse(text).unwrap());
-        let moment = Timestamp::parse("2026-02-15T12:00:00Z").unwrap();
+        let timestamp = Timestamp::parse("2026-02-15T12:00:00Z").unwrap();
         let month = PartitionWidth::Month
-            .bounds(moment)
-            .clipped_to_gap(moment, [day("2026-02-08"), day("2026-02-20")].into_iter());
+            .bounds(timestamp)
+            .clipped_to_gap(timestamp, [day("2026-02-08"), day("2026-02-20")].into_iter());
         assert_eq!(month.to_string(), "[2026-02-09T00:00:00Z, 2026-02-20T00:00:00Z)");
     }
 
@@ -164,9 +169,9 @@ mod tests {
             schema: Identifier::truncated("s", "s"),
             table: Identifier::truncated(&table, &table),
         };
-        let moment = Timestamp::parse("2026-02-08T23:30:00Z").unwrap();
-        let name = |every: PartitionWidth, table: &str| {
-            every.partition_name(&parent(table.to_owned()), every.bounds(moment)).table.as_str().to_owned()
+        let timestamp = Timestamp::parse("2026-02-08T23:30:00Z").unwrap();
+        let name = |width: PartitionWidth, table: &str| {
+            width.partition_name(&parent(table.to_owned()), width.bounds(timestamp)).table.as_str().to_owned()
         };
         assert_eq!(name(PartitionWidth::Day, "bet_placed"), "bet_placed_p20260208");
         assert_eq!(name(PartitionWidth::Hour, "bet_placed"), "bet_placed_p2026020823");

@@ -1,8 +1,8 @@
-//! The first step: what Lambda hands over, unpacked into records.
+//! The first step: unpacks what Lambda delivers into records.
 //!
-//! One record is one document of one producer, whatever it was wrapped in: base64, a KPL aggregate, gzip or zstd, or
-//! several documents in one. Every record stands by itself: what cannot be unpacked becomes a [`Rejection`] beside its
-//! neighbours. Nothing here knows what a table is.
+//! One record is one document of one producer, whatever wraps it: base64, a KPL aggregate, gzip or zstd, or several
+//! documents in one. Records are independent: one that cannot be unpacked carries an [`UnpackError`] and does not
+//! affect its neighbours. Nothing here knows what a table is.
 
 mod compression;
 mod concatenated_json;
@@ -21,10 +21,10 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::timestamp::Timestamp;
 
-/// A record may grow to this many bytes when decompressed, so that a small one cannot exhaust a function's memory.
+/// The maximum size of a decompressed record, so that a small record cannot exhaust a function's memory.
 pub const RECORD_BYTES_MAX: usize = 32 * 1024 * 1024;
 
-/// A position in a shard: a decimal number of up to 129 digits, ordered as a number and never parsed into one.
+/// A position in a shard: a decimal number of up to 129 digits, compared as a number but never parsed into one.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct SequenceNumber(pub Arc<str>);
 
@@ -41,7 +41,7 @@ impl PartialOrd for SequenceNumber {
     }
 }
 
-/// Where in a stream a record stands; also its identity, together with the stream.
+/// The position of a record in its stream, which also identifies the record.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct StreamPosition {
     /// The stream's ARN, without a consumer's suffix.
@@ -60,45 +60,46 @@ impl fmt::Display for StreamPosition {
     }
 }
 
-/// One document, and what the stream says of it.
+/// One document and its stream metadata.
 #[derive(Clone, Debug)]
 pub struct Record {
-    /// Where it stands in its stream.
+    /// Its position in the stream.
     pub position: StreamPosition,
-    /// When the stream took it in.
+    /// When the stream received it.
     pub arrival: Timestamp,
-    /// The producer's partition key; of a KPL aggregate the inner one.
+    /// The producer's partition key; for a KPL aggregate, the key of the inner record.
     pub partition_key: Arc<str>,
     /// The document's bytes, in [`Batch::bytes`].
     pub payload: Range<usize>,
-    /// Where the system itself has put it away, its private fields dropped and hashed: the digest that it had before.
+    /// The digest of the original document, if this record was archived (in a backup or a dead letter) with its private
+    /// fields dropped or hashed.
     pub archived_digest: Option<u64>,
-    /// How often it has been refused before: it comes from a dead letter.
+    /// How often it has been rejected before; not zero if it comes from a dead letter.
     pub attempts: u32,
-    /// Why it could not be unpacked; the payload then holds what there was.
+    /// Why it could not be unpacked; the payload then holds the bytes as received.
     pub unpack_error: Option<UnpackError>,
 }
 
 impl Record {
-    /// A record as it comes from its stream.
+    /// Creates a record as it comes from its stream.
     pub fn new(position: StreamPosition, arrival: Timestamp, partition_key: Arc<str>, payload: Range<usize>) -> Self {
         Self { position, arrival, partition_key, payload, archived_digest: None, attempts: 0, unpack_error: None }
     }
 
-    /// The digest of the document as the source sent it: it is part of versions, and may not change by being put away.
+    /// The digest of the document as the source sent it. It is part of versions, so archiving must not change it.
     pub fn digest(&self, document: &[u8]) -> u64 {
         self.archived_digest.unwrap_or_else(|| xxh3_64(document.trim_ascii()))
     }
 }
 
-/// What Lambda handed over, unpacked. The bytes of all records lie one after the other.
+/// What Lambda delivered, unpacked. The bytes of all records are contiguous.
 #[derive(Default, Debug)]
 pub struct Batch {
     /// The documents, in the order of the stream.
     pub records: Vec<Record>,
-    /// What the payloads point into.
+    /// The bytes that the payloads are ranges of.
     pub bytes: Vec<u8>,
-    /// Records without a byte: tombstones of Debezium's Kinesis sink. They say nothing and are only counted.
+    /// Empty records, such as the tombstones of Debezium's Kinesis sink. They hold no data and are only counted.
     pub empty_records: usize,
 }
 
@@ -108,7 +109,7 @@ impl Batch {
         &self.bytes[record.payload.clone()]
     }
 
-    /// Puts another batch's records behind these.
+    /// Appends the records of another batch.
     pub fn append(&mut self, other: &Self) {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(&other.bytes);
@@ -123,24 +124,24 @@ impl Batch {
 /// Why a record could not be unpacked.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum UnpackError {
-    /// The element of `Records` is not what Kinesis sends.
+    /// The element of `Records` is not what Kinesis or DynamoDB sends.
     #[error("not a Kinesis or DynamoDB record: {0}")]
     Envelope(String),
     /// `data` is not base64.
     #[error("record data is not base64")]
     Base64,
-    /// The KPL's checksum is right and its content is not.
+    /// The KPL's checksum is correct, but its content is not.
     #[error("invalid KPL aggregate: {0}")]
     Aggregate(String),
-    /// The magic number is that of gzip or zstd, and the rest is not.
+    /// The magic number is that of gzip or zstd, but the data is invalid.
     #[error("invalid {format} data: {reason}")]
     Compression {
         /// `gzip` or `zstd`.
         format: &'static str,
-        /// What the decompressor said.
+        /// The decompressor's message.
         reason: String,
     },
-    /// Decompressed, it is larger than a function may hold.
+    /// It exceeds [`RECORD_BYTES_MAX`] when decompressed.
     #[error("record exceeds {RECORD_BYTES_MAX} bytes when decompressed")]
     TooLarge,
 }

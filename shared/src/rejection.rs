@@ -1,7 +1,7 @@
-//! Why a record is not written: the data errors. Each costs its own record only and ends as a dead letter.
+//! The data errors, for which a record is not written. Each affects only its own record, which becomes a dead letter.
 //!
-//! Passing faults never come here; [`crate::database::fault`] is the judge of that. Messages name the table, the column
-//! and the path, never a value.
+//! Transient errors are not rejections; [`crate::database::sqlstate`] classifies them. Messages name the table, the
+//! column and the path, never a value.
 
 use std::fmt;
 
@@ -9,53 +9,53 @@ use std::fmt;
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{reason}")]
 pub struct Rejection {
-    /// What kind of error it is.
+    /// The kind of error.
     pub reason: RejectionReason,
-    /// The table that would have been written, as `schema.table`.
+    /// The target table, as `schema.table`.
     pub table: Option<String>,
-    /// PostgreSQL's own code, where it was PostgreSQL that refused.
+    /// The SQLSTATE, if PostgreSQL rejected the row.
     pub sqlstate: Option<String>,
 }
 
 impl Rejection {
-    /// A rejection before any table is known.
+    /// Creates a rejection for which no table is known.
     pub fn new(reason: RejectionReason) -> Self {
         Self { reason, table: None, sqlstate: None }
     }
 
-    /// A rejection by a table.
+    /// Creates a rejection by a table.
     pub fn for_table(table: String, reason: RejectionReason) -> Self {
         Self { reason, table: Some(table), sqlstate: None }
     }
 }
 
-/// The kinds of data errors. The name of the variant is the reason that metrics and dead letters carry.
+/// The kinds of data errors. Metrics and dead letters report the [`class`](Self::class) as the reason.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum RejectionReason {
     /// The record could not be unpacked.
     #[error(transparent)]
     Unreadable(#[from] crate::record::UnpackError),
-    /// The document is not what its format asks for.
+    /// The document does not follow its format.
     #[error("malformed document: {0}")]
     Malformed(String),
-    /// No table of the configuration takes the document.
+    /// No table in the configuration matches the document.
     #[error("no table matches the document (no `when` of this source applies)")]
     Unrouted,
-    /// The configuration leaves the table out.
+    /// The configuration excludes the table.
     #[error("source table `{0}` is excluded (see `only` and `exclude`)")]
     Excluded(String),
-    /// The source does not tell the key, and neither does anybody else.
+    /// The key is known neither from the source nor from an existing table or the configuration.
     #[error("unknown key for {0}: neither the record nor an existing table provides it; set `key` in its section")]
     NoKey(String),
-    /// The stream does not carry what a table is made of.
+    /// The stream omits the items.
     #[error("the stream's view type {0} omits the item; recreate the stream with NEW_IMAGE or NEW_AND_OLD_IMAGES")]
     ViewType(String),
-    /// A part of the key, the version or a required column is absent or null.
+    /// A part of the key, the version or a required column is missing or null.
     #[error("`{path}` is missing (required by {role})")]
     Missing {
         /// The path in the document.
         path: String,
-        /// What needs it.
+        /// What requires it.
         role: &'static str,
     },
     /// The column cannot hold the value exactly.
@@ -67,7 +67,7 @@ pub enum RejectionReason {
         column: String,
         /// The column's type.
         sql_type: String,
-        /// What stands in the way.
+        /// Why it does not fit.
         mismatch: Mismatch,
     },
     /// The table is strict, and the field has no column.
@@ -76,22 +76,22 @@ pub enum RejectionReason {
         /// The path in the document.
         path: String,
     },
-    /// The row's time is absurdly far ahead.
+    /// The row is too far in the future.
     #[error("column \"{column}\" is too far in the future (limit: partition.future)")]
     TooFarAhead {
         /// The partition column.
         column: String,
     },
-    /// The table has as many partitions as it may have.
+    /// The table has the maximum number of partitions.
     #[error("the row needs another partition and the table is at its limit of {0}; shorten partition.keep")]
     TooManyPartitions(usize),
-    /// PostgreSQL refused the row.
+    /// PostgreSQL rejected the row.
     #[error("PostgreSQL rejected the row: {0}")]
     Refused(String),
 }
 
 impl RejectionReason {
-    /// A short word for metrics and for filtering dead letters.
+    /// A short name for metrics and for filtering dead letters.
     pub fn class(&self) -> &'static str {
         match self {
             Self::Unreadable(_) => "unreadable",
@@ -110,16 +110,16 @@ impl RejectionReason {
     }
 }
 
-/// Why a value and a type do not go together. The overflow column takes what it can.
+/// Why a value does not fit a type. The overflow column may hold it instead.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Mismatch {
-    /// Another kind of value: text where a number belongs.
+    /// The wrong type of value, such as text for a number.
     Type,
-    /// Outside the type's range, or more digits than it keeps.
+    /// Outside the range of the type, or with more digits than it holds.
     Range,
-    /// Longer than the column's limit.
+    /// Longer than the limit of the column.
     Length,
-    /// PostgreSQL's text cannot hold the character U+0000.
+    /// Contains U+0000, which PostgreSQL's text cannot hold.
     NulCharacter,
 }
 

@@ -1,4 +1,4 @@
-//! The last step: every record is accounted for. A report in which the sum is off cannot be built.
+//! The last step: accounts for every record. A report cannot be built unless every record has an outcome.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,7 +14,7 @@ pub struct StageTimes {
     pub decode: Duration,
     /// Planning, encoding included.
     pub plan: Duration,
-    /// Everything done in the database.
+    /// All work in the database.
     pub apply: Duration,
     /// Storing dead letters.
     pub dead_letters: Duration,
@@ -23,11 +23,11 @@ pub struct StageTimes {
 /// What one invocation did.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// The source, as the configuration calls it.
+    /// The name of the source in the configuration.
     pub source: String,
     /// Records by outcome.
     pub counts: OutcomeCounts,
-    /// Records without a byte, which say nothing.
+    /// Empty records, which hold no data.
     pub empty_records: u64,
     /// Rows inserted and updated.
     pub rows: u64,
@@ -35,16 +35,16 @@ pub struct Report {
     pub ddl: u64,
     /// Dead letters (or records left to Lambda) by reason.
     pub reasons: BTreeMap<&'static str, u64>,
-    /// How old the batch's oldest record was when it was committed.
+    /// The age of the oldest record of the batch when the batch was committed.
     pub batch_age: Duration,
     /// How long each step took.
     pub times: StageTimes,
-    /// What Lambda is told to deliver again from.
+    /// The sequence number from which Lambda delivers the batch again.
     pub retry_from: Option<String>,
 }
 
 impl Report {
-    /// The age of a batch: from the arrival of its oldest record to now.
+    /// The age of a batch: the time since the arrival of its oldest record.
     pub fn batch_age(oldest: Option<Timestamp>, now: Timestamp) -> Duration {
         let micros = oldest.map_or(0, |oldest| now.0.saturating_sub(oldest.0));
         Duration::from_micros(u64::try_from(micros).unwrap_or(0))
@@ -52,7 +52,7 @@ impl Report {
 }
 
 impl fmt::Display for Report {
-    /// The account, without times: what golden files hold.
+    /// Writes the counts without times, as in the golden files.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let OutcomeCounts { applied, duplicate, superseded, expired, dead_lettered, retry, control } = self.counts;
         write!(

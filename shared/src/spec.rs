@@ -1,7 +1,7 @@
-//! What a table should be: the meeting point of configuration and decoding on one side, planning on the other.
+//! The specification of a table, which connects configuration and decoding to planning.
 //!
-//! Decoders make a [`TableSpec`] for each table that they name; [`crate::catalog`] says what the database has; the plan
-//! is the difference.
+//! Decoders create a [`TableSpec`] for each table that they write to; [`crate::catalog`] describes what the database
+//! has; the plan is the difference.
 
 use std::collections::HashMap;
 
@@ -10,66 +10,66 @@ use crate::names::{Identifier, TableName};
 use crate::partition::PartitionWidth;
 use crate::timestamp::Timestamp;
 
-/// Where fields go that have no column of their own.
+/// The column for fields that have no column of their own.
 pub const OVERFLOW: &str = "_overflow";
-/// The version of a row whose newest change wins whole.
+/// The column for the version of a row that is merged by row.
 pub const VERSION: &str = "_version";
-/// The version of each column of a row that is merged by column.
+/// The column for the versions of the columns of a row that is merged by column.
 pub const VERSIONS: &str = "_versions";
-/// Columns that no field of a source can have: the writer's own, and those that every table of PostgreSQL has
+/// Column names that no field of a source can have: Millstream's, and the system columns of every PostgreSQL table
 /// (<https://www.postgresql.org/docs/current/ddl-system-columns.html>).
 pub const RESERVED: &[&str] = &[OVERFLOW, VERSION, VERSIONS, "tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"];
-/// When a row was deleted at its source, for tables that keep deleted rows.
+/// The column for when a row was deleted at its source, in tables that keep deleted rows.
 pub const DELETED_AT: &str = "_deleted_at";
 
-/// A table of this process, as a small number.
+/// A table of a [`TableRegistry`], as a small number.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct TableId(pub u32);
 
-/// What a table should be.
+/// The specification of a table.
 #[derive(Clone, Debug)]
 pub struct TableSpec {
     /// Schema and table.
     pub name: TableName,
-    /// What fills it, kept as the table's comment.
+    /// What fills the table, recorded in its comment.
     pub source_label: String,
-    /// Columns that are known beforehand, declared by the format or the configuration.
+    /// Columns known in advance, declared by the format or the configuration.
     pub columns: Vec<ColumnSpec>,
-    /// Undeclared fields within these become columns, as `evolution` says.
+    /// Undeclared fields within these become columns, as `schema_mode` says.
     pub scope: Vec<FieldId>,
-    /// Indexes into `columns`: what a row is known by. For event tables, within its partition.
+    /// The key of a row, as indexes into `columns`. For event tables, unique within a partition.
     pub key: Vec<usize>,
-    /// What a second change of a key does.
+    /// What a second change of the same key does.
     pub write_mode: WriteMode,
-    /// What becomes of a row whose source is deleted.
+    /// What happens to a row that its source deletes.
     pub deletes: DeleteMode,
-    /// What a column takes that a change does not carry.
+    /// What happens to a column that is missing from a change.
     pub missing_columns: MissingColumns,
-    /// How the table is partitioned, if it is.
+    /// How the table is partitioned, if at all.
     pub partition: Option<PartitionSpec>,
-    /// What becomes of undeclared fields.
+    /// What happens to undeclared fields.
     pub schema_mode: SchemaMode,
-    /// What becomes of nested objects.
+    /// What happens to nested objects.
     pub nested: Nested,
-    /// The type that a new column gets for arrays.
+    /// The type of a new column for arrays.
     pub arrays: Arrays,
-    /// Whether it replicates a table of its source, whose name and key are the source's.
+    /// Whether it replicates a table of its source, from which it takes its name and key.
     pub replicated: bool,
-    /// How values and the types that the writer chose go together.
+    /// Which values are converted to a column type that Millstream chose.
     pub coercion: Coercion,
-    /// New columns for text are `varchar` of this many characters; `None` is `text`.
+    /// New text columns are `varchar` of this many characters; `None` means `text`.
     pub text_characters_max: Option<usize>,
-    /// With this many columns the table grows no more; PostgreSQL's own limit is 1,600.
+    /// No column is added beyond this number; PostgreSQL's limit is 1,600.
     pub columns_max: usize,
 }
 
 impl TableSpec {
-    /// The key's columns.
+    /// The columns of the key.
     pub fn key_columns(&self) -> impl Iterator<Item = &ColumnSpec> {
         self.key.iter().map(|&index| &self.columns[index])
     }
 
-    /// The column that the writer itself keeps, for entities.
+    /// The column that holds the version, for entities.
     pub fn version_column(&self) -> Option<&'static str> {
         match self.write_mode {
             WriteMode::Append => None,
@@ -79,138 +79,138 @@ impl TableSpec {
     }
 }
 
-/// A column that is known beforehand.
+/// A column known in advance.
 #[derive(Clone, Debug)]
 pub struct ColumnSpec {
     /// Its name.
     pub name: Identifier,
-    /// Where its values are found; `None` for a column that only the database fills, by its default.
+    /// The field of its values; `None` for a column that only its default fills.
     pub field: Option<FieldId>,
-    /// Its type as SQL, checked by the configuration's reader; `None` is inferred from the first values.
+    /// Its SQL type, checked when the configuration is read; `None` means inferred from the first values.
     pub sql_type: Option<String>,
-    /// Whether a row without a value is refused.
+    /// Whether a row without a value is rejected.
     pub required: bool,
-    /// A check constraint's expression, in the owner's SQL.
+    /// The expression of a check constraint, in SQL from the configuration.
     pub check: Option<String>,
     /// A default, in SQL.
     pub default: Option<&'static str>,
-    /// What becomes of a value that the column cannot hold.
+    /// What happens to a value that the column cannot hold.
     pub on_mismatch: OnMismatch,
 }
 
 impl ColumnSpec {
-    /// A column for the values at `field`, its type inferred.
+    /// Creates a column for the values at `field`, with an inferred type.
     pub fn new(name: Identifier, field: FieldId) -> Self {
         let on_mismatch = OnMismatch::Overflow;
         Self { name, field: Some(field), sql_type: None, required: false, check: None, default: None, on_mismatch }
     }
 
-    /// The column with a type.
+    /// Sets the type of the column.
     pub fn typed(self, sql_type: &str) -> Self {
         Self { sql_type: Some(sql_type.to_owned()), ..self }
     }
 
-    /// The column, without which a row is refused.
+    /// Makes the column required: a row without a value is rejected.
     pub fn required(self) -> Self {
         Self { required: true, on_mismatch: OnMismatch::Reject, ..self }
     }
 }
 
-/// A column of a replicated table's key, as its source tells it.
+/// A key column of a replicated table, as its source describes it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct KeyColumn {
-    /// What the source calls it.
+    /// Its name at the source.
     pub name: String,
-    /// The type that it gets where the table is made; `None` is inferred from its first value.
+    /// Its type when the table is created; `None` means inferred from its first value.
     pub sql_type: Option<&'static str>,
 }
 
-/// What becomes of a value that its column cannot hold exactly.
+/// What happens to a value that its column cannot hold exactly.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum OnMismatch {
-    /// The record is a dead letter.
+    /// The record becomes a dead letter.
     Reject,
-    /// The value goes to the overflow column, and the column stays empty.
+    /// The value goes to the overflow column, and its own column is NULL.
     Overflow,
-    /// The same, and no value of another kind than the column's is ever converted.
+    /// Like `Overflow`, and a value of another type is never converted.
     OverflowUnlessExact,
 }
 
-/// What a second change of a key does.
+/// What a second change of the same key does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum WriteMode {
-    /// Nothing: the row is there already.
+    /// Nothing: the row already exists.
     Append,
-    /// The row becomes what the newest changes say.
+    /// It is merged into the row; the newest change wins.
     Merge(MergeBy),
 }
 
-/// What becomes of a row that its source has deleted.
+/// What happens to a row that its source deletes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DeleteMode {
     /// The source deletes nothing.
     Never,
-    /// It is deleted, and its key is remembered, so that an older change cannot bring it back.
+    /// It is deleted, and its key is remembered so that an older change cannot restore it.
     Hard,
-    /// It stays, and [`DELETED_AT`] says since when.
+    /// It is kept, and [`DELETED_AT`] records when it was deleted.
     Soft,
 }
 
-/// What a column takes that a change does not carry.
+/// What happens to a column that is missing from a change.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum MissingColumns {
-    /// It keeps its value: a change tells a part of the row.
+    /// It keeps its value: a change holds part of the row.
     Keep,
-    /// NULL: a change tells the whole row.
+    /// It is set to NULL: a change holds the whole row.
     SetNull,
 }
 
 impl MissingColumns {
-    /// What a declared table means, by its rule.
-    pub fn for_mode(rule: WriteMode) -> Self {
-        match rule {
+    /// The default for a declared table with this write mode.
+    pub fn for_mode(write_mode: WriteMode) -> Self {
+        match write_mode {
             WriteMode::Append | WriteMode::Merge(MergeBy::Row) => Self::SetNull,
             WriteMode::Merge(MergeBy::Column) => Self::Keep,
         }
     }
 }
 
-/// How changes of one key come together.
+/// How the changes of one key are merged.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum MergeBy {
-    /// A change is the whole row; the newest wins.
+    /// A change holds the whole row; the newest wins.
     Row,
-    /// A change carries some columns; for each column the newest that carries it wins.
+    /// A change holds some columns; for each column, the newest change that holds it wins.
     Column,
 }
 
-/// What becomes of fields that no column is declared for.
+/// What happens to fields without a declared column.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum SchemaMode {
     /// A column is added.
     Evolve,
     /// They go to the overflow column.
     Fixed,
-    /// The record is a dead letter.
+    /// The record becomes a dead letter.
     Strict,
 }
 
-/// What becomes of nested objects.
+/// What happens to nested objects.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Nested {
-    /// Each member is a column, named after the path.
+    /// Each member is a column, named after its path.
     Flatten,
     /// An object is one `jsonb` column.
     Jsonb,
 }
 
-/// Which values a column takes whose type the writer itself has chosen. A type of the owner's takes whatever it can
-/// hold.
+/// Which values are converted to the type of a column, if Millstream chose that type. A column whose type its owner
+/// chose accepts every value that it can hold.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Coercion {
-    /// All that its type can hold: `"12"` is a number where numbers are kept.
+    /// All that the type can hold: `"12"` is stored in a numeric column as a number.
     Convert,
-    /// Those of the type's own kind; others go to the overflow, so that nothing is lost of how the source told them.
+    /// None: other types go to the overflow column, so that the value stays exactly as the source sent it.
     Exact,
 }
 
@@ -223,41 +223,41 @@ pub enum Arrays {
     Jsonb,
 }
 
-/// How a table is partitioned, and what its time limits are.
+/// How a table is partitioned, and its time limits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PartitionSpec {
-    /// The column, as an index into the table's declared columns.
+    /// The partition column, as an index into [`TableSpec::columns`].
     pub column: usize,
-    /// The rest.
+    /// The width of partitions and the time limits.
     pub policy: PartitionPolicy,
 }
 
-/// A partition's width, and the time that a table spans.
+/// The width of partitions, and the time that a table covers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PartitionPolicy {
     /// The width of a partition.
     pub width: PartitionWidth,
-    /// How many partitions are made ahead of time.
+    /// How many partitions are created in advance.
     pub ahead: u32,
-    /// Microseconds that a row is kept; older ones are not written. `None` keeps everything.
+    /// How long a row is kept, in microseconds; older rows are not written. `None` keeps everything.
     pub retention_micros: Option<i64>,
-    /// Microseconds ahead of the clock from which a row is taken for an error.
+    /// How far ahead of the clock a row may be, in microseconds; a later one is rejected.
     pub future_limit_micros: i64,
 }
 
 impl PartitionPolicy {
-    /// Rows before this moment have expired.
+    /// Rows before this timestamp have expired.
     pub fn retention_cutoff(&self, now: Timestamp) -> Option<Timestamp> {
-        self.retention_micros.map(|keep| now.saturating_add(-keep))
+        self.retention_micros.map(|retention| now.saturating_add(-retention))
     }
 
-    /// Rows after this moment are taken for errors.
+    /// Rows after this timestamp are rejected.
     pub fn future_cutoff(&self, now: Timestamp) -> Timestamp {
         now.saturating_add(self.future_limit_micros)
     }
 }
 
-/// The tables met so far, each with its number.
+/// The tables seen so far, each with its number.
 #[derive(Default, Debug)]
 pub struct TableRegistry {
     specs: Vec<TableSpec>,
@@ -265,11 +265,11 @@ pub struct TableRegistry {
 }
 
 impl TableRegistry {
-    /// The number of the table, which is added where its name is new. Two tables of a source that have one name here
-    /// are two all the same, until [`crate::plan::settle`] has found a name for the second.
+    /// Returns the number of the table, and adds the table if its name is new. Two replicated tables whose names become
+    /// the same stay separate; [`crate::plan::resolve_keys_and_names`] finds a name for the second.
     pub fn add(&mut self, spec: TableSpec) -> TableId {
-        let same = |id: &&TableId| !spec.replicated || self.get(**id).source_label == spec.source_label;
-        if let Some(&id) = self.by_name.get(&spec.name).filter(same) {
+        let is_same = |id: &&TableId| !spec.replicated || self.get(**id).source_label == spec.source_label;
+        if let Some(&id) = self.by_name.get(&spec.name).filter(is_same) {
             return id;
         }
         let id = TableId(u32::try_from(self.specs.len()).unwrap_or(u32::MAX));
@@ -278,29 +278,29 @@ impl TableRegistry {
         id
     }
 
-    /// Puts another word about a table in the place of an earlier one.
+    /// Replaces the specification of a table.
     pub fn replace(&mut self, id: TableId, spec: TableSpec) {
-        let before = std::mem::replace(&mut self.specs[id.0 as usize], spec);
-        self.by_name.remove(&before.name);
+        let previous = std::mem::replace(&mut self.specs[id.0 as usize], spec);
+        self.by_name.remove(&previous.name);
         self.by_name.insert(self.get(id).name.clone(), id);
     }
 
-    /// What the table should be.
+    /// The specification of the table.
     pub fn get(&self, id: TableId) -> &TableSpec {
         &self.specs[id.0 as usize]
     }
 
-    /// Whether every table is one whose newest change is the whole row.
+    /// Whether every table is merged by row.
     pub fn all_merge_by_row(&self) -> bool {
         self.specs.iter().all(|spec| spec.write_mode == WriteMode::Merge(MergeBy::Row))
     }
 
-    /// Whether there is a table of which something holds.
-    pub fn any(&self, of: impl FnMut(&TableSpec) -> bool) -> bool {
-        self.specs.iter().any(of)
+    /// Whether any table satisfies the predicate.
+    pub fn any(&self, predicate: impl FnMut(&TableSpec) -> bool) -> bool {
+        self.specs.iter().any(predicate)
     }
 
-    /// How many numbers are in use; every [`TableId`] is below it.
+    /// How many numbers are in use; every [`TableId`] is less than this.
     pub fn count(&self) -> usize {
         self.specs.len()
     }

@@ -1,7 +1,9 @@
-//! Moments in time, exact to the microsecond, as PostgreSQL keeps them.
+//! Timestamps with microsecond precision, as PostgreSQL stores them.
 //!
-//! Reading never rounds: digits past the microsecond are refused unless they are zeros, and so is everything outside
-//! the range of `timestamptz`.
+//! Parsing never rounds: it rejects digits after the microsecond unless they are zeros, and values outside the range of
+//! `timestamptz`.
+//!
+//! No crate is used: jiff ends at the year 9999 and chrono near 262,000, while `timestamptz` ends at 294276.
 
 use std::fmt;
 
@@ -12,77 +14,82 @@ pub struct Timestamp(pub i64);
 const MICROS_PER_SECOND: i64 = 1_000_000;
 const MICROS_PER_DAY: i64 = 86_400 * MICROS_PER_SECOND;
 
-/// 2000-01-01, from which PostgreSQL's binary format counts.
+/// 2000-01-01, the epoch of PostgreSQL's binary format.
 const POSTGRES_EPOCH_DAYS: i64 = 10_957;
 
-/// PostgreSQL's `timestamptz` begins in 4713 BC: <https://www.postgresql.org/docs/current/datatype-datetime.html>. It ends
-/// in 294276 AD; ours ends with 294246, thirty years earlier, where 64 bits of microseconds since 1970 do.
+/// PostgreSQL's `timestamptz` begins in 4713 BC: <https://www.postgresql.org/docs/current/datatype-datetime.html>. It
+/// ends in 294276 AD. [`Timestamp`] ends thirty years earlier, in 294246, the last full year of 64-bit microseconds since
+/// 1970.
 const MIN: Timestamp = Timestamp(days_from_civil(-4712, 1, 1) * MICROS_PER_DAY);
 const MAX: Timestamp = Timestamp(days_from_civil(294_247, 1, 1) * MICROS_PER_DAY - 1);
 
 impl Timestamp {
-    /// Reads an ISO 8601 date and time; without an offset it is taken as UTC, and a date alone is midnight.
+    /// Parses an ISO 8601 date and time. Without an offset it is in UTC; a date alone is midnight.
     ///
-    /// `None` for what is no such text, for digits finer than a microsecond, and outside PostgreSQL's range.
+    /// Returns `None` for any other text, for digits finer than a microsecond, and outside PostgreSQL's range.
     pub fn parse(text: &str) -> Option<Self> {
-        let mut rest = TextCursor(text.as_bytes());
-        let days = rest.date()?;
-        let micros = if rest.take_any(b"Tt ") { rest.time_and_offset()? } else { 0 };
-        if !rest.0.is_empty() {
+        let mut cursor = TextCursor(text.as_bytes());
+        let days = cursor.date()?;
+        let micros = if cursor.take_any(b"Tt ") { cursor.time_and_offset()? } else { 0 };
+        if !cursor.0.is_empty() {
             return None;
         }
-        days.checked_mul(MICROS_PER_DAY)?.checked_add(micros).map(Self).filter(|moment| (MIN..=MAX).contains(moment))
+        days.checked_mul(MICROS_PER_DAY)?
+            .checked_add(micros)
+            .map(Self)
+            .filter(|timestamp| (MIN..=MAX).contains(timestamp))
     }
 
-    /// From (possibly fractional) seconds since 1970 as decimal text, as Lambda writes arrival times: no float between.
+    /// Parses seconds since 1970 as decimal text, possibly with a fraction, as in Lambda's arrival times, without
+    /// floating point.
     pub fn parse_epoch_seconds(text: &str) -> Option<Self> {
         let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
         let seconds: i64 = whole.parse().ok().filter(|&s: &i64| s >= 0)?;
-        let mut rest = TextCursor(fraction.as_bytes());
-        let micros = rest.fraction()?;
-        rest.0.is_empty().then_some(())?;
-        seconds.checked_mul(MICROS_PER_SECOND)?.checked_add(micros).map(Self).filter(|moment| *moment <= MAX)
+        let mut cursor = TextCursor(fraction.as_bytes());
+        let micros = cursor.fraction()?;
+        cursor.0.is_empty().then_some(())?;
+        seconds.checked_mul(MICROS_PER_SECOND)?.checked_add(micros).map(Self).filter(|timestamp| *timestamp <= MAX)
     }
 
-    /// From a number of seconds, milliseconds or microseconds since 1970: which of them its size tells. DynamoDB writes
-    /// seconds in its streams, and milliseconds or microseconds through Kinesis.
+    /// Parses a number of seconds, milliseconds or microseconds since 1970; its size determines the unit. DynamoDB
+    /// writes seconds in its streams, and milliseconds or microseconds through Kinesis.
     pub fn parse_epoch(text: &str) -> Option<Self> {
         let whole: i64 = text.split('.').next()?.parse().ok()?;
         match whole {
-            100_000_000_000_000.. => Some(Self(whole)).filter(|moment| *moment <= MAX),
+            100_000_000_000_000.. => Some(Self(whole)).filter(|timestamp| *timestamp <= MAX),
             100_000_000_000.. => whole.checked_mul(1_000).map(Self),
             _ => Self::parse_epoch_seconds(text),
         }
     }
 
-    /// Microseconds since 2000-01-01, PostgreSQL's binary form.
+    /// Microseconds since 2000-01-01, PostgreSQL's binary format.
     pub fn to_postgres(self) -> i64 {
         self.0 - POSTGRES_EPOCH_DAYS * MICROS_PER_DAY
     }
 
-    /// The moment that PostgreSQL's binary form stands for.
+    /// The timestamp from PostgreSQL's binary format.
     pub fn from_postgres(micros: i64) -> Self {
         Self(micros + POSTGRES_EPOCH_DAYS * MICROS_PER_DAY)
     }
 
-    /// The day (since 1970) and the microseconds within it.
+    /// The day since 1970-01-01, and the microseconds within it.
     pub fn day_and_micros(self) -> (i64, i64) {
         (self.0.div_euclid(MICROS_PER_DAY), self.0.rem_euclid(MICROS_PER_DAY))
     }
 
-    /// Midnight UTC of a day since 1970.
+    /// Midnight UTC of a day since 1970-01-01.
     pub fn from_days(days: i64) -> Self {
         Self(days * MICROS_PER_DAY)
     }
 
-    /// `self` moved by `micros`, held inside PostgreSQL's range.
+    /// Adds `micros`, and clamps the sum to the supported range.
     pub fn saturating_add(self, micros: i64) -> Self {
         Self(self.0.saturating_add(micros)).clamp(MIN, MAX)
     }
 }
 
 impl fmt::Display for Timestamp {
-    /// `2026-02-08T23:30:00.123456Z`; the fraction only where there is one.
+    /// Writes `2026-02-08T23:30:00.123456Z`, without the fraction if it is zero.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (days, micros) = self.day_and_micros();
         let (year, month, day) = civil_from_days(days);
@@ -100,21 +107,21 @@ impl fmt::Display for Timestamp {
     }
 }
 
-/// Days since 2000-01-01 of a plain `YYYY-MM-DD`, PostgreSQL's binary form of a `date`.
+/// Parses `YYYY-MM-DD` into days since 2000-01-01, PostgreSQL's binary format of `date`.
 pub fn parse_date(text: &str) -> Option<i32> {
-    let mut rest = TextCursor(text.as_bytes());
-    let days = rest.date()?;
+    let mut cursor = TextCursor(text.as_bytes());
+    let days = cursor.date()?;
     let in_range = (MIN..=MAX).contains(&Timestamp(days.checked_mul(MICROS_PER_DAY)?));
-    (rest.0.is_empty() && in_range).then(|| i32::try_from(days - POSTGRES_EPOCH_DAYS).ok()).flatten()
+    (cursor.0.is_empty() && in_range).then(|| i32::try_from(days - POSTGRES_EPOCH_DAYS).ok()).flatten()
 }
 
-/// Days since 2000-01-01 of a day since 1970-01-01, within the range of [`parse_date`].
+/// Converts days since 1970-01-01 to days since 2000-01-01, within the range of [`parse_date`].
 pub fn date_to_postgres(days: i32) -> Option<i32> {
     let in_range = (MIN..=MAX).contains(&Timestamp(i64::from(days).checked_mul(MICROS_PER_DAY)?));
     in_range.then(|| i32::try_from(i64::from(days) - POSTGRES_EPOCH_DAYS).ok()).flatten()
 }
 
-/// A day since 1970-01-01 as [`parse_date`] reads it.
+/// Formats a day since 1970-01-01 as text that [`parse_date`] accepts.
 pub fn format_date(days: i32) -> String {
     let (year, month, day) = civil_from_days(i64::from(days));
     let sign = match year {
@@ -125,7 +132,7 @@ pub fn format_date(days: i32) -> String {
     format!("{sign}{:04}-{month:02}-{day:02}", year.abs())
 }
 
-/// The day of a `date` in PostgreSQL's binary form, as a moment.
+/// Midnight UTC of a `date` in PostgreSQL's binary format.
 pub fn date_from_postgres(days: i32) -> Timestamp {
     Timestamp::from_days(i64::from(days) + POSTGRES_EPOCH_DAYS)
 }
@@ -153,16 +160,16 @@ pub const fn civil_from_days(days: i64) -> (i64, i64, i64) {
     (year, month, day_of_year - (153 * shifted + 2) / 5 + 1)
 }
 
-/// What is left to read of a text.
+/// The unread rest of a text.
 struct TextCursor<'a>(&'a [u8]);
 
 impl TextCursor<'_> {
-    fn take_any(&mut self, wanted: &[u8]) -> bool {
-        let found = self.0.first().is_some_and(|byte| wanted.contains(byte));
-        if found {
+    fn take_any(&mut self, expected: &[u8]) -> bool {
+        let matches = self.0.first().is_some_and(|byte| expected.contains(byte));
+        if matches {
             self.0 = &self.0[1..];
         }
-        found
+        matches
     }
 
     fn two_digits(&mut self) -> Option<i64> {
@@ -173,7 +180,7 @@ impl TextCursor<'_> {
         })
     }
 
-    /// `YYYY-MM-DD`, or ISO 8601's expanded year with a sign and up to six digits.
+    /// Reads `YYYY-MM-DD`, or a date with ISO 8601's expanded year: a sign and up to six digits.
     fn date(&mut self) -> Option<i64> {
         let signed = matches!(self.0.first(), Some(b'+' | b'-'));
         let negative = self.0.first() == Some(&b'-');
@@ -197,17 +204,17 @@ impl TextCursor<'_> {
         let hour = self.two_digits().filter(|&h| h < 24)?;
         let minute = self.take_any(b":").then(|| self.two_digits()).flatten().filter(|&m| m < 60)?;
         let second = if self.take_any(b":") { self.two_digits().filter(|&s| s < 60)? } else { 0 };
-        let fraction = if self.take_any(b".,") { self.some_fraction()? } else { 0 };
+        let fraction = if self.take_any(b".,") { self.required_fraction()? } else { 0 };
         let local = ((hour * 60 + minute) * 60 + second) * MICROS_PER_SECOND + fraction;
         Some(local - self.offset()?)
     }
 
-    fn some_fraction(&mut self) -> Option<i64> {
+    fn required_fraction(&mut self) -> Option<i64> {
         self.0.first().filter(|byte| byte.is_ascii_digit())?;
         self.fraction()
     }
 
-    /// Microseconds from the digits after the point; `None` where they are finer than a microsecond.
+    /// Reads the digits after the decimal point as microseconds; returns `None` if they are finer than a microsecond.
     fn fraction(&mut self) -> Option<i64> {
         let (mut micros, mut unit) = (0, MICROS_PER_SECOND / 10);
         while let Some((&digit, rest)) = self.0.split_first().filter(|(digit, _)| digit.is_ascii_digit()) {
@@ -254,8 +261,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_what_sources_write() {
-        for (text, shown) in [
+    fn parses_the_formats_of_sources() {
+        for (text, expected) in [
             ("2015-12-10T04:08:31.909Z", "2015-12-10T04:08:31.909Z"),
             ("2026-02-08 18:30:00-05:00", "2026-02-08T23:30:00Z"),
             ("2026-02-08T18:30-0500", "2026-02-08T23:30:00Z"),
@@ -264,12 +271,12 @@ mod tests {
             ("+20240-01-01T00:00:00Z", "+20240-01-01T00:00:00Z"),
             ("-0044-03-15T00:00:00Z", "-0044-03-15T00:00:00Z"),
         ] {
-            assert_eq!(Timestamp::parse(text).map(|t| t.to_string()).as_deref(), Some(shown), "{text}");
+            assert_eq!(Timestamp::parse(text).map(|t| t.to_string()).as_deref(), Some(expected), "{text}");
         }
     }
 
     #[test]
-    fn rejects_what_would_have_to_be_altered() {
+    fn rejects_invalid_and_inexact_texts() {
         for text in [
             "",
             "now",
@@ -298,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn civil_dates_go_round() {
+    fn civil_dates_round_trip() {
         for days in (-2_000_000..2_000_000).step_by(7_919) {
             let (year, month, day) = civil_from_days(days);
             assert_eq!(days_from_civil(year, month, day), days);

@@ -1,8 +1,8 @@
-//! The types that the writer writes in PostgreSQL's binary form. Every other type is written as text and cast.
+//! The types that are written in PostgreSQL's binary format. Every other type is written as text and cast.
 
 use tokio_postgres::types::Type;
 
-/// How a column's values are written. Limits come from the type's modifier.
+/// How the values of a column are written. Limits come from the type modifier.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ColumnType {
     /// `text`, `varchar`, `char(n)`: at most this many characters.
@@ -18,20 +18,20 @@ pub enum ColumnType {
     Int4,
     /// `bigint`.
     Int8,
-    /// `numeric`, perhaps with precision and scale.
+    /// `numeric`, with or without precision and scale.
     Numeric {
-        /// Digits in all, and after the point.
+        /// Precision and scale.
         modifier: Option<(i64, i64)>,
     },
     /// `real`.
     Float4,
     /// `double precision`.
     Float8,
-    /// `timestamptz` or `timestamp` (taken as UTC), with this many digits after the second.
+    /// `timestamptz` or `timestamp` (in UTC), with this many digits of fractional seconds.
     Timestamp {
         /// Whether it is `timestamptz`.
         zoned: bool,
-        /// Digits of the fraction of a second.
+        /// Digits of fractional seconds.
         digits: u32,
     },
     /// `date`.
@@ -46,7 +46,7 @@ pub enum ColumnType {
     Bytea,
     /// `text[]`, `numeric[]` or `bytea[]`.
     Array(ArrayElement),
-    /// The same, written as text and cast by PostgreSQL.
+    /// Like `Array`, but written as text and cast by PostgreSQL.
     ArrayText(ArrayElement),
     /// An enum: written as the text of its label.
     Enum,
@@ -54,7 +54,7 @@ pub enum ColumnType {
     Other,
 }
 
-/// What an array holds.
+/// The element type of an array.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ArrayElement {
     /// `text`.
@@ -77,7 +77,7 @@ impl ArrayElement {
 }
 
 impl ColumnType {
-    /// The kind of a base type with its modifier.
+    /// The column type of a base type with its modifier.
     pub fn from_catalog(name: &str, typtype: &str, builtin: bool, modifier: i32) -> Self {
         if typtype == "e" {
             return Self::Enum;
@@ -85,16 +85,16 @@ impl ColumnType {
         if !builtin {
             return Self::Other;
         }
-        // Lengths and precisions are kept with the size of a length word added.
-        let plain = usize::try_from(modifier - 4).ok();
+        // PostgreSQL adds the four bytes of a varlena header to lengths and precisions.
+        let without_header = usize::try_from(modifier - 4).ok();
         match name {
             "text" => Self::Text { characters_max: None },
-            "varchar" | "bpchar" => Self::Text { characters_max: plain },
+            "varchar" | "bpchar" => Self::Text { characters_max: without_header },
             "bool" => Self::Bool,
             "int2" => Self::Int2,
             "int4" => Self::Int4,
             "int8" => Self::Int8,
-            "numeric" => Self::Numeric { modifier: plain.map(numeric_modifier) },
+            "numeric" => Self::Numeric { modifier: without_header.map(numeric_modifier) },
             "float4" => Self::Float4,
             "float8" => Self::Float8,
             "timestamptz" => Self::Timestamp { zoned: true, digits: u32::try_from(modifier).unwrap_or(6) },
@@ -105,21 +105,22 @@ impl ColumnType {
             "jsonb" => Self::Jsonb,
             "bytea" => Self::Bytea,
             "_text" => Self::Array(ArrayElement::Text),
-            "_numeric" if plain.is_none() => Self::Array(ArrayElement::Numeric),
+            "_numeric" if without_header.is_none() => Self::Array(ArrayElement::Numeric),
             "_bytea" => Self::Array(ArrayElement::Bytea),
             _ => Self::Other,
         }
     }
 
-    /// Whether values are written as text, for PostgreSQL to cast.
+    /// Whether values are written as text that PostgreSQL casts.
     pub fn needs_cast(self) -> bool {
         matches!(self, Self::Other | Self::ArrayText(_))
     }
 
-    /// The element type of an array parameter that carries such values.
+    /// The type of an array parameter that holds such values.
     pub fn array(self) -> Type {
         match self {
-            // An array within an array has no type of its own: the catalog's reader makes it one of text, to be cast.
+            // PostgreSQL has no type for an array of arrays; the catalog marks such columns to be sent as text and
+            // cast.
             Self::Text { .. } | Self::Enum | Self::Other | Self::Array(_) | Self::ArrayText(_) => Type::TEXT_ARRAY,
             Self::Bytea => Type::BYTEA_ARRAY,
             Self::Bool => Type::BOOL_ARRAY,
@@ -138,13 +139,13 @@ impl ColumnType {
         }
     }
 
-    /// The type of one element of [`Kind::array`].
+    /// The type of one element of [`ColumnType::array`].
     pub fn element(self) -> Type {
         if let tokio_postgres::types::Kind::Array(element) = self.array().kind() { element.clone() } else { Type::TEXT }
     }
 }
 
-/// What PostgreSQL keeps of the numbers in a declaration, `numeric(12,2)`, beside the type's name; -1 where there are none.
+/// The type modifier for the numbers in a declaration, such as `numeric(12,2)`; -1 if it has none.
 pub fn modifier(typname: &str, declaration: &str) -> i32 {
     let inner = declaration.split_once('(').and_then(|(_, rest)| rest.split_once(')'));
     let numbers: Vec<i32> = inner
@@ -159,7 +160,7 @@ pub fn modifier(typname: &str, declaration: &str) -> i32 {
     }
 }
 
-/// Precision and scale; since PostgreSQL 15 the scale is a signed number of 11 bits.
+/// Unpacks precision and scale; since PostgreSQL 15, the scale is a signed 11-bit number.
 fn numeric_modifier(packed: usize) -> (i64, i64) {
     let scale = (packed & 0x7ff) as i64;
     ((packed >> 16) as i64, if scale >= 0x400 { scale - 0x800 } else { scale })
@@ -170,15 +171,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_declared_type_is_the_one_that_postgresql_resolves() {
-        let kind =
+    fn a_declared_type_matches_the_type_in_the_catalog() {
+        let column_type =
             |typname: &str, declaration| ColumnType::from_catalog(typname, "b", true, modifier(typname, declaration));
-        assert_eq!(kind("numeric", "numeric(12,2)"), ColumnType::Numeric { modifier: Some((12, 2)) });
-        assert_eq!(kind("numeric", "decimal( 5 )"), ColumnType::Numeric { modifier: Some((5, 0)) });
-        assert_eq!(kind("numeric", "numeric"), ColumnType::Numeric { modifier: None });
-        assert_eq!(kind("varchar", "character varying(7)"), ColumnType::Text { characters_max: Some(7) });
-        assert_eq!(kind("timestamptz", "timestamptz(3)"), ColumnType::Timestamp { zoned: true, digits: 3 });
-        assert_eq!(kind("timestamptz", "timestamptz"), ColumnType::Timestamp { zoned: true, digits: 6 });
-        assert_eq!(kind("_numeric", "numeric(9,1)[]"), ColumnType::Other);
+        assert_eq!(column_type("numeric", "numeric(12,2)"), ColumnType::Numeric { modifier: Some((12, 2)) });
+        assert_eq!(column_type("numeric", "decimal( 5 )"), ColumnType::Numeric { modifier: Some((5, 0)) });
+        assert_eq!(column_type("numeric", "numeric"), ColumnType::Numeric { modifier: None });
+        assert_eq!(column_type("varchar", "character varying(7)"), ColumnType::Text { characters_max: Some(7) });
+        assert_eq!(column_type("timestamptz", "timestamptz(3)"), ColumnType::Timestamp { zoned: true, digits: 3 });
+        assert_eq!(column_type("timestamptz", "timestamptz"), ColumnType::Timestamp { zoned: true, digits: 6 });
+        assert_eq!(column_type("_numeric", "numeric(9,1)[]"), ColumnType::Other);
     }
 }

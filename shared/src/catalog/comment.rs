@@ -1,23 +1,23 @@
-//! What the comments of tables and columns say: the owner's words, and on a line behind them the writer's.
+//! Comments of tables and columns: the owner's text, followed by Millstream's note on a line of its own.
 
-/// What the writer's words begin with.
+/// The prefix of a note.
 const NOTE_PREFIX: &str = "Millstream: ";
 
-/// The writer's words in a comment: of a table what fills it, of a column the path whose values it holds.
+/// The note in a comment: for a table what fills it, for a column the path of its values in the source.
 pub fn parse_note(comment: &str) -> Option<&str> {
     match comment.strip_prefix(NOTE_PREFIX) {
-        Some(told) => Some(told),
+        Some(note) => Some(note),
         None => comment
             .match_indices(NOTE_PREFIX)
-            .find_map(|(at, _)| comment[..at].ends_with('\n').then(|| &comment[at + NOTE_PREFIX.len()..])),
+            .find_map(|(start, _)| comment[..start].ends_with('\n').then(|| &comment[start + NOTE_PREFIX.len()..])),
     }
 }
 
-/// A comment in which the writer says `told` behind what the owner says.
-pub fn with_note(owner: Option<&str>, told: &str) -> String {
+/// A comment with the owner's text followed by the note.
+pub fn with_note(owner: Option<&str>, note: &str) -> String {
     match owner {
-        Some(owner) => format!("{owner}\n{NOTE_PREFIX}{told}"),
-        None => format!("{NOTE_PREFIX}{told}"),
+        Some(owner) => format!("{owner}\n{NOTE_PREFIX}{note}"),
+        None => format!("{NOTE_PREFIX}{note}"),
     }
 }
 

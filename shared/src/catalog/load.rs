@@ -1,4 +1,4 @@
-//! Asking the database for tables. The only reader of PostgreSQL's catalogs.
+//! Loads tables from PostgreSQL's system catalogs.
 
 use std::collections::HashMap;
 
@@ -11,101 +11,104 @@ use crate::names::{Identifier, TableName};
 use crate::partition::TimeRange;
 use crate::timestamp::Timestamp;
 
-/// The database could not be asked, or has what the writer cannot work with.
+/// The system catalogs could not be read, or a table has a feature that Millstream does not support.
 #[derive(Debug, thiserror::Error)]
 pub enum CatalogError {
-    /// A question failed.
+    /// A query failed.
     #[error("could not read the system catalogs")]
     Database(#[from] tokio_postgres::Error),
-    /// A default partition takes the rows whose partition is about to be made, which then cannot be attached.
+    /// A default partition takes the rows of a partition that does not exist yet, which then cannot be attached.
     #[error("table {0} has a default partition, which would capture new rows; detach it")]
     DefaultPartition(String),
 }
 
-/// Asks for those of `names` that the catalog does not know. Must run inside a transaction, for its settings are local.
+/// Loads those of `names` that the catalog does not contain. Must run in a transaction, because it relies on settings
+/// that are local to one, such as the time zone.
 ///
 /// # Errors
-/// The connection's, and tables that the writer cannot work with.
+/// Returns an error if the connection fails or a table has a default partition.
 pub async fn load(client: &Client, catalog: &mut Catalog, names: &[TableName]) -> Result<(), CatalogError> {
-    let unknown: Vec<&TableName> = names.iter().filter(|name| !catalog.is_loaded(name)).collect();
-    if unknown.is_empty() {
+    let missing: Vec<&TableName> = names.iter().filter(|name| !catalog.is_loaded(name)).collect();
+    if missing.is_empty() {
         return Ok(());
     }
-    let schemas: Vec<&str> = unknown.iter().map(|name| name.schema.as_str()).collect();
-    let tables: Vec<&str> = unknown.iter().map(|name| name.table.as_str()).collect();
+    let schemas: Vec<&str> = missing.iter().map(|name| name.schema.as_str()).collect();
+    let tables: Vec<&str> = missing.iter().map(|name| name.table.as_str()).collect();
     let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&schemas, Type::TEXT_ARRAY), (&tables, Type::TEXT_ARRAY)];
     let rows = client.query_typed(include_str!("columns.sql"), &parameters).await?;
-    let mut found: HashMap<u32, DbTable> = HashMap::new();
+    let mut loaded: HashMap<u32, DbTable> = HashMap::new();
     for row in &rows {
-        if let Some((oid, column)) = column(row) {
-            found.entry(oid).or_insert_with(|| table(oid, row)).columns.push(column);
+        if let Some((oid, column)) = db_column(row) {
+            loaded.entry(oid).or_insert_with(|| db_table(oid, row)).columns.push(column);
         }
     }
-    let oids: Vec<u32> = found.keys().copied().collect();
+    let oids: Vec<u32> = loaded.keys().copied().collect();
     for (oid, fingerprint) in fingerprints(client, &oids).await? {
-        found.entry(oid).and_modify(|table| table.fingerprint = fingerprint);
+        loaded.entry(oid).and_modify(|table| table.fingerprint = fingerprint);
     }
     for row in client.query_typed(include_str!("partitions.sql"), &[(&oids, Type::OID_ARRAY)]).await? {
-        if let Some(table) = found.get_mut(&row.get(0)) {
+        if let Some(table) = loaded.get_mut(&row.get(0)) {
             add_relation(table, &row)?;
         }
     }
-    found.values_mut().for_each(DbTable::write_arrays_as_text);
-    let mut found: HashMap<TableName, DbTable> = found.into_values().map(|table| (table.name.clone(), table)).collect();
-    for name in unknown {
-        catalog.insert(name.clone(), found.remove(name));
+    loaded.values_mut().for_each(DbTable::write_arrays_as_text);
+    let mut by_name: HashMap<TableName, DbTable> =
+        loaded.into_values().map(|table| (table.name.clone(), table)).collect();
+    for name in missing {
+        catalog.insert(name.clone(), by_name.remove(name));
     }
     Ok(())
 }
 
-/// The kind and the number of each type, as a declaration calls it (`numeric(12,2)`); `None` where there is no such type.
+/// Looks up types by their declarations, such as `numeric(12,2)`; returns how their values are written and their OIDs,
+/// or `None` for a type that does not exist.
 ///
 /// # Errors
-/// The connection's.
+/// Returns an error if the connection fails.
 pub async fn lookup_types(client: &Client, names: &[&str]) -> Result<Vec<Option<(ColumnType, u32)>>, CatalogError> {
     let rows = client.query_typed(include_str!("types.sql"), &[(&names, Type::TEXT_ARRAY)]).await?;
-    let kind = |(name, row): (&&str, &Row)| {
+    let resolve = |(name, row): (&&str, &Row)| {
         let typname: &str = row.get::<_, Option<&str>>("typname")?;
         let modifier = super::column_type::modifier(typname, name);
         Some((ColumnType::from_catalog(typname, row.get("typtype"), row.get("builtin"), modifier), row.get("oid")))
     };
-    Ok(names.iter().zip(&rows).map(kind).collect())
+    Ok(names.iter().zip(&rows).map(resolve).collect())
 }
 
-/// The fingerprints of the tables that are still there.
+/// Reads the fingerprints of those tables that still exist.
 ///
 /// # Errors
-/// The connection's.
+/// Returns an error if the connection fails.
 pub async fn fingerprints(client: &Client, oids: &[u32]) -> Result<Vec<(u32, String)>, tokio_postgres::Error> {
     let rows = client.query_typed(include_str!("fingerprints.sql"), &[(&oids, Type::OID_ARRAY)]).await?;
     Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
-fn name(schema: &str, table: &str) -> TableName {
+fn table_name(schema: &str, table: &str) -> TableName {
     TableName { schema: Identifier::truncated(schema, schema), table: Identifier::truncated(table, table) }
 }
 
-fn table(oid: u32, row: &Row) -> DbTable {
+fn db_table(oid: u32, row: &Row) -> DbTable {
     let strategy: Option<&str> = row.get("strategy");
-    let by: Option<&str> = row.get("partitioned_by");
-    let by = by.filter(|_| strategy == Some("r")).map(|by| Identifier::truncated(by, by));
+    let column: Option<&str> = row.get("partitioned_by");
+    let partition_column = column.filter(|_| strategy == Some("r")).map(|column| Identifier::truncated(column, column));
     DbTable {
-        name: name(row.get("nspname"), row.get("relname")),
+        name: table_name(row.get("nspname"), row.get("relname")),
         oid,
         row_type: RowTypeOids { row: row.get("row_type"), array: row.get("row_array") },
         owned: row.get("owned"),
         has_check: row.get("checked"),
         origin: row.get::<_, Option<&str>>("comment_of_table").and_then(parse_note).map(str::to_owned),
         columns: Vec::new(),
-        other_partitioning: strategy.is_some() && by.is_none(),
-        partition_column: by,
+        other_partitioning: strategy.is_some() && partition_column.is_none(),
+        partition_column,
         partitions: Vec::new(),
         unique: Vec::new(),
         fingerprint: String::new(),
     }
 }
 
-fn column(row: &Row) -> Option<(u32, DbColumn)> {
+fn db_column(row: &Row) -> Option<(u32, DbColumn)> {
     let comment: Option<String> = row.get("comment");
     let column = DbColumn {
         name: Identifier::exact(row.get("attname"))?,
@@ -121,7 +124,7 @@ fn column(row: &Row) -> Option<(u32, DbColumn)> {
     Some((row.get("oid"), column))
 }
 
-/// The table itself, or one of its partitions.
+/// Adds the unique indexes of the table itself, or one of its partitions.
 fn add_relation(table: &mut DbTable, row: &Row) -> Result<(), CatalogError> {
     let unique: Vec<String> = row.get("unique_columns");
     let unique = unique.iter().map(|list| list.split('\u{1}').filter_map(Identifier::exact).collect()).collect();
@@ -133,9 +136,9 @@ fn add_relation(table: &mut DbTable, row: &Row) -> Result<(), CatalogError> {
         return Err(CatalogError::DefaultPartition(table.name.unquoted()));
     }
     if table.partition_column.is_some() {
-        let end = |name: &str| row.get::<_, Option<i64>>(name).map(Timestamp);
-        let bounds = TimeRange { from: end("lower"), to: end("upper") };
-        table.partitions.push(DbPartition { name: name(row.get("nspname"), row.get("relname")), bounds, unique });
+        let bound = |name: &str| row.get::<_, Option<i64>>(name).map(Timestamp);
+        let bounds = TimeRange { from: bound("lower"), to: bound("upper") };
+        table.partitions.push(DbPartition { name: table_name(row.get("nspname"), row.get("relname")), bounds, unique });
     }
     Ok(())
 }

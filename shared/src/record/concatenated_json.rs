@@ -1,12 +1,12 @@
-//! Several JSON documents in one record, one behind the other.
+//! Several concatenated JSON documents in one record.
 
 use std::ops::Range;
 
 use memchr::memchr_iter;
 use serde_json::{Deserializer, value::RawValue};
 
-/// Where each document of `bytes` lies. What follows the first unreadable document stays one piece with it: there is no
-/// telling where the next would begin.
+/// The range of each document in `bytes`. From the first unreadable document on, the rest is one range, because the
+/// start of the next document is unknown.
 pub fn split(bytes: &[u8]) -> Vec<Range<usize>> {
     let mut documents = Vec::new();
     let mut stream = Deserializer::from_slice(bytes).into_iter::<&RawValue>();
@@ -19,10 +19,11 @@ pub fn split(bytes: &[u8]) -> Vec<Range<usize>> {
     documents
 }
 
-/// Whether it is worth the while to look for a second document: documents are objects, and within an object no `}` is
-/// followed by `{` without a comma, except inside a string.
+/// A cheap test for a second document: documents are objects, and within an object `}` is never followed by `{` without
+/// a comma, except inside a string.
 pub fn may_hold_several(bytes: &[u8]) -> bool {
-    memchr_iter(b'}', bytes).any(|at| bytes[at + 1..].iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{'))
+    memchr_iter(b'}', bytes)
+        .any(|brace| bytes[brace + 1..].iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{'))
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
-//! The elements of an event, one by one: what is wrong with one says nothing of the next.
+//! Reads the elements of an event one by one: an error in one does not affect the next.
 //!
-//! `aws_lambda_events` refuses a whole event for one bad base64 string; and an event is too large to be gone over once for
-//! its shape and once more for its members.
+//! `aws_lambda_events` rejects a whole event for one invalid base64 string. An event is also too large to be scanned
+//! twice, once for its structure and once for the fields of its elements.
 
 use std::borrow::Cow;
 
@@ -11,50 +11,50 @@ use crate::json_scanner::{JsonError, JsonScanner};
 /// An element of `Records`: <https://docs.aws.amazon.com/lambda/latest/dg/with-kinesis.html>,
 /// <https://docs.aws.amazon.com/lambda/latest/dg/with-ddb.html>.
 pub(super) struct EventElement<'a> {
-    /// All of it.
+    /// Its JSON.
     pub(super) text: &'a str,
-    /// What it is.
+    /// Its parsed content.
     pub(super) content: Result<ElementBody<'a>, UnpackError>,
 }
 
-/// What an element is.
+/// The parsed content of an element.
 pub(super) enum ElementBody<'a> {
-    /// A record of Kinesis.
+    /// A Kinesis record.
     Kinesis {
         arn: Cow<'a, str>,
         /// The shard, a colon, the sequence number.
         event_id: Cow<'a, str>,
         sequence: Cow<'a, str>,
         partition_key: Cow<'a, str>,
-        /// Seconds since 1970, as they are written.
+        /// Seconds since 1970, as text.
         arrival: &'a str,
         /// Base64.
         data: Cow<'a, str>,
     },
-    /// A change of a DynamoDB table; the decoder reads the rest.
+    /// A DynamoDB stream record; the decoder reads the rest.
     Dynamodb {
         arn: Cow<'a, str>,
         sequence: Cow<'a, str>,
-        /// Seconds since 1970, as they are written.
+        /// Seconds since 1970, as text.
         created_at: Option<&'a str>,
     },
 }
 
 impl<'a> EventElement<'a> {
-    /// Reads the element that comes next.
+    /// Reads the next element.
     ///
     /// # Errors
-    /// What is no JSON.
+    /// Returns an error if the element is not JSON.
     pub(super) fn read(scanner: &mut JsonScanner<'a>) -> Result<Self, JsonError> {
         let start = scanner.position();
-        let mut members = ElementFields::default();
-        members.read(scanner)?;
-        Ok(Self { text: scanner.slice_from(start), content: members.content() })
+        let mut fields = ElementFields::default();
+        fields.read(scanner)?;
+        Ok(Self { text: scanner.slice_from(start), content: fields.into_body() })
     }
 }
 
-/// The members that matter, wherever they stand: Pipes writes those of `kinesis` beside the outer ones. No name means two
-/// things.
+/// The fields that matter, at either level: EventBridge Pipes writes the fields of `kinesis` next to the outer ones. No
+/// name has two meanings.
 #[derive(Default)]
 struct ElementFields<'a> {
     event_id: Option<Cow<'a, str>>,
@@ -74,21 +74,21 @@ impl<'a> ElementFields<'a> {
             return scanner.skip_unchecked().map(drop);
         }
         scanner.each_member(|key, scanner| {
-            let absent = scanner.peek() == Some(b'n');
+            let is_null = scanner.peek() == Some(b'n');
             match &*key {
-                "kinesis" if !absent => self.read(scanner)?,
-                "dynamodb" if !absent => {
+                "kinesis" if !is_null => self.read(scanner)?,
+                "dynamodb" if !is_null => {
                     self.is_change = true;
                     self.read(scanner)?;
                 }
-                name => self.member(name, scanner.skip_unchecked()?),
+                name => self.set_field(name, scanner.skip_unchecked()?),
             }
             Ok(())
         })
     }
 
-    fn member(&mut self, name: &str, value: &'a str) {
-        let text = match name {
+    fn set_field(&mut self, name: &str, value: &'a str) {
+        let field = match name {
             "eventID" => &mut self.event_id,
             "eventSourceARN" => &mut self.arn,
             "partitionKey" => &mut self.partition_key,
@@ -100,25 +100,25 @@ impl<'a> ElementFields<'a> {
             }
             _ => return,
         };
-        *text = unquoted(value);
-        if text.is_none() && value != "null" {
+        *field = unquoted(value);
+        if field.is_none() && value != "null" {
             self.error = Some(UnpackError::Envelope(format!("`{name}` is not a string")));
         }
     }
 
-    fn content(self) -> Result<ElementBody<'a>, UnpackError> {
-        if let Some(fault) = self.error {
-            return Err(fault);
+    fn into_body(self) -> Result<ElementBody<'a>, UnpackError> {
+        if let Some(error) = self.error {
+            return Err(error);
         }
         if self.is_change {
             let (arn, sequence) = (self.arn.unwrap_or_default(), self.sequence.unwrap_or_default());
             return Ok(ElementBody::Dynamodb { arn, sequence, created_at: self.timestamp });
         }
         let missing = |name: &str| UnpackError::Envelope(format!("`{name}` is missing"));
-        let there = |text: &Cow<'_, str>| !text.is_empty();
+        let is_present = |text: &Cow<'_, str>| !text.is_empty();
         Ok(ElementBody::Kinesis {
-            arn: self.arn.filter(there).ok_or_else(|| missing("eventSourceARN"))?,
-            event_id: self.event_id.filter(there).ok_or_else(|| missing("eventID"))?,
+            arn: self.arn.filter(is_present).ok_or_else(|| missing("eventSourceARN"))?,
+            event_id: self.event_id.filter(is_present).ok_or_else(|| missing("eventID"))?,
             sequence: self.sequence.ok_or_else(|| missing("sequenceNumber"))?,
             partition_key: self.partition_key.unwrap_or_default(),
             arrival: self.timestamp.ok_or_else(|| missing("approximateArrivalTimestamp"))?,
@@ -127,7 +127,7 @@ impl<'a> ElementFields<'a> {
     }
 }
 
-/// A string's content; `None` of what is no string.
+/// The content of a JSON string, or `None` if the value is not a string.
 fn unquoted(value: &str) -> Option<Cow<'_, str>> {
     let content = value.strip_prefix('"')?.strip_suffix('"')?;
     match memchr::memchr(b'\\', content.as_bytes()) {

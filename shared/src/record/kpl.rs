@@ -1,9 +1,9 @@
-//! Records that the Kinesis Producer Library put together into one.
+//! Records that the Kinesis Producer Library (KPL) aggregated into one.
 //!
-//! The format: <https://github.com/awslabs/amazon-kinesis-producer/blob/master/aggregation-format.md>. A wrong checksum means
-//! that the bytes are no aggregate at all (so does the reference implementation); a right one with unreadable content is
-//! a fault. Sub-records outside the shard's hash range are kept: after a reshard they may arrive twice, which the
-//! writer makes harmless, while dropping them would lose those of producers other than the KPL.
+//! The format: <https://github.com/awslabs/amazon-kinesis-producer/blob/master/aggregation-format.md>. Bytes with a
+//! wrong checksum are not an aggregate, as in the reference implementation; a correct checksum with unreadable content
+//! is an error. Sub-records outside the shard's hash range are kept: after a reshard they may arrive twice, which is
+//! harmless because writes are idempotent, while dropping them would lose those of producers other than the KPL.
 
 use md5::{Digest, Md5};
 use prost::Message;
@@ -32,39 +32,44 @@ struct AggregatedEntry {
 /// One record of an aggregate.
 #[derive(Debug, PartialEq)]
 pub struct UserRecord {
-    /// The producer's own partition key, not the aggregate's.
+    /// The producer's partition key, not the aggregate's.
     pub partition_key: String,
     /// What the producer sent.
     pub data: Vec<u8>,
 }
 
-/// The records of an aggregate in their order; `None` where the bytes are no aggregate.
+/// Returns the records of an aggregate in order, or `None` if the bytes are not an aggregate.
 pub fn deaggregate(bytes: &[u8]) -> Option<Result<Vec<UserRecord>, UnpackError>> {
     let content = bytes.strip_prefix(MAGIC)?;
     let (message, checksum) = content.split_at_checked(content.len().checked_sub(CHECKSUM_BYTES)?)?;
     if message.is_empty() || Md5::digest(message).as_slice() != checksum {
         return None;
     }
-    Some(AggregatedRecord::decode(message).map_err(|e| UnpackError::Aggregate(e.to_string())).and_then(user_records))
+    Some(
+        AggregatedRecord::decode(message)
+            .map_err(|error| UnpackError::Aggregate(error.to_string()))
+            .and_then(user_records),
+    )
 }
 
 fn user_records(aggregate: AggregatedRecord) -> Result<Vec<UserRecord>, UnpackError> {
     let keys = &aggregate.partition_key_table;
-    let of = |entry: AggregatedEntry| {
+    let mut records = Vec::with_capacity(aggregate.records.len());
+    for entry in aggregate.records {
         let key = usize::try_from(entry.partition_key_index).ok().and_then(|index| keys.get(index));
         let key = key.ok_or_else(|| {
             UnpackError::Aggregate(format!("partition key index {} is out of range", entry.partition_key_index))
         })?;
-        Ok(UserRecord { partition_key: key.clone(), data: entry.data })
-    };
-    aggregate.records.into_iter().map(of).collect()
+        records.push(UserRecord { partition_key: key.clone(), data: entry.data });
+    }
+    Ok(records)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Made with AWS's own aggregator for Python (aws-kinesis-agg 1.2.3): three records, keys pk0, pk1, pk0.
+    /// Created with AWS's aggregator for Python (aws-kinesis-agg 1.2.3): three records, keys pk0, pk1, pk0.
     const GOLDEN: &str = "f3899ac20a03706b300a03706b311a0b08001a077b2269223a307d1a0b08011a077b2269223a317d1a0b08001a077b2269223a327d290984c7f6c9d884b16f35f99a0fb3e1";
 
     fn golden() -> Vec<u8> {
@@ -74,9 +79,9 @@ mod tests {
     #[test]
     fn an_aggregate_of_the_reference_implementation_is_unpacked() {
         let records = deaggregate(&golden()).unwrap().unwrap();
-        let shown: Vec<_> =
+        let unpacked: Vec<_> =
             records.iter().map(|r| (r.partition_key.as_str(), str::from_utf8(&r.data).unwrap())).collect();
-        assert_eq!(shown, [("pk0", r#"{"i":0}"#), ("pk1", r#"{"i":1}"#), ("pk0", r#"{"i":2}"#)]);
+        assert_eq!(unpacked, [("pk0", r#"{"i":0}"#), ("pk1", r#"{"i":1}"#), ("pk0", r#"{"i":2}"#)]);
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! What Lambda hands over, into records. Of Kinesis: base64 off, aggregates apart, decompressed, documents parted. Of a
-//! DynamoDB stream: as they are.
+//! Unpacks Lambda's events into records. Kinesis data is decoded from base64, deaggregated, decompressed and split into
+//! documents; elements of a DynamoDB stream are kept as they are.
 
 use std::ops::Range;
 use std::str::Utf8Error;
@@ -12,19 +12,19 @@ use super::{Batch, Record, SequenceNumber, StreamPosition, UnpackError, compress
 use crate::json_scanner::{JsonError, JsonScanner};
 use crate::timestamp::Timestamp;
 
-/// The event is no batch of records, which Lambda's stream events always are.
+/// The event is not a batch of stream records, as Lambda's stream events always are.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 pub enum EventError {
-    /// No text.
+    /// The event is not UTF-8.
     #[error("the event is not valid UTF-8")]
     Encoding(#[from] Utf8Error),
-    /// No JSON.
+    /// The event is not JSON.
     #[error("could not read the event: {0}")]
     Json(#[from] JsonError),
-    /// Another event.
+    /// The event is of another kind.
     #[error("expected {{\"Records\": […]}} or an array of records")]
     NoRecords,
-    /// Lambda never sends records of two streams together.
+    /// The event mixes streams, which Lambda never does.
     #[error("the event contains records of more than one stream")]
     MixedStreams,
 }
@@ -32,35 +32,36 @@ pub enum EventError {
 /// Unpacks an event: `{"Records": […]}`, or the bare array of EventBridge Pipes.
 ///
 /// # Errors
-/// An event of another kind. A record that cannot be read is none: it is in the batch, with its fault.
+/// Returns an error if the event is not a batch of stream records. A record that cannot be unpacked is not an error: it
+/// is in the batch, with its [`UnpackError`].
 pub fn unpack(event: &[u8]) -> Result<Batch, EventError> {
-    let mut unpacking = EventReader::open(event)?;
-    unpacking.read_until(usize::MAX)?;
-    Ok(unpacking.builder.batch)
+    let mut reader = EventReader::open(event)?;
+    reader.read_until(usize::MAX)?;
+    Ok(reader.builder.batch)
 }
 
-/// An event that is unpacked as far as its records are asked for.
+/// Unpacks an event incrementally, as its records are requested.
 pub struct EventReader<'e> {
     scanner: JsonScanner<'e>,
-    bytes: usize,
-    /// Whether the elements are a member of an object, which goes on behind them.
+    event_bytes: usize,
+    /// Whether the elements are in a member of an object, which continues after them.
     in_object: bool,
     first: bool,
     done: bool,
-    /// What is wrong, once and for all.
-    failed: Option<EventError>,
+    /// The first error, which every later call returns.
+    error: Option<EventError>,
     builder: BatchBuilder,
 }
 
 impl<'e> EventReader<'e> {
-    /// At the first element.
+    /// Creates a reader at the first element.
     ///
     /// # Errors
-    /// An event of another kind.
+    /// Returns an error if the event is not a batch of stream records.
     pub fn open(event: &'e [u8]) -> Result<Self, EventError> {
         let mut scanner = JsonScanner::new(str::from_utf8(event)?);
-        let enclosed = scanner.peek() == Some(b'{');
-        if enclosed {
+        let in_object = scanner.peek() == Some(b'{');
+        if in_object {
             scanner.enter_object()?;
             let mut first = true;
             loop {
@@ -76,28 +77,20 @@ impl<'e> EventReader<'e> {
             return Err(EventError::NoRecords);
         }
         scanner.enter_array()?;
-        let mut unpacker = BatchBuilder::default();
-        unpacker.batch.bytes.reserve(event.len());
-        Ok(Self {
-            scanner,
-            bytes: event.len(),
-            in_object: enclosed,
-            first: true,
-            done: false,
-            failed: None,
-            builder: unpacker,
-        })
+        let mut builder = BatchBuilder::default();
+        builder.batch.bytes.reserve(event.len());
+        Ok(Self { scanner, event_bytes: event.len(), in_object, first: true, done: false, error: None, builder })
     }
 
-    /// Unpacks until there are so many records, or all.
+    /// Unpacks until the batch holds at least `records` records, or all of them.
     ///
     /// # Errors
-    /// What is no JSON, and records of several streams.
+    /// Returns an error if the event is not JSON or mixes records of several streams.
     pub fn read_until(&mut self, records: usize) -> Result<(), EventError> {
-        while self.failed.is_none() && !self.done && self.builder.batch.records.len() < records {
-            self.failed = self.read_element().err();
+        while self.error.is_none() && !self.done && self.builder.batch.records.len() < records {
+            self.error = self.read_element().err();
         }
-        self.failed.map_or(Ok(()), Err)
+        self.error.map_or(Ok(()), Err)
     }
 
     fn read_element(&mut self) -> Result<(), EventError> {
@@ -112,49 +105,49 @@ impl<'e> EventReader<'e> {
         Ok(self.scanner.expect_end()?)
     }
 
-    /// The records that there are.
+    /// The records unpacked so far.
     pub fn batch(&self) -> &Batch {
         &self.builder.batch
     }
 
-    /// How many records there will be, by how large those are that there are.
+    /// Estimates how many records the event holds, from the size of those unpacked so far.
     pub fn estimated_total(&self) -> usize {
-        let found = self.builder.batch.records.len();
-        if self.done { found } else { found * self.bytes / self.scanner.position().max(1) }
+        let unpacked = self.builder.batch.records.len();
+        if self.done { unpacked } else { unpacked * self.event_bytes / self.scanner.position().max(1) }
     }
 }
 
 /// Unpacks one element of an event.
 ///
 /// # Errors
-/// What is no JSON.
+/// Returns an error if the element is not JSON.
 pub fn unpack_element(element: &str) -> Result<Batch, JsonError> {
-    let (mut unpacker, mut scanner) = (BatchBuilder::default(), JsonScanner::new(element));
-    unpacker.read_element(&mut scanner)?;
+    let (mut builder, mut scanner) = (BatchBuilder::default(), JsonScanner::new(element));
+    builder.read_element(&mut scanner)?;
     scanner.expect_end()?;
-    Ok(unpacker.batch)
+    Ok(builder.batch)
 }
 
-/// Unpacks the data of one record of Kinesis; what is found is numbered from the place's own position on.
-pub fn unpack_data(place: &StreamPosition, arrival: Timestamp, key: Arc<str>, data: Vec<u8>) -> Batch {
-    let mut unpacker = BatchBuilder::default();
-    unpacker.batch.bytes = data;
-    unpacker.push_kinesis_data(new_record(place.clone(), arrival, key), 0);
-    for record in &mut unpacker.batch.records {
+/// Unpacks the data of one Kinesis record. Sub-sequence numbers start at that of `position`.
+pub fn unpack_data(position: &StreamPosition, arrival: Timestamp, key: Arc<str>, data: Vec<u8>) -> Batch {
+    let mut builder = BatchBuilder::default();
+    builder.batch.bytes = data;
+    builder.push_kinesis_data(new_record(position.clone(), arrival, key), 0);
+    for record in &mut builder.batch.records {
         record.position.sub_sequence_number =
-            record.position.sub_sequence_number.saturating_add(place.sub_sequence_number);
+            record.position.sub_sequence_number.saturating_add(position.sub_sequence_number);
     }
-    unpacker.batch
+    builder.batch
 }
 
 #[derive(Default)]
 struct BatchBuilder {
     batch: Batch,
-    /// The last stream and shard seen: a batch is of one shard, so that one allocation serves all its records.
+    /// The stream and shard last seen: a batch comes from one shard, so one allocation serves all its records.
     stream: Arc<str>,
     shard: Arc<str>,
-    /// The stream that records have named, and whether others have named another.
-    named: Option<Arc<str>>,
+    /// The first stream that a record named, and whether a later record named another.
+    first_stream: Option<Arc<str>>,
     mixed_streams: bool,
 }
 
@@ -164,29 +157,29 @@ impl BatchBuilder {
         match content {
             Ok(ElementBody::Kinesis { arn, event_id, sequence, partition_key, arrival, data }) => {
                 let shard = event_id.split(':').next().unwrap_or_default();
-                let place = self.position(without_consumer_suffix(&arn), shard, &sequence);
-                self.push_kinesis(place, partition_key.into(), arrival, &data, text);
+                let position = self.position(without_consumer_suffix(&arn), shard, &sequence);
+                self.push_kinesis(position, partition_key.into(), arrival, &data, text);
             }
-            Ok(ElementBody::Dynamodb { arn, sequence, created_at: made }) => {
-                let made = made.and_then(Timestamp::parse_epoch).unwrap_or(Timestamp(0));
-                let place = self.position(&arn, "", &sequence);
-                self.push_element(new_record(place, made, "".into()), text);
+            Ok(ElementBody::Dynamodb { arn, sequence, created_at }) => {
+                let created_at = created_at.and_then(Timestamp::parse_epoch).unwrap_or(Timestamp(0));
+                let position = self.position(&arn, "", &sequence);
+                self.push_element(new_record(position, created_at, "".into()), text);
             }
-            Err(fault) => {
+            Err(error) => {
                 let record = new_record(self.position("", "", ""), Timestamp(0), "".into());
-                self.push_element(Record { unpack_error: Some(fault), ..record }, text);
+                self.push_element(Record { unpack_error: Some(error), ..record }, text);
             }
         }
         Ok(())
     }
 
-    fn push_kinesis(&mut self, place: StreamPosition, key: Arc<str>, arrival: &str, data: &str, element: &str) {
+    fn push_kinesis(&mut self, position: StreamPosition, key: Arc<str>, arrival: &str, data: &str, element: &str) {
         let Some(arrival) = Timestamp::parse_epoch_seconds(arrival) else {
-            let fault = UnpackError::Envelope("approximateArrivalTimestamp is not a number of seconds".to_owned());
-            return self
-                .push_element(Record { unpack_error: Some(fault), ..new_record(place, Timestamp(0), key) }, element);
+            let error = UnpackError::Envelope("approximateArrivalTimestamp is not a number of seconds".to_owned());
+            let record = new_record(position, Timestamp(0), key);
+            return self.push_element(Record { unpack_error: Some(error), ..record }, element);
         };
-        let (record, start) = (new_record(place, arrival, key), self.batch.bytes.len());
+        let (record, start) = (new_record(position, arrival, key), self.batch.bytes.len());
         if STANDARD.decode_append(data, &mut self.batch.bytes).is_err() {
             self.batch.bytes.truncate(start);
             return self.push_element(Record { unpack_error: Some(UnpackError::Base64), ..record }, element);
@@ -194,11 +187,11 @@ impl BatchBuilder {
         self.push_kinesis_data(record, start);
     }
 
-    /// The bytes from `start` on are what the producer (or its library) sent.
+    /// Unpacks the bytes from `start` on, as the producer (or its library) sent them.
     fn push_kinesis_data(&mut self, record: Record, start: usize) {
         match kpl::deaggregate(&self.batch.bytes[start..]) {
-            None => self.user_record(record, start, &mut 0),
-            Some(Err(fault)) => self.push_unreadable(record, start, &mut 0, fault),
+            None => self.push_user_record(record, start, &mut 0),
+            Some(Err(error)) => self.push_unreadable(record, start, &mut 0, error),
             Some(Ok(records)) => {
                 self.batch.bytes.truncate(start);
                 let mut sub_sequence = 0;
@@ -206,16 +199,16 @@ impl BatchBuilder {
                     let start = self.batch.bytes.len();
                     self.batch.bytes.extend_from_slice(&inner.data);
                     let record = Record { partition_key: inner.partition_key.into(), ..record.clone() };
-                    self.user_record(record, start, &mut sub_sequence);
+                    self.push_user_record(record, start, &mut sub_sequence);
                 }
             }
         }
     }
 
-    fn user_record(&mut self, record: Record, start: usize, next: &mut u32) {
+    fn push_user_record(&mut self, record: Record, start: usize, next: &mut u32) {
         match compression::decompress(&self.batch.bytes[start..]) {
             None => {}
-            Some(Err(fault)) => return self.push_unreadable(record, start, next, fault),
+            Some(Err(error)) => return self.push_unreadable(record, start, next, error),
             Some(Ok(bytes)) => {
                 self.batch.bytes.truncate(start);
                 self.batch.bytes.extend_from_slice(&bytes);
@@ -234,8 +227,8 @@ impl BatchBuilder {
         }
     }
 
-    fn push_unreadable(&mut self, record: Record, start: usize, next: &mut u32, fault: UnpackError) {
-        self.push(Record { unpack_error: Some(fault), ..record }, start..self.batch.bytes.len(), next);
+    fn push_unreadable(&mut self, record: Record, start: usize, next: &mut u32, error: UnpackError) {
+        self.push(Record { unpack_error: Some(error), ..record }, start..self.batch.bytes.len(), next);
     }
 
     fn push(&mut self, mut record: Record, payload: Range<usize>, next: &mut u32) {
@@ -245,7 +238,7 @@ impl BatchBuilder {
         *next += 1;
     }
 
-    /// A record that is an element as it stands.
+    /// Adds a record whose payload is the element itself.
     fn push_element(&mut self, record: Record, element: &str) {
         let start = self.batch.bytes.len();
         self.batch.bytes.extend_from_slice(element.as_bytes());
@@ -253,25 +246,25 @@ impl BatchBuilder {
     }
 
     fn position(&mut self, stream: &str, shard: &str, sequence: &str) -> StreamPosition {
-        for (kept, seen) in [(&mut self.stream, stream), (&mut self.shard, shard)] {
-            if **kept != *seen {
-                *kept = seen.into();
+        for (cached, name) in [(&mut self.stream, stream), (&mut self.shard, shard)] {
+            if **cached != *name {
+                *cached = name.into();
             }
         }
         let (stream, shard) = (self.stream.clone(), self.shard.clone());
         if !stream.is_empty() {
-            self.mixed_streams |= **self.named.get_or_insert_with(|| stream.clone()) != *stream;
+            self.mixed_streams |= **self.first_stream.get_or_insert_with(|| stream.clone()) != *stream;
         }
         StreamPosition { stream, shard, sequence_number: SequenceNumber(sequence.into()), sub_sequence_number: 0 }
     }
 }
 
-/// A record whose payload is still to be found.
-fn new_record(place: StreamPosition, arrival: Timestamp, partition_key: Arc<str>) -> Record {
-    Record::new(place, arrival, partition_key, 0..0)
+/// A record whose payload is not known yet.
+fn new_record(position: StreamPosition, arrival: Timestamp, partition_key: Arc<str>) -> Record {
+    Record::new(position, arrival, partition_key, 0..0)
 }
 
-/// An enhanced fan-out consumer's ARN begins with its stream's: `…:stream/NAME/consumer/NAME:CREATED`.
+/// The stream's ARN, with which that of an enhanced fan-out consumer begins: `…:stream/NAME/consumer/NAME:CREATED`.
 pub fn without_consumer_suffix(arn: &str) -> &str {
-    arn.find("/consumer/").map_or(arn, |at| &arn[..at])
+    arn.find("/consumer/").map_or(arn, |end| &arn[..end])
 }
