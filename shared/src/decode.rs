@@ -1,8 +1,8 @@
-//! The second step: a record's document becomes changes, by the format of its source.
+//! The second step: decodes a record's document into changes, according to the format of its source.
 //!
-//! Pure: bytes in, changes or a reasoned rejection out. A [`Decoder`] remembers only what makes the next document cheaper
-//! (paths and tables already met), never anything of a document. A further format is a module here and a variant of
-//! [`Format`].
+//! Pure: bytes in, changes or a rejection with its reason out. A [`Decoder`] caches only what makes the next document
+//! cheaper to decode (known paths and tables), never a document's contents. A new format is a module here and a variant
+//! of [`config::Format`].
 
 mod debezium;
 mod declared;
@@ -27,16 +27,16 @@ use crate::spec::{KeyColumn, Nested, TableId, TableRegistry};
 use crate::timestamp::Timestamp;
 use replica::{DecodeOutput, ReplicaTables};
 
-/// Paths of hostile documents must not fill the memory: past this many, the decoder starts anew with the next batch.
+/// Bounds the memory that the paths of hostile documents can take: past this many, the next batch gets a new decoder.
 const FIELDS_MAX: usize = 100_000;
 
 /// Decodes the records of one source.
 #[derive(Debug)]
 pub struct Decoder {
     source: SourceConfig,
-    /// The paths met so far.
+    /// The paths seen so far.
     pub fields: FieldTree,
-    /// The tables met so far.
+    /// The tables seen so far.
     pub tables: TableRegistry,
     format: FormatDecoder,
 }
@@ -51,18 +51,18 @@ enum FormatDecoder {
 }
 
 impl FormatDecoder {
-    /// What formats of replicated tables have in common.
-    fn replica(&mut self) -> Option<&mut ReplicaTables> {
+    /// The tables of a format that replicates tables.
+    fn replica_tables(&mut self) -> Option<&mut ReplicaTables> {
         match self {
-            Self::Dynamodb(dynamodb) => Some(&mut dynamodb.replica),
-            Self::Dms(dms) => Some(&mut dms.replica),
-            Self::Debezium(debezium) => Some(&mut debezium.replica),
+            Self::Dynamodb(dynamodb) => Some(&mut dynamodb.replica_tables),
+            Self::Dms(dms) => Some(&mut dms.replica_tables),
+            Self::Debezium(debezium) => Some(&mut debezium.replica_tables),
             Self::Segment(_) | Self::Json(_) => None,
         }
     }
 }
 
-/// A table that takes a document, and where its version is found.
+/// A table that a document goes to, and the field that holds its version.
 #[derive(Clone, Copy, Debug)]
 struct TargetTable {
     table: TableId,
@@ -70,11 +70,11 @@ struct TargetTable {
 }
 
 impl Decoder {
-    /// A decoder for the source.
+    /// Creates a decoder for the source.
     pub fn new(source: SourceConfig) -> Self {
         let mut fields = FieldTree::new(source.naming);
-        let keeps_objects = |shape: &config::SchemaPolicy| shape.nested == Nested::Jsonb;
-        if keeps_objects(&source.shape) || source.tables.iter().any(|table| keeps_objects(&table.shape)) {
+        let stores_objects = |shape: &config::SchemaPolicy| shape.nested == Nested::Jsonb;
+        if stores_objects(&source.shape) || source.tables.iter().any(|table| stores_objects(&table.shape)) {
             fields.request_whole_objects();
         }
         let mut tables = TableRegistry::default();
@@ -87,7 +87,7 @@ impl Decoder {
             config::Format::Dms => FormatDecoder::Dms(Box::new(dms::Dms::new(&source))),
             config::Format::Debezium => FormatDecoder::Debezium(Box::new(debezium::Debezium::new(&source))),
         };
-        // After the format has said how its fields are named. Those of replicated tables are marked when a table is met.
+        // This must follow the format's own naming of fields. Replicated tables mark theirs when they are first seen.
         for (path, privacy) in source.private.iter().filter(|_| !source.format.replicates()) {
             let field = fields.intern_path(path);
             fields.set_privacy(field, *privacy);
@@ -95,14 +95,14 @@ impl Decoder {
         Self { source, fields, tables, format }
     }
 
-    /// Forgets what it remembers, if that has grown too large.
+    /// Clears the cached paths and tables if there are too many.
     pub fn reset_if_too_large(&mut self) {
         if self.fields.count() > FIELDS_MAX {
             *self = Self::new(self.source.clone());
         }
     }
 
-    /// Decodes all records of a batch; the rejected ones come with their index.
+    /// Decodes all records of a batch; each rejection comes with its record's index.
     pub fn decode<'a>(&mut self, batch: &'a Batch) -> (Changes<'a>, Vec<(usize, Rejection)>) {
         let (mut changes, mut rejected) = (Changes::default(), Vec::new());
         self.scan_for_keys(batch);
@@ -110,20 +110,20 @@ impl Decoder {
         (changes, rejected)
     }
 
-    /// Whether records tell of others what must be known before those are decoded.
+    /// Whether all records of a batch must be scanned for keys before any of them is decoded.
     pub fn needs_key_scan(&self) -> bool {
         matches!(self.format, FormatDecoder::Dms(_))
     }
 
-    /// Learns what some records of a batch tell of others. Comes before any of them is decoded.
+    /// Collects the table keys that records of a batch provide. Must precede the decoding of any of them.
     pub fn scan_for_keys(&mut self, batch: &Batch) {
         if let FormatDecoder::Dms(dms) = &mut self.format {
-            // What tells a table's key may come behind the data that needs it.
+            // The record with a table's key may follow the data records that need it.
             batch.records.iter().for_each(|record| dms.scan_for_keys(batch.payload(record)));
         }
     }
 
-    /// Decodes some of a batch's records.
+    /// Decodes a range of a batch's records.
     pub fn decode_some<'a>(
         &mut self,
         batch: &'a Batch,
@@ -134,7 +134,7 @@ impl Decoder {
         for index in records {
             let record = &batch.records[index];
             let (changes_before, values_before) = (changes.list.len(), changes.values.len());
-            if let Err(rejection) = self.record(index, record, batch.payload(record), changes) {
+            if let Err(rejection) = self.decode_record(index, record, batch.payload(record), changes) {
                 changes.list.truncate(changes_before);
                 changes.values.truncate(values_before);
                 rejected.push((index, rejection));
@@ -142,36 +142,38 @@ impl Decoder {
         }
     }
 
-    fn record<'a>(
+    fn decode_record<'a>(
         &mut self,
         index: usize,
         record: &Record,
         bytes: &'a [u8],
         changes: &mut Changes<'a>,
     ) -> Result<(), Rejection> {
-        if let Some(fault) = &record.unpack_error {
-            return Err(Rejection::new(fault.clone().into()));
+        if let Some(unpack_error) = &record.unpack_error {
+            return Err(Rejection::new(unpack_error.clone().into()));
         }
         let json =
             str::from_utf8(bytes).map_err(|e| malformed(format!("invalid UTF-8 at byte {}", e.valid_up_to())))?;
-        self.set_hashes(record, HashForm::Plain);
+        self.set_hash_forms(record, HashForm::Plain);
         let start = changes.values.len();
         let targets = match &mut self.format {
             FormatDecoder::Segment(segment) => {
                 segment.document(record, json, &mut self.fields, &mut self.tables, &mut changes.values)?
             }
-            FormatDecoder::Json(tables) => tables.document(record, json, &mut self.fields, &mut changes.values)?,
+            FormatDecoder::Json(json_decoder) => {
+                json_decoder.document(record, json, &mut self.fields, &mut changes.values)?
+            }
             FormatDecoder::Dynamodb(dynamodb) => {
-                let mut page = DecodeOutput { fields: &mut self.fields, tables: &mut self.tables, changes };
-                return dynamodb.document(index, record, json, &mut page);
+                let mut output = DecodeOutput { fields: &mut self.fields, tables: &mut self.tables, changes };
+                return dynamodb.document(index, record, json, &mut output);
             }
             FormatDecoder::Dms(dms) => {
-                let mut page = DecodeOutput { fields: &mut self.fields, tables: &mut self.tables, changes };
-                return dms.document(index, record, json, &mut page);
+                let mut output = DecodeOutput { fields: &mut self.fields, tables: &mut self.tables, changes };
+                return dms.document(index, record, json, &mut output);
             }
             FormatDecoder::Debezium(debezium) => {
-                let mut page = DecodeOutput { fields: &mut self.fields, tables: &mut self.tables, changes };
-                return debezium.document(index, record, json, &mut page);
+                let mut output = DecodeOutput { fields: &mut self.fields, tables: &mut self.tables, changes };
+                return debezium.document(index, record, json, &mut output);
             }
         };
         let values = start..changes.values.len();
@@ -195,13 +197,14 @@ impl Decoder {
         Ok(())
     }
 
-    /// A hash that was made before the record was put away stays what it is; what has become private since goes.
-    fn set_hashes(&mut self, record: &Record, written: HashForm) {
-        let read = if record.archived_digest.is_some() { HashForm::Prefixed } else { HashForm::Plain };
-        self.fields.set_hash_forms(read, written);
+    /// Sets how hashes are written in the document and in the output. The hashes of an archived record are kept; fields
+    /// that became private later are still hashed or dropped.
+    fn set_hash_forms(&mut self, record: &Record, output: HashForm) {
+        let input = if record.archived_digest.is_some() { HashForm::Prefixed } else { HashForm::Plain };
+        self.fields.set_hash_forms(input, output);
     }
 
-    /// The version at `field`: a time or a whole number.
+    /// The version at `field`: a timestamp or an integer.
     fn version(
         &self,
         field: FieldId,
@@ -209,9 +212,9 @@ impl Decoder {
         digest: u64,
         table: TableId,
     ) -> Result<Version, Rejection> {
-        let order = match values.iter().rev().find(|(at, _)| *at == field).map(|(_, value)| value) {
-            Some(Value::Time(moment)) => Some(i128::from(moment.0)),
-            Some(Value::Text(text)) => Timestamp::parse(text).map(|moment| i128::from(moment.0)),
+        let order = match values.iter().rev().find(|(candidate, _)| *candidate == field).map(|(_, value)| value) {
+            Some(Value::Time(timestamp)) => Some(i128::from(timestamp.0)),
+            Some(Value::Text(text)) => Timestamp::parse(text).map(|timestamp| i128::from(timestamp.0)),
             Some(Value::Number(text)) => Decimal::parse(text).and_then(|number| number.to_integer()),
             Some(Value::Null | Value::TypedNull | Value::Unchanged | Value::Bool(_)) | None => None,
             Some(Value::Date(_) | Value::Json(_) | Value::Bytes(_) | Value::List(_)) => None,
@@ -225,41 +228,42 @@ impl Decoder {
         })
     }
 
-    /// Tells the key of a source's table where its records do not.
+    /// Sets the key of a source's table, for records that do not provide it.
     pub fn set_table_key(&mut self, table: &str, key: &[KeyColumn]) -> Result<(), Rejection> {
-        match self.format.replica() {
-            Some(replica) => replica.table(table, key, &mut self.fields, &mut self.tables).map(drop),
+        match self.format.replica_tables() {
+            Some(replica_tables) => replica_tables.table(table, key, &mut self.fields, &mut self.tables).map(drop),
             None => Ok(()),
         }
     }
 
-    /// The table that the source calls `name`.
+    /// The table that the source calls `name`, added if it is new; `None` if it is excluded or not replicated.
     pub fn replicated_table(&mut self, name: &str) -> Option<TableId> {
         self.set_table_key(name, &[]).ok()?;
-        self.format.replica()?.table_id(name)
+        self.format.replica_tables()?.table_id(name)
     }
 
-    /// The tables that the configuration declares, or that its source fills where it declares none.
+    /// The tables that the configuration declares, or the default table of a JSON source that declares none.
     pub fn declared_tables(&mut self) -> Vec<TableId> {
         let tables = self.source.tables.clone();
         if self.source.format.replicates() {
-            let called =
+            let source_name =
                 |table: &config::TableConfig| table.from.clone().unwrap_or_else(|| table.name.as_str().to_owned());
-            return tables.iter().filter_map(|table| self.replicated_table(&called(table))).collect();
+            return tables.iter().filter_map(|table| self.replicated_table(&source_name(table))).collect();
         }
-        let only_table = tables.is_empty() && self.source.format == config::Format::Json;
+        let has_default_table = tables.is_empty() && self.source.format == config::Format::Json;
         let is_declared = |id: &TableId| {
             let name = &self.tables.get(*id).name.table;
-            only_table || tables.iter().any(|table| table.name == *name)
+            has_default_table || tables.iter().any(|table| table.name == *name)
         };
         (0..self.tables.count() as u32).map(TableId).filter(is_declared).collect()
     }
 
-    /// A record's partition key as it may be kept: Debezium's is the row's key, of which only the columns' names are needed.
+    /// A record's partition key in the form that may be stored. Debezium's is the row's key: if the source has private
+    /// fields, only the column names and types are kept, which are all that decoding needs.
     pub fn partition_key<'r>(&self, record: &'r Record) -> Cow<'r, str> {
         match &self.format {
             FormatDecoder::Debezium(_) if !self.source.private.is_empty() => {
-                debezium::names_of_key(&record.partition_key).into()
+                debezium::key_without_values(&record.partition_key).into()
             }
             FormatDecoder::Debezium(_)
             | FormatDecoder::Dms(_)
@@ -269,16 +273,16 @@ impl Decoder {
         }
     }
 
-    /// A document without its private fields, as a dead letter may hold it; `None` where they cannot be told apart.
+    /// A document without its private fields, for a dead letter; `None` if they cannot be identified.
     pub fn redact(&mut self, record: &Record, bytes: &[u8]) -> Option<Vec<u8>> {
         if self.source.private.is_empty() {
             return Some(bytes.to_vec());
         }
-        // What cannot be unpacked may hold anything, however well it reads: an element's data is JSON's text.
+        // A record that was not unpacked may hold anything, even if it is valid JSON: an element's data is one string.
         if record.unpack_error.is_some() {
             return None;
         }
-        self.set_hashes(record, HashForm::Prefixed);
+        self.set_hash_forms(record, HashForm::Prefixed);
         let json = str::from_utf8(bytes).ok()?;
         let redacted = match &mut self.format {
             FormatDecoder::Segment(_) | FormatDecoder::Json(_) => {
@@ -302,13 +306,13 @@ mod tests {
     use crate::config::Config;
     use crate::record::{SequenceNumber, StreamPosition};
 
-    fn batch(document: &[u8], redacted: Option<u64>) -> Batch {
+    fn batch(document: &[u8], archived_digest: Option<u64>) -> Batch {
         let sequence = SequenceNumber("1".into());
-        let place =
+        let position =
             StreamPosition { stream: "s".into(), shard: "0".into(), sequence_number: sequence, sub_sequence_number: 0 };
         let partition_key = r#"{"id":1}"#.into();
         let payload = 0..document.len();
-        let record = Record { archived_digest: redacted, ..Record::new(place, Timestamp(0), partition_key, payload) };
+        let record = Record { archived_digest, ..Record::new(position, Timestamp(0), partition_key, payload) };
         Batch { records: vec![record], bytes: document.to_vec(), empty_records: 0 }
     }
 
@@ -318,7 +322,7 @@ mod tests {
         changes.values.iter().map(|(field, value)| format!("{} {value:?}", decoder.fields.path(*field))).collect()
     }
 
-    /// What a dead letter holds has nothing private, and is decoded into the same values.
+    /// A dead letter contains nothing private and decodes into the same values.
     #[test]
     fn replicas_dead_letters_hold_nothing_private_and_can_be_redriven() {
         let row = r#"{"id":1,"ssn":"private","email":"private@x","no_mail":null,"doc":"{\"ip\":\"private\",\"n\":1}"}"#;
@@ -351,7 +355,8 @@ mod tests {
         }
     }
 
-    /// Put away before it was private, a value that looks like a hash is none; one that was private is hashed once.
+    /// A value archived before it became private is hashed even if it looks like a hash; one that was already private
+    /// is hashed only once.
     #[test]
     fn a_value_that_looks_like_a_hash_is_hashed_once_it_is_private() {
         let token = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
@@ -361,22 +366,22 @@ mod tests {
             "NewImage":{{"id":{{"N":"1"}},"email":{{"S":"a@x"}},"token":{{"S":"{token}"}}}}}}}}"#
         );
         for (format, document, table) in [("json", json, ""), ("dynamodb", dynamodb, "t.")] {
-            let decoder = |hashed: &[&str]| {
+            let decoder_hashing = |hashed: &[&str]| {
                 let path = |name: &&str| format!("{{ path = \"{table}{name}\", as = \"sha256\" }}");
                 let private = hashed.iter().map(path).collect::<Vec<_>>().join(", ");
                 let config = format!("[source.s]\nstream = \"s\"\nformat = \"{format}\"\nprivate = [{private}]");
                 Decoder::new(Config::parse("", &config).unwrap().sources.remove(0))
             };
             let original = batch(document.as_bytes(), None);
-            let put_away = decoder(&["email"]).redact(&original.records[0], document.as_bytes()).unwrap();
-            let put_away_again = {
-                let batch = batch(&put_away, Some(0));
-                decoder(&["email"]).redact(&batch.records[0], &put_away).unwrap()
+            let archived = decoder_hashing(&["email"]).redact(&original.records[0], document.as_bytes()).unwrap();
+            let archived_twice = {
+                let batch = batch(&archived, Some(0));
+                decoder_hashing(&["email"]).redact(&batch.records[0], &archived).unwrap()
             };
-            assert_eq!(String::from_utf8(put_away_again).unwrap(), String::from_utf8(put_away.clone()).unwrap());
+            assert_eq!(String::from_utf8(archived_twice).unwrap(), String::from_utf8(archived.clone()).unwrap());
             let both = ["email", "token"];
-            let stored = values(&mut decoder(&both), &batch(&put_away, Some(0)));
-            assert_eq!(stored, values(&mut decoder(&both), &original));
+            let stored = values(&mut decoder_hashing(&both), &batch(&archived, Some(0)));
+            assert_eq!(stored, values(&mut decoder_hashing(&both), &original));
             assert!(!stored.join(" ").contains(token), "{stored:?}");
         }
     }

@@ -1,10 +1,10 @@
-//! Changes of relational tables, by Debezium:
+//! Changes of relational tables, from Debezium:
 //! <https://debezium.io/documentation/reference/stable/connectors/postgresql.html>.
 //!
-//! Envelopes with and without their schema, and rows that `ExtractNewRecordState` has flattened, where they still tell
-//! the table and the order (`add.fields=op,table,schema,lsn`). The key stands in the record's partition key, as
-//! Debezium Server's Kinesis sink writes it. A value that Debezium does not have (a large one that has not changed)
-//! keeps what is stored; where the row is new, as after a change of its key, there is nothing to keep, and only REPLICA
+//! Accepts envelopes with and without their schema, and rows flattened by `ExtractNewRecordState` that still carry
+//! the table and the order (`add.fields=op,table,schema,lsn`). The key is read from the record's partition key, as
+//! Debezium Server's Kinesis sink writes it. For a value that Debezium does not have (a large one that has not
+//! changed), the stored value is kept. A new row, as after a change of its key, has no stored value; then only REPLICA
 //! IDENTITY FULL helps.
 
 mod event;
@@ -30,7 +30,7 @@ use crate::spec::{KeyColumn, MergeBy, TableRegistry};
 use event::{DebeziumEvent, DebeziumOperation, is_metadata, payload};
 use types::{ColumnTypes, LogicalType};
 
-/// What stands where Debezium does not have the value (`unavailable.value.placeholder`, by default): as a text, as
+/// What Debezium writes for a value that it does not have (the default `unavailable.value.placeholder`): as a text, as
 /// bytes, as the only element of an array, as the only entry of a map.
 const UNAVAILABLE: [&str; 4] = [
     r#""__debezium_unavailable_value""#,
@@ -39,47 +39,49 @@ const UNAVAILABLE: [&str; 4] = [
     r#"{"__debezium_unavailable_value":"__debezium_unavailable_value"}"#,
 ];
 
-/// Schemas are a few a table; of more than this many, those met so far are forgotten.
+/// A table has only a few schemas; at this many in total, the cached ones are dropped.
 const SCHEMAS_MAX: usize = 10_000;
 
 /// The tables of a Debezium connector.
 #[derive(Debug)]
 pub struct Debezium {
-    /// What it has in common with others.
-    pub replica: ReplicaTables,
-    /// The types of schemas that have been met, by the hash of their text: it is often longer than the row.
+    /// The tables seen so far.
+    pub replica_tables: ReplicaTables,
+    /// The column types of known schemas, by the hash of the schema's text, which is often longer than the row.
     types: HashMap<u64, Arc<ColumnTypes>>,
 }
 
 impl Debezium {
     /// The tables of a source.
     pub fn new(source: &SourceConfig) -> Self {
-        Self { replica: ReplicaTables::new(source, "Debezium table", MergeBy::Column), types: HashMap::new() }
+        Self { replica_tables: ReplicaTables::new(source, "Debezium table", MergeBy::Column), types: HashMap::new() }
     }
 
-    /// Appends the change that a record tells.
+    /// Appends the change that a record describes.
     pub fn document<'a>(
         &mut self,
         index: usize,
         record: &Record,
         json: &'a str,
-        page: &mut DecodeOutput<'_, 'a>,
+        output: &mut DecodeOutput<'_, 'a>,
     ) -> Result<(), Rejection> {
         let Some(event) = DebeziumEvent::read(json)? else {
-            page.changes.control_records.push(index);
+            output.changes.control_records.push(index);
             return Ok(());
         };
         let types = self.types(event.schema)?;
         let key = key(&record.partition_key, &types);
-        let known = self.replica.table(&event.table_name()?, &key, page.fields, page.tables)?;
+        let table = self.replica_tables.table(&event.table_name()?, &key, output.fields, output.tables)?;
         let version = event.version(record.digest(json.as_bytes()))?;
-        let start = page.changes.values.len();
-        columns(&event, &types, known, page)?;
+        let start = output.changes.values.len();
+        columns(&event, &types, table, output)?;
         match event.operation {
-            DebeziumOperation::Read | DebeziumOperation::Write => self.replica.put(known, index, version, start, page),
+            DebeziumOperation::Read | DebeziumOperation::Write => {
+                self.replica_tables.put(table, index, version, start, output)
+            }
             DebeziumOperation::Delete => {
-                let at = event.event_time().unwrap_or(record.arrival);
-                self.replica.delete(known, index, version, at, start, page);
+                let deleted_at = event.event_time().unwrap_or(record.arrival);
+                self.replica_tables.delete(table, index, version, deleted_at, start, output);
             }
         }
         Ok(())
@@ -99,8 +101,8 @@ impl Debezium {
         Ok(types)
     }
 
-    /// The record again, without its private columns; what may hold values beside the images (the statement, a message)
-    /// is left out.
+    /// The record without its private columns; other members that may hold values (the statement, a message) are left
+    /// out.
     pub fn redact(
         &mut self,
         json: &str,
@@ -108,33 +110,33 @@ impl Debezium {
         tables: &mut TableRegistry,
     ) -> Result<String, Rejection> {
         let event = DebeziumEvent::read(json)?.ok_or_else(|| malformed("event contains no row"))?;
-        let node = self.replica.table(&event.table_name()?, &[], fields, tables)?.root_field;
+        let root_field = self.replica_tables.table(&event.table_name()?, &[], fields, tables)?.root_field;
         if !payload(json)?.schema_and_payload {
-            return rewrite_document(json, |scanner, out| redact_payload(&event, scanner, node, fields, out));
+            return rewrite_document(json, |scanner, out| redact_payload(&event, scanner, root_field, fields, out));
         }
         let mut member = |key: &str, scanner: &mut JsonScanner<'_>, out: &mut String| match key {
-            "payload" => redact_payload(&event, scanner, node, fields, out),
+            "payload" => redact_payload(&event, scanner, root_field, fields, out),
             _ => copy_value(scanner, out),
         };
         rewrite_document(json, |scanner, out| rewrite_object(scanner, out, &mut member))
     }
 }
 
-/// The key's columns by the record's partition key, `{"id":1}` with or without a schema around it; none where it is
-/// something else, as that of a table without a key.
+/// The key's columns from the record's partition key, `{"id":1}` with or without a schema around it; none if the
+/// partition key is something else, as for a table without a key.
 fn key(partition_key: &str, types: &ColumnTypes) -> Vec<KeyColumn> {
     let Ok(payload) = payload(partition_key) else { return Vec::new() };
-    let own = payload.schema.and_then(|schema| ColumnTypes::read(schema).ok()).unwrap_or_default();
+    let key_types = payload.schema.and_then(|schema| ColumnTypes::read(schema).ok()).unwrap_or_default();
     let mut key = Vec::new();
     let read = for_each_member(&mut JsonScanner::new(payload.json), |name, scanner| {
-        key.push(KeyColumn { name: name.to_owned(), sql_type: types.sql_type(name).or(own.sql_type(name)) });
+        key.push(KeyColumn { name: name.to_owned(), sql_type: types.sql_type(name).or(key_types.sql_type(name)) });
         skip_value(scanner)
     });
     if read.is_ok() { key } else { Vec::new() }
 }
 
-/// The partition key with its columns' names and types, and no values; nothing of one that tells no columns.
-pub fn names_of_key(partition_key: &str) -> String {
+/// The partition key with its columns' names and types but no values; empty if it names no columns.
+pub fn key_without_values(partition_key: &str) -> String {
     let Ok(payload) = payload(partition_key) else { return String::new() };
     let mut names = String::new();
     let written = rewrite_object(&mut JsonScanner::new(payload.json), &mut names, &mut |_, scanner, out| {
@@ -151,22 +153,22 @@ pub fn names_of_key(partition_key: &str) -> String {
 fn columns<'a>(
     event: &DebeziumEvent<'a>,
     types: &ColumnTypes,
-    known: ReplicaTable,
-    page: &mut DecodeOutput<'_, 'a>,
+    table: ReplicaTable,
+    output: &mut DecodeOutput<'_, 'a>,
 ) -> Result<(), Rejection> {
-    let mut before = None;
+    let mut previous = None;
     for_each_member(&mut JsonScanner::new(event.row), |name, scanner| {
         let json = scanner.skip_value()?;
         if event.flattened && is_metadata(name) {
             return Ok(());
         }
-        let field = page.fields.child_after(known.root_field, before, name);
-        before = Some(field);
-        let semantic = types.of(name);
-        let stored = read_unless_private(page.fields, field, json, has_no_value, |fields| {
-            column(fields, field, name, json, semantic)
+        let field = output.fields.child_after(table.root_field, previous, name);
+        previous = Some(field);
+        let logical_type = types.logical_type(name);
+        let stored = read_unless_private(output.fields, field, json, has_no_value, |fields| {
+            column(fields, field, name, json, logical_type)
         })?;
-        page.changes.values.extend(stored.map(|value| (field, value)));
+        output.changes.values.extend(stored.map(|value| (field, value)));
         Ok(())
     })
 }
@@ -176,12 +178,14 @@ fn column<'a>(
     field: FieldId,
     name: &str,
     json: &'a str,
-    semantic: &LogicalType,
+    logical_type: &LogicalType,
 ) -> Result<Value<'a>, Rejection> {
     if is_unavailable(json) {
         return Ok(Value::Unchanged);
     }
-    semantic.value(fields, field, json)?.ok_or_else(|| malformed(format!("column {name:?}: expected {semantic}")))
+    logical_type
+        .value(fields, field, json)?
+        .ok_or_else(|| malformed(format!("column {name:?}: expected {logical_type}")))
 }
 
 fn is_unavailable(json: &str) -> bool {
@@ -195,16 +199,16 @@ fn has_no_value(json: &str) -> bool {
 fn redact_payload(
     event: &DebeziumEvent<'_>,
     scanner: &mut JsonScanner<'_>,
-    node: FieldId,
+    root_field: FieldId,
     fields: &mut FieldTree,
     out: &mut String,
 ) -> Result<(), Rejection> {
     if event.flattened {
-        return redact_columns(scanner, event.flattened, node, fields, out);
+        return redact_columns(scanner, event.flattened, root_field, fields, out);
     }
     rewrite_object(scanner, out, &mut |key, scanner, out| match key {
         "before" | "after" if scanner.peek() == Some(b'{') => {
-            redact_columns(scanner, event.flattened, node, fields, out)
+            redact_columns(scanner, event.flattened, root_field, fields, out)
         }
         "source" => rewrite_object(scanner, out, &mut |key, scanner, out| match key {
             "query" => write_null(scanner, out),
@@ -218,7 +222,7 @@ fn redact_payload(
 fn redact_columns(
     scanner: &mut JsonScanner<'_>,
     flattened: bool,
-    node: FieldId,
+    root_field: FieldId,
     fields: &mut FieldTree,
     out: &mut String,
 ) -> Result<(), Rejection> {
@@ -227,7 +231,7 @@ fn redact_columns(
         if flattened && matches!(key, "__query" | "__source_query") {
             return skip_value(scanner);
         }
-        let field = fields.child(node, key);
+        let field = fields.child(root_field, key);
         redact_column((key, field), scanner, fields, has_no_value, &mut object)
     })?;
     object.end()
@@ -240,14 +244,14 @@ mod tests {
     #[test]
     fn the_partition_key_gives_the_key_with_and_without_a_schema() {
         let types = ColumnTypes::default();
-        let told = |partition_key| -> Vec<(String, Option<&str>)> {
+        let key_columns = |partition_key| -> Vec<(String, Option<&str>)> {
             key(partition_key, &types).into_iter().map(|column| (column.name, column.sql_type)).collect()
         };
-        assert_eq!(told(r#"{"a":1,"b":"x"}"#), [("a".to_owned(), None), ("b".to_owned(), None)]);
+        assert_eq!(key_columns(r#"{"a":1,"b":"x"}"#), [("a".to_owned(), None), ("b".to_owned(), None)]);
         let schema = r#"{"schema":{"type":"struct","fields":[{"type":"int64","field":"id"}]},"payload":{"id":1}}"#;
-        assert_eq!(told(schema), [("id".to_owned(), Some("bigint"))]);
+        assert_eq!(key_columns(schema), [("id".to_owned(), Some("bigint"))]);
         for other in ["default", "", "7", r#"{"id":1"#, r#"{"schema":null,"payload":null}"#] {
-            assert_eq!(told(other), [], "{other}");
+            assert_eq!(key_columns(other), [], "{other}");
         }
     }
 

@@ -1,17 +1,17 @@
-//! Tables that the configuration declares, as what they should be.
+//! Specs of the tables that the configuration declares.
 
 use crate::config::{ColumnConfig, PartitionConfig, TableConfig, TableKind};
 use crate::field::{FieldId, FieldTree};
 use crate::names::{Identifier, TableName};
 use crate::spec::{Coercion, ColumnSpec, DeleteMode, MissingColumns, OnMismatch, PartitionSpec, TableSpec, WriteMode};
 
-/// The field that holds a record's place in its stream; a document with a key of this name is refused.
+/// The field that holds a record's stream position; a document with a key of this name is rejected.
 pub const POSITION_FIELD: &str = "(place)";
 
 /// The column that holds it, in event tables without an id.
 pub const POSITION_COLUMN: &str = "_id";
 
-/// A table's columns while it is being put together.
+/// Collects a table's columns while its spec is built.
 pub struct TableSpecBuilder<'f> {
     pub fields: &'f mut FieldTree,
     pub columns: Vec<ColumnSpec>,
@@ -22,7 +22,7 @@ impl TableSpecBuilder<'_> {
     fn add_declared(&mut self, column: &ColumnConfig) {
         let field = self.fields.intern_path(&column.path);
         self.fields.request_whole_object(field);
-        // The configuration's word for a field replaces the format's.
+        // A declared column replaces the format's column for the same field.
         self.columns.retain(|inherited| inherited.field != Some(field));
         self.columns.push(ColumnSpec {
             name: column.name.clone(),
@@ -35,7 +35,8 @@ impl TableSpecBuilder<'_> {
         });
     }
 
-    /// The column called `name`, or else one for the path `name`, of the given type; it is made required.
+    /// The index of the column called `name`, added for the path `name` if it is missing. The column becomes required
+    /// and gets `sql_type` if it has no type.
     pub fn required(&mut self, name: &str, sql_type: &str) -> usize {
         let index = self.columns.iter().position(|column| column.name.as_str() == name).unwrap_or_else(|| {
             let field = self.fields.intern_path(name);
@@ -50,51 +51,51 @@ impl TableSpecBuilder<'_> {
         index
     }
 
-    /// The partitioning, its column made required.
+    /// The partitioning; its column becomes required.
     pub fn partition(&mut self, partition: Option<&PartitionConfig>) -> Option<PartitionSpec> {
         let partition = partition?;
         Some(PartitionSpec { column: self.required(&partition.column, "timestamptz"), policy: partition.period })
     }
 }
 
-/// What a declared table should be, and where the version of its changes is found. `inherited` are the columns that the
-/// format gives to every event table, `partition` the source's default.
+/// The spec of a declared table, and the field that holds the version of its changes. `inherited` are the columns that
+/// the format gives to every event table, `default_partition` the source's default for event tables.
 pub fn table(
     table: &TableConfig,
     name: TableName,
-    origin: String,
+    source_label: String,
     scope: Vec<FieldId>,
     inherited: Vec<ColumnSpec>,
     default_partition: Option<&PartitionConfig>,
     fields: &mut FieldTree,
 ) -> (TableSpec, Option<FieldId>) {
-    let mut declaration = TableSpecBuilder { fields, columns: inherited };
+    let mut builder = TableSpecBuilder { fields, columns: inherited };
     for column in &table.columns {
-        declaration.add_declared(column);
+        builder.add_declared(column);
     }
-    let (key, rule, version, default_partition) = match &table.kind {
+    let (key, write_mode, version, default_partition) = match &table.kind {
         TableKind::Event { id: Some(id) } => {
-            (vec![declaration.required(id, "text")], WriteMode::Append, None, default_partition)
+            (vec![builder.required(id, "text")], WriteMode::Append, None, default_partition)
         }
-        TableKind::Event { id: None } => (vec![event_id(&mut declaration)], WriteMode::Append, None, default_partition),
+        TableKind::Event { id: None } => (vec![event_id(&mut builder)], WriteMode::Append, None, default_partition),
         TableKind::Entity { key, version, merge } => {
-            let key = key.iter().map(|name| declaration.required(name, "text")).collect();
-            let version = version.as_ref().map(|version| declaration.fields.intern_path(version));
+            let key = key.iter().map(|name| builder.required(name, "text")).collect();
+            let version = version.as_ref().map(|version| builder.fields.intern_path(version));
             (key, WriteMode::Merge(*merge), version, None)
         }
     };
-    let partition = declaration.partition(table.partition.as_ref().or(default_partition));
-    let columns = declaration.columns;
+    let partition = builder.partition(table.partition.as_ref().or(default_partition));
+    let columns = builder.columns;
     let shape = table.shape;
     let spec = TableSpec {
         name,
-        source_label: origin,
+        source_label,
         columns,
         scope,
         key,
-        write_mode: rule,
+        write_mode,
         deletes: DeleteMode::Never,
-        missing_columns: MissingColumns::for_mode(rule),
+        missing_columns: MissingColumns::for_mode(write_mode),
         replicated: false,
         coercion: Coercion::Convert,
         text_characters_max: shape.text_characters_max,
@@ -107,14 +108,14 @@ pub fn table(
     (spec, version)
 }
 
-/// The id of an event table whose configuration names none: the format's own, or else the record's place.
-fn event_id(declaration: &mut TableSpecBuilder<'_>) -> usize {
-    if let Some(index) = declaration.columns.iter().position(|column| column.name.as_str() == "id" && column.required) {
+/// The id of an event table whose configuration names none: the format's own, or else the record's stream position.
+fn event_id(builder: &mut TableSpecBuilder<'_>) -> usize {
+    if let Some(index) = builder.columns.iter().position(|column| column.name.as_str() == "id" && column.required) {
         return index;
     }
-    let field = declaration.fields.synthetic(POSITION_FIELD);
+    let field = builder.fields.synthetic(POSITION_FIELD);
     let column =
         ColumnSpec::new(Identifier::truncated(POSITION_COLUMN, POSITION_FIELD), field).typed("text").required();
-    declaration.columns.push(column);
-    declaration.columns.len() - 1
+    builder.columns.push(column);
+    builder.columns.len() - 1
 }

@@ -1,10 +1,9 @@
-//! Changes of relational tables, by AWS DMS:
+//! Changes of relational tables, from AWS DMS:
 //! <https://docs.aws.amazon.com/dms/latest/userguide/CHAP_Target.Kinesis.html>.
 //!
-//! A data record tells the whole row: a column that it leaves out is NULL (DMS leaves NULLs out unless the target's
-//! `IncludeNullAndEmpty` is set). Control records tell the table's key and change nothing: what is dropped at the
-//! source stays here. The before-image is read where it has its default name, `before-image`, or stands in `BI_`
-//! columns.
+//! A data record describes the whole row: a missing column is NULL (DMS omits NULLs unless the target's
+//! `IncludeNullAndEmpty` is set). Control records provide the table's key and change nothing: what is dropped at the
+//! source stays in PostgreSQL. The before-image is read from its default member, `before-image`, or from `BI_` columns.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -27,25 +26,25 @@ use crate::timestamp::Timestamp;
 /// Where a `map-record-to-document` rule puts the columns.
 const DOCUMENT: &str = "_doc";
 
-/// What a transformation rule puts before the names of a before-image's columns.
-const BEFORE: &str = "BI_";
+/// The prefix that a transformation rule gives to the columns of a before-image.
+const BEFORE_PREFIX: &str = "BI_";
 
-/// DMS's own tables begin with this; their `schema-name` is empty.
-const SYSTEM_TABLES: &str = "awsdms_";
+/// The prefix of DMS's own tables; their `schema-name` is empty.
+const SYSTEM_TABLE_PREFIX: &str = "awsdms_";
 
-/// Bits of an order below the microsecond: the change's place in its transaction.
+/// Bits of an order below the microsecond: the change's position in its transaction.
 const RECORD_ID_BITS: u32 = 64;
 
 /// The tables of a DMS task.
 #[derive(Debug)]
 pub struct Dms {
-    /// What it has in common with others.
-    pub replica: ReplicaTables,
-    /// The keys that control records have told, by table.
+    /// The tables seen so far.
+    pub replica_tables: ReplicaTables,
+    /// The keys from control records, by table.
     keys: HashMap<String, Vec<KeyColumn>>,
 }
 
-/// A record, its images still untouched.
+/// The parts of a record; its images are raw JSON.
 #[derive(Default)]
 struct DmsRecord<'a> {
     data: Option<&'a str>,
@@ -60,10 +59,10 @@ struct DmsRecord<'a> {
     record_id: Option<&'a str>,
 }
 
-/// What a data record says of its row.
+/// What a data record says about its row.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum DmsOperation {
-    /// It was there when the full load came by.
+    /// The full load read it.
     Load,
     /// It was inserted or updated.
     Write,
@@ -71,7 +70,7 @@ enum DmsOperation {
     Delete,
 }
 
-/// A row: its columns, and what some of them were before.
+/// A row: its columns, and the previous values of some of them.
 struct RowImages<'a> {
     columns: Vec<(Cow<'a, str>, &'a str)>,
     before: Vec<(Cow<'a, str>, &'a str)>,
@@ -80,12 +79,12 @@ struct RowImages<'a> {
 impl Dms {
     /// The tables of a source.
     pub fn new(source: &SourceConfig) -> Self {
-        Self { replica: ReplicaTables::new(source, "DMS table", MergeBy::Row), keys: HashMap::new() }
+        Self { replica_tables: ReplicaTables::new(source, "DMS table", MergeBy::Row), keys: HashMap::new() }
     }
 
-    /// Remembers the key that a control record tells. What is wrong with the record, [`Self::document`] will say.
+    /// Stores the key that a control record provides. Errors in the record are left to [`Self::document`].
     pub fn scan_for_keys(&mut self, bytes: &[u8]) {
-        // Looked for before anything is parsed: nearly all records are data.
+        // Searched for before anything is parsed: nearly all records are data.
         if memchr::memmem::find(bytes, b"\"table-def\"").is_none() {
             return;
         }
@@ -98,35 +97,35 @@ impl Dms {
         }
     }
 
-    /// Appends the changes that a record tells: one, or two where a row's key has changed.
+    /// Appends the changes that a record describes: one, or two if the row's key has changed.
     pub fn document<'a>(
         &mut self,
         index: usize,
         record: &Record,
         json: &'a str,
-        page: &mut DecodeOutput<'_, 'a>,
+        output: &mut DecodeOutput<'_, 'a>,
     ) -> Result<(), Rejection> {
         let parts = DmsRecord::read(json)?;
         if parts.is_control()? {
-            page.changes.control_records.push(index);
+            output.changes.control_records.push(index);
             return Ok(());
         }
         let operation = parts.operation()?;
-        let known = self.table_for(&parts, page.fields, page.tables)?;
+        let table = self.table_for(&parts, output.fields, output.tables)?;
         let version = parts.version(operation, record.digest(json.as_bytes()))?;
-        let at = parts.commit_time().unwrap_or(record.arrival);
+        let changed_at = parts.commit_time().unwrap_or(record.arrival);
         let image = RowImages::read(&parts)?;
         match operation {
-            DmsOperation::Delete => self.delete(known, index, version, at, &image.columns, page),
-            DmsOperation::Load => self.put(known, index, version, &image, page),
+            DmsOperation::Delete => self.delete(table, index, version, changed_at, &image.columns, output),
+            DmsOperation::Load => self.put(table, index, version, &image, output),
             DmsOperation::Write => {
-                if image.key_changed(known, page) {
-                    // Older than the put by the order's last bit: where the key is not known yet and turns out to be
-                    // the same, the put is what counts.
+                if image.key_changed(table, output) {
+                    // Older than the put by the order's last bit: if the key is not known yet and turns out to be
+                    // unchanged, the put wins.
                     let version = Version { order: version.order - 1, ..version };
-                    self.delete(known, index, version, at, &image.previous_row(), page)?;
+                    self.delete(table, index, version, changed_at, &image.previous_row(), output)?;
                 }
-                self.put(known, index, version, &image, page)
+                self.put(table, index, version, &image, output)
             }
         }
     }
@@ -139,40 +138,40 @@ impl Dms {
     ) -> Result<ReplicaTable, Rejection> {
         let name = parts.table_name()?;
         let key = self.keys.get(&name).map(Vec::as_slice).unwrap_or_default();
-        self.replica.table(&name, key, fields, tables)
+        self.replica_tables.table(&name, key, fields, tables)
     }
 
     fn put<'a>(
         &self,
-        known: ReplicaTable,
+        table: ReplicaTable,
         index: usize,
         version: Version,
         image: &RowImages<'a>,
-        page: &mut DecodeOutput<'_, 'a>,
+        output: &mut DecodeOutput<'_, 'a>,
     ) -> Result<(), Rejection> {
-        let start = page.changes.values.len();
-        columns(&image.columns, known.root_field, page)?;
-        self.replica.put(known, index, version, start, page);
+        let start = output.changes.values.len();
+        columns(&image.columns, table.root_field, output)?;
+        self.replica_tables.put(table, index, version, start, output);
         Ok(())
     }
 
     fn delete<'a>(
         &self,
-        known: ReplicaTable,
+        table: ReplicaTable,
         index: usize,
         version: Version,
-        at: Timestamp,
+        deleted_at: Timestamp,
         row: &[(Cow<'a, str>, &'a str)],
-        page: &mut DecodeOutput<'_, 'a>,
+        output: &mut DecodeOutput<'_, 'a>,
     ) -> Result<(), Rejection> {
-        let start = page.changes.values.len();
-        columns(row, known.root_field, page)?;
-        self.replica.delete(known, index, version, at, start, page);
+        let start = output.changes.values.len();
+        columns(row, table.root_field, output)?;
+        self.replica_tables.delete(table, index, version, deleted_at, start, output);
         Ok(())
     }
 
-    /// The record again, without its private columns. The key's value in the metadata goes wherever a column is
-    /// private, for it may be that one; and what is neither row nor metadata is left out.
+    /// The record without its private columns. If any column is private, the key's value in the metadata is removed as
+    /// well: it may be that column. Any other object counts as a row; everything else but `control` becomes null.
     pub fn redact(
         &mut self,
         json: &str,
@@ -183,14 +182,14 @@ impl Dms {
         if parts.is_control()? && parts.data.is_none() && parts.before.is_none() {
             return Ok(json.to_owned());
         }
-        let node = self.table_for(&parts, fields, tables)?.root_field;
+        let root_field = self.table_for(&parts, fields, tables)?.root_field;
         let mut member = |key: &str, scanner: &mut JsonScanner<'_>, out: &mut String| match key {
             "control" => copy_value(scanner, out),
             "metadata" => rewrite_object(scanner, out, &mut |key, scanner, out| match key {
-                "partition-key-value" if fields.private_within(node) => write_null(scanner, out),
+                "partition-key-value" if fields.private_within(root_field) => write_null(scanner, out),
                 _ => copy_value(scanner, out),
             }),
-            _ if scanner.peek() == Some(b'{') => redact_columns(scanner, node, fields, out),
+            _ if scanner.peek() == Some(b'{') => redact_columns(scanner, root_field, fields, out),
             _ => write_null(scanner, out),
         };
         rewrite_document(json, |scanner, out| rewrite_object(scanner, out, &mut member))
@@ -218,18 +217,18 @@ impl<'a> DmsRecord<'a> {
             _ => skip_value(scanner),
         })?;
         scanner.expect_end()?;
-        let object = |image: &&str| image.starts_with('{');
-        parts.data = parts.data.filter(object);
-        parts.before = parts.before.filter(object);
+        let is_object = |image: &&str| image.starts_with('{');
+        parts.data = parts.data.filter(is_object);
+        parts.before = parts.before.filter(is_object);
         Ok(parts)
     }
 
-    /// Whether the record concerns the task and no row: a control record, or one of DMS's own tables.
+    /// Whether the record concerns the task and not a row: a control record, or one for DMS's own tables.
     fn is_control(&self) -> Result<bool, Rejection> {
         match self.record_type.as_deref() {
             Some("control") => Ok(true),
-            Some("data") => Ok(self.table.as_deref().is_some_and(|table| table.starts_with(SYSTEM_TABLES))),
-            Some(other) => Err(invalid_record("metadata.record-type", other)),
+            Some("data") => Ok(self.table.as_deref().is_some_and(|table| table.starts_with(SYSTEM_TABLE_PREFIX))),
+            Some(other) => Err(unknown_value("metadata.record-type", other)),
             None => Err(malformed("metadata.record-type is missing")),
         }
     }
@@ -239,7 +238,7 @@ impl<'a> DmsRecord<'a> {
             Some("load") => Ok(DmsOperation::Load),
             Some("insert" | "update") => Ok(DmsOperation::Write),
             Some("delete") => Ok(DmsOperation::Delete),
-            Some(other) => Err(invalid_record("metadata.operation", other)),
+            Some(other) => Err(unknown_value("metadata.operation", other)),
             None => Err(malformed("metadata.operation is missing")),
         }
     }
@@ -252,30 +251,31 @@ impl<'a> DmsRecord<'a> {
         Ok(schema.map_or_else(|| table.to_owned(), |schema| format!("{schema}.{table}")))
     }
 
-    /// When the change was made, where the record tells it.
+    /// When the change was made, if the record says so.
     fn commit_time(&self) -> Option<Timestamp> {
         Timestamp::parse(self.committed.as_deref().or(self.timestamp.as_deref())?)
     }
 
-    /// Changes are ordered by their commit and their place in the transaction, where the task has
-    /// `IncludeTransactionDetails`. Without it there is only the moment at which DMS wrote the record: within one
-    /// microsecond the order of two changes is that of their digests, which is no order of the source's, only the same
-    /// for everyone. What was loaded is older.
+    /// Changes are ordered by their commit and their position in the transaction, if the task has
+    /// `IncludeTransactionDetails`. Without it, only the timestamp at which DMS wrote the record is available: within
+    /// one microsecond, two changes are ordered by their digests, which is not the source's order but always the same.
+    /// Loaded rows are older.
     fn version(&self, operation: DmsOperation, digest: u64) -> Result<Version, Rejection> {
-        let told = match (operation, &self.committed) {
+        let text = match (operation, &self.committed) {
             (DmsOperation::Load, _) | (_, None) => self.timestamp.as_deref(),
             (DmsOperation::Write | DmsOperation::Delete, Some(committed)) => Some(&**committed),
         };
-        let moment = told.and_then(Timestamp::parse);
-        let moment = moment.ok_or_else(|| malformed("the timestamp in metadata is missing or invalid"))?;
+        let timestamp = text.and_then(Timestamp::parse);
+        let timestamp = timestamp.ok_or_else(|| malformed("the timestamp in metadata is missing or invalid"))?;
         if operation == DmsOperation::Load {
-            return Ok(Version { origin: Version::SNAPSHOT, order: i128::from(moment.0), digest });
+            return Ok(Version { origin: Version::SNAPSHOT, order: i128::from(timestamp.0), digest });
         }
-        let place =
-            self.committed.as_ref().and(self.record_id).map_or(Some(0), |place| place.trim_matches('"').parse().ok());
-        let place: u32 = place.ok_or_else(|| malformed("metadata.transaction-record-id is not a 32-bit number"))?;
+        let record_id =
+            self.committed.as_ref().and(self.record_id).map_or(Some(0), |text| text.trim_matches('"').parse().ok());
+        let record_id: u32 =
+            record_id.ok_or_else(|| malformed("metadata.transaction-record-id is not a 32-bit number"))?;
         // The last bit is for the delete of a key that has changed.
-        let order = (i128::from(moment.0) << RECORD_ID_BITS) + (i128::from(place) << 1) + 1;
+        let order = (i128::from(timestamp.0) << RECORD_ID_BITS) + (i128::from(record_id) << 1) + 1;
         Ok(Version { origin: Version::STREAM, order, digest })
     }
 }
@@ -289,7 +289,7 @@ impl<'a> RowImages<'a> {
         let is_before: Vec<bool> = all.iter().map(|(name, _)| before_column_name(name, &all).is_some()).collect();
         let mut columns = Vec::with_capacity(all.len());
         for ((name, json), is_before) in all.into_iter().zip(is_before) {
-            match (is_before, name.strip_prefix(BEFORE)) {
+            match (is_before, name.strip_prefix(BEFORE_PREFIX)) {
                 (true, Some(bare)) => before.push((Cow::Owned(bare.to_owned()), json)),
                 (true | false, _) => columns.push((name, json)),
             }
@@ -297,29 +297,34 @@ impl<'a> RowImages<'a> {
         Ok(Self { columns, before })
     }
 
-    /// Whether a column of the key was something else before. Where the key is not known yet, any column may be one.
-    fn key_changed(&self, known: ReplicaTable, page: &DecodeOutput<'_, '_>) -> bool {
-        let key: Vec<&str> =
-            page.tables.get(known.table).key_columns().filter_map(|c| c.field).map(|f| page.fields.key(f)).collect();
-        self.before.iter().any(|(name, was)| {
-            let changed = || self.columns.iter().any(|(column, is)| column == name && is != was);
+    /// Whether a column of the key had another value before. If the key is not known yet, any column may be part of it.
+    fn key_changed(&self, table: ReplicaTable, output: &DecodeOutput<'_, '_>) -> bool {
+        let key: Vec<&str> = output
+            .tables
+            .get(table.table)
+            .key_columns()
+            .filter_map(|c| c.field)
+            .map(|f| output.fields.key(f))
+            .collect();
+        self.before.iter().any(|(name, previous)| {
+            let changed = || self.columns.iter().any(|(column, current)| column == name && current != previous);
             (key.is_empty() || key.contains(&&**name)) && changed()
         })
     }
 
-    /// The row as it was, as far as the record tells.
+    /// The row before the change, as far as the record describes it.
     fn previous_row(&self) -> Vec<(Cow<'a, str>, &'a str)> {
-        let was = |name: &str| self.before.iter().find(|(column, _)| column == name).map(|(_, json)| *json);
-        self.columns.iter().map(|(name, json)| (name.clone(), was(name).unwrap_or(json))).collect()
+        let previous = |name: &str| self.before.iter().find(|(column, _)| column == name).map(|(_, json)| *json);
+        self.columns.iter().map(|(name, json)| (name.clone(), previous(name).unwrap_or(json))).collect()
     }
 }
 
-/// The column whose former value `name` holds: that column stands beside it.
+/// The column whose previous value `name` holds, if the row has that column.
 fn before_column_name<'n>(name: &'n str, all: &[(Cow<'_, str>, &str)]) -> Option<&'n str> {
-    name.strip_prefix(BEFORE).filter(|bare| all.iter().any(|(other, _)| other == bare))
+    name.strip_prefix(BEFORE_PREFIX).filter(|bare| all.iter().any(|(other, _)| other == bare))
 }
 
-/// Appends the members of a row, those of its document among them.
+/// Appends the members of a row, including those of its `_doc` object.
 fn members<'a>(image: &'a str, into: &mut Vec<(Cow<'a, str>, &'a str)>) -> Result<(), Rejection> {
     JsonScanner::new(image).each_member(|name, scanner| {
         let json = scanner.skip_value()?;
@@ -334,16 +339,16 @@ fn members<'a>(image: &'a str, into: &mut Vec<(Cow<'a, str>, &'a str)>) -> Resul
 
 fn columns<'a>(
     row: &[(Cow<'a, str>, &'a str)],
-    node: FieldId,
-    page: &mut DecodeOutput<'_, 'a>,
+    root_field: FieldId,
+    output: &mut DecodeOutput<'_, 'a>,
 ) -> Result<(), Rejection> {
-    let mut before = None;
+    let mut previous = None;
     for (name, json) in row {
-        let field = page.fields.child_after(node, before, name);
-        before = Some(field);
+        let field = output.fields.child_after(root_field, previous, name);
+        previous = Some(field);
         let stored =
-            read_unless_private(page.fields, field, json, has_no_value, |fields| read_column(fields, field, json))?;
-        page.changes.values.extend(stored.map(|value| (field, value)));
+            read_unless_private(output.fields, field, json, has_no_value, |fields| read_column(fields, field, json))?;
+        output.changes.values.extend(stored.map(|value| (field, value)));
     }
     Ok(())
 }
@@ -354,39 +359,39 @@ fn has_no_value(json: &str) -> bool {
 
 fn redact_columns(
     scanner: &mut JsonScanner<'_>,
-    node: FieldId,
+    root_field: FieldId,
     fields: &mut FieldTree,
     out: &mut String,
 ) -> Result<(), Rejection> {
     let mut object = JsonWriter::object(out);
     for_each_member(scanner, |key, scanner| {
         if key == DOCUMENT && scanner.peek() == Some(b'{') {
-            return redact_columns(scanner, node, fields, object.member(key));
+            return redact_columns(scanner, root_field, fields, object.member(key));
         }
-        // A former value is as private as the one that came after it.
-        let own = fields.child(node, key);
-        let field = match key.strip_prefix(BEFORE) {
-            Some(bare) if fields.privacy(own).is_none() => fields.child(node, bare),
-            Some(_) | None => own,
+        // A previous value is as private as the current one.
+        let named_field = fields.child(root_field, key);
+        let field = match key.strip_prefix(BEFORE_PREFIX) {
+            Some(bare) if fields.privacy(named_field).is_none() => fields.child(root_field, bare),
+            Some(_) | None => named_field,
         };
         redact_column((key, field), scanner, fields, has_no_value, &mut object)
     })?;
     object.end()
 }
 
-/// The columns of the key, and the types that they get where the table is made.
+/// The columns of the key, and the types that they get when the table is created.
 fn primary_key(control: &str) -> Result<Vec<KeyColumn>, Rejection> {
     let mut types = HashMap::new();
     let mut key = Vec::new();
     for_each_member(&mut JsonScanner::new(control), |member, scanner| match member {
         "table-def" => for_each_member(scanner, |member, scanner| match member {
             "columns" => for_each_member(scanner, |name, scanner| {
-                let mut told = None;
+                let mut dms_type = None;
                 for_each_member(scanner, |member, scanner| match member {
-                    "type" => read_string(scanner, &mut told),
+                    "type" => read_string(scanner, &mut dms_type),
                     _ => skip_value(scanner),
                 })?;
-                types.insert(name.to_owned(), told.as_deref().and_then(sql_type));
+                types.insert(name.to_owned(), dms_type.as_deref().and_then(sql_type));
                 Ok(())
             }),
             "primary-key" => scanner.each_element(|scanner| {
@@ -401,46 +406,45 @@ fn primary_key(control: &str) -> Result<Vec<KeyColumn>, Rejection> {
     Ok(key.into_iter().map(typed).collect())
 }
 
-/// The type of a key's column, by DMS's own: one that holds every value which DMS may write, exactly.
-fn sql_type(told: &str) -> Option<&'static str> {
-    match told {
+/// The PostgreSQL type for a key column of a DMS type: one that holds every value that DMS may write, exactly.
+fn sql_type(dms_type: &str) -> Option<&'static str> {
+    match dms_type {
         "INT8" | "UINT8" | "INT16" => Some("smallint"),
         "UINT16" | "INT32" => Some("integer"),
         "UINT32" | "INT64" => Some("bigint"),
-        // A float's text may have more digits than PostgreSQL's floats give back.
+        // A float's text may have more digits than PostgreSQL's floats return.
         "UINT64" | "NUMERIC" | "REAL4" | "REAL8" => Some("numeric"),
         "BOOLEAN" => Some("boolean"),
         "DATE" => Some("date"),
         "DATETIME" => Some("timestamptz"),
-        // Bytes come as a text whose encoding (base64, hexadecimal) is the endpoint's setting; a time has its zone, or
-        // none.
+        // Bytes come as a text whose encoding (base64, hexadecimal) is the endpoint's setting; a time may have a zone.
         "STRING" | "WSTRING" | "CLOB" | "NCLOB" | "BYTES" | "BLOB" | "TIME" => Some("text"),
         _ => None,
     }
 }
 
-fn invalid_record(what: &str, told: &str) -> Rejection {
-    malformed(format!("unknown {what} {:?}", told.chars().take(20).collect::<String>()))
+fn unknown_value(member: &str, value: &str) -> Rejection {
+    malformed(format!("unknown {member} {:?}", value.chars().take(20).collect::<String>()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn record(operation: &str, more: &str) -> String {
+    fn record(operation: &str, extra: &str) -> String {
         format!(
-            r#"{{"data":{{"id":1}},"metadata":{{"timestamp":"2026-02-08T10:00:00.000001Z","record-type":"data","operation":"{operation}","schema-name":"public","table-name":"t"{more}}}}}"#
+            r#"{{"data":{{"id":1}},"metadata":{{"timestamp":"2026-02-08T10:00:00.000001Z","record-type":"data","operation":"{operation}","schema-name":"public","table-name":"t"{extra}}}}}"#
         )
     }
 
-    fn version(operation: &str, more: &str) -> Result<Version, Rejection> {
-        let json = record(operation, more);
+    fn version(operation: &str, extra: &str) -> Result<Version, Rejection> {
+        let json = record(operation, extra);
         let parts = DmsRecord::read(&json)?;
         parts.version(parts.operation()?, xxhash_rust::xxh3::xxh3_64(json.as_bytes()))
     }
 
-    fn committed(at: &str, place: u32) -> Version {
-        version("update", &format!(r#","commit-timestamp":"{at}","transaction-record-id":{place}"#)).unwrap()
+    fn committed(timestamp: &str, record_id: u32) -> Version {
+        version("update", &format!(r#","commit-timestamp":"{timestamp}","transaction-record-id":{record_id}"#)).unwrap()
     }
 
     #[test]
@@ -459,21 +463,21 @@ mod tests {
 
     #[test]
     fn a_version_needs_a_time_and_a_numeric_record_id() {
-        let more = r#","commit-timestamp":"2026-02-08T09:00:00Z","transaction-record-id":"x""#;
-        assert!(version("update", more).is_err());
+        let extra = r#","commit-timestamp":"2026-02-08T09:00:00Z","transaction-record-id":"x""#;
+        assert!(version("update", extra).is_err());
         assert!(version("update", r#","commit-timestamp":"soon""#).is_err());
         assert!(version("upsert", "").is_err());
     }
 
     #[test]
-    fn former_values_are_no_columns_and_give_the_old_key() {
+    fn previous_values_are_not_columns_and_give_the_old_key() {
         let json = r#"{"data":{"_doc":{"id":2,"BI_id":1,"BI_only":3,"n":null}},"before-image":{"n":5}}"#;
         let image = RowImages::read(&DmsRecord::read(json).unwrap()).unwrap();
-        let shown = |row: &[(Cow<'_, str>, &str)]| {
+        let format_row = |row: &[(Cow<'_, str>, &str)]| {
             row.iter().map(|(name, json)| format!("{name}={json}")).collect::<Vec<_>>().join(" ")
         };
-        assert_eq!(shown(&image.columns), "id=2 BI_only=3 n=null");
-        assert_eq!(shown(&image.previous_row()), "id=1 BI_only=3 n=5");
+        assert_eq!(format_row(&image.columns), "id=2 BI_only=3 n=null");
+        assert_eq!(format_row(&image.previous_row()), "id=1 BI_only=3 n=5");
     }
 
     #[test]

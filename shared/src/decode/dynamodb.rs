@@ -24,106 +24,107 @@ use crate::rejection::{Rejection, RejectionReason};
 use crate::spec::{KeyColumn, MergeBy, TableRegistry};
 use crate::timestamp::Timestamp;
 
-/// Digits of a sequence number that an order holds; of longer ones the first digits count as eras.
+/// Digits of a sequence number that fit in a version's order; the leading digits of a longer one raise its origin.
 const ORDER_DIGITS: usize = 38;
 
 /// The tables of a DynamoDB source.
 #[derive(Debug)]
 pub struct Dynamodb {
-    /// What it has in common with others.
-    pub replica: ReplicaTables,
+    /// The tables seen so far.
+    pub replica_tables: ReplicaTables,
 }
 
-/// A record, what it holds of the item still untouched or read on the way.
+/// The parts of a record; its images are raw JSON or already decoded.
 #[derive(Default)]
 struct DynamodbRecord<'a> {
     event: Option<Cow<'a, str>>,
     event_id: Option<Cow<'a, str>>,
     table: Option<Cow<'a, str>>,
     keys: Option<&'a str>,
-    new: Option<ItemImage<'a>>,
+    new_image: Option<ItemImage<'a>>,
     /// The whole item: a line of a full export, or a scanned item.
     item: Option<ItemImage<'a>>,
-    sequence: Option<Cow<'a, str>>,
-    view: Option<Cow<'a, str>>,
-    created: Option<&'a str>,
-    written: Option<&'a str>,
+    sequence_number: Option<Cow<'a, str>>,
+    view_type: Option<Cow<'a, str>>,
+    creation_time: Option<&'a str>,
+    write_timestamp: Option<&'a str>,
 }
 
 /// A record's image, or a whole item.
 #[derive(Clone, Copy)]
 enum ItemImage<'a> {
-    /// As it stands.
+    /// Raw JSON.
     Raw(&'a str),
-    /// Its attributes have been read already.
+    /// Its attributes are already decoded.
     Decoded,
 }
 
 impl Dynamodb {
     /// The tables of a source.
     pub fn new(source: &SourceConfig) -> Self {
-        Self { replica: ReplicaTables::new(source, "DynamoDB table", MergeBy::Row) }
+        Self { replica_tables: ReplicaTables::new(source, "DynamoDB table", MergeBy::Row) }
     }
 
-    /// Appends the change that a record tells.
+    /// Appends the change that a record describes.
     pub fn document<'a>(
         &mut self,
         index: usize,
         record: &Record,
         json: &'a str,
-        page: &mut DecodeOutput<'_, 'a>,
+        output: &mut DecodeOutput<'_, 'a>,
     ) -> Result<(), Rejection> {
-        let start = page.changes.values.len();
-        // Most records are of a table that has been met: one way through the document is enough for those.
-        let met = table_from_arn(record).and_then(|name| self.replica.table_with_key(name, page.tables));
-        let parts = DynamodbRecord::read(json, &mut |scanner| match met {
-            Some(known) => {
-                page.changes.values.truncate(start);
-                attributes(scanner, known.root_field, page.fields, &mut page.changes.values)?;
-                Ok((page.changes.values.len() > start).then_some(ItemImage::Decoded))
+        let start = output.changes.values.len();
+        // Most records belong to a known table: one pass over the document is enough for those.
+        let known_table =
+            table_from_arn(record).and_then(|name| self.replica_tables.table_with_key(name, output.tables));
+        let parts = DynamodbRecord::read(json, &mut |scanner| match known_table {
+            Some(table) => {
+                output.changes.values.truncate(start);
+                attributes(scanner, table.root_field, output.fields, &mut output.changes.values)?;
+                Ok((output.changes.values.len() > start).then_some(ItemImage::Decoded))
             }
             None => raw_image(scanner),
         })?;
-        let known = match met {
-            Some(known) => {
-                // Nothing is learnt from its key; but what is none, is none.
+        let table = match known_table {
+            Some(table) => {
+                // The key is already known, but the record's must still be valid.
                 parts.keys.map_or(Ok(()), |keys| each_key(keys, |_name, _type| ()))?;
-                known
+                table
             }
-            None => self.resolve_table(&parts, record, page)?,
+            None => self.resolve_table(&parts, record, output)?,
         };
         let deleted = parts.is_delete()?;
         let version = parts.version(record, json)?;
-        let image = if deleted { parts.keys.map(ItemImage::Raw) } else { parts.new.or(parts.item) };
+        let image = if deleted { parts.keys.map(ItemImage::Raw) } else { parts.new_image.or(parts.item) };
         match image.ok_or_else(|| malformed("record has neither Keys nor an image"))? {
             ItemImage::Decoded => {}
             ItemImage::Raw(image) => {
-                page.changes.values.truncate(start);
-                attributes(&mut JsonScanner::new(image), known.root_field, page.fields, &mut page.changes.values)?;
+                output.changes.values.truncate(start);
+                attributes(&mut JsonScanner::new(image), table.root_field, output.fields, &mut output.changes.values)?;
             }
         }
         if deleted {
-            let at = parts.change_time().unwrap_or(record.arrival);
-            self.replica.delete(known, index, version, at, start, page);
+            let deleted_at = parts.change_time().unwrap_or(record.arrival);
+            self.replica_tables.delete(table, index, version, deleted_at, start, output);
         } else {
-            self.replica.put(known, index, version, start, page);
+            self.replica_tables.put(table, index, version, start, output);
         }
         Ok(())
     }
 
-    /// The table of a record that is the first of it, or the first that tells its key; a whole item does not.
+    /// The table of the first record seen for it, or of the first that provides its key; a whole item provides none.
     fn resolve_table(
         &mut self,
         parts: &DynamodbRecord<'_>,
         record: &Record,
-        page: &mut DecodeOutput<'_, '_>,
+        output: &mut DecodeOutput<'_, '_>,
     ) -> Result<ReplicaTable, Rejection> {
         let name = parts.table_name(record)?;
         let key = parts.keys.map(key_columns).transpose()?.unwrap_or_default();
-        self.replica.table(name, &key, page.fields, page.tables)
+        self.replica_tables.table(name, &key, output.fields, output.tables)
     }
 
-    /// The record again, without its private attributes.
+    /// The record without its private attributes.
     pub fn redact(
         &mut self,
         record: &Record,
@@ -132,12 +133,12 @@ impl Dynamodb {
         tables: &mut TableRegistry,
     ) -> Result<String, Rejection> {
         let parts = DynamodbRecord::read(json, &mut raw_image)?;
-        let node = self.replica.table(parts.table_name(record)?, &[], fields, tables)?.root_field;
+        let root_field = self.replica_tables.table(parts.table_name(record)?, &[], fields, tables)?.root_field;
         let mut member = |key: &str, scanner: &mut JsonScanner<'_>, out: &mut String| match key {
-            "dynamodb" => {
-                rewrite_object(scanner, out, &mut |key, scanner, out| redact_image(key, node, fields, scanner, out))
-            }
-            _ => redact_image(key, node, fields, scanner, out),
+            "dynamodb" => rewrite_object(scanner, out, &mut |key, scanner, out| {
+                redact_image(key, root_field, fields, scanner, out)
+            }),
+            _ => redact_image(key, root_field, fields, scanner, out),
         };
         rewrite_document(json, |scanner, out| rewrite_object(scanner, out, &mut member))
     }
@@ -164,19 +165,19 @@ impl<'a> DynamodbRecord<'a> {
             "tableName" => read_string(scanner, &mut parts.table),
             "Item" => read_image(scanner, &mut parts.item),
             "Keys" => read_raw(scanner, &mut parts.keys),
-            "NewImage" => read_image(scanner, &mut parts.new),
+            "NewImage" => read_image(scanner, &mut parts.new_image),
             "Metadata" => for_each_member(scanner, |key, scanner| match key {
                 "WriteTimestampMicros" => {
-                    for_each_member(scanner, |_type, scanner| read_raw(scanner, &mut parts.written))
+                    for_each_member(scanner, |_type, scanner| read_raw(scanner, &mut parts.write_timestamp))
                 }
                 _ => skip_value(scanner),
             }),
             "dynamodb" => for_each_member(scanner, |key, scanner| match key {
-                "ApproximateCreationDateTime" => read_raw(scanner, &mut parts.created),
+                "ApproximateCreationDateTime" => read_raw(scanner, &mut parts.creation_time),
                 "Keys" => read_raw(scanner, &mut parts.keys),
-                "NewImage" => read_image(scanner, &mut parts.new),
-                "SequenceNumber" => read_string(scanner, &mut parts.sequence),
-                "StreamViewType" => read_string(scanner, &mut parts.view),
+                "NewImage" => read_image(scanner, &mut parts.new_image),
+                "SequenceNumber" => read_string(scanner, &mut parts.sequence_number),
+                "StreamViewType" => read_string(scanner, &mut parts.view_type),
                 _ => skip_value(scanner),
             }),
             _ => skip_value(scanner),
@@ -186,7 +187,7 @@ impl<'a> DynamodbRecord<'a> {
         Ok(parts)
     }
 
-    /// The stream's ARN, or the record's own word.
+    /// The table's name by the stream's ARN, or else by the record.
     fn table_name<'r>(&'r self, record: &'r Record) -> Result<&'r str, Rejection> {
         let name = table_from_arn(record).or(self.table.as_deref());
         name.ok_or_else(|| malformed("neither `tableName` nor the stream's ARN names a table"))
@@ -195,8 +196,8 @@ impl<'a> DynamodbRecord<'a> {
     fn is_delete(&self) -> Result<bool, Rejection> {
         match self.event.as_deref() {
             Some("REMOVE") => Ok(true),
-            Some("INSERT" | "MODIFY") if self.new.is_some() => Ok(false),
-            Some("INSERT" | "MODIFY") => match self.view.as_deref() {
+            Some("INSERT" | "MODIFY") if self.new_image.is_some() => Ok(false),
+            Some("INSERT" | "MODIFY") => match self.view_type.as_deref() {
                 Some(view @ ("KEYS_ONLY" | "OLD_IMAGE")) => {
                     Err(Rejection::new(RejectionReason::ViewType(view.to_owned())))
                 }
@@ -205,39 +206,41 @@ impl<'a> DynamodbRecord<'a> {
             Some(other) => {
                 Err(malformed(format!("unknown eventName {:?}", other.chars().take(20).collect::<String>())))
             }
-            // A line of an export: a whole item, or what became of a key within a span of time.
+            // A line of an export: a whole item, or the net change of a key within the time range of the export.
             None if self.item.is_some() => Ok(false),
-            None if self.written.is_some() => Ok(self.new.is_none()),
+            None if self.write_timestamp.is_some() => Ok(self.new_image.is_none()),
             None => Err(malformed("eventName is missing")),
         }
     }
 
-    /// When the change was made, where the record tells it.
+    /// When the change was made, if the record says so.
     fn change_time(&self) -> Option<Timestamp> {
-        Timestamp::parse_epoch(self.created?)
+        Timestamp::parse_epoch(self.creation_time?)
     }
 
-    /// Streams are ordered by their sequence numbers; changes through Kinesis, which have none, by when they were made;
-    /// what was loaded is older than both.
+    /// Stream records are ordered by sequence number; records through Kinesis, which have none, by when the change was
+    /// made. Loaded items are older than both.
     fn version(&self, record: &Record, json: &str) -> Result<Version, Rejection> {
-        if let Some(sequence) = &self.sequence {
+        if let Some(sequence) = &self.sequence_number {
             return sequence_version(sequence)
                 .ok_or_else(|| malformed("SequenceNumber is not a number of up to 40 digits"));
         }
-        if let Some(written) = self.written {
-            let micros =
-                written.trim_matches('"').parse().map_err(|_no| malformed("WriteTimestampMicros is not a number"))?;
+        if let Some(write_timestamp) = self.write_timestamp {
+            let micros = write_timestamp
+                .trim_matches('"')
+                .parse()
+                .map_err(|_no| malformed("WriteTimestampMicros is not a number"))?;
             return Ok(Version { origin: Version::SNAPSHOT, order: micros, digest: record.digest(json.as_bytes()) });
         }
         if self.item.is_some() {
             let order = i128::from(record.arrival.0);
             return Ok(Version { origin: Version::SNAPSHOT, order, digest: record.digest(json.as_bytes()) });
         }
-        let made = self
+        let changed_at = self
             .change_time()
             .ok_or_else(|| malformed("record has neither SequenceNumber nor ApproximateCreationDateTime"))?;
         let identity = self.event_id.as_deref().unwrap_or(json.trim_ascii());
-        Ok(Version { origin: Version::STREAM, order: i128::from(made.0), digest: xxh3_64(identity.as_bytes()) })
+        Ok(Version { origin: Version::STREAM, order: i128::from(changed_at.0), digest: xxh3_64(identity.as_bytes()) })
     }
 }
 
@@ -246,7 +249,7 @@ fn table_from_arn(record: &Record) -> Option<&str> {
     record.position.stream.split_once(":table/").and_then(|(_, rest)| rest.split('/').next())
 }
 
-/// A null, or an object without a member, is as good as none.
+/// Whether an image has members; a null or an empty object counts as missing.
 fn is_non_empty(image: &str) -> bool {
     image.starts_with('{') && image[1..].trim_ascii_start() != "}"
 }
@@ -262,13 +265,13 @@ fn sequence_version(sequence: &str) -> Option<Version> {
         return None;
     }
     let digits = sequence.trim_start_matches('0');
-    let (above, order) = digits.split_at(digits.len().saturating_sub(ORDER_DIGITS));
-    let above: u8 = if above.is_empty() { 0 } else { above.parse().ok()? };
+    let (leading, order) = digits.split_at(digits.len().saturating_sub(ORDER_DIGITS));
+    let leading: u8 = if leading.is_empty() { 0 } else { leading.parse().ok()? };
     let order = if order.is_empty() { 0 } else { order.parse().ok()? };
-    Some(Version { origin: Version::STREAM.checked_add(above)?, order, digest: 0 })
+    Some(Version { origin: Version::STREAM.checked_add(leading)?, order, digest: 0 })
 }
 
-/// The key's attributes and the types of their columns, by name: which of them is the hash key nobody tells.
+/// The key's attributes and their column types, sorted by name: the record does not say which is the hash key.
 fn key_columns(keys: &str) -> Result<Vec<KeyColumn>, Rejection> {
     let mut columns = Vec::new();
     each_key(keys, |name, sql_type| columns.push(KeyColumn { name: name.to_owned(), sql_type: Some(sql_type) }))?;
@@ -296,15 +299,15 @@ fn each_key(keys: &str, mut key: impl FnMut(&str, &'static str)) -> Result<(), R
 /// Appends an image's attributes.
 fn attributes<'a>(
     scanner: &mut JsonScanner<'a>,
-    node: FieldId,
+    root_field: FieldId,
     fields: &mut FieldTree,
     values: &mut Vec<(FieldId, Value<'a>)>,
 ) -> Result<(), Rejection> {
-    let mut before = None;
+    let mut previous = None;
     for_each_member(scanner, |key, scanner| {
         check_name(key)?;
-        let field = fields.child_after(node, before, key);
-        before = Some(field);
+        let field = fields.child_after(root_field, previous, key);
+        previous = Some(field);
         match fields.privacy(field) {
             Some(Privacy::Drop) => return skip_value(scanner),
             Some(Privacy::Sha256) => values.push((field, Value::Text(Cow::Owned(hash_attribute(fields, scanner)?)))),
@@ -314,7 +317,7 @@ fn attributes<'a>(
     })
 }
 
-/// `{"S":"x"}` and its like.
+/// Reads an attribute value such as `{"S":"x"}`.
 fn attribute<'a>(
     scanner: &mut JsonScanner<'a>,
     field: FieldId,
@@ -340,18 +343,18 @@ fn attribute<'a>(
                 write_typed(descriptor, scanner, field, fields, &mut json)?;
                 Value::Json(Cow::Owned(json))
             }
-            other => return Err(invalid_record(other)),
+            other => return Err(unknown_type(other)),
         })
     })
 }
 
-/// Names are kept as comments, which hold no U+0000 and are not empty; DynamoDB has no empty name either.
+/// Names are stored in comments, which cannot be empty or contain U+0000; DynamoDB has no empty names either.
 fn check_name(name: &str) -> Result<(), Rejection> {
-    let kept = !name.is_empty() && !name.contains('\0');
-    kept.then_some(()).ok_or_else(|| malformed("an attribute name is empty or contains U+0000"))
+    let is_valid = !name.is_empty() && !name.contains('\0');
+    is_valid.then_some(()).ok_or_else(|| malformed("an attribute name is empty or contains U+0000"))
 }
 
-/// What an attribute holds, which has exactly one type.
+/// Reads an attribute value, which must have exactly one type.
 fn typed<'a, T>(
     scanner: &mut JsonScanner<'a>,
     mut read: impl FnMut(&str, &mut JsonScanner<'a>) -> Result<T, Rejection>,
@@ -367,11 +370,11 @@ fn typed<'a, T>(
     value.ok_or_else(|| malformed("an attribute has no type"))
 }
 
-fn invalid_record(descriptor: &str) -> Rejection {
+fn unknown_type(descriptor: &str) -> Rejection {
     malformed(format!("unknown attribute type {:?}", descriptor.chars().take(20).collect::<String>()))
 }
 
-/// A number as its text: 38 digits and exponents from -130 to 125 stay as they are.
+/// A number as its text: all of its 38 digits, and exponents from -130 to 125, are preserved.
 fn number<'a>(scanner: &mut JsonScanner<'a>) -> Result<&'a str, Rejection> {
     match scanner.string_value()? {
         Cow::Borrowed(text) if Decimal::parse(text).is_some() => Ok(text),
@@ -383,7 +386,7 @@ fn bytes(scanner: &mut JsonScanner<'_>) -> Result<Vec<u8>, Rejection> {
     STANDARD.decode_to_vec(&*scanner.string_value()?).map_err(|_not_base64| malformed("B is not base64"))
 }
 
-/// The elements of a set have no order; here they get one, so that equal sets are equal arrays.
+/// The elements of a set have no order; they are sorted so that equal sets become equal arrays.
 fn set<'a>(
     scanner: &mut JsonScanner<'a>,
     mut element: impl FnMut(&mut JsonScanner<'a>) -> Result<Value<'a>, Rejection>,
@@ -402,7 +405,7 @@ fn set<'a>(
     Ok(Value::List(elements))
 }
 
-/// An attribute as plain JSON, without what is private in it.
+/// Writes an attribute as plain JSON, without its private members.
 fn write_json(
     scanner: &mut JsonScanner<'_>,
     field: FieldId,
@@ -439,34 +442,34 @@ fn write_typed(
             })?;
             object.end()
         }
-        other => Err(invalid_record(other)),
+        other => Err(unknown_type(other)),
     }
 }
 
-/// The hash of an attribute: of a text itself, of a number's digits, of anything else's JSON.
+/// The hash of an attribute: of a string's text, of a number's digits, or of any other value's JSON.
 fn hash_attribute(fields: &FieldTree, scanner: &mut JsonScanner<'_>) -> Result<String, Rejection> {
-    let mut found = String::new();
+    let mut hash = String::new();
     for_each_member(scanner, |descriptor, scanner| {
-        found = match descriptor {
+        hash = match descriptor {
             "S" | "N" => fields.hash(&scanner.string_value()?),
             _ => fields.hash(scanner.skip_value()?),
         };
         Ok(())
     })?;
-    Ok(found)
+    Ok(hash)
 }
 
-/// A member of a record, if it is an image without its private attributes, otherwise as it is.
+/// Writes a member of a record: an image without its private attributes, anything else unchanged.
 fn redact_image(
     key: &str,
-    node: FieldId,
+    root_field: FieldId,
     fields: &mut FieldTree,
     scanner: &mut JsonScanner<'_>,
     out: &mut String,
 ) -> Result<(), Rejection> {
     match key {
         "Keys" | "NewImage" | "OldImage" | "Item" if scanner.peek() == Some(b'{') => {
-            redact_attributes(scanner, node, fields, out)
+            redact_attributes(scanner, root_field, fields, out)
         }
         _ => copy_value(scanner, out),
     }
@@ -474,13 +477,13 @@ fn redact_image(
 
 fn redact_attributes(
     scanner: &mut JsonScanner<'_>,
-    above: FieldId,
+    parent: FieldId,
     fields: &mut FieldTree,
     out: &mut String,
 ) -> Result<(), Rejection> {
     let mut object = JsonWriter::object(out);
     for_each_member(scanner, |key, scanner| {
-        let field = fields.child(above, key);
+        let field = fields.child(parent, key);
         match fields.privacy(field) {
             Some(Privacy::Drop) => skip_value(scanner),
             Some(Privacy::Sha256) => {

@@ -1,4 +1,4 @@
-//! A JSON document as fields and values. Numbers stay text, nested JSON stays text: nothing is altered on the way.
+//! Flattens a JSON document into fields and values. Numbers and nested JSON stay text: nothing is altered.
 
 use std::borrow::Cow;
 
@@ -15,7 +15,7 @@ impl From<JsonError> for Rejection {
     }
 }
 
-/// Gives each member of a document to `member`, which has to read its value.
+/// Calls `member` for each member of a document; it must read the member's value.
 pub fn each_member<'a>(
     json: &'a str,
     fields: &mut FieldTree,
@@ -32,16 +32,16 @@ fn members<'a>(
     parent: FieldId,
     member: &mut impl FnMut(&mut FieldTree, FieldId, &mut JsonScanner<'a>) -> Result<(), Rejection>,
 ) -> Result<(), Rejection> {
-    let mut before = None;
+    let mut previous = None;
     scanner.each_member(|key, scanner| {
-        let field = fields.child_after(parent, before, &key);
-        before = Some(field);
+        let field = fields.child_after(parent, previous, &key);
+        previous = Some(field);
         member(fields, field, scanner)
     })
 }
 
 /// Appends the leaves of the value at `field`: an object's members one by one, everything else as it is. Private fields
-/// are dropped or hashed here, before anyone else sees them.
+/// are dropped or hashed here, before any other code sees them.
 pub fn flatten<'a>(
     fields: &mut FieldTree,
     field: FieldId,
@@ -74,7 +74,7 @@ pub fn flatten<'a>(
     Ok(())
 }
 
-/// A value as it is, an array or object in one piece.
+/// A value that is not flattened: an array or object stays whole.
 pub fn value<'a>(fields: &mut FieldTree, field: FieldId, json: &'a str) -> Result<Value<'a>, Rejection> {
     match json.as_bytes().first() {
         Some(b'{' | b'[') => Ok(Value::Json(without_private_fields(fields, field, json)?)),
@@ -82,7 +82,7 @@ pub fn value<'a>(fields: &mut FieldTree, field: FieldId, json: &'a str) -> Resul
     }
 }
 
-/// An array or object in one piece, without its private fields.
+/// A whole array or object, without its private fields.
 fn without_private_fields<'a>(
     fields: &mut FieldTree,
     field: FieldId,
@@ -91,7 +91,7 @@ fn without_private_fields<'a>(
     Ok(if fields.private_within(field) { Cow::Owned(redact(fields, field, json)?) } else { Cow::Borrowed(json) })
 }
 
-/// The hash that stands for a private value: of the text itself, or of any other value's JSON.
+/// The hash that replaces a private value: of a string's text, or of any other value's JSON.
 pub fn hash_value(fields: &FieldTree, scanner: &mut JsonScanner<'_>) -> Result<String, Rejection> {
     Ok(match scanner.peek() {
         Some(b'"') => fields.hash(&scanner.string_value()?),
@@ -99,7 +99,7 @@ pub fn hash_value(fields: &FieldTree, scanner: &mut JsonScanner<'_>) -> Result<S
     })
 }
 
-/// The JSON at `field` again, without its private fields. An array's elements are treated as if each stood at `field`.
+/// The JSON at `field`, without its private fields. An array's elements are treated as if each were at `field`.
 pub fn redact(fields: &mut FieldTree, field: FieldId, json: &str) -> Result<String, Rejection> {
     rewrite_document(json, |scanner, out| redact_value(fields, field, scanner, out))
 }
@@ -146,8 +146,8 @@ mod tests {
         }
         let mut values = Vec::new();
         each_member(json, &mut fields, |fields, field, scanner| flatten(fields, field, scanner, &mut values)).unwrap();
-        let shown = values.iter().map(|(field, value)| format!("{}={value:?}", fields.path(*field)));
-        shown.collect::<Vec<_>>().join(" ")
+        let leaves = values.iter().map(|(field, value)| format!("{}={value:?}", fields.path(*field)));
+        leaves.collect::<Vec<_>>().join(" ")
     }
 
     #[test]
@@ -161,13 +161,16 @@ mod tests {
     fn private_fields_are_removed_before_decoding() {
         let json = r#"{"ip":"1.2.3.4","who":{"email":"a@x"},"list":[{"ip":1,"n":2}]}"#;
         let private = [("ip", Privacy::Drop), ("who.email", Privacy::Sha256), ("list.ip", Privacy::Drop)];
-        let told = leaves(json, &private);
-        assert!(told.starts_with("who.email=Text(\"") && told.ends_with(r#"list=Json("[{\"n\":2}]")"#), "{told}");
-        assert!(!told.contains("a@x") && !told.contains("1.2.3.4"));
+        let flattened = leaves(json, &private);
+        assert!(
+            flattened.starts_with("who.email=Text(\"") && flattened.ends_with(r#"list=Json("[{\"n\":2}]")"#),
+            "{flattened}"
+        );
+        assert!(!flattened.contains("a@x") && !flattened.contains("1.2.3.4"));
     }
 
     #[test]
-    fn a_lone_surrogate_is_refused_and_an_escaped_nul_is_read() {
+    fn a_lone_surrogate_is_rejected_and_an_escaped_nul_is_read() {
         let text = |json| JsonScanner::new(json).scalar();
         assert!(text(r#""\ud800""#).is_err());
         assert_eq!(text(r#""a\\u0000""#), Ok(Value::Text(r"a\u0000".into())));

@@ -1,4 +1,4 @@
-//! Plain JSON: any object, into the tables whose `when` is true of it.
+//! Plain JSON: any object, stored in the tables whose `when` matches it.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -32,20 +32,20 @@ impl Json {
     pub fn new(source: &SourceConfig, fields: &mut FieldTree, tables: &mut TableRegistry) -> Self {
         let default = [default_table(source)];
         let declared = if source.tables.is_empty() { &default[..] } else { &source.tables };
-        let route = |table: &TableConfig| {
+        let mut routes = Vec::new();
+        for table in declared {
             let name = TableName { schema: source.schema.clone(), table: table.name.clone() };
-            let origin = format!("source {}", source.name);
+            let source_label = format!("source {}", source.name);
             let partition = source.partition.as_ref();
             let (spec, version) =
-                declared::table(table, name, origin, vec![FieldId::ROOT], Vec::new(), partition, fields);
+                declared::table(table, name, source_label, vec![FieldId::ROOT], Vec::new(), partition, fields);
             let when = table.when.as_ref().map(|(path, text)| (fields.intern_path(path), text.clone()));
-            Route { when, target: TargetTable { table: tables.add(spec), version } }
-        };
-        let routes = declared.iter().map(route).collect();
+            routes.push(Route { when, target: TargetTable { table: tables.add(spec), version } });
+        }
         Self { position_field: fields.synthetic(POSITION_FIELD), routes }
     }
 
-    /// Appends a document's values and tells the tables that take it.
+    /// Appends a document's values and returns the tables that it goes to.
     pub fn document<'a>(
         &self,
         record: &Record,
@@ -71,8 +71,8 @@ impl Json {
 impl Route {
     fn matches(&self, document: &[(FieldId, Value<'_>)]) -> bool {
         self.when.as_ref().is_none_or(|(field, text)| {
-            document.iter().rev().find(|(at, _)| at == field).is_some_and(|(_, value)| match value {
-                Value::Text(found) | Value::Number(found) => found == text,
+            document.iter().rev().find(|(candidate, _)| candidate == field).is_some_and(|(_, value)| match value {
+                Value::Text(value) | Value::Number(value) => value == text,
                 Value::Null | Value::Bool(_) | Value::Json(_) | Value::Time(_) | Value::Date(_) => false,
                 Value::TypedNull | Value::Unchanged | Value::Bytes(_) | Value::List(_) => false,
             })

@@ -1,11 +1,11 @@
-//! The members of JSON objects, one by one: how change records are read and, without what is private, written again.
+//! Reads the JSON objects of change records member by member, and rewrites them without private data.
 
 use std::borrow::Cow;
 
 use crate::json_scanner::JsonScanner;
 use crate::rejection::Rejection;
 
-/// Gives each member of the object that comes next to `member`, which has to read it.
+/// Calls `member` for each member of the next object; it must read the member's value.
 pub fn for_each_member<'a>(
     scanner: &mut JsonScanner<'a>,
     mut member: impl FnMut(&str, &mut JsonScanner<'a>) -> Result<(), Rejection>,
@@ -13,7 +13,7 @@ pub fn for_each_member<'a>(
     scanner.each_member(|key, scanner| member(&key, scanner))
 }
 
-/// An object or array that is being written.
+/// Writes an object or array.
 pub struct JsonWriter<'o> {
     out: &'o mut String,
     empty: bool,
@@ -21,19 +21,19 @@ pub struct JsonWriter<'o> {
 }
 
 impl<'o> JsonWriter<'o> {
-    /// An object without members so far.
+    /// Starts an object.
     pub fn object(out: &'o mut String) -> Self {
         out.push('{');
         Self { out, empty: true, close: '}' }
     }
 
-    /// An array without elements so far.
+    /// Starts an array.
     pub fn array(out: &'o mut String) -> Self {
         out.push('[');
         Self { out, empty: true, close: ']' }
     }
 
-    /// Where the value of the object's next member is to be written; its name is.
+    /// Writes the name of the object's next member, and returns where to write its value.
     pub fn member(&mut self, name: &str) -> &mut String {
         let out = self.element();
         out.push_str(&serde_json::Value::from(name).to_string());
@@ -41,7 +41,7 @@ impl<'o> JsonWriter<'o> {
         out
     }
 
-    /// Where the array's next element is to be written.
+    /// Returns where to write the array's next element.
     pub fn element(&mut self) -> &mut String {
         if !std::mem::take(&mut self.empty) {
             self.out.push(',');
@@ -49,14 +49,14 @@ impl<'o> JsonWriter<'o> {
         self.out
     }
 
-    /// Nothing follows.
+    /// Closes the object or array.
     pub fn end(self) -> Result<(), Rejection> {
         self.out.push(self.close);
         Ok(())
     }
 }
 
-/// A whole document again, as `write` writes the value that it is.
+/// Rewrites a whole document with `write`.
 pub fn rewrite_document<'a>(
     json: &'a str,
     write: impl FnOnce(&mut JsonScanner<'a>, &mut String) -> Result<(), Rejection>,
@@ -68,7 +68,7 @@ pub fn rewrite_document<'a>(
     Ok(out)
 }
 
-/// Writes an object again, its members by `member`.
+/// Rewrites an object, each member's value with `member`.
 pub fn rewrite_object<'a>(
     scanner: &mut JsonScanner<'a>,
     out: &mut String,
@@ -79,7 +79,7 @@ pub fn rewrite_object<'a>(
     object.end()
 }
 
-/// Writes an array again, its elements by `element`.
+/// Rewrites an array, each element with `element`.
 pub fn rewrite_elements<'a>(
     scanner: &mut JsonScanner<'a>,
     out: &mut String,
@@ -90,13 +90,13 @@ pub fn rewrite_elements<'a>(
     array.end()
 }
 
-/// A value as it is written.
+/// Reads a value as raw JSON.
 pub fn read_raw<'a>(scanner: &mut JsonScanner<'a>, into: &mut Option<&'a str>) -> Result<(), Rejection> {
     *into = Some(scanner.skip_value()?);
     Ok(())
 }
 
-/// A text, or nothing where a null stands.
+/// Reads a string; any other value, such as null, is skipped.
 pub fn read_string<'a>(scanner: &mut JsonScanner<'a>, into: &mut Option<Cow<'a, str>>) -> Result<(), Rejection> {
     match scanner.peek() {
         Some(b'"') => *into = Some(scanner.string_value()?),
@@ -105,24 +105,24 @@ pub fn read_string<'a>(scanner: &mut JsonScanner<'a>, into: &mut Option<Cow<'a, 
     Ok(())
 }
 
-/// Writes a value again, as it is.
+/// Copies a value unchanged.
 pub fn copy_value(scanner: &mut JsonScanner<'_>, out: &mut String) -> Result<(), Rejection> {
     append(out, scanner.skip_value()?)
 }
 
-/// Writes a null in the place of a value.
+/// Writes null in place of a value.
 pub fn write_null(scanner: &mut JsonScanner<'_>, out: &mut String) -> Result<(), Rejection> {
     skip_value(scanner)?;
     append(out, "null")
 }
 
-/// Appends a text: what ends most ways of writing a value.
+/// Appends a text; returns a `Result` because most functions that write a value end with it.
 pub fn append(out: &mut String, text: &str) -> Result<(), Rejection> {
     out.push_str(text);
     Ok(())
 }
 
-/// Passes over a value.
+/// Skips a value.
 pub fn skip_value(scanner: &mut JsonScanner<'_>) -> Result<(), Rejection> {
     scanner.skip_value()?;
     Ok(())

@@ -2,15 +2,16 @@
 //!
 //! | call | event table | entity |
 //! |---|---|---|
-//! | track | `tracks` (common columns only), and one table an event | those that the configuration declares |
+//! | track | `tracks` (common columns only), and one table per event | those that the configuration declares |
 //! | identify | `identifies` | `users`, by `userId` |
 //! | page, screen | `pages`, `screens` | |
 //! | group | `groups` | `accounts`, by `groupId` |
 //! | alias | `aliases` | |
 //!
-//! Ours where Segment is silent or loses: an event without `messageId` is known by its place in the stream, one without
-//! `receivedAt` by its arrival; a property that collides with a common column goes to the overflow column; two events
-//! whose names normalise to one share a table (as with Segment), but none ever shares a table of another call.
+//! Where Segment defines nothing or loses data, these rules apply: the id of an event without `messageId` is its stream
+//! position, and its `receivedAt` defaults to its arrival; a property that collides with a common column goes to the
+//! overflow column; two events whose names normalise to the same name share a table (as with Segment), but never the
+//! table of another call.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -33,20 +34,20 @@ use crate::timestamp::Timestamp;
 const NOT_STORED: &[&str] =
     &["channel", "metadata", "_metadata", "projectId", "type", "version", "integrations", "writeKey"];
 
-/// Tables of the other calls: a track event of such a name gets a table with a suffix.
+/// Tables of the calls themselves; a track event with such a name gets a table with a hash suffix.
 const RESERVED_TABLES: &[&str] =
     &["tracks", "identifies", "users", "pages", "screens", "groups", "accounts", "aliases"];
 
-/// What the decoder knows of a source: its fields, its tables, and which tables each event goes to.
+/// The fields and tables of a source, and which tables each event goes to.
 #[derive(Debug)]
 pub struct Segment {
     source: SourceConfig,
     field: SegmentFields,
     not_stored: Vec<FieldId>,
     calls: CallTables,
-    /// By the event's name as the source writes it.
+    /// Keyed by the event's name as the source writes it.
     events: HashMap<Box<str>, TrackEvent, foldhash::fast::RandomState>,
-    /// Declared tables, by event.
+    /// Declared tables, keyed by event.
     declared: HashMap<String, Vec<TargetTable>>,
 }
 
@@ -90,7 +91,7 @@ struct TrackEvent {
     targets: Arc<[TargetTable]>,
 }
 
-/// What a call is.
+/// The type of a call.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum CallType {
     Track,
@@ -117,7 +118,7 @@ impl CallType {
     }
 }
 
-/// What has to be known of a call before its tables are.
+/// What determines a call's tables and derived values.
 #[derive(Default)]
 struct Call<'a> {
     kind: Option<CallType>,
@@ -127,12 +128,12 @@ struct Call<'a> {
     has_group: bool,
     received_at: Option<Timestamp>,
     sent_at: Option<Timestamp>,
-    original: Option<Timestamp>,
-    timestamp: bool,
+    original_timestamp: Option<Timestamp>,
+    has_timestamp: bool,
 }
 
 impl Segment {
-    /// The tables of the calls, and those that the configuration declares.
+    /// Adds the tables of the calls, and those that the configuration declares.
     pub fn new(source: &SourceConfig, fields: &mut FieldTree, tables: &mut TableRegistry) -> Self {
         let field = SegmentFields::new(fields);
         let mut specs = SpecBuilder { source, field, fields };
@@ -148,7 +149,7 @@ impl Segment {
         Self { source: source.clone(), field, not_stored, calls, events: HashMap::default(), declared }
     }
 
-    /// Appends a call's values and tells the tables that take it.
+    /// Appends a call's values and returns the tables that it goes to.
     pub fn document<'a>(
         &mut self,
         record: &Record,
@@ -179,37 +180,38 @@ impl Segment {
         self.targets(call, fields, tables, values)
     }
 
-    /// Notes what the call's tables and times depend on; readable times are read here, once for all tables.
+    /// Collects what determines the call's tables and derived values. Valid timestamps are parsed here, once for all
+    /// tables.
     fn collect_routing_fields<'a>(&self, field: FieldId, value: &mut Value<'a>, call: &mut Call<'a>) {
         let Value::Text(text) = value else {
-            let present = matches!(value, Value::Number(_));
-            call.has_user |= present && field == self.field.user;
-            call.has_group |= present && field == self.field.group;
-            call.has_id |= present && field == self.field.id;
+            let is_number = matches!(value, Value::Number(_));
+            call.has_user |= is_number && field == self.field.user;
+            call.has_group |= is_number && field == self.field.group;
+            call.has_id |= is_number && field == self.field.id;
             return;
         };
-        let known = &self.field;
-        let time = [known.received_at, known.sent_at, known.original, known.timestamp].contains(&field);
-        if time && let Some(moment) = Timestamp::parse(text) {
-            if field == known.received_at {
-                call.received_at = Some(moment);
-            } else if field == known.sent_at {
-                call.sent_at = Some(moment);
-            } else if field == known.original {
-                call.original = Some(moment);
+        let fields = &self.field;
+        let is_time = [fields.received_at, fields.sent_at, fields.original, fields.timestamp].contains(&field);
+        if is_time && let Some(timestamp) = Timestamp::parse(text) {
+            if field == fields.received_at {
+                call.received_at = Some(timestamp);
+            } else if field == fields.sent_at {
+                call.sent_at = Some(timestamp);
+            } else if field == fields.original {
+                call.original_timestamp = Some(timestamp);
             }
-            *value = Value::Time(moment);
-        } else if field == known.event {
+            *value = Value::Time(timestamp);
+        } else if field == fields.event {
             call.event = Some(text.clone());
             return;
         }
-        call.timestamp |= field == known.timestamp;
-        call.has_id |= field == known.id;
-        call.has_user |= field == known.user;
-        call.has_group |= field == known.group;
+        call.has_timestamp |= field == fields.timestamp;
+        call.has_id |= field == fields.id;
+        call.has_user |= field == fields.user;
+        call.has_group |= field == fields.group;
     }
 
-    /// Adds what the conventions derive: the id, the time of arrival, and the corrected time of the event,
+    /// Adds the values that the conventions derive: the id, the time of arrival, and the corrected time of the event,
     /// `received_at - (sent_at - original_timestamp)`.
     fn add_derived_fields(&self, call: &Call<'_>, record: &Record, values: &mut Vec<(FieldId, Value<'_>)>) {
         if !call.has_id {
@@ -220,8 +222,8 @@ impl Segment {
         if call.received_at.is_none() && !has_arrival {
             values.push((self.field.received_at, Value::Time(received_at)));
         }
-        if !call.timestamp {
-            let skew = match (call.sent_at, call.original) {
+        if !call.has_timestamp {
+            let skew = match (call.sent_at, call.original_timestamp) {
                 (Some(sent_at), Some(original)) => sent_at.0.saturating_sub(original.0),
                 _ => 0,
             };
@@ -236,7 +238,6 @@ impl Segment {
         tables: &mut TableRegistry,
         values: &mut Vec<(FieldId, Value<'_>)>,
     ) -> Result<Arc<[TargetTable]>, Rejection> {
-        let both = |calls: &[Arc<[TargetTable]>; 2], second: bool| calls[usize::from(second)].clone();
         match call.kind {
             Some(CallType::Track) => {
                 let name =
@@ -246,28 +247,28 @@ impl Segment {
                 values.push((slug, Value::Text(Cow::Owned(String::from(&*event.slug)))));
                 Ok(event.targets.clone())
             }
-            Some(CallType::Identify) => Ok(both(&self.calls.identify, call.has_user)),
+            Some(CallType::Identify) => Ok(self.calls.identify[usize::from(call.has_user)].clone()),
             Some(CallType::Page) => Ok(self.calls.page.clone()),
             Some(CallType::Screen) => Ok(self.calls.screen.clone()),
-            Some(CallType::Group) => Ok(both(&self.calls.group, call.has_group)),
+            Some(CallType::Group) => Ok(self.calls.group[usize::from(call.has_group)].clone()),
             Some(CallType::Alias) => Ok(self.calls.alias.clone()),
             None => Err(malformed("`type` is missing")),
         }
     }
 
-    /// The tables of a track event; its own table is added when the event is first met.
+    /// The tables of a track event; its own table is added when the event is first seen.
     fn event(&mut self, name: &str, fields: &mut FieldTree, tables: &mut TableRegistry) -> &TrackEvent {
         if !self.events.contains_key(name) {
             let slug = self.source.naming.normalise(name);
-            let taken = RESERVED_TABLES.contains(&slug.as_str())
+            let is_taken = RESERVED_TABLES.contains(&slug.as_str())
                 || self.source.tables.iter().any(|table| table.name.as_str() == slug);
             let table =
-                if taken { Identifier::with_hash_suffix(&slug, name) } else { Identifier::truncated(&slug, name) };
+                if is_taken { Identifier::with_hash_suffix(&slug, name) } else { Identifier::truncated(&slug, name) };
             let mut specs = SpecBuilder { source: &self.source, field: self.field, fields };
-            let origin = format!("track event {name}");
-            let own = specs.event(tables, table.as_str(), &origin, &[FieldId::ROOT], &specs.event_columns());
+            let label = format!("track event {name}");
+            let event_table = specs.event(tables, table.as_str(), &label, &[FieldId::ROOT], &specs.event_columns());
             let declared = self.declared.get(name).into_iter().flatten().copied();
-            let targets = [self.calls.tracks, own].into_iter().chain(declared).collect();
+            let targets = [self.calls.tracks, event_table].into_iter().chain(declared).collect();
             let slug = if slug.is_empty() { table.as_str().into() } else { slug.into() };
             self.events.insert(name.into(), TrackEvent { slug, targets });
         }
@@ -277,16 +278,17 @@ impl Segment {
 
 impl CallTables {
     fn new(specs: &mut SpecBuilder<'_>, tables: &mut TableRegistry) -> Self {
-        let (known, whole) = (specs.field, &[FieldId::ROOT]);
-        let tracks = specs.event(tables, "tracks", "track calls", &[known.context], &specs.event_columns());
-        let identifies = specs.event(tables, "identifies", "identify calls", whole, &[]);
-        let users = specs.entity(tables, "users", "identify calls", known.user);
-        let page = specs.event(tables, "pages", "page calls", whole, &specs.page_columns());
-        let screen = specs.event(tables, "screens", "screen calls", whole, &specs.page_columns());
-        let groups = specs.event(tables, "groups", "group calls", whole, &specs.text_column("group_id", known.group));
-        let accounts = specs.entity(tables, "accounts", "group calls", known.group);
-        let previous = specs.text_column("previous_id", known.previous);
-        let alias = specs.event(tables, "aliases", "alias calls", whole, &previous);
+        let (field, document) = (specs.field, &[FieldId::ROOT]);
+        let tracks = specs.event(tables, "tracks", "track calls", &[field.context], &specs.event_columns());
+        let identifies = specs.event(tables, "identifies", "identify calls", document, &[]);
+        let users = specs.entity(tables, "users", "identify calls", field.user);
+        let page = specs.event(tables, "pages", "page calls", document, &specs.page_columns());
+        let screen = specs.event(tables, "screens", "screen calls", document, &specs.page_columns());
+        let groups =
+            specs.event(tables, "groups", "group calls", document, &specs.text_column("group_id", field.group));
+        let accounts = specs.entity(tables, "accounts", "group calls", field.group);
+        let previous = specs.text_column("previous_id", field.previous);
+        let alias = specs.event(tables, "aliases", "alias calls", document, &previous);
         Self {
             tracks,
             identify: [Arc::new([identifies]), Arc::new([identifies, users])],
@@ -300,36 +302,36 @@ impl CallTables {
 
 impl SegmentFields {
     fn new(fields: &mut FieldTree) -> Self {
-        let mut at = |name: &str| fields.child(FieldId::ROOT, name);
-        let known = Self {
-            id: at("messageId"),
-            received_at: at("receivedAt"),
-            sent_at: at("sentAt"),
-            original: at("originalTimestamp"),
-            timestamp: at("timestamp"),
-            kind: at("type"),
-            event: at("event"),
-            user: at("userId"),
-            group: at("groupId"),
-            anonymous: at("anonymousId"),
-            previous: at("previousId"),
-            name: at("name"),
-            category: at("category"),
-            context: at("context"),
-            properties: at("properties"),
-            traits: at("traits"),
+        let mut child = |name: &str| fields.child(FieldId::ROOT, name);
+        let segment_fields = Self {
+            id: child("messageId"),
+            received_at: child("receivedAt"),
+            sent_at: child("sentAt"),
+            original: child("originalTimestamp"),
+            timestamp: child("timestamp"),
+            kind: child("type"),
+            event: child("event"),
+            user: child("userId"),
+            group: child("groupId"),
+            anonymous: child("anonymousId"),
+            previous: child("previousId"),
+            name: child("name"),
+            category: child("category"),
+            context: child("context"),
+            properties: child("properties"),
+            traits: child("traits"),
             slug: fields.synthetic("(event)"),
         };
-        for container in [known.context, known.properties, known.traits] {
+        for container in [segment_fields.context, segment_fields.properties, segment_fields.traits] {
             fields.set_container(container);
         }
-        fields.without_prefix(known.properties);
-        fields.without_prefix(known.traits);
-        known
+        fields.without_prefix(segment_fields.properties);
+        fields.without_prefix(segment_fields.traits);
+        segment_fields
     }
 }
 
-/// Makes the tables of a source.
+/// Builds the specs of a source's tables.
 struct SpecBuilder<'s> {
     source: &'s SourceConfig,
     field: SegmentFields,
@@ -355,21 +357,21 @@ impl SpecBuilder<'_> {
 
     /// The columns that every event table has; the first is the event's id.
     fn common(&self) -> Vec<ColumnSpec> {
-        let known = &self.field;
+        let field = &self.field;
         let mut columns = vec![
-            Self::column("id", known.id, "text").required(),
-            Self::column("received_at", known.received_at, "timestamptz").required(),
-            Self::column("sent_at", known.sent_at, "timestamptz"),
-            Self::column("original_timestamp", known.original, "timestamptz"),
-            Self::column("timestamp", known.timestamp, "timestamptz"),
-            Self::column("anonymous_id", known.anonymous, "text"),
-            Self::column("user_id", known.user, "text"),
+            Self::column("id", field.id, "text").required(),
+            Self::column("received_at", field.received_at, "timestamptz").required(),
+            Self::column("sent_at", field.sent_at, "timestamptz"),
+            Self::column("original_timestamp", field.original, "timestamptz"),
+            Self::column("timestamp", field.timestamp, "timestamptz"),
+            Self::column("anonymous_id", field.anonymous, "text"),
+            Self::column("user_id", field.user, "text"),
         ];
         columns.push(Self::loaded_at());
         columns
     }
 
-    /// `uuid_ts`: when the row was written, which only the database knows.
+    /// `uuid_ts`: when the row was written, which the database sets by the column's default.
     fn loaded_at() -> ColumnSpec {
         let name = Identifier::truncated("uuid_ts", "uuid_ts");
         let column = ColumnSpec::new(name, FieldId::ROOT).typed("timestamptz");
@@ -379,21 +381,21 @@ impl SpecBuilder<'_> {
     fn spec(
         &self,
         name: &str,
-        origin: &str,
+        label: &str,
         columns: Vec<ColumnSpec>,
         scope: &[FieldId],
-        rule: WriteMode,
+        write_mode: WriteMode,
     ) -> TableSpec {
         let shape = self.source.shape;
         TableSpec {
             name: TableName { schema: self.source.schema.clone(), table: Identifier::truncated(name, name) },
-            source_label: format!("source {}, {origin}", self.source.name),
+            source_label: format!("source {}, {label}", self.source.name),
             columns,
             scope: scope.to_vec(),
             key: vec![0],
-            write_mode: rule,
+            write_mode,
             deletes: DeleteMode::Never,
-            missing_columns: MissingColumns::for_mode(rule),
+            missing_columns: MissingColumns::for_mode(write_mode),
             replicated: false,
             coercion: Coercion::Convert,
             text_characters_max: shape.text_characters_max,
@@ -409,39 +411,39 @@ impl SpecBuilder<'_> {
         &mut self,
         tables: &mut TableRegistry,
         name: &str,
-        origin: &str,
+        label: &str,
         scope: &[FieldId],
-        more: &[ColumnSpec],
+        extra_columns: &[ColumnSpec],
     ) -> TargetTable {
-        let columns = [self.common(), more.to_vec()].concat();
-        let mut declaration = declared::TableSpecBuilder { fields: self.fields, columns };
-        let partition = declaration.partition(self.source.partition.as_ref());
-        let columns = declaration.columns;
-        let mut spec = self.spec(name, origin, columns, scope, WriteMode::Append);
+        let columns = [self.common(), extra_columns.to_vec()].concat();
+        let mut builder = declared::TableSpecBuilder { fields: self.fields, columns };
+        let partition = builder.partition(self.source.partition.as_ref());
+        let columns = builder.columns;
+        let mut spec = self.spec(name, label, columns, scope, WriteMode::Append);
         spec.partition = partition;
         TargetTable { table: tables.add(spec), version: None }
     }
 
-    /// `users` and `accounts`: the newest traits of each.
-    fn entity(&mut self, tables: &mut TableRegistry, name: &str, origin: &str, key: FieldId) -> TargetTable {
+    /// `users` and `accounts`: the latest traits of each.
+    fn entity(&mut self, tables: &mut TableRegistry, name: &str, label: &str, key: FieldId) -> TargetTable {
         let columns = vec![
             Self::column("id", key, "text").required(),
             Self::column("received_at", self.field.received_at, "timestamptz"),
             Self::loaded_at(),
         ];
         let scope = [self.field.context, self.field.traits];
-        let spec = self.spec(name, origin, columns, &scope, WriteMode::Merge(MergeBy::Column));
+        let spec = self.spec(name, label, columns, &scope, WriteMode::Merge(MergeBy::Column));
         TargetTable { table: tables.add(spec), version: Some(self.field.timestamp) }
     }
 
     fn declared(&mut self, tables: &mut TableRegistry, table: &crate::config::TableConfig) -> TargetTable {
         let name = TableName { schema: self.source.schema.clone(), table: table.name.clone() };
-        let origin = format!("source {}, track events {}", self.source.name, table.events.join(", "));
+        let source_label = format!("source {}, track events {}", self.source.name, table.events.join(", "));
         let is_event = matches!(table.kind, crate::config::TableKind::Event { .. });
         let inherited = if is_event { [self.common(), self.event_columns()].concat() } else { Vec::new() };
         let scope = vec![self.field.properties];
         let partition = self.source.partition.as_ref();
-        let (spec, version) = declared::table(table, name, origin, scope, inherited, partition, self.fields);
+        let (spec, version) = declared::table(table, name, source_label, scope, inherited, partition, self.fields);
         TargetTable { table: tables.add(spec), version }
     }
 }

@@ -1,4 +1,4 @@
-//! A Debezium event, its row still untouched: which table it concerns, what became of the row, and when.
+//! A Debezium event with its row still raw JSON: which table it concerns, what happened to the row, and when.
 
 use std::borrow::Cow;
 
@@ -9,8 +9,8 @@ use crate::json_scanner::JsonScanner;
 use crate::rejection::Rejection;
 use crate::timestamp::Timestamp;
 
-/// Members of `source` that a flattened row may tell by their bare names.
-const SOURCE_PREFIX: [&str; 21] = [
+/// Members of `source` that a flattened row may carry without the prefix `source_`.
+const SOURCE_MEMBERS: [&str; 21] = [
     "change_lsn",
     "commit_lsn",
     "commit_scn",
@@ -35,12 +35,12 @@ const SOURCE_PREFIX: [&str; 21] = [
 ];
 
 /// The members of a heartbeat.
-const HEARTBEAT: [&str; 3] = ["ts_ms", "ts_us", "ts_ns"];
+const HEARTBEAT_MEMBERS: [&str; 3] = ["ts_ms", "ts_us", "ts_ns"];
 
-/// What becomes of a row.
+/// What happened to a row.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DebeziumOperation {
-    /// It was there when a snapshot came by.
+    /// A snapshot read it.
     Read,
     /// It was inserted or updated.
     Write,
@@ -48,22 +48,22 @@ pub enum DebeziumOperation {
     Delete,
 }
 
-/// An event that tells a row.
+/// An event that contains a row.
 pub struct DebeziumEvent<'a> {
-    /// The schema, where there is one.
+    /// The schema, if there is one.
     pub schema: Option<&'a str>,
-    /// What becomes of the row.
+    /// What happened to the row.
     pub operation: DebeziumOperation,
-    /// The row, or of a deleted one what is known of it.
+    /// The row, or what is known of a deleted row.
     pub row: &'a str,
-    /// Whether the row's columns and what is told of it stand side by side.
+    /// Whether the row's columns and its metadata are members of the same object.
     pub flattened: bool,
     source: SourceInfo<'a>,
 }
 
-/// A document without its wrapping.
+/// A document without its wrapper.
 pub struct UnwrappedPayload<'a> {
-    /// The schema, where there is one.
+    /// The schema, if there is one.
     pub schema: Option<&'a str>,
     /// The payload.
     pub json: &'a str,
@@ -88,7 +88,7 @@ struct SourceInfo<'a> {
     ts_ns: Option<&'a str>,
 }
 
-/// The members of a payload that matter.
+/// The members of a payload that are read.
 #[derive(Default)]
 struct EnvelopeParts<'a> {
     before: Option<&'a str>,
@@ -98,7 +98,7 @@ struct EnvelopeParts<'a> {
     flat_op: Option<Cow<'a, str>>,
     flat_deleted: Option<&'a str>,
     flat: SourceInfo<'a>,
-    /// When Debezium had the event in hand: of the flattened row's times the last resort.
+    /// When Debezium processed the event: the fallback for the time of a flattened row.
     processed: SourceInfo<'a>,
     has_flat: bool,
     is_heartbeat: bool,
@@ -106,7 +106,7 @@ struct EnvelopeParts<'a> {
     is_transaction_boundary: bool,
 }
 
-/// Takes the schema from around the payload, where there is one.
+/// Unwraps a payload from its schema, if it has one.
 pub fn payload(json: &str) -> Result<UnwrappedPayload<'_>, Rejection> {
     let (mut schema, mut payload, mut others) = (None, None, false);
     let mut scanner = JsonScanner::new(json);
@@ -129,20 +129,20 @@ pub fn payload(json: &str) -> Result<UnwrappedPayload<'_>, Rejection> {
     })
 }
 
-/// Whether a member of a flattened row tells something of the row, and is no column of it: what `add.fields` can name.
+/// Whether a member of a flattened row is metadata, which `add.fields` can name, and not a column.
 pub fn is_metadata(name: &str) -> bool {
-    let of_the_event = ["deleted", "op", "ts_ms", "ts_us", "ts_ns"];
+    let event_members = ["deleted", "op", "ts_ms", "ts_us", "ts_ns"];
     name.strip_prefix("__").is_some_and(|name| {
-        of_the_event.contains(&name)
-            || SOURCE_PREFIX.contains(&name)
+        event_members.contains(&name)
+            || SOURCE_MEMBERS.contains(&name)
             || name.starts_with("source_")
             || name.starts_with("transaction")
     })
 }
 
 impl<'a> DebeziumEvent<'a> {
-    /// Reads an event; `None` where event contains no row: a tombstone, a truncation, a message, a heartbeat, a change of the
-    /// schema, the begin or the end of a transaction.
+    /// Reads an event; `None` if it contains no row: a tombstone, a truncation, a message, a heartbeat, a schema
+    /// change, the begin or the end of a transaction.
     pub fn read(json: &'a str) -> Result<Option<Self>, Rejection> {
         if json.trim_ascii() == "null" {
             return Ok(None);
@@ -159,7 +159,7 @@ impl<'a> DebeziumEvent<'a> {
                     "r" => DebeziumOperation::Read,
                     "d" => DebeziumOperation::Delete,
                     "t" | "m" => return Ok(None),
-                    other => return Err(invalid_event("op", other)),
+                    other => return Err(unknown_value("op", other)),
                 };
                 let row = match operation {
                     DebeziumOperation::Read | DebeziumOperation::Write => {
@@ -186,49 +186,50 @@ impl<'a> DebeziumEvent<'a> {
         }
     }
 
-    /// `schema.table`; MySQL, which has no schemas, tells the database.
+    /// `schema.table`; for MySQL, which has no schemas, `database.table`.
     pub fn table_name(&self) -> Result<String, Rejection> {
-        let there = |name: &&str| !name.is_empty();
-        let table = self.source.table.as_deref().filter(there).ok_or_else(|| match self.flattened {
+        let is_non_empty = |name: &&str| !name.is_empty();
+        let table = self.source.table.as_deref().filter(is_non_empty).ok_or_else(|| match self.flattened {
             false => malformed("`source.table` is missing"),
             true => malformed("`__table` is missing from the flattened row; set add.fields to op,table,schema,lsn"),
         })?;
-        let schema = self.source.schema.as_deref().filter(there).or(self.source.db.as_deref().filter(there));
+        let schema =
+            self.source.schema.as_deref().filter(is_non_empty).or(self.source.db.as_deref().filter(is_non_empty));
         Ok(schema.map_or_else(|| table.to_owned(), |schema| format!("{schema}.{table}")))
     }
 
-    /// When the change was made, as far as it is told in microseconds.
+    /// When the change was made, rounded down to microseconds; `None` if the event does not say.
     pub fn event_time(&self) -> Option<Timestamp> {
         let micros = self.source.event_time_nanos()?.div_euclid(1_000);
         i64::try_from(micros).ok().map(Timestamp)
     }
 
-    /// The place in the source's log; in PostgreSQL every change of a row has one of its own, a delete and an insert of
-    /// one key in one transaction, too. What a snapshot read at some place is older than the change at that place.
-    /// Where there is no such place, changes are ordered by their time, and a snapshot is older than all.
+    /// The position in the source's log. In PostgreSQL every row change has its own, even a delete and an insert of one
+    /// key in one transaction, and a row that a snapshot read at a position is older than the change at that position.
+    /// In other databases, snapshot rows are older than all changes. Without a log position, the order is by time.
     pub fn version(&self, digest: u64) -> Result<Version, Rejection> {
         let is_read = self.operation == DebeziumOperation::Read;
-        let place = self.source.log_position()?;
-        if let Some(place) = place
+        let position = self.source.log_position()?;
+        if let Some(position) = position
             && (!is_read || self.source.lsn.is_some())
         {
-            return Ok(Version { origin: Version::STREAM, order: place << 2 | i128::from(!is_read), digest });
+            return Ok(Version { origin: Version::STREAM, order: position << 2 | i128::from(!is_read), digest });
         }
-        let order = place.or_else(|| self.source.event_time_nanos()).ok_or_else(|| match self.flattened {
+        let order = position.or_else(|| self.source.event_time_nanos()).ok_or_else(|| match self.flattened {
             false => malformed("`source` has no ordering field (`lsn`, `pos`, `change_lsn` or `ts_ms`)"),
             true => malformed("the flattened row has no ordering field; set add.fields to op,table,schema,lsn"),
         })?;
-        let era = if is_read { Version::SNAPSHOT } else { Version::STREAM };
-        Ok(Version { origin: era, order: order << 2 | i128::from(!is_read), digest })
+        let origin = if is_read { Version::SNAPSHOT } else { Version::STREAM };
+        Ok(Version { origin, order: order << 2 | i128::from(!is_read), digest })
     }
 }
 
 impl<'a> EnvelopeParts<'a> {
     fn read(json: &'a str) -> Result<Self, Rejection> {
         let mut parts = Self { is_heartbeat: true, ..Self::default() };
-        let (mut status, mut count) = (None, false);
+        let (mut status, mut has_event_count) = (None, false);
         for_each_member(&mut JsonScanner::new(json), |key, scanner| {
-            parts.is_heartbeat &= HEARTBEAT.contains(&key);
+            parts.is_heartbeat &= HEARTBEAT_MEMBERS.contains(&key);
             match key {
                 "before" => read_raw(scanner, &mut parts.before),
                 "after" => read_raw(scanner, &mut parts.after),
@@ -238,29 +239,29 @@ impl<'a> EnvelopeParts<'a> {
                 "__op" => read_string(scanner, &mut parts.flat_op),
                 "__deleted" => read_raw(scanner, &mut parts.flat_deleted),
                 _ => {
-                    count |= key == "event_count";
+                    has_event_count |= key == "event_count";
                     parts.ddl |= key == "tableChanges";
                     let (of_source, of_event) = (key.strip_prefix("__source_"), key.strip_prefix("__"));
-                    match (of_source.or(of_event), of_event.is_some_and(|name| HEARTBEAT.contains(&name))) {
-                        (Some(name), false) => parts.flat.member(name, scanner),
-                        (Some(name), true) => parts.processed.member(name, scanner),
+                    match (of_source.or(of_event), of_event.is_some_and(|name| HEARTBEAT_MEMBERS.contains(&name))) {
+                        (Some(name), false) => parts.flat.read_member(name, scanner),
+                        (Some(name), true) => parts.processed.read_member(name, scanner),
                         (None, _) => skip_value(scanner),
                     }
                 }
             }
         })?;
-        let object = |json: &&str| json.starts_with('{');
+        let is_object = |json: &&str| json.starts_with('{');
         // A flattened row may have columns of any name, `op` and `source` among them.
         parts.has_flat = parts.flat_op.is_some() || parts.flat_deleted.is_some();
-        parts.source = parts.source.filter(object);
+        parts.source = parts.source.filter(is_object);
         parts.op = parts.op.filter(|_| !parts.has_flat);
-        parts.before = parts.before.filter(object);
-        parts.after = parts.after.filter(object);
+        parts.before = parts.before.filter(is_object);
+        parts.after = parts.after.filter(is_object);
         if parts.flat.event_time_nanos().is_none() {
             let SourceInfo { ts_ms, ts_us, ts_ns, .. } = parts.processed;
             (parts.flat.ts_ms, parts.flat.ts_us, parts.flat.ts_ns) = (ts_ms, ts_us, ts_ns);
         }
-        parts.is_transaction_boundary = count && matches!(status.as_deref(), Some("BEGIN" | "END"));
+        parts.is_transaction_boundary = has_event_count && matches!(status.as_deref(), Some("BEGIN" | "END"));
         parts.is_heartbeat &= json.trim_ascii_end().len() > 2;
         Ok(parts)
     }
@@ -273,19 +274,19 @@ impl<'a> EnvelopeParts<'a> {
             None | Some("c" | "u") => Ok(DebeziumOperation::Write),
             Some("r") => Ok(DebeziumOperation::Read),
             Some("d") => Ok(DebeziumOperation::Delete),
-            Some(other) => Err(invalid_event("__op", other)),
+            Some(other) => Err(unknown_value("__op", other)),
         }
     }
 }
 
 impl<'a> SourceInfo<'a> {
     fn read(json: &'a str) -> Result<Self, Rejection> {
-        let mut origin = Self::default();
-        for_each_member(&mut JsonScanner::new(json), |key, scanner| origin.member(key, scanner))?;
-        Ok(origin)
+        let mut source = Self::default();
+        for_each_member(&mut JsonScanner::new(json), |key, scanner| source.read_member(key, scanner))?;
+        Ok(source)
     }
 
-    fn member(&mut self, key: &str, scanner: &mut JsonScanner<'a>) -> Result<(), Rejection> {
+    fn read_member(&mut self, key: &str, scanner: &mut JsonScanner<'a>) -> Result<(), Rejection> {
         match key {
             "schema" => read_string(scanner, &mut self.schema),
             "db" => read_string(scanner, &mut self.db),
@@ -303,21 +304,21 @@ impl<'a> SourceInfo<'a> {
         }
     }
 
-    /// The place in the log of PostgreSQL, SQL Server or MySQL, as one number.
+    /// The position in the log of PostgreSQL, SQL Server or MySQL, as one number.
     fn log_position(&self) -> Result<Option<i128>, Rejection> {
-        let place = match (self.lsn, &self.change_lsn, &self.file) {
+        let position = match (self.lsn, &self.change_lsn, &self.file) {
             (Some(lsn), _, _) => lsn.parse().ok().map(|lsn: u64| i128::from(lsn)),
-            (None, Some(change), _) => self.sql_server_position(change),
+            (None, Some(change_lsn), _) => self.sql_server_position(change_lsn),
             (None, None, Some(file)) => self.mysql_position(file),
             (None, None, None) => return Ok(None),
         };
-        place.map(Some).ok_or_else(|| malformed("invalid log position in `source`"))
+        position.map(Some).ok_or_else(|| malformed("invalid log position in `source`"))
     }
 
-    /// `00000027:00000758:0005`, three numbers in hexadecimal that ascend along the log, and an event's place behind
-    /// it. A row is locked until its change is committed, so that this is the order of its changes, too.
-    fn sql_server_position(&self, change: &str) -> Option<i128> {
-        let mut parts = change.split(':');
+    /// `00000027:00000758:0005`, three hexadecimal numbers that ascend along the log, followed by the event's serial
+    /// number. A row is locked until its change is committed, so this is also the order of its changes.
+    fn sql_server_position(&self, change_lsn: &str) -> Option<i128> {
+        let mut parts = change_lsn.split(':');
         let mut part = |digits: usize| {
             let part = parts.next().filter(|part| part.len() == digits)?;
             u32::from_str_radix(part, 16).ok().map(i128::from)
@@ -327,7 +328,7 @@ impl<'a> SourceInfo<'a> {
         Some((file << 48 | block << 16 | slot) << 32 | i128::from(serial)).filter(|_| parts.next().is_none())
     }
 
-    /// The number that the log file's name ends in, the place in the file, and the row's place in its event.
+    /// The number at the end of the log file's name, the position in the file, and the row's position in its event.
     fn mysql_position(&self, file: &str) -> Option<i128> {
         let number: u32 = file.rsplit('.').next()?.parse().ok().filter(|number| *number < 1 << 28)?;
         let pos: u64 = self.pos?.parse().ok()?;
@@ -335,21 +336,21 @@ impl<'a> SourceInfo<'a> {
         Some((i128::from(number) << 64 | i128::from(pos)) << 32 | i128::from(row))
     }
 
-    /// The time of the change in nanoseconds, as finely as it is told.
+    /// The time of the change in nanoseconds, from the finest unit that the event has.
     fn event_time_nanos(&self) -> Option<i128> {
-        let scaled = |told: Option<&str>, unit: i128| told?.parse::<i64>().ok().map(|told| i128::from(told) * unit);
+        let scaled = |text: Option<&str>, unit: i128| text?.parse::<i64>().ok().map(|units| i128::from(units) * unit);
         scaled(self.ts_ns, 1).or_else(|| scaled(self.ts_us, 1_000)).or_else(|| scaled(self.ts_ms, 1_000_000))
     }
 }
 
-/// A number, which may be written as a text; nothing where a null stands.
+/// Reads a number, which may be written as a text; `None` for a null.
 fn number<'a>(scanner: &mut JsonScanner<'a>, into: &mut Option<&'a str>) -> Result<(), Rejection> {
-    *into = Some(scanner.skip_value()?.trim_matches('"')).filter(|told| *told != "null");
+    *into = Some(scanner.skip_value()?.trim_matches('"')).filter(|text| *text != "null");
     Ok(())
 }
 
-fn invalid_event(what: &str, told: &str) -> Rejection {
-    malformed(format!("unknown `{what}` {:?}", told.chars().take(20).collect::<String>()))
+fn unknown_value(member: &str, value: &str) -> Rejection {
+    malformed(format!("unknown `{member}` {:?}", value.chars().take(20).collect::<String>()))
 }
 
 #[cfg(test)]
@@ -435,9 +436,10 @@ mod tests {
         assert!(
             is_metadata("__source_ts_ms") && is_metadata("__lsn") && !is_metadata("__column") && !is_metadata("op")
         );
-        let told = event(r#"{"id":1,"op":"x","__op":"u","__table":"t","__schema":"s","__lsn":7,"__deleted":"false"}"#);
-        assert_eq!((told.table_name().unwrap().as_str(), told.operation), ("s.t", DebeziumOperation::Write));
-        assert_eq!(told.version(0).unwrap().order, 7 << 2 | 1);
+        let flattened =
+            event(r#"{"id":1,"op":"x","__op":"u","__table":"t","__schema":"s","__lsn":7,"__deleted":"false"}"#);
+        assert_eq!((flattened.table_name().unwrap().as_str(), flattened.operation), ("s.t", DebeziumOperation::Write));
+        assert_eq!(flattened.version(0).unwrap().order, 7 << 2 | 1);
         assert_eq!(event(r#"{"id":1,"__deleted":"true","__source_ts_ms":5}"#).operation, DebeziumOperation::Delete);
         let times = event(r#"{"id":1,"__op":"c","__ts_us":9000,"__source_ts_ms":5,"__ts_ms":9}"#);
         assert_eq!(times.event_time(), Some(Timestamp(5_000)));

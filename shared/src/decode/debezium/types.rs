@@ -1,8 +1,8 @@
-//! What the values of Debezium's columns mean, by the schema beside them:
+//! The logical types of Debezium's columns, from the schema in the event:
 //! <https://debezium.io/documentation/reference/stable/connectors/postgresql.html#postgresql-data-types>.
 //!
 //! A date becomes a `date`, a date with a time a `timestamptz` (one without a zone is taken as UTC), a time of day a
-//! text. Without a schema a value is what its JSON is.
+//! text. Without a schema, a value has the type of its JSON.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -20,30 +20,30 @@ use crate::timestamp::{Timestamp, date_to_postgres};
 
 const NANOS_PER_DAY: i64 = 86_400 * 1_000_000_000;
 
-/// What the values of a column mean.
+/// The logical type of a column.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum LogicalType {
-    /// What their JSON is; and the type of a key's column.
+    /// The type of the JSON; holds the PostgreSQL type for a key column.
     Untyped(Option<&'static str>),
-    /// Base64 of a binary number, with the scale that the schema tells.
+    /// Base64 of a binary number, with the scale from the schema.
     Decimal {
-        /// Digits behind the point; `None` where the schema tells none.
+        /// Digits after the point; `None` if the schema has none.
         scale: Option<i64>,
     },
     /// `{"scale": …, "value": …}`
     VariableDecimal,
     /// Days since 1970.
     Date,
-    /// A moment, in units of so many nanoseconds since 1970.
+    /// A timestamp, in units of `nanos` nanoseconds since 1970.
     Timestamp {
-        /// The unit.
+        /// Nanoseconds per unit.
         nanos: i64,
     },
-    /// A moment in ISO 8601.
+    /// A timestamp in ISO 8601.
     ZonedTimestamp,
-    /// A time of day, in units of so many nanoseconds.
+    /// A time of day, in units of `nanos` nanoseconds.
     Time {
-        /// The unit.
+        /// Nanoseconds per unit.
         nanos: i64,
     },
     /// JSON in a text.
@@ -52,7 +52,7 @@ pub enum LogicalType {
     Bytes,
 }
 
-/// For the message about a value that is none.
+/// What is expected, for the message about an invalid value.
 impl fmt::Display for LogicalType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -69,7 +69,7 @@ impl fmt::Display for LogicalType {
     }
 }
 
-/// The meanings of a table's columns.
+/// The logical types of a table's columns.
 #[derive(Default, Debug)]
 pub struct ColumnTypes(Vec<(String, LogicalType)>);
 
@@ -87,23 +87,26 @@ impl ColumnTypes {
     /// Reads the schema of an envelope, or of a row.
     pub fn read(schema: &str) -> Result<Self, Rejection> {
         let Some(fields) = SchemaField::read(&mut JsonScanner::new(schema))?.fields else { return Ok(Self::default()) };
-        let declared = declared(fields)?;
-        let of_images = |field: &&SchemaField<'_>| matches!(field.field.as_deref(), Some("before" | "after"));
-        let enveloped = declared.iter().any(|field| field.field.as_deref() == Some("op"));
-        let row = declared.iter().filter(of_images).find_map(|field| field.fields).filter(|_| enveloped);
-        let declared = row.map_or(Ok(declared), self::declared)?;
+        let top_level = schema_fields(fields)?;
+        let is_image = |field: &&SchemaField<'_>| matches!(field.field.as_deref(), Some("before" | "after"));
+        let is_envelope = top_level.iter().any(|field| field.field.as_deref() == Some("op"));
+        let row = top_level.iter().filter(is_image).find_map(|field| field.fields).filter(|_| is_envelope);
+        let columns = row.map_or(Ok(top_level), schema_fields)?;
         let typed = |field: &SchemaField<'_>| Some((field.field.as_deref()?.to_owned(), field.logical_type()));
-        Ok(Self(declared.iter().filter_map(typed).collect()))
+        Ok(Self(columns.iter().filter_map(typed).collect()))
     }
 
-    /// What the values of a column mean.
-    pub fn of(&self, column: &str) -> &LogicalType {
-        self.0.iter().find(|(name, _)| name == column).map_or(&LogicalType::Untyped(None), |(_, semantic)| semantic)
+    /// The logical type of a column.
+    pub fn logical_type(&self, column: &str) -> &LogicalType {
+        self.0
+            .iter()
+            .find(|(name, _)| name == column)
+            .map_or(&LogicalType::Untyped(None), |(_, logical_type)| logical_type)
     }
 
     /// The type of a column that is part of a key.
     pub fn sql_type(&self, column: &str) -> Option<&'static str> {
-        match self.of(column) {
+        match self.logical_type(column) {
             LogicalType::Untyped(sql_type) => *sql_type,
             LogicalType::Decimal { .. } | LogicalType::VariableDecimal => Some("numeric"),
             LogicalType::Date => Some("date"),
@@ -115,30 +118,30 @@ impl ColumnTypes {
     }
 }
 
-fn declared(fields: &str) -> Result<Vec<SchemaField<'_>>, Rejection> {
-    let mut declared = Vec::new();
+fn schema_fields(fields: &str) -> Result<Vec<SchemaField<'_>>, Rejection> {
+    let mut schema_fields = Vec::new();
     JsonScanner::new(fields).each_element(|scanner| {
-        declared.push(SchemaField::read(scanner)?);
+        schema_fields.push(SchemaField::read(scanner)?);
         Ok::<(), Rejection>(())
     })?;
-    Ok(declared)
+    Ok(schema_fields)
 }
 
 impl<'a> SchemaField<'a> {
     fn read(scanner: &mut JsonScanner<'a>) -> Result<Self, Rejection> {
-        let mut declared = Self::default();
+        let mut schema_field = Self::default();
         for_each_member(scanner, |key, scanner| match key {
-            "type" => read_string(scanner, &mut declared.kind),
-            "name" => read_string(scanner, &mut declared.name),
-            "field" => read_string(scanner, &mut declared.field),
-            "fields" => read_raw(scanner, &mut declared.fields),
+            "type" => read_string(scanner, &mut schema_field.kind),
+            "name" => read_string(scanner, &mut schema_field.name),
+            "field" => read_string(scanner, &mut schema_field.field),
+            "fields" => read_raw(scanner, &mut schema_field.fields),
             "parameters" if scanner.peek() == Some(b'{') => for_each_member(scanner, |key, scanner| match key {
-                "scale" => read_string(scanner, &mut declared.scale),
+                "scale" => read_string(scanner, &mut schema_field.scale),
                 _ => skip_value(scanner),
             }),
             _ => skip_value(scanner),
         })?;
-        Ok(declared)
+        Ok(schema_field)
     }
 
     fn logical_type(&self) -> LogicalType {
@@ -160,12 +163,12 @@ impl<'a> SchemaField<'a> {
             Some("io.debezium.time.MicroTime") => LogicalType::Time { nanos: 1_000 },
             Some("io.debezium.time.NanoTime") => LogicalType::Time { nanos: 1 },
             Some("io.debezium.data.Json") => LogicalType::Json,
-            // Uuid, Enum, ZonedTime, Xml and the like are texts, and a type that is not known is what its JSON is.
-            Some(_) | None => self.plain(),
+            // Uuid, Enum, ZonedTime, Xml and the like are texts; an unknown type has the type of its JSON.
+            Some(_) | None => self.primitive_type(),
         }
     }
 
-    fn plain(&self) -> LogicalType {
+    fn primitive_type(&self) -> LogicalType {
         match self.kind.as_deref() {
             Some("bytes") => LogicalType::Bytes,
             Some("int8" | "int16") => LogicalType::Untyped(Some("smallint")),
@@ -180,7 +183,7 @@ impl<'a> SchemaField<'a> {
 }
 
 impl LogicalType {
-    /// The value of a column; `None` where it does not mean what it should.
+    /// The value of a column; `None` if it is not valid for the type.
     pub fn value<'a>(
         &self,
         fields: &mut FieldTree,
@@ -189,8 +192,8 @@ impl LogicalType {
     ) -> Result<Option<Value<'a>>, Rejection> {
         Ok(match (self, read_column(fields, field, json)?) {
             (_, Value::Null) => Some(Value::Null),
-            (Self::Untyped(_), plain) => Some(plain),
-            // A converter may be told to write numbers (`decimal.format=NUMERIC`).
+            (Self::Untyped(_), value) => Some(value),
+            // A converter may be configured to write numbers (`decimal.format=NUMERIC`).
             (Self::Decimal { .. } | Self::VariableDecimal, Value::Number(number)) => Some(Value::Number(number)),
             // What may be no number (NaN) is a text, and so is what a private number's hash became.
             (Self::Decimal { scale }, Value::Text(text)) => scale.and_then(|scale| decimal(&text, scale)),
@@ -244,15 +247,15 @@ fn variable_decimal(json: &str) -> Result<Option<Value<'static>>, Rejection> {
     Ok(scale.and_then(integer).zip(unscaled).and_then(|(scale, unscaled)| decimal(&unscaled, scale)))
 }
 
-/// A moment within PostgreSQL's range, where it is one of whole microseconds.
+/// A timestamp within PostgreSQL's range, if it is in whole microseconds.
 fn timestamp(units: &str, nanos: i64) -> Option<Timestamp> {
     let nanos = i128::from(integer(units)?) * i128::from(nanos);
     let micros = (nanos % 1_000 == 0).then(|| i64::try_from(nanos / 1_000).ok())?.map(Timestamp)?;
-    // The range's ends are where moving by nothing moves.
-    Some(micros).filter(|moment| moment.saturating_add(0) == *moment)
+    // Adding zero clamps a timestamp that is out of range.
+    Some(micros).filter(|timestamp| timestamp.saturating_add(0) == *timestamp)
 }
 
-/// `10:00:00.000001`, with as many digits behind the point as are needed; PostgreSQL's day ends at 24:00:00.
+/// `10:00:00.000001`, with as many digits after the point as needed; PostgreSQL's day ends at 24:00:00.
 fn time(units: i64, nanos: i64) -> Option<String> {
     let nanos = units.checked_mul(nanos).filter(|nanos| (0..=NANOS_PER_DAY).contains(nanos))?;
     let (seconds, fraction) = (nanos / 1_000_000_000, nanos % 1_000_000_000);
@@ -278,7 +281,7 @@ mod tests {
         );
         let types = ColumnTypes::read(&schema).unwrap();
         let mut fields = FieldTree::new(Naming::Snake);
-        let value = types.of("x").value(&mut fields, FieldId::ROOT, json).unwrap();
+        let value = types.logical_type("x").value(&mut fields, FieldId::ROOT, json).unwrap();
         value.map_or_else(|| "refused".to_owned(), |value| format!("{value:?}"))
     }
 
@@ -335,8 +338,8 @@ mod tests {
     fn a_row_without_an_envelope_has_its_own_schema() {
         let schema = r#"{"type":"struct","fields":[{"field":"after","type":"int64"},{"field":"day","type":"int32","name":"io.debezium.time.Date"}]}"#;
         let types = ColumnTypes::read(schema).unwrap();
-        let told = (types.sql_type("after"), types.sql_type("day"), types.sql_type("other"));
-        assert_eq!(told, (Some("bigint"), Some("date"), None));
+        let sql_types = (types.sql_type("after"), types.sql_type("day"), types.sql_type("other"));
+        assert_eq!(sql_types, (Some("bigint"), Some("date"), None));
         for schema in ["7", "[]", r#"{"fields":7}"#, r#"{"fields":[7]}"#] {
             assert!(ColumnTypes::read(schema).is_err(), "{schema}");
         }
