@@ -29,9 +29,10 @@ bench: tools ## The table of the README; PART=append for a part of it
 	$(CARGO) build --release --workspace
 	./target/release/bench $(PART)
 
-replay: tools ## One event through cargo lambda: FUNCTION=kinesis-ingest EVENT=events/sportsbook/bet-placed.json
-	$(CARGO) build --workspace
-	env PATH="$(CURDIR)/$(TOOLS):$$PATH" ./target/debug/replay $(FUNCTION) $(EVENT)
+replay: tools ## Your own data: EVENT=my.ndjson, or a Lambda event; CONFIG=my.toml, FUNCTION=kinesis-ingest; REPLAY_EXIT=1 exits at the end
+	$(CARGO) build --workspace --locked
+	@./target/debug/replay $(if $(FUNCTION),--function $(FUNCTION)) $(if $(CONFIG),--config "$(CONFIG)") \
+	    $(if $(REPLAY_EXIT),--exit) $(if $(EVENT),"$(EVENT)")
 
 status: ## How each source is: last commit, lag, rows, partitions; and the queues (the environment says which system)
 plan: ## Dry run of the configuration, or of events: ARGS='--event events/sportsbook/bet-life.json'

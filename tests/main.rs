@@ -18,6 +18,7 @@ mod properties;
 mod records;
 mod redrive;
 mod relational;
+mod replay;
 mod replicas;
 mod restore;
 mod roles;
