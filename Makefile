@@ -30,9 +30,10 @@ bench: tools ## Measure and write the figures of docs/benchmarks.md and README.m
 	$(CARGO) build --release --workspace
 	./target/release/bench $(PART)
 
-replay: tools ## Run one event through cargo lambda: FUNCTION=kinesis-ingest EVENT=events/sportsbook/bet-placed.json
-	$(CARGO) build --workspace
-	env PATH="$(CURDIR)/$(TOOLS):$$PATH" ./target/debug/replay $(FUNCTION) $(EVENT)
+replay: tools ## Your own data: EVENT=my.ndjson, or a Lambda event; CONFIG=my.toml, FUNCTION=kinesis-ingest; REPLAY_EXIT=1 exits at the end
+	$(CARGO) build --workspace --locked
+	@./target/debug/replay $(if $(FUNCTION),--function $(FUNCTION)) $(if $(CONFIG),--config "$(CONFIG)") \
+	    $(if $(REPLAY_EXIT),--exit) $(if $(EVENT),"$(EVENT)")
 
 status: ## Show each source's last commit, lag, rows and partitions, and the queues (of the system in the environment)
 plan: ## Dry run of the configuration or of events: ARGS='--event events/sportsbook/bet-life.json'

@@ -19,6 +19,7 @@ mod readme;
 mod records;
 mod redrive;
 mod relational;
+mod replay;
 mod replicas;
 mod restore;
 mod roles;

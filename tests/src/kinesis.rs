@@ -36,8 +36,11 @@ impl ShardRecord {
     }
 }
 
-/// A stream's ARN.
+/// A stream's ARN; what is one already stays as it is.
 pub fn arn(stream: &str) -> String {
+    if stream.starts_with("arn:") {
+        return stream.to_owned();
+    }
     format!("arn:aws:kinesis:{REGION}:{ACCOUNT}:stream/{stream}")
 }
 

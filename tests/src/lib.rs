@@ -14,6 +14,7 @@ pub mod process;
 pub mod program;
 pub mod proxy;
 pub mod random;
+pub mod replay;
 pub mod replica;
 pub mod shop;
 pub mod sportsbook;

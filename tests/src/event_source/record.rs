@@ -11,6 +11,9 @@ pub const PAYLOAD_BYTES_MAX: usize = 6 * 1024 * 1024;
 const OPENING: &str = "{\"Records\":[";
 const CLOSING: &str = "]}";
 
+/// What an event holds beside its records and the commas between them.
+pub const EVENT_OVERHEAD_BYTES: usize = OPENING.len() + CLOSING.len();
+
 /// A record of a shard, ready to be handed over.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct StreamRecord {
@@ -32,7 +35,7 @@ pub fn event_of<'a>(records: impl IntoIterator<Item = &'a str>) -> Vec<u8> {
 
 /// How many of the first records fit one invocation; none where the first alone is too large.
 pub fn fitting<'a>(records: impl IntoIterator<Item = &'a Arc<StreamRecord>>, batch_size: usize) -> usize {
-    let mut bytes = OPENING.len() + CLOSING.len();
+    let mut bytes = EVENT_OVERHEAD_BYTES;
     let fitting = records.into_iter().take(batch_size).enumerate().take_while(|(index, record)| {
         bytes += record.json.len() + usize::from(*index > 0);
         bytes <= PAYLOAD_BYTES_MAX
