@@ -1,8 +1,9 @@
-//! Filling tables from what is kept elsewhere: the backup, an export of DynamoDB to S3, a scan.
+//! Fills tables from other copies of the data: the backup, a DynamoDB export to S3, or a scan.
 //!
-//! The stream goes on meanwhile: what is loaded loses against all that it has said, and a backup's records say again what they
-//! said before. A task works for as long as it is given, and tells where the next one goes on; whatever is done twice ends
-//! as if done once. No more is in memory than one batch, whatever the size of the source.
+//! Streaming continues meanwhile. Exported and scanned rows lose against every change from the stream, and the records of a
+//! backup repeat changes that were already applied. A task runs until its deadline and returns the progress from which the
+//! next call continues. Repeating a part of the work has the same effect as doing it once. Memory use does not depend on the
+//! size of the source: at most one batch, and the few backup objects that are read ahead.
 
 mod export;
 mod reapply;
@@ -24,30 +25,30 @@ use crate::record::{Batch, Record, SequenceNumber, StreamPosition};
 use crate::spec::KeyColumn;
 use crate::timestamp::Timestamp;
 
-/// A batch is written when it holds so many records, or so many bytes: what an invocation by a stream holds at most.
+/// A batch is written when it reaches this many records or bytes: the maximum that a stream invocation receives.
 const BATCH_RECORDS: usize = 4_000;
 const BATCH_BYTES: usize = 4 * 1024 * 1024;
 
-/// What is to be done, and how far it is.
+/// A backfill task: what to do, and the progress so far.
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
 pub struct BackfillTask {
     /// Source whose tables to fill, by its name in the configuration.
     pub source: String,
-    /// What with.
+    /// The data to fill them with.
     #[serde(flatten)]
     pub job: BackfillJob,
-    /// Where an earlier piece of the work has ended.
+    /// Progress of the earlier calls.
     #[serde(default)]
     pub progress: BackfillProgress,
 }
 
-/// What a task fills tables with.
+/// The work of a task.
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
 #[serde(rename_all = "snake_case")]
 pub enum BackfillJob {
     /// Reapply the backup for a range of arrival times.
     Reapply {
-        /// The first moment of arrival, as RFC 3339.
+        /// Start of the arrival times, inclusive, as RFC 3339.
         from: String,
         /// End, exclusive, as RFC 3339.
         to: String,
@@ -55,11 +56,11 @@ pub enum BackfillJob {
         #[serde(default)]
         table: Option<String>,
     },
-    /// An export of a DynamoDB table to S3, full or incremental.
+    /// Load an export of a DynamoDB table to S3, full or incremental.
     Export {
-        /// The address of its `manifest-summary.json`.
+        /// S3 address of its `manifest-summary.json`.
         manifest: String,
-        /// Load only this data file, given by its S3 key: one piece of a parallel load.
+        /// Load only this data file, given by its S3 key; for parallel loads.
         #[serde(default)]
         file: Option<String>,
         /// Key attributes of the table; required if the DynamoDB table no longer exists.
@@ -68,7 +69,7 @@ pub enum BackfillJob {
     },
     /// Scan a DynamoDB table (for small tables).
     Scan {
-        /// The table.
+        /// The DynamoDB table.
         table: String,
         /// Segment number, from 0.
         #[serde(default)]
@@ -77,9 +78,9 @@ pub enum BackfillJob {
         #[serde(default = "one")]
         segments: u32,
     },
-    /// Nothing: a DynamoDB table is compared with its replica.
+    /// Compare a DynamoDB table with its replica, without writing.
     Verify {
-        /// The table.
+        /// The DynamoDB table.
         table: String,
     },
 }
@@ -88,53 +89,53 @@ fn one() -> u32 {
     1
 }
 
-/// How far a task is. The numbers are sums over all its pieces.
+/// Progress of a task. The numbers are totals over all its calls.
 #[derive(Clone, Default, PartialEq, Serialize, Deserialize, Debug)]
 #[serde(default)]
 pub struct BackfillProgress {
-    /// Nothing is left.
+    /// The task is complete.
     pub done: bool,
     /// Records read.
     pub records: u64,
     /// Rows inserted and updated.
     pub rows: u64,
-    /// Records that were refused, and are on the queue.
+    /// Rejected records, sent to the dead-letter queue.
     pub dead_lettered: u64,
-    /// Bytes read, as they lie in the source.
+    /// Bytes read: as stored for an export, after decompression for a backup, as JSON for a scan.
     pub bytes: u64,
-    /// Records in all, where the source tells.
+    /// Total number of records, if the source provides it.
     pub total: Option<u64>,
-    /// What a comparison has found.
+    /// The differences found by a comparison.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub differences: Option<Differences>,
-    /// When the work began: rows of a scan are as old as that.
+    /// When the task began. Scanned rows have this timestamp.
     pub started: Option<String>,
-    /// Where to go on.
+    /// Where to continue.
     pub cursor: Option<BackfillCursor>,
 }
 
-/// A place in a source.
+/// A position in a source.
 #[derive(Clone, Default, PartialEq, Serialize, Deserialize, Debug)]
 #[serde(default)]
 pub struct BackfillCursor {
-    /// The last object that is done, or the one that is being read.
+    /// The last completed object, or the one being read.
     pub object: String,
-    /// Lines of it that are done.
+    /// Number of its lines completed.
     pub line: u64,
-    /// Where a scan goes on: a key as DynamoDB writes it.
+    /// Where a scan continues: a key in DynamoDB's JSON.
     pub key: Option<String>,
 }
 
-/// Why a piece of the work failed. What was written before stays; the piece may be done again.
+/// Why a backfill failed. Batches already written stay; repeating them is safe.
 #[derive(Debug, thiserror::Error)]
 pub enum BackfillError {
-    /// The configuration knows no such source.
+    /// The configuration has no such source.
     #[error("unknown source `{0}`")]
     UnknownSource(String),
-    /// Not a moment.
+    /// Invalid timestamp.
     #[error("invalid timestamp `{0}`; expected e.g. 2026-02-08T00:00:00Z")]
     Time(String),
-    /// Not the manifest of an export.
+    /// Not a manifest of a supported export.
     #[error("invalid export manifest {address}: {reason}")]
     Manifest {
         /// The object.
@@ -153,83 +154,84 @@ pub enum BackfillError {
         #[source]
         source: InvalidBackupLine,
     },
-    /// A refused record, and no queue to keep it.
+    /// A record was rejected and no dead-letter queue is configured.
     #[error("record {0} was rejected and cannot be kept: DEAD_LETTER_QUEUE_URL is not set")]
-    Refused(String),
-    /// S3.
+    Rejected(String),
+    /// S3 failed.
     #[error(transparent)]
     Object(#[from] ObjectError),
-    /// DynamoDB.
+    /// DynamoDB failed.
     #[error(transparent)]
     Table(#[from] TableError),
-    /// Writing.
+    /// Writing the records failed.
     #[error(transparent)]
     Ingest(#[from] IngestError),
 }
 
 impl BackfillError {
-    /// Whether operator action required before it can go on.
+    /// Whether operator action is required before a retry can succeed.
     pub fn needs_operator(&self) -> bool {
         match self {
             Self::UnknownSource(_) | Self::Time(_) | Self::Manifest { .. } => true,
-            Self::Line { .. } | Self::Refused(_) => true,
+            Self::Line { .. } | Self::Rejected(_) => true,
             Self::Ingest(error) => error.needs_operator(),
             Self::Object(_) | Self::Table(_) => false,
         }
     }
 }
 
-/// What a piece of the work has at hand.
+/// The resources of a backfill.
 pub struct Backfill<'b> {
-    /// What writes.
+    /// Writes the records.
     pub ingest: &'b mut Ingest,
-    /// Where exports and the backup are.
+    /// Holds exports and the backup.
     pub archive: ObjectStore,
-    /// Where tables are scanned.
+    /// The DynamoDB tables to scan.
     pub tables: DynamodbTables,
-    /// The end of the time for this piece.
+    /// Deadline of this call.
     pub until: Instant,
-    /// Is told after each batch how far the work is.
+    /// Called with the progress after each batch.
     pub watch: &'b (dyn Fn(&BackfillProgress) + Send + Sync),
 }
 
-/// Works on the task until it is done or the time is up. The same task, with the progress that is returned, goes on.
+/// Runs the task until it is complete or the deadline has passed. To continue, call it again with the task and the returned
+/// progress.
 ///
 /// # Errors
-/// Whatever keeps the piece from being done; bad records do not.
+/// Fails if this call cannot make progress. Bad records are dead-lettered and are not errors.
 pub async fn run(backfill: &mut Backfill<'_>, task: &BackfillTask) -> Result<BackfillProgress, BackfillError> {
     let source = backfill.ingest.source_by_name(&task.source);
     let source = source.ok_or_else(|| BackfillError::UnknownSource(task.source.clone()))?;
     let mut progress = task.progress.clone();
     progress.started.get_or_insert_with(|| now().to_string());
-    let mut piece = BackfillRun { backfill, source, progress, batch: Batch::default(), key: None };
+    let mut run = BackfillRun { backfill, source, progress, batch: Batch::default(), key: None };
     match &task.job {
         BackfillJob::Reapply { from, to, table } => {
             let (from, to) = (parse_time(from)?, parse_time(to)?);
-            reapply::reapply_backup(&mut piece, &task.source, (from, to), table.as_deref()).await?;
+            reapply::reapply_backup(&mut run, &task.source, (from, to), table.as_deref()).await?;
         }
         BackfillJob::Export { manifest, file, key } => {
-            export::load_export(&mut piece, manifest, file.as_deref(), key).await?
+            export::load_export(&mut run, manifest, file.as_deref(), key).await?
         }
         BackfillJob::Scan { table, segment, segments } => {
-            scan::scan_table(&mut piece, table, *segment, *segments).await?
+            scan::scan_table(&mut run, table, *segment, *segments).await?
         }
-        BackfillJob::Verify { table } => verify::verify_table(&mut piece, table).await?,
+        BackfillJob::Verify { table } => verify::verify_table(&mut run, table).await?,
     }
-    Ok(piece.progress)
+    Ok(run.progress)
 }
 
 fn parse_time(text: &str) -> Result<Timestamp, BackfillError> {
     Timestamp::parse(text).ok_or_else(|| BackfillError::Time(text.to_owned()))
 }
 
-/// A piece of the work: a batch that is being filled, and how far everything before it is.
+/// One call of [`run`]: the batch being filled, and the progress before it.
 struct BackfillRun<'p, 'b> {
     backfill: &'p mut Backfill<'b>,
     source: usize,
     progress: BackfillProgress,
     batch: Batch,
-    /// A table whose records do not tell its key, and the key.
+    /// A table whose records do not contain its key, and the key.
     key: Option<(String, Vec<KeyColumn>)>,
 }
 
@@ -246,56 +248,56 @@ impl BackfillRun<'_, '_> {
         self.backfill.until.saturating_duration_since(Instant::now())
     }
 
-    /// A batch that has begun is brought to its end: the piece's time has a margin for it.
+    /// A batch that has been started is completed: the deadline leaves a margin for it.
     fn batch_time(&self) -> Duration {
         self.time_left().max(Duration::from_secs(30))
     }
 
-    /// Tells the table's key, as the task does, or else as DynamoDB does; the key. A table that is gone there has to be here
-    /// already.
-    async fn set_table_key(&mut self, table: &str, told: &[String]) -> Result<Vec<KeyColumn>, BackfillError> {
-        let key: Vec<KeyColumn> = if told.is_empty() {
+    /// Sets and returns the table's key: the task's or, if it has none, DynamoDB's. If the table no longer exists in DynamoDB,
+    /// it must already exist in PostgreSQL.
+    async fn set_table_key(&mut self, table: &str, key_names: &[String]) -> Result<Vec<KeyColumn>, BackfillError> {
+        let key: Vec<KeyColumn> = if key_names.is_empty() {
             self.backfill.tables.key(table).await?
         } else {
-            told.iter().map(|name| KeyColumn { name: name.clone(), sql_type: None }).collect()
+            key_names.iter().map(|name| KeyColumn { name: name.clone(), sql_type: None }).collect()
         };
         self.backfill.ingest.set_table_key(self.source, table, &key)?;
         self.key = Some((table.to_owned(), key.clone()));
         Ok(key)
     }
 
-    /// Puts a line of a table into the batch. It is known by its object and line.
+    /// Adds a line to the batch. It is identified by its object and line number.
     fn push(&mut self, table_arn: &str, object: &str, line: u64, time: Timestamp, document: &[u8]) {
         let start = self.batch.bytes.len();
         self.batch.bytes.extend_from_slice(document);
-        let place = StreamPosition {
+        let position = StreamPosition {
             stream: table_arn.into(),
             shard: object.into(),
             sequence_number: SequenceNumber(line.to_string().into()),
             sub_sequence_number: 0,
         };
         let payload = start..self.batch.bytes.len();
-        self.batch.records.push(Record::new(place, time, "".into(), payload));
+        self.batch.records.push(Record::new(position, time, "".into(), payload));
     }
 
-    /// Puts an item of a table into the batch, as an export would tell it.
+    /// Adds an item to the batch, in the form of an export.
     fn push_item(&mut self, table: &str, object: &str, line: u64, time: Timestamp, item: &str) {
         let (arn, document) = (format!("scan:table/{table}"), format!("{{\"Item\":{item}}}"));
         self.push(&arn, object, line, time, document.as_bytes());
     }
 
-    /// Writes the batch; once it is in the database, the work goes on from the cursor.
+    /// Writes the batch; once it is committed, moves the progress to the cursor.
     async fn write(&mut self, cursor: BackfillCursor) -> Result<(), BackfillError> {
         let batch = std::mem::take(&mut self.batch);
         if !batch.records.is_empty() {
             let time_left = self.batch_time();
             if let Some((table, key)) = &self.key {
-                // Told again each time: a decoder that has met too many paths begins anew.
+                // Set each time: a decoder that has seen too many paths is reset and loses the key.
                 self.backfill.ingest.set_table_key(self.source, table, key)?;
             }
             let report = self.backfill.ingest.reapply(self.source, &batch, time_left).await?;
             if let Some(sequence) = report.retry_from {
-                return Err(BackfillError::Refused(sequence));
+                return Err(BackfillError::Rejected(sequence));
             }
             self.progress.records += report.counts.total();
             self.progress.rows += report.rows;

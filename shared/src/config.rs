@@ -1,7 +1,8 @@
-//! `millstream.toml`: what a system is. Read raw, checked whole, every mistake reported at once with its place.
+//! `millstream.toml`: the configuration of a system. Parsed, then checked as a whole; all mistakes are reported at once with
+//! their position.
 //!
-//! What comes out is valid: names fit PostgreSQL, keys hold their partition column, types are types. Unknown keys are
-//! refused. Nothing here touches the network; secrets never stand in the file, the environment names where they are
+//! A checked configuration is valid: names fit PostgreSQL, keys include their partition column, SQL types are types. Unknown
+//! keys are rejected. This module does not use the network. Secrets are never in the file; the environment says where they are
 //! ([`Environment`]).
 
 mod environment;
@@ -27,14 +28,14 @@ pub struct Config {
     pub sources: Vec<SourceConfig>,
 }
 
-/// A stream and how it is read.
+/// A source: its streams, and how they are read.
 #[derive(Clone, Debug)]
 pub struct SourceConfig {
-    /// What the configuration calls it.
+    /// Its name in the configuration.
     pub name: String,
-    /// The names or ARNs of its streams; `*` stands for every one.
+    /// Names or ARNs of its streams; `*` matches every stream.
     pub streams: Vec<String>,
-    /// The format of its records.
+    /// Format of its records.
     pub format: Format,
     /// The PostgreSQL schema that it fills.
     pub schema: Identifier,
@@ -46,49 +47,50 @@ pub struct SourceConfig {
     pub private: Vec<(String, Privacy)>,
     /// The defaults of its tables.
     pub shape: SchemaPolicy,
-    /// Of a source of tables: those that are replicated, as it calls them; empty takes all.
+    /// For a source of tables: names of the source tables to replicate; empty means all.
     pub only: Vec<String>,
-    /// Of a source of tables: those that are not.
+    /// For a source of tables: names of the source tables to exclude.
     pub exclude: Vec<String>,
-    /// Of a source of tables: what becomes of a row that is deleted there.
+    /// For a source of tables: how a row deleted in the source is handled.
     pub deletes: DeletedRows,
-    /// Whether its records are kept on S3, to be applied again.
+    /// Whether its records are backed up to S3, so that they can be reapplied.
     pub backup: bool,
-    /// Microseconds for which deletes are remembered: longer than any older change may still arrive, or be applied again.
+    /// Microseconds for which tombstones are kept: longer than any older change can still arrive or be reapplied.
     pub tombstone_retention_micros: i64,
     /// The tables that the configuration declares.
     pub tables: Vec<TableConfig>,
 }
 
-/// What becomes of a row that its source has deleted.
+/// How a row deleted in its source is handled.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DeletedRows {
-    /// It is deleted.
+    /// The row is deleted.
     Hard,
-    /// It stays, and `_deleted_at` says since when.
+    /// The row is kept, and `_deleted_at` is set.
     Soft,
 }
 
 impl SourceConfig {
-    /// Whether records with this `eventSourceARN` are the source's.
+    /// Whether the source reads records with this `eventSourceARN`.
     pub fn reads_stream(&self, arn: &str) -> bool {
         let names = ["*", arn, stream_name_from_arn(arn)];
         self.streams.iter().any(|stream| names.contains(&&**stream))
     }
 
-    /// What its streams (or DynamoDB tables) are called, without the rest of an ARN; `*` stands for every one.
+    /// Names of its streams (or DynamoDB tables), without the rest of an ARN; `*` matches every one.
     pub fn stream_names(&self) -> impl Iterator<Item = &str> {
         self.streams.iter().map(|stream| stream_name_from_arn(stream))
     }
 
-    /// Whether a table that the source calls so is replicated.
+    /// Whether the source table with this name is replicated.
     pub fn replicates_table(&self, table: &str) -> bool {
-        let listed = |list: &[String]| list.iter().any(|listed| listed == table);
-        (self.only.is_empty() || listed(&self.only)) && !listed(&self.exclude)
+        let contains = |list: &[String]| list.iter().any(|name| name == table);
+        (self.only.is_empty() || contains(&self.only)) && !contains(&self.exclude)
     }
 }
 
-/// The name in the ARN of a Kinesis stream, a DynamoDB table or a table's stream; what is no ARN is a name.
+/// Returns the name in the ARN of a Kinesis stream, a DynamoDB table or a table's stream. Text that is not an ARN is returned
+/// unchanged.
 pub fn stream_name_from_arn(arn: &str) -> &str {
     if let Some((_, name)) = arn.rsplit_once(":stream/") {
         return name;
@@ -112,7 +114,7 @@ pub enum Format {
 }
 
 impl Format {
-    /// Whether the source is a set of tables, and each of them becomes one here.
+    /// Whether the source is a set of tables that are replicated one to one.
     pub fn replicates(self) -> bool {
         match self {
             Self::Segment | Self::Json => false,
@@ -124,22 +126,22 @@ impl Format {
 /// How undeclared fields are treated.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SchemaPolicy {
-    /// What becomes of fields that no column is declared for.
+    /// How fields without a declared column are handled.
     pub evolution: SchemaMode,
-    /// What becomes of nested objects.
+    /// How nested objects are stored.
     pub nested: Nested,
-    /// The type of a new column for arrays.
+    /// Type of new columns for arrays.
     pub arrays: Arrays,
     /// New columns for text are `varchar` of this many characters; `None` is `text`.
     pub text_characters_max: Option<usize>,
-    /// With this many columns a table grows no more.
+    /// A table with this many columns gets no new ones.
     pub columns_max: usize,
 }
 
 /// Partitioning as configured: by a column's name.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PartitionConfig {
-    /// The column that the table is partitioned by, or the path of the field that fills it.
+    /// The partition column, or the path of the field that fills it.
     pub column: String,
     /// Width and time limits.
     pub period: PartitionPolicy,
@@ -150,11 +152,11 @@ pub struct PartitionConfig {
 pub struct TableConfig {
     /// Its name in the source's schema.
     pub name: Identifier,
-    /// What its source calls it, where the source is a set of tables.
+    /// Its name in the source, if the source is a set of tables.
     pub from: Option<String>,
-    /// The events that it takes (Segment); empty takes all.
+    /// The events that it accepts (Segment); empty accepts all.
     pub events: Vec<String>,
-    /// The documents that it takes: a path and the string to compare it with.
+    /// The documents that it accepts: a path, and the string that its value must equal.
     pub when: Option<(String, String)>,
     /// Whether a row is an event or an entity.
     pub kind: TableKind,
@@ -166,21 +168,21 @@ pub struct TableConfig {
     pub shape: SchemaPolicy,
 }
 
-/// What a row of a table is.
+/// What a row of a table represents.
 #[derive(Clone, Debug)]
 pub enum TableKind {
-    /// Something that happened; written once.
+    /// An event, written once.
     Event {
-        /// The column or path of the event's id; `None` takes the record's place in the stream.
+        /// Column or path of the event's ID; `None` uses the record's position in the stream.
         id: Option<String>,
     },
-    /// Something that has a key and changes.
+    /// An entity with a key, which changes.
     Entity {
-        /// The key's columns, or paths.
+        /// Columns or paths of the key.
         key: Vec<String>,
-        /// The path that the changes of a key are ordered by: a time or a whole number; none where the format knows.
+        /// Path of the value that orders the changes of a key: a timestamp or an integer. `None` if the format determines it.
         version: Option<String>,
-        /// How changes of one key come together.
+        /// How changes of the same key are merged.
         merge: MergeBy,
     },
 }
@@ -190,26 +192,26 @@ pub enum TableKind {
 pub struct ColumnConfig {
     /// Its name.
     pub name: Identifier,
-    /// Where its values are found.
+    /// Path of its values.
     pub path: String,
-    /// Its type in SQL; `None` infers it from the first value.
+    /// SQL type; `None` infers it from the first value.
     pub sql_type: Option<String>,
-    /// Whether a row without a value is refused.
+    /// Whether a row without a value is rejected.
     pub required: bool,
     /// A check constraint's expression.
     pub check: Option<String>,
 }
 
 impl Config {
-    /// Reads and checks a configuration; `file` is only for the messages.
+    /// Parses and checks a configuration; `file` is only used in messages.
     ///
     /// # Errors
-    /// Every mistake found, each with its line, column and key.
+    /// Returns every mistake, each with its line, column and key.
     pub fn parse(file: &str, text: &str) -> Result<Self, ConfigErrors> {
         let mut errors = ConfigErrors::new(file, text);
-        let (document, faults) = DeTable::parse_recoverable(text);
-        for fault in faults {
-            errors.add(fault.span().unwrap_or_default(), "", fault.message());
+        let (document, syntax_errors) = DeTable::parse_recoverable(text);
+        for error in syntax_errors {
+            errors.add(error.span().unwrap_or_default(), "", error.message());
         }
         let mut root = Section::root(&document);
         let sources = root.sections("source");
@@ -225,13 +227,13 @@ impl Config {
         errors.or(Self { sources: checked })
     }
 
-    /// What a function does to which no file says anything: every DynamoDB table whose stream arrives, into the schema
-    /// `dynamodb`.
+    /// The configuration of a function without a configuration file: replicates every DynamoDB table whose stream it receives
+    /// into the schema `dynamodb`.
     pub fn default_replica() -> Self {
         Self { sources: vec![source::default_for_format("dynamodb", Format::Dynamodb)] }
     }
 
-    /// The source that reads the stream.
+    /// Returns the source that reads the stream, and its index.
     pub fn source_by_stream(&self, arn: &str) -> Option<(usize, &SourceConfig)> {
         self.sources.iter().enumerate().find(|(_, source)| source.reads_stream(arn))
     }
@@ -246,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_is_enough() {
+    fn a_stream_name_is_a_sufficient_configuration() {
         let config = Config::parse("", "[source.sportsbook]\nstream = \"sportsbook\"").unwrap();
         let (_, source) = config.source_by_stream("arn:aws:kinesis:us-east-1:123456789012:stream/sportsbook").unwrap();
         assert_eq!((source.format, source.schema.as_str()), (Format::Segment, "sportsbook"));
@@ -255,7 +257,7 @@ mod tests {
 
     #[test]
     fn all_errors_are_reported_at_once_with_their_position() {
-        let told = errors(
+        let message = errors(
             "[source.a]\nstream = 5\nformt = \"segment\"\n\n[table.t]\nsource = \"b\"\n\n[table.u]\nsource = \"a\"\n\
              key = [\"k\"]\npartition = { by = \"at\", every = \"fortnight\", keep = \"soon\" }\n",
         );
@@ -267,17 +269,17 @@ mod tests {
             "table.u.partition.keep",
             "table.u.version",
         ] {
-            assert!(told.contains(part), "{part} is missing in:\n{told}");
+            assert!(message.contains(part), "{part} is missing in:\n{message}");
         }
     }
 
     #[test]
-    fn an_entity_is_partitioned_by_a_part_of_its_key() {
-        let told = errors(
+    fn an_entity_must_be_partitioned_by_a_key_column() {
+        let message = errors(
             "[source.a]\nstream = \"a\"\n[table.t]\nsource = \"a\"\nkey = [\"k\"]\nversion = \"v\"\n\
              partition = { by = \"at\", every = \"day\" }\n",
         );
-        assert!(told.contains("table.t.partition.by: `at` must be part of the key"), "{told}");
+        assert!(message.contains("table.t.partition.by: `at` must be part of the key"), "{message}");
     }
 
     #[test]
@@ -288,10 +290,10 @@ mod tests {
     }
 
     #[test]
-    fn types_cannot_smuggle_sql() {
-        let told = errors(
+    fn column_types_cannot_inject_sql() {
+        let message = errors(
             "[source.a]\nstream = \"a\"\n[table.t]\nsource = \"a\"\ncolumns = { x = { path = \"x\", type = \"text); DROP TABLE y; --\" } }\n",
         );
-        assert!(told.contains("table.t.columns.x.type"), "{told}");
+        assert!(message.contains("table.t.columns.x.type"), "{message}");
     }
 }

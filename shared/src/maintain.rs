@@ -1,11 +1,11 @@
-//! Scheduled upkeep: partitions made ahead of time, and dropped once every row in them has expired.
+//! Scheduled maintenance: creates partitions ahead of time, and drops them once every row in them has expired.
 //!
-//! Safe against writers at work: a partition is made as writers make it, dropped ones hold only rows that writers no longer
-//! write, and a partition is detached concurrently before it is dropped, so that nobody waits for the drop. Whatever was
-//! interrupted is taken up again by the next run.
+//! Safe to run alongside writers: partitions are created the same way as by writers, dropped partitions hold only rows that
+//! writers no longer write, and a partition is detached concurrently before it is dropped, so that no other transaction waits
+//! for the drop. The next run resumes whatever was interrupted.
 //!
-//! No setting outlives its transaction, for a pooler may give every transaction another backend. A concurrent detach cannot
-//! have one; it is cancelled from outside where it waits too long.
+//! Settings never outlive their transaction, because a pooler may assign each transaction to a different backend. A concurrent
+//! detach cannot run in a transaction and therefore has no settings; if it waits too long, another connection cancels it.
 
 pub mod pending;
 
@@ -27,49 +27,49 @@ use crate::names::{Identifier, TableName};
 use crate::spec::PartitionPolicy;
 use pending::InterruptedDrop;
 
-/// A statement of the upkeep takes at most this long; it is a matter of the catalog, not of rows.
+/// Timeout of a maintenance statement; these change the catalog, not rows.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(60);
 const LIMITS: Limits = Limits { statement: STATEMENT_TIMEOUT, lock: STATEMENT_TIMEOUT };
 
-/// Nobody shall queue for longer behind what waits for a lock.
+/// Bounds how long other transactions queue up behind a maintenance statement that waits for a lock.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A concurrent detach waits this long for those who still read the partition. It holds nothing that others want, but the
-/// tables behind it have their turn, too.
+/// How long a concurrent detach waits for transactions that still read the partition. It blocks no other transaction, but the
+/// remaining tables also need their turn.
 const DETACH_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What the upkeep did.
+/// What a maintenance run did.
 #[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize, Debug)]
 pub struct MaintenanceReport {
-    /// Partitions made, by name.
+    /// Partitions created, by name.
     pub made: Vec<String>,
     /// Partitions dropped, by name.
     pub dropped: Vec<String>,
-    /// Deletes that are remembered no longer.
+    /// Number of tombstones pruned.
     pub forgotten: u64,
-    /// What could not be done this time, and why; the next run tries again.
+    /// What this run could not do, and why; the next run retries it.
     pub postponed: Vec<String>,
 }
 
-/// Why the upkeep failed as a whole.
+/// Why a maintenance run failed.
 #[derive(Debug, thiserror::Error)]
 pub enum MaintainError {
-    /// No connection.
+    /// The connection to the database failed.
     #[error(transparent)]
     Database(#[from] DatabaseError),
     /// The catalog could not be read.
     #[error(transparent)]
     Catalog(#[from] CatalogError),
-    /// PostgreSQL refused.
+    /// A partition could not be created.
     #[error(transparent)]
     Apply(#[from] ApplyError),
-    /// PostgreSQL, or the connection to it.
+    /// A statement, or the connection, failed.
     #[error("partition maintenance failed: {}", describe(.0))]
     Statement(#[from] tokio_postgres::Error),
 }
 
 impl MaintainError {
-    /// Whether operator action required before it can go on.
+    /// Whether operator action is required before a retry can succeed.
     pub fn needs_operator(&self) -> bool {
         match self {
             Self::Database(error) => error.needs_operator(),
@@ -81,39 +81,39 @@ impl MaintainError {
     }
 }
 
-/// A table that is looked after.
+/// A partitioned table that maintenance applies to.
 #[derive(Clone, Debug)]
 pub struct PartitionedTable {
     /// Schema and name.
     pub name: TableName,
-    /// The column that it is partitioned by.
+    /// The partition column.
     pub column: Identifier,
-    /// How long a partition is, how many are made ahead, how long rows are kept.
+    /// Partition width, number of partitions created ahead, and retention.
     pub period: PartitionPolicy,
 }
 
-/// Looks after every partitioned table of the configuration.
+/// Maintains every partitioned table of the configuration.
 ///
 /// # Errors
-/// Whatever concerns all tables; what concerns one is postponed.
+/// Fails on errors that concern all tables. Work on a single table that fails is postponed.
 pub async fn maintain(config: &Config, database: &Database) -> Result<MaintenanceReport, MaintainError> {
     let connection = database.connection().await?;
     let client: &Client = &connection;
-    let mut upkeep = MaintenanceReport::default();
+    let mut report = MaintenanceReport::default();
     for source in &config.sources {
-        for kept in partitioned_tables(client, source).await? {
-            maintain_table(database, client, &kept, &mut upkeep).await?;
+        for partitioned in partitioned_tables(client, source).await? {
+            maintain_table(database, client, &partitioned, &mut report).await?;
         }
         if source.format.replicates() {
-            upkeep.forgotten += prune_tombstones(client, source).await?;
+            report.forgotten += prune_tombstones(client, source).await?;
         }
-        prune_closed_shards(client, source, &mut upkeep).await?;
+        prune_closed_shards(client, source, &mut report).await?;
     }
     connection.release();
-    Ok(upkeep)
+    Ok(report)
 }
 
-/// Forgets deletes that are older than the source's configuration asks; how many.
+/// Deletes tombstones older than the source's configured retention; returns how many.
 async fn prune_tombstones(client: &Client, source: &SourceConfig) -> Result<u64, MaintainError> {
     if !apply::TOMBSTONE.exists(client).await? {
         return Ok(0);
@@ -130,11 +130,11 @@ async fn prune_tombstones(client: &Client, source: &SourceConfig) -> Result<u64,
     }
 }
 
-/// Forgets how fresh shards were that are long closed. Nothing depends on it.
+/// Deletes the freshness rows of shards that closed long ago. Nothing depends on it.
 async fn prune_closed_shards(
     client: &Client,
     source: &SourceConfig,
-    upkeep: &mut MaintenanceReport,
+    report: &mut MaintenanceReport,
 ) -> Result<(), MaintainError> {
     if !apply::FRESHNESS.exists(client).await? {
         return Ok(());
@@ -142,18 +142,18 @@ async fn prune_closed_shards(
     let statement = include_str!("maintain/prune_closed_shards.sql");
     match client.execute_typed(statement, &[(&source.name, Type::TEXT)]).await {
         Err(error) if error.as_db_error().is_some() => {
-            upkeep.postponed.push(format!("pruning closed shards of {}: {}", source.name, describe(&error)));
+            report.postponed.push(format!("pruning closed shards of {}: {}", source.name, describe(&error)));
         }
         outcome => drop(outcome?),
     }
     Ok(())
 }
 
-/// The partitioned tables of a source: those that are declared with a partitioning of their own, and all others of its
-/// schema that are partitioned by the source's column.
+/// Returns the partitioned tables of a source: tables declared with their own partitioning, and all other range-partitioned
+/// tables of its schema if the source has a default partitioning.
 ///
 /// # Errors
-/// PostgreSQL's, or the connection's.
+/// Returns an error if the query fails.
 pub async fn partitioned_tables(
     client: &Client,
     source: &SourceConfig,
@@ -161,55 +161,55 @@ pub async fn partitioned_tables(
     let rows = client
         .query_typed(include_str!("maintain/partitioned_tables.sql"), &[(&source.schema.as_str(), Type::TEXT)])
         .await?;
-    let mut kept = Vec::new();
+    let mut tables = Vec::new();
     for row in rows {
         let (table, by): (String, String) = (row.get(0), row.get(1));
         let declared = source.tables.iter().find(|declared| declared.name.as_str() == table);
         let partition = declared.and_then(|declared| declared.partition.as_ref()).or(source.partition.as_ref());
         let name = TableName { schema: source.schema.clone(), table: Identifier::truncated(&table, &table) };
         if let Some(partition) = partition {
-            kept.push(PartitionedTable { name, column: Identifier::truncated(&by, &by), period: partition.period });
+            tables.push(PartitionedTable { name, column: Identifier::truncated(&by, &by), period: partition.period });
         }
     }
-    Ok(kept)
+    Ok(tables)
 }
 
 async fn maintain_table(
     database: &Database,
     client: &Client,
-    kept: &PartitionedTable,
-    upkeep: &mut MaintenanceReport,
+    partitioned: &PartitionedTable,
+    report: &mut MaintenanceReport,
 ) -> Result<(), MaintainError> {
-    finish_detached(client, kept, upkeep).await?;
+    finish_detached(client, partitioned, report).await?;
     apply::begin_read_only(client, LIMITS).await?;
-    let loaded = pending::load(client, kept).await;
+    let loaded = pending::load(client, partitioned).await;
     client.batch_execute("COMMIT").await?;
     let table = match loaded {
         Ok(table) => table,
         Err(error @ CatalogError::DefaultPartition(_)) => {
-            upkeep.postponed.push(error.to_string());
+            report.postponed.push(error.to_string());
             return Ok(());
         }
         Err(error) => return Err(error.into()),
     };
     let Some(table) = table else { return Ok(()) };
-    create_ahead(client, &table, kept, upkeep).await?;
-    drop_expired(database, client, &table, kept, upkeep).await
+    create_ahead(client, &table, partitioned, report).await?;
+    drop_expired(database, client, &table, partitioned, report).await
 }
 
 async fn create_ahead(
     client: &Client,
     table: &DbTable,
-    kept: &PartitionedTable,
-    upkeep: &mut MaintenanceReport,
+    partitioned: &PartitionedTable,
+    report: &mut MaintenanceReport,
 ) -> Result<(), MaintainError> {
-    let lack = pending::missing_partitions(table, kept, now());
-    if lack.is_empty() {
+    let diff = pending::missing_partitions(table, partitioned, now());
+    if diff.is_empty() {
         return Ok(());
     }
-    match apply::create_missing(client, &mut Catalog::default(), std::slice::from_ref(&lack), LIMITS).await {
-        Ok(_) => upkeep.made.extend(lack.partitions.iter().map(|partition| partition.name.unquoted())),
-        Err(error @ ApplyError::Schema { .. }) => upkeep.postponed.push(error.to_string()),
+    match apply::create_missing(client, &mut Catalog::default(), std::slice::from_ref(&diff), LIMITS).await {
+        Ok(_) => report.made.extend(diff.partitions.iter().map(|partition| partition.name.unquoted())),
+        Err(error @ ApplyError::Schema { .. }) => report.postponed.push(error.to_string()),
         Err(error) => return Err(error.into()),
     }
     Ok(())
@@ -219,19 +219,19 @@ async fn drop_expired(
     database: &Database,
     client: &Client,
     table: &DbTable,
-    kept: &PartitionedTable,
-    upkeep: &mut MaintenanceReport,
+    partitioned: &PartitionedTable,
+    report: &mut MaintenanceReport,
 ) -> Result<(), MaintainError> {
-    for partition in pending::expired(table, kept, now()) {
-        let detached = detach(database, client, &kept.name, &partition.name).await;
-        if upkeep.record_step("detaching", &partition.name, detached)? {
-            drop_table(client, &partition.name, upkeep).await?;
+    for partition in pending::expired(table, partitioned, now()) {
+        let detached = detach(database, client, &partitioned.name, &partition.name).await;
+        if report.record_step("detaching", &partition.name, detached)? {
+            drop_table(client, &partition.name, report).await?;
         }
     }
     Ok(())
 }
 
-/// Detaches a partition concurrently: outside a transaction, with no lock that readers or writers of the table would wait for.
+/// Detaches a partition concurrently: outside a transaction, without a lock that blocks readers or writers of the table.
 async fn detach(
     database: &Database,
     client: &Client,
@@ -243,7 +243,8 @@ async fn detach(
     loop {
         match tokio::time::timeout(DETACH_TIMEOUT, &mut detaching).await {
             Ok(outcome) => return Ok(outcome?),
-            // By SQL, for RDS Proxy passes no request to cancel on; again, for the statement may have come to a backend only now.
+            // By SQL, because RDS Proxy does not forward cancel requests; repeatedly, because the statement may have reached a
+            // backend only now.
             Err(_elapsed) => {
                 let cancel = include_str!("maintain/cancel.sql");
                 database.side_connection().await?.query_typed(cancel, &[(&detach, Type::TEXT)]).await?;
@@ -252,33 +253,33 @@ async fn detach(
     }
 }
 
-/// What an earlier run left half done: detaches that were interrupted, and partitions that were detached but not dropped.
+/// Completes what an earlier run left unfinished: interrupted detaches, and partitions detached but not dropped.
 async fn finish_detached(
     client: &Client,
-    kept: &PartitionedTable,
-    upkeep: &mut MaintenanceReport,
+    partitioned: &PartitionedTable,
+    report: &mut MaintenanceReport,
 ) -> Result<(), MaintainError> {
-    for InterruptedDrop { name, pending } in pending::interrupted_drops(client, kept, now()).await? {
+    for InterruptedDrop { name, pending } in pending::interrupted_drops(client, partitioned, now()).await? {
         if pending {
-            let finalized = in_transaction(client, &pending::finalize(&kept.name, &name)).await;
-            if !upkeep.record_step("detaching", &name, finalized)? {
+            let finalized = in_transaction(client, &pending::finalize(&partitioned.name, &name)).await;
+            if !report.record_step("detaching", &name, finalized)? {
                 continue;
             }
         }
-        drop_table(client, &name, upkeep).await?;
+        drop_table(client, &name, report).await?;
     }
     Ok(())
 }
 
-async fn drop_table(client: &Client, name: &TableName, upkeep: &mut MaintenanceReport) -> Result<(), MaintainError> {
+async fn drop_table(client: &Client, name: &TableName, report: &mut MaintenanceReport) -> Result<(), MaintainError> {
     let dropped = in_transaction(client, &pending::drop_table(name)).await;
-    if upkeep.record_step("dropping", name, dropped)? {
-        upkeep.dropped.push(name.unquoted());
+    if report.record_step("dropping", name, dropped)? {
+        report.dropped.push(name.unquoted());
     }
     Ok(())
 }
 
-/// Carries a statement out that shall not wait for a lock for long.
+/// Runs a statement in a transaction with a short lock timeout.
 async fn in_transaction(client: &Client, statement: &str) -> Result<(), MaintainError> {
     apply::begin(client, LOCK_TIMEOUT, STATEMENT_TIMEOUT).await?;
     let outcome = client.batch_execute(statement).await;
@@ -287,7 +288,7 @@ async fn in_transaction(client: &Client, statement: &str) -> Result<(), Maintain
 }
 
 impl MaintenanceReport {
-    /// Whether a step went through. What PostgreSQL refuses is postponed; a broken connection ends the run.
+    /// Returns whether a step succeeded. A step that PostgreSQL rejects is postponed; a broken connection ends the run.
     fn record_step(
         &mut self,
         step: &str,

@@ -1,9 +1,11 @@
-//! Dead letters back in: the same way again, once what refused them has been mended.
+//! Reprocesses dead letters after the cause of their rejection is fixed.
 //!
-//! A queue is swept: each message is held (invisible to others), judged, and, where it is selected, its records take the way
-//! of any batch. Its message is deleted when they are durable: written, or refused again and on the queue as a new letter with
-//! its attempts counted. What stays is let go at the end. A crash at any moment leaves every record on the queue, in the
-//! database, or both, and to apply twice is to apply once. A run never takes what was refused since it began: nothing loops.
+//! A run drains each queue: it leases a message, which hides it from other consumers, and checks whether the message is
+//! selected. The records of a selected message take the same path as any batch. The message is deleted once its records are
+//! durable: written, or rejected again and queued as a new dead letter with an incremented attempt count. Messages that stay
+//! on the queue are released at the end. A crash at any point leaves every record on the queue, in the database, or both, and
+//! applying a record twice has the same effect as applying it once. A run skips messages rejected since it began, so it cannot
+//! loop.
 
 mod message;
 mod payload;
@@ -29,66 +31,66 @@ use selection::MessageFilter;
 pub use selection::Selection;
 pub use stream::StreamReader;
 
-/// What is to be redriven, and how far it is.
+/// A redrive task: what to redrive, and the progress so far.
 #[derive(Clone, Default, PartialEq, Serialize, Deserialize, Debug)]
 #[serde(default, deny_unknown_fields)]
 pub struct RedriveTask {
-    /// The queue's URL; by default those of the environment: the dead letters, and Lambda's own messages.
+    /// Queue URL. The default is the environment's queues: the dead-letter queue and the queue for Lambda's on-failure records.
     pub queue: Option<String>,
-    /// Which of its messages.
+    /// Which messages to redrive.
     pub only: Selection,
     /// Maximum number of messages.
     pub limit: Option<u64>,
-    /// Only tells what would be redriven.
+    /// Only report what would be redriven.
     pub dry_run: bool,
-    /// How far earlier pieces came.
+    /// Progress of the earlier calls.
     pub progress: RedriveProgress,
 }
 
-/// How far a run is.
+/// Progress of a run.
 #[derive(Clone, Default, PartialEq, Serialize, Deserialize, Debug)]
 #[serde(default)]
 pub struct RedriveProgress {
-    /// The queues have been swept to their ends.
+    /// The queues have been drained to their ends.
     pub done: bool,
-    /// When the run began; letters of a later refusal are not taken.
+    /// When the run began. Messages rejected later are skipped.
     pub started: Option<String>,
-    /// Messages selected, by source, table and reason; those selected and kept are the last piece's.
+    /// Messages selected, by source, table and reason. Selected messages left on the queue count only for the last call.
     pub selected: BTreeMap<String, u64>,
-    /// Messages deleted, because all their records are durable.
+    /// Messages deleted because all their records are durable.
     pub redriven: u64,
-    /// The records written, by outcome, those that are left of a message that stays among them; those dead-lettered are
+    /// Records written, by outcome, including what remained of a message that stays on the queue. Dead-lettered records are
     /// on the queue again.
     pub records: OutcomeCounts,
-    /// Messages that the last piece left on the queue, and why; without those that were refused since the run began.
+    /// Messages that the last call left on the queue, by reason. Messages rejected since the run began are not counted.
     pub kept: BTreeMap<String, u64>,
 }
 
-/// Why a run failed. Whatever is not in the database is on the queue.
+/// Why a run failed. Every record is in the database or still on the queue.
 #[derive(Debug, thiserror::Error)]
 pub enum RedriveError {
-    /// Nothing says where dead letters are, or where they would go back.
+    /// No dead-letter queue is configured.
     #[error("DEAD_LETTER_QUEUE_URL is not set; redrive needs it for records that are rejected again")]
     NoQueue,
-    /// Not a moment.
+    /// Invalid timestamp.
     #[error("invalid timestamp `{0}`; expected e.g. 2026-02-08T00:00:00Z")]
     Time(String),
-    /// The messages that stay are more than SQS hands out.
+    /// The skipped messages approach the number that SQS allows in flight.
     #[error(
         "{max} messages of {0} were skipped and SQS allows 120,000 in flight; redrive or delete some first",
         max = queue_drain::LEASED_MAX
     )]
     TooManySkipped(String),
-    /// SQS.
+    /// SQS failed.
     #[error(transparent)]
     Queue(#[from] QueueError),
-    /// Writing.
+    /// Writing the records failed.
     #[error(transparent)]
     Ingest(#[from] IngestError),
 }
 
 impl RedriveError {
-    /// Whether operator action required before it can go on.
+    /// Whether operator action is required before a retry can succeed.
     pub fn needs_operator(&self) -> bool {
         match self {
             Self::NoQueue | Self::Time(_) | Self::TooManySkipped(_) => true,
@@ -102,62 +104,63 @@ impl RedriveError {
 #[derive(Clone, Debug)]
 pub struct Queues {
     aws: Aws,
-    /// Of the environment.
+    /// The environment's queue URLs.
     urls: Vec<String>,
 }
 
 impl Queues {
-    /// The queues of the environment.
+    /// Creates the list of the environment's queues.
     pub fn new(aws: Aws, urls: impl IntoIterator<Item = String>) -> Self {
-        // One queue may serve both.
+        // Both variables may name the same queue.
         let urls: BTreeSet<String> = urls.into_iter().collect();
         Self { aws, urls: urls.into_iter().collect() }
     }
 
-    /// The one that is named, else those of the environment.
+    /// Returns the named queue, or the environment's queues.
     fn urls(&self, named: Option<&str>) -> Vec<String> {
         named.map_or_else(|| self.urls.clone(), |url| vec![url.to_owned()])
     }
 }
 
-/// What a piece of a run has at hand.
+/// The resources of a run.
 pub struct Redrive<'r> {
-    /// What writes; its dead letters go back to their queue.
+    /// Writes the records; its dead letters return to their queue.
     pub ingest: &'r mut Ingest,
-    /// Where large payloads are.
+    /// Holds large payloads.
     pub archive: ObjectStore,
-    /// Where records are read back that no message holds.
+    /// Reads back records that the message does not contain.
     pub streams: StreamReader,
-    /// Where the messages are.
+    /// The queues to drain.
     pub queues: Queues,
-    /// The end of the time for this piece, which goes beyond it only where it has not come any further.
+    /// Deadline of this call. The call exceeds it only if it has not redriven anything yet.
     pub until: Instant,
-    /// Is told after each batch how far the run is.
+    /// Called with the progress after each batch.
     pub watch: &'r (dyn Fn(&RedriveProgress) + Send + Sync),
 }
 
-/// Redrives until the queues have been swept or the time is up. The same task, with the progress that is returned, goes on.
+/// Redrives until the queues have been drained or the deadline has passed. To continue, call it again with the task and the
+/// returned progress.
 ///
 /// # Errors
-/// Whatever keeps the piece from being done; messages that cannot be redriven do not.
+/// Fails if this call cannot make progress. Messages that cannot be redriven stay on the queue and are not errors.
 pub async fn run(redrive: &mut Redrive<'_>, task: &RedriveTask) -> Result<RedriveProgress, RedriveError> {
     if !redrive.ingest.has_dead_letter_queue() {
         return Err(RedriveError::NoQueue);
     }
     let mut tally = RunTally::new(&task.progress);
-    let began = tally.progress.started.as_deref().unwrap_or_default();
-    let criteria = MessageFilter::new(&task.only, parse_time(began)?)?;
-    let mut swept = true;
+    let started = tally.progress.started.as_deref().unwrap_or_default();
+    let filter = MessageFilter::new(&task.only, parse_time(started)?)?;
+    let mut all_drained = true;
     for url in redrive.queues.urls(task.queue.as_deref()) {
         let queue = Queue::open(&redrive.queues.aws, &url).await;
-        let mut sweep = QueueDrain::new(redrive, queue, task, &criteria, &mut tally);
-        let ended = sweep.run().await;
-        // Also after an error: what is held would else be out of sight for the rest of the time.
-        let released = sweep.release().await;
-        swept &= ended?;
+        let mut drain = QueueDrain::new(redrive, queue, task, &filter, &mut tally);
+        let drained = drain.run().await;
+        // Also after an error: otherwise the leased messages stay invisible until their lease expires.
+        let released = drain.release().await;
+        all_drained &= drained?;
         released?;
     }
-    let progress = tally.finish(swept);
+    let progress = tally.finish(all_drained);
     (redrive.watch)(&progress);
     Ok(progress)
 }

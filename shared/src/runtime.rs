@@ -1,7 +1,7 @@
-//! A function's life: read the environment once, build what is needed once, hand each event over.
+//! The life of a function: reads the environment once, creates its resources once, and passes each event to the handler.
 //!
-//! A dependency that is down never fails the start: Lambda would count that against healthy records. What is wrong with the
-//! configuration is told at the start and by every invocation, until it is mended.
+//! An unavailable dependency never fails the start: Lambda would count that against healthy records. Mistakes in the
+//! configuration are reported at the start and by every invocation, until they are fixed.
 
 mod failure;
 
@@ -30,37 +30,37 @@ use crate::redrive::{self, Queues, Redrive, StreamReader};
 use crate::telemetry;
 pub use failure::Failure;
 
-/// Kept back from the invocation's time, to answer while there is somebody to answer to; a quarter of a short time-out.
+/// Reserved from the invocation's time to respond before Lambda's timeout; a quarter of the time if the timeout is short.
 const MARGIN: Duration = Duration::from_millis(1_500);
 
-/// Kept back from a piece of a longer work for the batch that is being written when its time is up.
+/// Reserved from the time of a long task for the batch that is being written at the deadline.
 const LAST_BATCH_TIME: Duration = Duration::from_secs(30);
 
-/// Lambda's longest time-out: <https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html>.
+/// Lambda's maximum timeout: <https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html>.
 const TIMEOUT_MAX: Duration = Duration::from_secs(900);
 
-/// What a function has at hand.
+/// The resources of a function.
 pub struct App {
     environment: Environment,
     aws: Aws,
     ingest: Option<Ingest>,
-    /// What is done where no configuration is at hand.
-    without_config: Option<Config>,
+    /// The configuration to use if none exists.
+    fallback_config: Option<Config>,
 }
 
-/// An invocation, beside its event.
+/// An invocation, without its event.
 pub struct Invocation {
-    /// Lambda's id of the request.
+    /// Lambda's request ID.
     pub request_id: String,
-    /// How much time is left to work in.
+    /// Time left for the work.
     pub time_left: Duration,
 }
 
-/// Serves events until Lambda ends the process; with `without_config` also where no file says what is to be done.
+/// Serves events until Lambda stops the process. `fallback_config` is used if no configuration exists.
 ///
 /// # Errors
-/// An environment that says too little, or the Runtime API.
-pub async fn serve<R, H>(without_config: Option<Config>, handle: H) -> Result<(), lambda_runtime::Error>
+/// Returns an error if the environment is incomplete or the Runtime API fails.
+pub async fn serve<R, H>(fallback_config: Option<Config>, handle: H) -> Result<(), lambda_runtime::Error>
 where
     R: Serialize + Send + 'static,
     H: for<'a> Fn(&'a mut App, &'a [u8], Invocation) -> Pin<Box<dyn Future<Output = Result<R, Failure>> + Send + 'a>>
@@ -71,15 +71,15 @@ where
 {
     let environment = Environment::read()?;
     telemetry::init(&environment.function, environment.log_level);
-    let mut app = App::new(environment, without_config);
+    let mut app = App::new(environment, fallback_config);
     app.check_config_at_start();
     let app = Arc::new(Mutex::new(app));
-    let unread = PendingPayload::default();
-    let read = unread.clone();
+    let pending = PendingPayload::default();
+    let pending_event = pending.clone();
     let service = service_fn(move |LambdaEvent { payload: (), context }| {
-        let (app, handle, event) = (app.clone(), handle.clone(), read.take());
+        let (app, handle, event) = (app.clone(), handle.clone(), pending_event.take());
         async move {
-            let invocation = Invocation::of(&context);
+            let invocation = Invocation::new(&context);
             let (request, time_left) = (invocation.request_id.clone(), invocation.time_left);
             let mut app = app.lock().await;
             let outcome = tokio::time::timeout(time_left, handle(&mut app, &event, invocation)).await;
@@ -87,19 +87,19 @@ where
             outcome.inspect_err(|failure| failure.log(&request))
         }
     });
-    let layer = layer_fn(|inner| RawPayloadService { inner, unread: unread.clone() });
+    let layer = layer_fn(|inner| RawPayloadService { inner, pending: pending.clone() });
     Runtime::new(service).layer(layer).run().await
 }
 
-/// Reads what an invocation of another kind than a stream's asks for.
+/// Parses the task of an invocation that is not from a stream.
 ///
 /// # Errors
-/// What is no such task, and where.
+/// Returns an error with its position if the event is not a valid task.
 pub fn parse_task<T: DeserializeOwned>(event: &[u8]) -> Result<T, Failure> {
     serde_json::from_slice(event).map_err(Failure::invalid_task)
 }
 
-/// An event that nobody has read yet. There is at most one: Lambda gives a process one invocation at a time.
+/// The event that has not been read yet. There is at most one: Lambda sends a process one invocation at a time.
 #[derive(Clone, Default)]
 struct PendingPayload(Arc<std::sync::Mutex<Bytes>>);
 
@@ -113,10 +113,10 @@ impl PendingPayload {
     }
 }
 
-/// Keeps the runtime from reading the event: a batch of 6 MB is read once, by [`crate::record`].
+/// Keeps the runtime from parsing the event, so that a batch of 6 MB is parsed only once, by [`crate::record`].
 struct RawPayloadService<S> {
     inner: S,
-    unread: PendingPayload,
+    pending: PendingPayload,
 }
 
 impl<S: Service<LambdaInvocation>> Service<LambdaInvocation> for RawPayloadService<S> {
@@ -129,54 +129,56 @@ impl<S: Service<LambdaInvocation>> Service<LambdaInvocation> for RawPayloadServi
     }
 
     fn call(&mut self, mut invocation: LambdaInvocation) -> S::Future {
-        self.unread.put(std::mem::replace(&mut invocation.body, Bytes::from_static(b"null")));
+        self.pending.put(std::mem::replace(&mut invocation.body, Bytes::from_static(b"null")));
         self.inner.call(invocation)
     }
 }
 
 impl Invocation {
-    fn of(context: &Context) -> Self {
-        // `cargo lambda` gives a deadline in 1970: then there is none.
+    fn new(context: &Context) -> Self {
+        // `cargo lambda` sends a deadline in 1970, which means none.
         let left = context.deadline().duration_since(SystemTime::now()).unwrap_or(TIMEOUT_MAX);
         Self { request_id: context.request_id.clone(), time_left: left - MARGIN.min(left / 4) }
     }
 
-    /// Until when a piece of a longer work may take up new batches: the last one has to be brought to its end.
+    /// Time until which a long task may start new batches; the rest is reserved to complete the last one.
     pub fn work_deadline(&self) -> Instant {
         Instant::now() + self.time_left.saturating_sub(LAST_BATCH_TIME).max(self.time_left / 2)
     }
 }
 
 impl App {
-    /// An app in its environment; nothing is reached for yet.
-    pub fn new(environment: Environment, without_config: Option<Config>) -> Self {
-        Self { environment, aws: Aws::default(), ingest: None, without_config }
+    /// Creates an app without connecting to anything.
+    pub fn new(environment: Environment, fallback_config: Option<Config>) -> Self {
+        Self { environment, aws: Aws::default(), ingest: None, fallback_config }
     }
 
-    /// A configuration beside the binary is read at once, so that its mistakes stand in the log of the deployment.
+    /// Checks a configuration file at the start, so that its mistakes are logged when it is deployed.
     fn check_config_at_start(&mut self) {
         let config = &self.environment.config;
         if object_store::is_address(config) {
             return;
         }
         let checked = std::fs::read_to_string(config).map(|text| Config::parse(config, &text));
-        if let Ok(Err(mistakes)) = checked {
-            tracing::error!(error = %mistakes, "configuration");
+        if let Ok(Err(errors)) = checked {
+            tracing::error!(error = %errors, "configuration");
         }
     }
 
-    /// An app in the process's environment, for a program on a terminal; `config` says where the configuration is, if not the
-    /// environment.
+    /// Creates an app from the process's environment, for a program on a terminal; `config` overrides the location of the
+    /// configuration.
     ///
     /// # Errors
-    /// What the environment lacks.
+    /// Returns an error if the environment is incomplete.
     pub fn from_environment(config: Option<&str>) -> Result<Self, Failure> {
         let mut environment = Environment::read()?;
-        config.into_iter().for_each(|address| environment.config = address.to_owned());
+        if let Some(address) = config {
+            environment.config = address.to_owned();
+        }
         Ok(Self::new(environment, None))
     }
 
-    /// What the environment says.
+    /// The environment variables.
     pub fn environment(&self) -> &Environment {
         &self.environment
     }
@@ -186,35 +188,38 @@ impl App {
         &self.aws
     }
 
-    /// The checked configuration.
+    /// Reads and checks the configuration.
     ///
     /// # Errors
-    /// Where there is none, and what is wrong with it.
+    /// Returns an error if the configuration is missing or invalid.
     pub async fn config(&self) -> Result<Config, Failure> {
         let address = &self.environment.config;
-        if let Some(config) = self.without_config.clone().filter(|_| !self.environment.has_config()) {
+        if let Some(config) = self.fallback_config.clone().filter(|_| !self.environment.has_config()) {
             return Ok(config);
         }
         read_config(address, &self.aws).await
     }
 
-    /// The database of the environment.
+    /// The environment's database; does not connect yet.
+    ///
+    /// # Errors
+    /// Returns an error if the address is invalid.
     pub fn database(&self) -> Result<Database, Failure> {
         Ok(Database::new(&self.environment.database, self.aws.clone())?)
     }
 
-    /// The checked configuration and the database, for functions that need no more.
+    /// The checked configuration and the database, for functions that need nothing else.
     ///
     /// # Errors
-    /// What is wrong with the configuration.
+    /// See [`Self::config`] and [`Self::database`].
     pub async fn config_and_database(&self) -> Result<(Config, Database), Failure> {
         Ok((self.config().await?, self.database()?))
     }
 
-    /// Works on a task until it is done or the time is up; the task as it is then.
+    /// Runs a task until it is complete or `until` has passed; returns the task with its progress.
     ///
     /// # Errors
-    /// Whatever keeps the piece from being done.
+    /// See [`backfill::run`].
     pub async fn backfill(
         &mut self,
         task: BackfillTask,
@@ -229,10 +234,10 @@ impl App {
         Ok(BackfillTask { progress, ..task })
     }
 
-    /// Redrives dead letters until the queues have been swept or the time is up; the task as it is then.
+    /// Redrives dead letters until the queues have been drained or `until` has passed; returns the task with its progress.
     ///
     /// # Errors
-    /// Whatever keeps the piece from being done.
+    /// See [`redrive::run`].
     pub async fn redrive(
         &mut self,
         task: redrive::RedriveTask,
@@ -249,10 +254,10 @@ impl App {
         Ok(redrive::RedriveTask { progress, ..task })
     }
 
-    /// What ingests batches; made when it is first asked for.
+    /// Returns the ingest pipeline; creates it on first use.
     ///
     /// # Errors
-    /// What is wrong with the configuration.
+    /// See [`Self::config`] and [`Self::database`].
     pub async fn ingest(&mut self) -> Result<&mut Ingest, Failure> {
         let ingest = match self.ingest.take() {
             Some(ingest) => ingest,
@@ -270,12 +275,12 @@ impl App {
 /// Reads and checks the configuration at an address: a path, or `s3://…`.
 ///
 /// # Errors
-/// Where there is none, and what is wrong with it.
+/// Returns an error if the configuration is missing or invalid.
 pub async fn read_config(address: &str, aws: &Aws) -> Result<Config, Failure> {
     let text = if object_store::is_address(address) {
         ObjectStore::new(aws.clone(), None).read_text(address).await?
     } else {
-        std::fs::read_to_string(address).map_err(|error| Failure::unreadable_event(address, &error))?
+        std::fs::read_to_string(address).map_err(|error| Failure::unreadable_config(address, &error))?
     };
     Ok(Config::parse(address, &text)?)
 }

@@ -1,14 +1,15 @@
-//! How a system is: of each source the last commit, the lag, the tables with their rows and partitions; and the queues.
+//! Status of a system: each source's last commit, lag, and tables with their rows and partitions; and the queues.
 //!
-//! Everything is read from PostgreSQL's catalogs, from `millstream.freshness` and from SQS, in a read-only transaction; nothing
-//! is asked of a function, of CloudWatch, or of a stream. It is therefore right after any restart, and says nothing of records
-//! that wait in a stream and that nobody has read yet: a source whose last commit is old is quiet, or stuck.
+//! The status is read from PostgreSQL's catalogs and `millstream.freshness`, in a read-only transaction, and from SQS. It does
+//! not query the functions, CloudWatch or the streams. It is therefore correct after any restart, and does not include records
+//! in a stream that have not been read yet: a source whose last commit is old is either idle or stuck.
 //!
-//! - **Last commit** and **lag** are told by the writers, at most once a second a shard, after their batch has been committed
-//!   ([`crate::apply::Freshness`] says what that costs). The lag of a shard is the time from the arrival of its last batch's
-//!   oldest record in the stream to the commit; a source's is the largest of its shards that committed in the last hour.
+//! - **Last commit** and **lag** are published by the writers after their batch has been committed, at most once a second per
+//!   shard ([`crate::apply::Freshness`] says what that costs). The lag of a shard is the time from the arrival in the stream of
+//!   the oldest record of its last batch to the commit. The lag of a source is the largest of its shards that committed in the
+//!   last hour or, if none did, of the shard that committed last.
 //! - **Rows** are PostgreSQL's own estimates, unless they are counted.
-//! - **Messages** of queues are SQS's approximate numbers. A queue serves all sources: its messages do not belong to one.
+//! - **Messages** of queues are SQS's approximate numbers. A queue serves all sources; its messages do not belong to one.
 
 use serde::{Serialize, Serializer};
 use tokio_postgres::Client;
@@ -30,22 +31,23 @@ mod alarm;
 
 pub use alarm::{Alarm, Thresholds};
 
-/// A shard that has not committed for so long, in microseconds, says nothing of the lag: it is quiet, or long closed.
+/// A shard without a commit for this long, in microseconds, does not count for the lag unless it committed last: it is idle
+/// or closed.
 const ACTIVE_SHARD_MICROS: i64 = 3_600_000_000;
 
-/// How rows are told.
+/// How row counts are obtained.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RowCountMode {
-    /// By PostgreSQL's estimates: at once.
+    /// From PostgreSQL's estimates, which is fast.
     Estimated,
     /// By counting them, which reads every table.
     Counted,
 }
 
-/// How a system is at a moment.
+/// The status of a system at a point in time.
 #[derive(Clone, PartialEq, Serialize, Debug)]
 pub struct Status {
-    /// The moment, by the database's clock.
+    /// When the status was read, by the database's clock.
     #[serde(serialize_with = "serialize_time")]
     pub at: Timestamp,
     /// The sources, in the order of the configuration.
@@ -54,10 +56,10 @@ pub struct Status {
     pub queues: Vec<QueueStatus>,
 }
 
-/// How a source is.
+/// The status of a source.
 #[derive(Clone, PartialEq, Serialize, Debug)]
 pub struct SourceStatus {
-    /// What the configuration calls it.
+    /// Its name in the configuration.
     pub name: String,
     /// The PostgreSQL schema that it fills.
     pub schema: String,
@@ -66,9 +68,9 @@ pub struct SourceStatus {
     pub last_commit: Option<Timestamp>,
     /// Seconds since then.
     pub age_seconds: Option<f64>,
-    /// Seconds from source to commit, of the last batches.
+    /// Seconds from arrival in the stream to commit, for the last batches.
     pub lag_seconds: Option<f64>,
-    /// Its shards, the last commit first.
+    /// Its shards, most recent commit first.
     pub shards: Vec<ShardStatus>,
     /// Rows of all its tables.
     pub rows: i64,
@@ -76,12 +78,12 @@ pub struct SourceStatus {
     pub tables: Vec<TableStatus>,
 }
 
-/// How a shard is.
+/// The status of a shard.
 #[derive(Clone, PartialEq, Serialize, Debug)]
 pub struct ShardStatus {
     /// The stream's ARN.
     pub stream: String,
-    /// The shard; DynamoDB does not tell which, and a stream is one.
+    /// The shard. Empty for DynamoDB streams, whose records do not name it: the whole stream counts as one shard.
     pub shard: String,
     /// Its last commit, to the second.
     #[serde(serialize_with = "serialize_time")]
@@ -90,7 +92,7 @@ pub struct ShardStatus {
     pub lag_seconds: f64,
 }
 
-/// How a table is.
+/// The status of a table.
 #[derive(Clone, PartialEq, Serialize, Debug)]
 pub struct TableStatus {
     /// The table, as `schema.table`.
@@ -99,40 +101,40 @@ pub struct TableStatus {
     pub rows: i64,
     /// Its partitions, if it has any.
     pub partitions: Option<PartitionStatus>,
-    /// What keeps its partitions from being looked after.
+    /// What prevents maintenance of its partitions.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fault: Option<String>,
 }
 
-/// How a table's partitions are.
+/// The status of a table's partitions.
 #[derive(Clone, PartialEq, Serialize, Debug)]
 pub struct PartitionStatus {
-    /// How many there are.
+    /// Number of partitions.
     pub count: usize,
-    /// Where the oldest begins; `None` where there is none, or it has no beginning.
+    /// Start of the oldest partition; `None` if there are no partitions, or it is unbounded.
     #[serde(serialize_with = "serialize_optional_time")]
     pub from: Option<Timestamp>,
-    /// Where the newest ends.
+    /// End of the newest partition.
     #[serde(serialize_with = "serialize_optional_time")]
     pub to: Option<Timestamp>,
-    /// How many are to be there: the present one, and those ahead of it.
+    /// Number of partitions expected from now on: the current one and those ahead.
     pub wanted: usize,
-    /// How many of those are not there yet.
+    /// How many of those are missing.
     pub lacking: usize,
-    /// How many hold only rows that have expired, and wait to be dropped.
+    /// Number of partitions that hold only expired rows and are waiting to be dropped.
     pub expired: usize,
-    /// Seconds for which the first of them has waited.
+    /// Seconds since the first of them expired.
     pub expired_seconds: Option<f64>,
 }
 
-/// How a queue is.
+/// The status of a queue.
 #[derive(Clone, PartialEq, Serialize, Debug)]
 pub struct QueueStatus {
     /// What it holds.
     pub holds: QueueRole,
     /// Its URL.
     pub url: String,
-    /// Its messages, about.
+    /// Approximate numbers of messages.
     #[serde(flatten)]
     pub messages: QueueDepth,
 }
@@ -141,47 +143,47 @@ pub struct QueueStatus {
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Debug)]
 #[serde(rename_all = "snake_case")]
 pub enum QueueRole {
-    /// Records that were refused (`DEAD_LETTER_QUEUE_URL`).
+    /// Rejected records (`DEAD_LETTER_QUEUE_URL`).
     DeadLetters,
-    /// Batches that Lambda gave up (`ON_FAILURE_QUEUE_URL`).
+    /// Batches that Lambda discarded (`ON_FAILURE_QUEUE_URL`).
     Undelivered,
 }
 
-/// Why nothing can be said.
+/// Why the status could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum StatusError {
-    /// No connection.
+    /// The connection to the database failed.
     #[error(transparent)]
     Database(#[from] DatabaseError),
-    /// Tables could not be looked at.
+    /// The partitioned tables could not be read.
     #[error(transparent)]
     Maintain(#[from] MaintainError),
-    /// A transaction could not be begun.
+    /// The transaction could not be started.
     #[error(transparent)]
     Apply(#[from] ApplyError),
-    /// A question failed.
+    /// A query failed.
     #[error("could not read the status of the tables: {}", describe(.0))]
-    Question(#[from] tokio_postgres::Error),
-    /// SQS.
+    Query(#[from] tokio_postgres::Error),
+    /// SQS failed.
     #[error(transparent)]
     Queue(#[from] QueueError),
 }
 
-fn serialize_time<S: Serializer>(moment: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(moment)
+fn serialize_time<S: Serializer>(timestamp: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(timestamp)
 }
 
-fn serialize_optional_time<S: Serializer>(moment: &Option<Timestamp>, serializer: S) -> Result<S::Ok, S::Error> {
-    match moment {
-        Some(moment) => serializer.collect_str(moment),
+fn serialize_optional_time<S: Serializer>(timestamp: &Option<Timestamp>, serializer: S) -> Result<S::Ok, S::Error> {
+    match timestamp {
+        Some(timestamp) => serializer.collect_str(timestamp),
         None => serializer.serialize_none(),
     }
 }
 
-/// Reads how the system is. `limits` bound each statement; counting may take long.
+/// Reads the status. `limits` bounds each statement; counting rows may take long.
 ///
 /// # Errors
-/// What cannot be reached or asked.
+/// Returns an error if the database or SQS cannot be queried.
 pub async fn read(
     config: &Config,
     environment: &Environment,
@@ -193,21 +195,21 @@ pub async fn read(
     apply::begin_read_only(&connection, limits).await?;
     let clock = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
     let at = Timestamp(query_i64(&connection, clock).await?);
-    let told = apply::FRESHNESS.exists(&connection).await?;
+    let has_freshness = apply::FRESHNESS.exists(&connection).await?;
     let mut sources = Vec::new();
     for source in &config.sources {
-        let shards = if told { shards(&connection, source).await? } else { Vec::new() };
+        let shards = if has_freshness { shards(&connection, source).await? } else { Vec::new() };
         let tables = tables(&connection, source, rows, at).await?;
-        sources.push(SourceStatus::of(source, at, shards, tables));
+        sources.push(SourceStatus::new(source, at, shards, tables));
     }
     connection.batch_execute("COMMIT").await?;
     connection.release();
     let mut queues = Vec::new();
-    let named = [
+    let configured = [
         (QueueRole::DeadLetters, &environment.dead_letter_queue),
         (QueueRole::Undelivered, &environment.on_failure_queue),
     ];
-    for (holds, url) in named.into_iter().filter_map(|(holds, url)| Some((holds, url.clone()?))) {
+    for (holds, url) in configured.into_iter().filter_map(|(holds, url)| Some((holds, url.clone()?))) {
         let messages = Queue::open(aws, &url).await.count().await?;
         queues.push(QueueStatus { holds, url, messages });
     }
@@ -215,9 +217,9 @@ pub async fn read(
 }
 
 impl SourceStatus {
-    fn of(source: &SourceConfig, at: Timestamp, shards: Vec<ShardStatus>, tables: Vec<TableStatus>) -> Self {
+    fn new(source: &SourceConfig, at: Timestamp, shards: Vec<ShardStatus>, tables: Vec<TableStatus>) -> Self {
         let last_commit = shards.iter().map(|shard| shard.last_commit).max();
-        let current = shards
+        let active_shards = shards
             .iter()
             .filter(|shard| at.0 - shard.last_commit.0 < ACTIVE_SHARD_MICROS || Some(shard.last_commit) == last_commit);
         Self {
@@ -225,7 +227,7 @@ impl SourceStatus {
             schema: source.schema.as_str().to_owned(),
             last_commit,
             age_seconds: last_commit.map(|last| seconds(at.0 - last.0)),
-            lag_seconds: current.map(|shard| shard.lag_seconds).reduce(f64::max),
+            lag_seconds: active_shards.map(|shard| shard.lag_seconds).reduce(f64::max),
             shards,
             rows: tables.iter().map(|table| table.rows).sum(),
             tables,
@@ -233,13 +235,13 @@ impl SourceStatus {
     }
 }
 
-/// The one number that a question is answered with.
-async fn query_i64(client: &Client, question: &str) -> Result<i64, tokio_postgres::Error> {
-    let rows = client.query_typed(question, &[]).await?;
+/// Returns the single number that a query yields.
+async fn query_i64(client: &Client, query: &str) -> Result<i64, tokio_postgres::Error> {
+    let rows = client.query_typed(query, &[]).await?;
     Ok(rows.first().map_or(0, |row| row.get(0)))
 }
 
-/// Clocks differ a little: nothing is younger than now.
+/// Converts to seconds. Clocks differ slightly, so negative values become zero.
 fn seconds(micros: i64) -> f64 {
     micros.max(0) as f64 / 1e6
 }
@@ -264,7 +266,7 @@ async fn tables(
     rows: RowCountMode,
     at: Timestamp,
 ) -> Result<Vec<TableStatus>, StatusError> {
-    let kept = maintain::partitioned_tables(client, source).await?;
+    let partitioned_tables = maintain::partitioned_tables(client, source).await?;
     let schema = source.schema.as_str();
     let declared: Vec<&str> = source.tables.iter().map(|table| table.name.as_str()).collect();
     let parameters: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 2] =
@@ -280,47 +282,48 @@ async fn tables(
             RowCountMode::Estimated => row.get("rows"),
             RowCountMode::Counted => query_i64(client, &format!("SELECT count(*) FROM {name}")).await?,
         };
-        let found = match kept.iter().find(|kept| kept.name == name) {
-            Some(kept) => partitions(client, kept, at).await?,
+        let status = match partitioned_tables.iter().find(|partitioned| partitioned.name == name) {
+            Some(partitioned) => partitions(client, partitioned, at).await?,
             None => Ok(None),
         };
-        let fault = found.as_ref().err().cloned();
-        tables.push(TableStatus { name: name.unquoted(), rows, partitions: found.unwrap_or_default(), fault });
+        let fault = status.as_ref().err().cloned();
+        tables.push(TableStatus { name: name.unquoted(), rows, partitions: status.unwrap_or_default(), fault });
     }
     Ok(tables)
 }
 
-/// Whether the table is the source's: two sources may share a schema, and the comment of a table names the source.
+/// Whether the table belongs to the source: two sources may share a schema, and a table's comment names its source.
 fn belongs_to(comment: Option<&str>, source: &SourceConfig) -> bool {
-    let origin = comment.and_then(parse_note).and_then(|origin| origin.strip_prefix("source "));
-    origin.is_none_or(|origin| origin.split(',').next() == Some(&source.name))
+    let label = comment.and_then(parse_note).and_then(|note| note.strip_prefix("source "));
+    label.is_none_or(|label| label.split(',').next() == Some(&source.name))
 }
 
-/// The partitions of a table, or what keeps them from being looked after.
+/// Returns the status of a table's partitions, or what prevents their maintenance.
 async fn partitions(
     client: &Client,
-    kept: &PartitionedTable,
+    partitioned: &PartitionedTable,
     at: Timestamp,
 ) -> Result<Result<Option<PartitionStatus>, String>, StatusError> {
-    match pending::load(client, kept).await {
-        Ok(table) => Ok(Ok(table.map(|table| PartitionStatus::of(&table, kept, at)))),
+    match pending::load(client, partitioned).await {
+        Ok(table) => Ok(Ok(table.map(|table| PartitionStatus::new(&table, partitioned, at)))),
         Err(error @ CatalogError::DefaultPartition(_)) => Ok(Err(error.to_string())),
         Err(CatalogError::Database(error)) => Err(error.into()),
     }
 }
 
 impl PartitionStatus {
-    fn of(table: &DbTable, kept: &PartitionedTable, at: Timestamp) -> Self {
-        let oldest = kept.period.retention_cutoff(at);
-        let first = pending::expired(table, kept, at).filter_map(|partition| partition.bounds.to).min();
+    fn new(table: &DbTable, partitioned: &PartitionedTable, at: Timestamp) -> Self {
+        let cutoff = partitioned.period.retention_cutoff(at);
+        let first_expired_end =
+            pending::expired(table, partitioned, at).filter_map(|partition| partition.bounds.to).min();
         Self {
             count: table.partitions.len(),
             from: table.partitions.first().and_then(|partition| partition.bounds.from),
             to: table.partitions.last().and_then(|partition| partition.bounds.to),
-            wanted: kept.period.ahead as usize + 1,
-            lacking: pending::missing_partitions(table, kept, at).partitions.len(),
-            expired: pending::expired(table, kept, at).count(),
-            expired_seconds: oldest.zip(first).map(|(oldest, first)| seconds(oldest.0 - first.0)),
+            wanted: partitioned.period.ahead as usize + 1,
+            lacking: pending::missing_partitions(table, partitioned, at).partitions.len(),
+            expired: pending::expired(table, partitioned, at).count(),
+            expired_seconds: cutoff.zip(first_expired_end).map(|(cutoff, end)| seconds(cutoff.0 - end.0)),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Logs and metrics: JSON lines with timestamp and level, and CloudWatch's embedded metric format.
 //!
-//! Lambda filters JSON lines by `timestamp` and `level`; without both an ERROR counts as INFO and is lost under a stricter
+//! Lambda filters JSON lines by `timestamp` and `level`. Without both, an ERROR counts as INFO and is lost under a stricter
 //! filter: <https://docs.aws.amazon.com/lambda/latest/dg/monitoring-cloudwatchlogs-log-level.html>.
 
 use std::io::Write;
@@ -17,14 +17,15 @@ use crate::outcome::OutcomeCounts;
 use crate::redrive;
 use crate::report::Report;
 
-/// What is counted of batches.
+/// Counters of batches.
 const BATCH_METRICS: [&str; 9] =
     ["commits", "records", "rows", "duplicates", "superseded", "expired", "dead_letters", "retried", "ddl_statements"];
 
-/// What is counted of failed invocations: those that no further attempt mends, and those of which records are not accounted for.
+/// Counters of failed invocations: those that need an operator because no retry can succeed, and those with records without an
+/// outcome.
 const FAILURE_METRICS: [&str; 2] = ["person_needed", "unaccounted"];
 
-/// What is counted of the upkeep.
+/// Counters of maintenance runs.
 const MAINTENANCE_METRICS: [&str; 4] =
     ["partitions_made", "partitions_dropped", "deletes_forgotten", "upkeep_postponed"];
 
@@ -40,12 +41,12 @@ pub fn init(function: &str, level: LevelFilter) {
         .with_target(false)
         .with_max_level(level)
         .finish();
-    // Only a test starts twice in one process; the first stays.
+    // Only tests initialize twice in one process; the first subscriber stays.
     tracing::subscriber::set_global_default(subscriber).unwrap_or_default();
     let built = Builder::new()
         .cloudwatch_namespace("Millstream")
         .with_dimension("function", function.to_owned())
-        // An alarm on dead letters needs to see that there were none.
+        // An alarm on dead letters needs zeros when there were none.
         .emit_zeros(true)
         .init();
     if let Ok(collector) = built {
@@ -54,14 +55,14 @@ pub fn init(function: &str, level: LevelFilter) {
     for name in BATCH_METRICS.iter().chain(&FAILURE_METRICS).chain(&MAINTENANCE_METRICS) {
         describe_counter!(*name, Unit::Count, "");
     }
-    // Counted by every function from the beginning, so that zeros are told.
+    // Every function reports these from the start, so that alarms see zeros.
     count(FAILURE_METRICS, [0, 0]);
     for name in ["iterator_age", "decode_time", "plan_time", "apply_time", "dead_letter_time"] {
         describe_histogram!(name, Unit::Milliseconds, "");
     }
 }
 
-/// Starts logging on a terminal: what a person should know, on standard error.
+/// Starts logging warnings and errors to standard error, for a terminal.
 pub fn init_terminal() {
     let subscriber = tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
@@ -72,7 +73,7 @@ pub fn init_terminal() {
     tracing::subscriber::set_global_default(subscriber).unwrap_or_default();
 }
 
-/// One INFO line and one line of metrics for an invocation.
+/// Writes one INFO line and one line of metrics for an invocation.
 pub fn log_batch(report: &Report, request: &str) {
     let OutcomeCounts { applied, duplicate, superseded, expired, dead_lettered, retry, control } = report.counts;
     let times = &report.times;
@@ -110,7 +111,7 @@ pub fn log_batch(report: &Report, request: &str) {
     flush(request);
 }
 
-/// One INFO line about a piece of a backfill, and its progress as metrics.
+/// Writes one INFO line for a call of a backfill task, and its progress as metrics.
 pub fn log_backfill(source: &str, progress: &BackfillProgress) {
     let BackfillProgress { done, records, rows, dead_lettered, bytes, total, differences, started: _, cursor: _ } =
         progress;
@@ -121,7 +122,7 @@ pub fn log_backfill(source: &str, progress: &BackfillProgress) {
     flush(source);
 }
 
-/// One INFO line about a piece of a redrive, and its progress as metrics.
+/// Writes one INFO line for a call of a redrive task, and its progress as metrics.
 pub fn log_redrive(progress: &redrive::RedriveProgress) {
     let redrive::RedriveProgress { done, started: _, selected, redriven, records, kept } = progress;
     tracing::info!(done, ?selected, redriven, ?records, ?kept, "redrive");
@@ -130,18 +131,18 @@ pub fn log_redrive(progress: &redrive::RedriveProgress) {
     flush("redrive");
 }
 
-/// One INFO line about an upkeep, and its numbers as metrics.
-pub fn log_maintenance(upkeep: &MaintenanceReport, request: &str) {
-    let MaintenanceReport { made, dropped, forgotten, postponed } = upkeep;
+/// Writes one INFO line for a maintenance run, and its counts as metrics.
+pub fn log_maintenance(report: &MaintenanceReport, request: &str) {
+    let MaintenanceReport { made, dropped, forgotten, postponed } = report;
     tracing::info!(request, ?made, ?dropped, forgotten, ?postponed, "upkeep");
     count(MAINTENANCE_METRICS, [made.len() as u64, dropped.len() as u64, *forgotten, postponed.len() as u64]);
     flush(request);
 }
 
-/// Counts a failed invocation: 1 for what it is, 0 for what it is not.
-pub fn count_failure(request: &str, person_needed: u64, unaccounted: u64) {
-    count(FAILURE_METRICS, [person_needed, unaccounted]);
-    // Where nothing was ever committed, an alarm has to see that, too.
+/// Counts a failed invocation; each value is 1 if it applies and 0 otherwise.
+pub fn count_failure(request: &str, needs_operator: u64, unaccounted: u64) {
+    count(FAILURE_METRICS, [needs_operator, unaccounted]);
+    // An alarm must also see that nothing has ever been committed.
     count(["commits"], [0]);
     flush(request);
 }
@@ -152,7 +153,7 @@ fn count<const N: usize>(names: [&'static str; N], values: [u64; N]) {
     }
 }
 
-/// Writes the metrics in one piece, so that no log line comes between.
+/// Writes the metrics in one call, so that no log line is written in between.
 fn flush(request: &str) {
     let Some(collector) = COLLECTOR.get() else { return };
     let mut line = Vec::new();

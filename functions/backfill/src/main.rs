@@ -1,9 +1,10 @@
-//! Backups, exports and scans → tables. `handle` says what one piece of the work does.
+//! Backups, exports and scans → tables. `handle` runs one invocation of a task.
 
 use millstream::backfill::BackfillTask;
 use millstream::runtime::{App, Failure, Invocation, parse_task, serve};
 
-/// Works on the task for as long as the invocation may, and answers with the task as it is then: given again, it goes on.
+/// Runs the task until the invocation's deadline and returns it with its progress. To continue, invoke the function with the
+/// returned task.
 async fn handle(app: &mut App, event: &[u8], invocation: Invocation) -> Result<BackfillTask, Failure> {
     app.backfill(parse_task(event)?, invocation.work_deadline(), &|_| ()).await
 }

@@ -1,4 +1,5 @@
-//! Scheduled upkeep: partitions made ahead of time, expired ones dropped, old deletes forgotten. The event says nothing that matters.
+//! Scheduled maintenance: creates partitions ahead of time, drops expired partitions, and prunes old tombstones. The event is
+//! ignored.
 
 use millstream::maintain::{MaintenanceReport, maintain};
 use millstream::runtime::{App, Failure, Invocation, serve};
@@ -6,9 +7,9 @@ use millstream::telemetry;
 
 async fn handle(app: &mut App, _event: &[u8], invocation: Invocation) -> Result<MaintenanceReport, Failure> {
     let (config, database) = app.config_and_database().await?;
-    let upkeep = maintain(&config, &database).await?;
-    telemetry::log_maintenance(&upkeep, &invocation.request_id);
-    Ok(upkeep)
+    let report = maintain(&config, &database).await?;
+    telemetry::log_maintenance(&report, &invocation.request_id);
+    Ok(report)
 }
 
 #[tokio::main(flavor = "current_thread")]

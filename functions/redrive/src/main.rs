@@ -1,16 +1,17 @@
-//! Dead letters → the same way again. `handle` says what one piece of the work does.
+//! Dead letters → the same pipeline again. `handle` runs one invocation of a task.
 
 use millstream::config::Config;
 use millstream::redrive::RedriveTask;
 use millstream::runtime::{App, Failure, Invocation, parse_task, serve};
 
-/// Redrives for as long as the invocation may, and answers with the task as it is then: given again, it goes on.
+/// Redrives until the invocation's deadline and returns the task with its progress. To continue, invoke the function with the
+/// returned task.
 async fn handle(app: &mut App, event: &[u8], invocation: Invocation) -> Result<RedriveTask, Failure> {
     app.redrive(parse_task(event)?, invocation.work_deadline(), &|_| ()).await
 }
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), lambda_runtime::Error> {
-    // What `dynamodb-sync` refused without a configuration is redriven without one.
+    // Records that `dynamodb-sync` rejected without a configuration are redriven without one.
     serve(Some(Config::default_replica()), |app, event, invocation| Box::pin(handle(app, event, invocation))).await
 }

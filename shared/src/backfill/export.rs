@@ -5,14 +5,14 @@ use serde::Deserialize;
 use super::{BackfillCursor, BackfillError, BackfillRun};
 use crate::timestamp::Timestamp;
 
-/// What is needed of `manifest-summary.json`.
+/// The fields used from `manifest-summary.json`.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct ManifestSummary {
     table_arn: String,
-    /// Of a full export: the moment whose state it holds.
+    /// Full export: the point in time that it contains.
     export_time: Option<String>,
-    /// Of an incremental one: the end of its time.
+    /// Incremental export: the end of its time range.
     export_to_time: Option<String>,
     s3_bucket: String,
     manifest_files_s3_key: String,
@@ -28,44 +28,47 @@ struct DataFile {
     item_count: u64,
 }
 
-/// Loads the data files, or the one that is asked for.
+/// Loads all data files, or only the given one.
 pub async fn load_export(
-    piece: &mut BackfillRun<'_, '_>,
+    run: &mut BackfillRun<'_, '_>,
     manifest: &str,
     only: Option<&str>,
     key: &[String],
 ) -> Result<(), BackfillError> {
-    let wrong = |reason: String| BackfillError::Manifest { address: manifest.to_owned(), reason };
-    let text = piece.backfill.archive.read_text(manifest).await?;
-    let summary: ManifestSummary = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
+    let invalid_manifest = |reason: String| BackfillError::Manifest { address: manifest.to_owned(), reason };
+    let text = run.backfill.archive.read_text(manifest).await?;
+    let summary: ManifestSummary = serde_json::from_str(&text).map_err(|error| invalid_manifest(error.to_string()))?;
     if summary.output_format != "DYNAMODB_JSON" {
-        return Err(wrong(format!("the format is {}; only DYNAMODB_JSON is supported", summary.output_format)));
+        return Err(invalid_manifest(format!(
+            "the format is {}; only DYNAMODB_JSON is supported",
+            summary.output_format
+        )));
     }
     let time = summary.export_time.as_deref().or(summary.export_to_time.as_deref());
-    let time = time.and_then(Timestamp::parse).ok_or_else(|| wrong("exportTime is missing".to_owned()))?;
+    let time = time.and_then(Timestamp::parse).ok_or_else(|| invalid_manifest("exportTime is missing".to_owned()))?;
     let table = summary.table_arn.rsplit('/').next().unwrap_or_default().to_owned();
-    piece.set_table_key(&table, key).await?;
-    let files = data_files(piece, &summary, only).await?;
-    piece.progress.total = if only.is_some() { files.first().map(|file| file.item_count) } else { summary.item_count };
-    let BackfillCursor { object, line, .. } = piece.progress.cursor.clone().unwrap_or_default();
-    let begun = files.iter().position(|file| file.data_file_s3_key == object).unwrap_or(0);
-    for (number, file) in files.iter().enumerate().skip(begun) {
-        let skipped = if number == begun { line } else { 0 };
-        if load_file(piece, &summary, file, time, skipped).await? == FileProgress::Partial {
+    run.set_table_key(&table, key).await?;
+    let files = data_files(run, &summary, only).await?;
+    run.progress.total = if only.is_some() { files.first().map(|file| file.item_count) } else { summary.item_count };
+    let BackfillCursor { object, line, .. } = run.progress.cursor.clone().unwrap_or_default();
+    let first = files.iter().position(|file| file.data_file_s3_key == object).unwrap_or(0);
+    for (index, file) in files.iter().enumerate().skip(first) {
+        let skipped = if index == first { line } else { 0 };
+        if load_file(run, &summary, file, time, skipped).await? == FileProgress::Partial {
             return Ok(());
         }
     }
-    piece.finish();
+    run.finish();
     Ok(())
 }
 
 async fn data_files(
-    piece: &BackfillRun<'_, '_>,
+    run: &BackfillRun<'_, '_>,
     summary: &ManifestSummary,
     only: Option<&str>,
 ) -> Result<Vec<DataFile>, BackfillError> {
     let address = format!("s3://{}/{}", summary.s3_bucket, summary.manifest_files_s3_key);
-    let mut lines = piece.backfill.archive.lines(&address).await?;
+    let mut lines = run.backfill.archive.lines(&address).await?;
     let mut files = Vec::new();
     while let Some(line) = lines.next().await? {
         let file: DataFile = serde_json::from_slice(line)
@@ -87,35 +90,35 @@ enum FileProgress {
 }
 
 async fn load_file(
-    piece: &mut BackfillRun<'_, '_>,
+    run: &mut BackfillRun<'_, '_>,
     summary: &ManifestSummary,
     file: &DataFile,
     time: Timestamp,
     skipped: u64,
 ) -> Result<FileProgress, BackfillError> {
     let object = &file.data_file_s3_key;
-    let mut lines = piece.backfill.archive.lines(&format!("s3://{}/{object}", summary.s3_bucket)).await?;
-    let (mut number, mut bytes) = (0, 0);
+    let mut lines = run.backfill.archive.lines(&format!("s3://{}/{object}", summary.s3_bucket)).await?;
+    let (mut line_number, mut bytes) = (0, 0);
     while let Some(line) = lines.next().await? {
-        number += 1;
-        if number <= skipped {
+        line_number += 1;
+        if line_number <= skipped {
             continue;
         }
-        piece.push(&summary.table_arn, object, number, time, line);
-        if piece.is_full() {
-            piece.progress.bytes += lines.bytes - bytes;
+        run.push(&summary.table_arn, object, line_number, time, line);
+        if run.is_full() {
+            run.progress.bytes += lines.bytes - bytes;
             bytes = lines.bytes;
-            piece.write(BackfillCursor { object: object.clone(), line: number, key: None }).await?;
-            if piece.is_out_of_time() {
+            run.write(BackfillCursor { object: object.clone(), line: line_number, key: None }).await?;
+            if run.is_out_of_time() {
                 return Ok(FileProgress::Partial);
             }
         }
     }
-    if number <= skipped {
-        // It was done before; the piece goes on with the next one, however little time it has.
+    if line_number <= skipped {
+        // An earlier call completed it; continue with the next file even if the deadline has passed.
         return Ok(FileProgress::Complete);
     }
-    piece.progress.bytes += lines.bytes - bytes;
-    piece.write(BackfillCursor { object: object.clone(), line: number, key: None }).await?;
-    Ok(if piece.is_out_of_time() { FileProgress::Partial } else { FileProgress::Complete })
+    run.progress.bytes += lines.bytes - bytes;
+    run.write(BackfillCursor { object: object.clone(), line: line_number, key: None }).await?;
+    Ok(if run.is_out_of_time() { FileProgress::Partial } else { FileProgress::Complete })
 }

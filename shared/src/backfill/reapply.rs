@@ -1,4 +1,4 @@
-//! The backup again: every object of the time, table by table, in the order of arrival.
+//! Reapplies the backup: every object of a time range, table by table, in order of arrival.
 
 use futures_util::stream::{self, StreamExt};
 
@@ -7,12 +7,12 @@ use crate::backup;
 use crate::object_store::{ListMode, ObjectStore};
 use crate::timestamp::Timestamp;
 
-/// So many objects are read while others are written: most are small.
+/// Number of objects read ahead while others are written: most are small.
 const OBJECTS_AHEAD: usize = 8;
 
-/// Applies what arrived from the first moment on and before the second.
+/// Reapplies the records that arrived at or after `from` and before `to`.
 pub async fn reapply_backup(
-    piece: &mut BackfillRun<'_, '_>,
+    run: &mut BackfillRun<'_, '_>,
     source: &str,
     (from, to): (Timestamp, Timestamp),
     table: Option<&str>,
@@ -20,83 +20,83 @@ pub async fn reapply_backup(
     let prefix = backup::prefix(source);
     let folders = match table {
         Some(table) => vec![backup::table_prefix(source, table)],
-        None => folders_in_range(&piece.backfill.archive, &prefix).await?,
+        None => table_folders(&run.backfill.archive, &prefix).await?,
     };
-    let done = piece.progress.cursor.clone().unwrap_or_default().object;
+    let last_done = run.progress.cursor.clone().unwrap_or_default().object;
     for folder in folders {
         let first = format!("{folder}{}", backup::hour(from));
-        // Behind the last moment, and still within the folder.
+        // Sorts after the last hour, and is still within the folder.
         let end = format!("{folder}{}0", backup::hour(to));
-        if done >= end {
+        if last_done >= end {
             continue;
         }
-        let mut behind = done.clone().max(first);
+        let mut start_after = last_done.clone().max(first);
         loop {
-            let listed = piece.backfill.archive.list(&folder, &behind, ListMode::Objects).await?;
-            let mut reading = Vec::new();
-            for key in listed.keys.iter().filter(|key| **key < end) {
-                reading.push(read(piece.backfill.archive.clone(), key.clone()));
+            let page = run.backfill.archive.list(&folder, &start_after, ListMode::Objects).await?;
+            let mut reads = Vec::new();
+            for key in page.keys.iter().filter(|key| **key < end) {
+                reads.push(read(run.backfill.archive.clone(), key.clone()));
             }
-            let mut objects = stream::iter(reading).buffered(OBJECTS_AHEAD);
+            let mut objects = stream::iter(reads).buffered(OBJECTS_AHEAD);
             while let Some(object) = objects.next().await {
                 let object = object?;
-                apply(piece, &object, (from, to)).await?;
-                if piece.is_out_of_time() {
-                    return piece.write(BackfillCursor { object: object.key, ..BackfillCursor::default() }).await;
+                apply(run, &object, (from, to)).await?;
+                if run.is_out_of_time() {
+                    return run.write(BackfillCursor { object: object.key, ..BackfillCursor::default() }).await;
                 }
             }
-            match listed.keys.last().filter(|last| listed.more && **last < end) {
-                Some(last) => behind = last.clone(),
+            match page.keys.last().filter(|last| page.more && **last < end) {
+                Some(last) => start_after = last.clone(),
                 None => break,
             }
         }
     }
-    piece.write(BackfillCursor::default()).await?;
-    piece.finish();
+    run.write(BackfillCursor::default()).await?;
+    run.finish();
     Ok(())
 }
 
-/// Every table's folder.
-async fn folders_in_range(archive: &ObjectStore, prefix: &str) -> Result<Vec<String>, BackfillError> {
-    let (mut folders, mut behind) = (Vec::new(), String::new());
+/// Lists the folder of every table.
+async fn table_folders(object_store: &ObjectStore, prefix: &str) -> Result<Vec<String>, BackfillError> {
+    let (mut folders, mut start_after) = (Vec::new(), String::new());
     loop {
-        let listed = archive.list(prefix, &behind, ListMode::CommonPrefixes).await?;
-        folders.extend(listed.folders);
-        match folders.last().filter(|_| listed.more) {
-            // Behind everything that the last folder holds.
-            Some(last) => behind = format!("{last}{}", char::MAX),
+        let page = object_store.list(prefix, &start_after, ListMode::CommonPrefixes).await?;
+        folders.extend(page.folders);
+        match folders.last().filter(|_| page.more) {
+            // Sorts after everything in the last folder.
+            Some(last) => start_after = format!("{last}{}", char::MAX),
             None => return Ok(folders),
         }
     }
 }
 
-/// An object of the backup: what one batch said of one table, and no more than an invocation holds.
+/// An object of the backup: the records of one batch for one table, at most what an invocation receives.
 struct FetchedObject {
     key: String,
     address: String,
     text: Vec<u8>,
 }
 
-async fn read(archive: ObjectStore, key: String) -> Result<FetchedObject, BackfillError> {
-    let address = archive.address(&key)?;
-    let text = archive.read(&address).await?;
+async fn read(object_store: ObjectStore, key: String) -> Result<FetchedObject, BackfillError> {
+    let address = object_store.address(&key)?;
+    let text = object_store.read(&address).await?;
     Ok(FetchedObject { key, address, text })
 }
 
-/// Small objects share a batch; a large one fills several.
+/// Adds the records of an object to the batch. Small objects share a batch; a large one fills several.
 async fn apply(
-    piece: &mut BackfillRun<'_, '_>,
+    run: &mut BackfillRun<'_, '_>,
     object: &FetchedObject,
     (from, to): (Timestamp, Timestamp),
 ) -> Result<(), BackfillError> {
     for (number, line) in (1..).zip(object.text.split(|&byte| byte == b'\n').filter(|line| !line.is_empty())) {
-        let pushed = backup::push_line(line, from, to, &mut piece.batch);
+        let pushed = backup::push_line(line, from, to, &mut run.batch);
         pushed.map_err(|source| BackfillError::Line { address: object.address.clone(), line: number, source })?;
-        if piece.is_full() {
-            let cursor = piece.progress.cursor.clone().unwrap_or_default();
-            piece.write(cursor).await?;
+        if run.is_full() {
+            let cursor = run.progress.cursor.clone().unwrap_or_default();
+            run.write(cursor).await?;
         }
     }
-    piece.progress.bytes += object.text.len() as u64;
+    run.progress.bytes += object.text.len() as u64;
     Ok(())
 }

@@ -1,20 +1,20 @@
-//! The few environment variables that name the outside. The only place that reads the environment.
+//! The environment variables. No other module reads the environment.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use tracing::level_filters::LevelFilter;
 
-/// What the environment says.
+/// The environment variables, read.
 #[derive(Clone, Debug)]
 pub struct Environment {
-    /// `MILLSTREAM_CONFIG`: a path or an `s3://` address; by default `millstream.toml` beside the binary.
+    /// `MILLSTREAM_CONFIG`: a path or an `s3://` address. The default is `millstream.toml` next to the binary.
     pub config: String,
-    /// Where PostgreSQL is.
+    /// How to connect to PostgreSQL.
     pub database: DatabaseAddress,
     /// `DEAD_LETTER_QUEUE_URL`.
     pub dead_letter_queue: Option<String>,
-    /// `ON_FAILURE_QUEUE_URL`: where Lambda itself tells of batches that it gave up.
+    /// `ON_FAILURE_QUEUE_URL`: receives Lambda's on-failure records for batches that it discarded.
     pub on_failure_queue: Option<String>,
     /// `ARCHIVE_BUCKET`.
     pub archive_bucket: Option<String>,
@@ -24,7 +24,7 @@ pub struct Environment {
     pub log_level: LevelFilter,
 }
 
-/// Where PostgreSQL is, and who says so. `Debug` shows no secret.
+/// Address of PostgreSQL and source of its password. `Debug` shows no secret.
 #[derive(Clone)]
 pub struct DatabaseAddress {
     /// `DATABASE_URL`.
@@ -39,12 +39,12 @@ pub struct DatabaseAddress {
     pub user: Option<String>,
     /// Where the password comes from.
     pub credentials: Credentials,
-    /// `DATABASE_CA_FILE`: PEM certificates beside the public roots, such as RDS's bundle.
+    /// `DATABASE_CA_FILE`: PEM certificates trusted in addition to the public roots, such as RDS's bundle.
     pub ca_file: Option<PathBuf>,
 }
 
 impl DatabaseAddress {
-    /// What a URL alone says.
+    /// Creates an address from a URL alone.
     pub fn from_url(url: &str) -> Self {
         let url = Some(url.to_owned());
         Self { url, host: None, port: None, name: None, user: None, credentials: Credentials::Url, ca_file: None }
@@ -60,29 +60,29 @@ impl std::fmt::Debug for DatabaseAddress {
 /// Where the password comes from.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Credentials {
-    /// `DATABASE_URL` holds it, or none is needed.
+    /// `DATABASE_URL` contains it, or none is needed.
     Url,
-    /// `DATABASE_SECRET_ARN`: a secret of Secrets Manager, in the form of its rotation templates.
+    /// `DATABASE_SECRET_ARN`: a secret in Secrets Manager, in the format of its rotation templates.
     Secret(String),
     /// `DATABASE_AUTH=iam`: a token signed with the function's role.
     Iam,
 }
 
-/// What is missing or contradicts itself in the environment.
+/// A missing or invalid environment variable.
 #[derive(Debug, thiserror::Error)]
 pub enum EnvironmentError {
-    /// Nothing says where PostgreSQL is.
+    /// No database is configured.
     #[error(
         "no database is configured; set DATABASE_URL, or DATABASE_SECRET_ARN, or DATABASE_AUTH=iam with DATABASE_HOST, DATABASE_NAME and DATABASE_USER"
     )]
     NoDatabase,
-    /// `DATABASE_AUTH` is something else than `iam`.
+    /// `DATABASE_AUTH` is not `iam`.
     #[error("DATABASE_AUTH must be `iam` or unset")]
     UnknownAuth,
-    /// IAM authentication does not know where to connect.
+    /// IAM authentication requires a variable that is not set.
     #[error("DATABASE_AUTH=iam requires {0}")]
     IamNeeds(&'static str),
-    /// The port is no port.
+    /// `DATABASE_PORT` is not a port number.
     #[error("DATABASE_PORT must be a port number")]
     Port,
 }
@@ -91,7 +91,7 @@ impl Environment {
     /// Reads the process's environment.
     ///
     /// # Errors
-    /// What is missing or contradicts itself.
+    /// See [`EnvironmentError`].
     pub fn read() -> Result<Self, EnvironmentError> {
         Self::from(&std::env::vars().filter(|(_, value)| !value.is_empty()).collect())
     }
@@ -111,13 +111,13 @@ impl Environment {
 }
 
 impl Environment {
-    /// Whether there is a configuration: the variable names one, or a file is where it is looked for.
+    /// Whether a configuration exists: the variable names one, or the default file exists.
     pub fn has_config(&self) -> bool {
         self.config != default_config_path() || std::path::Path::new(&self.config).exists()
     }
 }
 
-/// Where the configuration is, for a program that needs nothing else of the environment.
+/// Returns the location of the configuration, for programs that need nothing else from the environment.
 pub fn config_location() -> String {
     let named = std::env::vars().find(|(name, value)| name == "MILLSTREAM_CONFIG" && !value.is_empty());
     named.map_or_else(default_config_path, |(_, value)| value)
@@ -136,20 +136,18 @@ fn database(variables: &BTreeMap<String, String>) -> Result<DatabaseAddress, Env
         (None, Some(arn)) => Credentials::Secret(arn),
         (None, None) => Credentials::Url,
     };
-    let needed: &[&str] = match credentials {
+    let required: &[&str] = match credentials {
         Credentials::Iam if get("DATABASE_URL").is_none() => &["DATABASE_HOST", "DATABASE_NAME", "DATABASE_USER"],
         Credentials::Url if get("DATABASE_URL").is_none() => return Err(EnvironmentError::NoDatabase),
         Credentials::Iam | Credentials::Url | Credentials::Secret(_) => &[],
     };
-    if let Some(missing) = needed.iter().find(|name| get(name).is_none()) {
+    if let Some(missing) = required.iter().find(|name| get(name).is_none()) {
         return Err(EnvironmentError::IamNeeds(missing));
     }
     Ok(DatabaseAddress {
         url: get("DATABASE_URL"),
         host: get("DATABASE_HOST"),
-        port: get("DATABASE_PORT")
-            .map(|port| port.parse().map_err(|_unreadable| EnvironmentError::Port))
-            .transpose()?,
+        port: get("DATABASE_PORT").map(|port| port.parse().map_err(|_invalid| EnvironmentError::Port)).transpose()?,
         name: get("DATABASE_NAME"),
         user: get("DATABASE_USER"),
         credentials,
@@ -172,10 +170,11 @@ mod tests {
     }
 
     #[test]
-    fn iam_says_what_it_needs() {
+    fn iam_reports_the_variables_that_it_requires() {
         let error = read(&[("DATABASE_AUTH", "iam"), ("DATABASE_HOST", "db")]).unwrap_err();
         assert_eq!(error.to_string(), "DATABASE_AUTH=iam requires DATABASE_NAME");
-        let whole = [("DATABASE_AUTH", "iam"), ("DATABASE_HOST", "db"), ("DATABASE_NAME", "n"), ("DATABASE_USER", "u")];
-        assert_eq!(read(&whole).unwrap().database.credentials, Credentials::Iam);
+        let complete =
+            [("DATABASE_AUTH", "iam"), ("DATABASE_HOST", "db"), ("DATABASE_NAME", "n"), ("DATABASE_USER", "u")];
+        assert_eq!(read(&complete).unwrap().database.credentials, Credentials::Iam);
     }
 }

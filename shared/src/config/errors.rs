@@ -1,14 +1,14 @@
-//! The mistakes of a configuration, collected with their places, told all at once.
+//! The mistakes of a configuration, collected with their positions and reported together.
 
 use std::fmt;
 use std::ops::Range;
 
-/// All that is wrong with a configuration.
+/// All mistakes of a configuration.
 #[derive(Debug)]
 pub struct ConfigErrors {
     file: String,
-    /// The byte at which each line begins.
-    lines: Vec<usize>,
+    /// Byte offset at which each line begins.
+    line_starts: Vec<usize>,
     list: Vec<ConfigError>,
 }
 
@@ -21,22 +21,22 @@ struct ConfigError {
 }
 
 impl ConfigErrors {
-    /// None yet; `text` is the configuration, whose lines the places refer to.
+    /// Creates an empty list; `text` is the configuration, to whose lines the positions refer.
     pub(super) fn new(file: &str, text: &str) -> Self {
-        let starts = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at + 1);
-        Self { file: file.to_owned(), lines: std::iter::once(0).chain(starts).collect(), list: Vec::new() }
+        let starts = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(index, _)| index + 1);
+        Self { file: file.to_owned(), line_starts: std::iter::once(0).chain(starts).collect(), list: Vec::new() }
     }
 
-    /// Adds what is wrong with `key`, found at `span`.
+    /// Adds a mistake in `key` at `span`.
     pub(super) fn add(&mut self, span: Range<usize>, key: &str, message: impl Into<String>) {
-        let line = self.lines.partition_point(|&start| start <= span.start);
-        let column = span.start - self.lines[line - 1] + 1;
+        let line = self.line_starts.partition_point(|&start| start <= span.start);
+        let column = span.start - self.line_starts[line - 1] + 1;
         self.list.push(ConfigError { line, column, key: key.to_owned(), message: message.into() });
     }
 
-    /// `value`, if nothing is wrong.
+    /// Returns `value` if there are no mistakes.
     pub(super) fn or<T>(mut self, value: T) -> Result<T, Self> {
-        self.list.sort_by_key(|mistake| (mistake.line, mistake.column));
+        self.list.sort_by_key(|error| (error.line, error.column));
         if self.list.is_empty() { Ok(value) } else { Err(self) }
     }
 }

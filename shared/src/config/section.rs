@@ -1,4 +1,4 @@
-//! A table of the configuration's text, from which keys are taken one by one; what is left over is unknown.
+//! A table of the configuration file. Keys are read one by one; keys that were never read are unknown.
 
 use std::cell::RefCell;
 use std::ops::Range;
@@ -11,7 +11,7 @@ use crate::names::Identifier;
 
 /// A section while it is being read.
 pub struct Section<'a> {
-    /// The key path of the section, for messages.
+    /// Key path of the section, for messages.
     path: String,
     span: Range<usize>,
     table: &'a DeTable<'a>,
@@ -34,10 +34,10 @@ impl<'a> Section<'a> {
         if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }
 
-    /// Adds a mistake about a key, at its value or, if it is missing, at the section.
-    pub fn error(&self, mistakes: &mut ConfigErrors, key: &str, message: impl Into<String>) {
+    /// Adds a mistake in a key, at its value or, if the key is missing, at the section.
+    pub fn error(&self, errors: &mut ConfigErrors, key: &str, message: impl Into<String>) {
         let span = self.table.get(key).map_or(self.span.clone(), |value| value.span());
-        mistakes.add(span, &self.key(key), message);
+        errors.add(span, &self.key(key), message);
     }
 
     fn take(&self, key: &'static str) -> Option<&'a Spanned<DeValue<'a>>> {
@@ -45,79 +45,79 @@ impl<'a> Section<'a> {
         self.table.get(key)
     }
 
-    /// Takes a key that must hold what `read` understands; `wanted` says what that is.
+    /// Reads a key with `read`, which returns `None` for an invalid value; `expected` describes a valid one.
     pub fn read<T>(
         &self,
-        mistakes: &mut ConfigErrors,
+        errors: &mut ConfigErrors,
         key: &'static str,
-        wanted: &str,
+        expected: &str,
         read: impl FnOnce(&'a DeValue<'a>) -> Option<T>,
     ) -> Option<T> {
         let value = self.take(key)?;
-        let found = read(value.get_ref());
-        if found.is_none() {
-            mistakes.add(value.span(), &self.key(key), format!("must be {wanted}"));
+        let result = read(value.get_ref());
+        if result.is_none() {
+            errors.add(value.span(), &self.key(key), format!("must be {expected}"));
         }
-        found
+        result
     }
 
-    /// Takes a text.
-    pub fn string(&self, mistakes: &mut ConfigErrors, key: &'static str) -> Option<&'a str> {
-        self.read(mistakes, key, "a non-empty string", |value| value.as_str().filter(|text| !text.is_empty()))
+    /// Reads a non-empty string.
+    pub fn string(&self, errors: &mut ConfigErrors, key: &'static str) -> Option<&'a str> {
+        self.read(errors, key, "a non-empty string", |value| value.as_str().filter(|text| !text.is_empty()))
     }
 
-    /// Takes a text that must be there.
-    pub fn required(&self, mistakes: &mut ConfigErrors, key: &'static str, meaning: &str) -> Option<&'a str> {
+    /// Reads a required string.
+    pub fn required(&self, errors: &mut ConfigErrors, key: &'static str, meaning: &str) -> Option<&'a str> {
         if self.table.get(key).is_none() {
             self.take(key);
-            mistakes.add(self.span.clone(), &self.key(key), format!("required: {meaning}"));
+            errors.add(self.span.clone(), &self.key(key), format!("required: {meaning}"));
             return None;
         }
-        self.string(mistakes, key)
+        self.string(errors, key)
     }
 
-    /// Takes one of several words.
-    pub fn one_of<T: Copy>(&self, mistakes: &mut ConfigErrors, key: &'static str, words: &[(&str, T)]) -> Option<T> {
-        let wanted: Vec<_> = words.iter().map(|(word, _)| format!("\"{word}\"")).collect();
-        self.read(mistakes, key, &wanted.join(" or "), |value| {
+    /// Reads one of several keywords.
+    pub fn one_of<T: Copy>(&self, errors: &mut ConfigErrors, key: &'static str, keywords: &[(&str, T)]) -> Option<T> {
+        let expected: Vec<_> = keywords.iter().map(|(keyword, _)| format!("\"{keyword}\"")).collect();
+        self.read(errors, key, &expected.join(" or "), |value| {
             let text = value.as_str()?;
-            words.iter().find(|(word, _)| *word == text).map(|(_, meaning)| *meaning)
+            keywords.iter().find(|(keyword, _)| *keyword == text).map(|(_, meaning)| *meaning)
         })
     }
 
-    /// Takes a list of texts; empty where the key is missing.
-    pub fn string_list(&self, mistakes: &mut ConfigErrors, key: &'static str) -> Vec<String> {
+    /// Reads a list of strings; empty if the key is missing.
+    pub fn string_list(&self, errors: &mut ConfigErrors, key: &'static str) -> Vec<String> {
         let read = |value: &DeValue<'_>| {
-            let texts = value.as_array()?.iter().map(|element| element.get_ref().as_str().map(str::to_owned));
-            texts.collect::<Option<Vec<_>>>().filter(|texts| !texts.is_empty())
+            let strings = value.as_array()?.iter().map(|element| element.get_ref().as_str().map(str::to_owned));
+            strings.collect::<Option<Vec<_>>>().filter(|strings| !strings.is_empty())
         };
-        self.read(mistakes, key, "a list of strings", read).unwrap_or_default()
+        self.read(errors, key, "a list of strings", read).unwrap_or_default()
     }
 
-    /// Takes a text or a list of texts that must be there.
-    pub fn string_or_list(&self, mistakes: &mut ConfigErrors, key: &'static str, meaning: &str) -> Vec<String> {
+    /// Reads a required string or list of strings.
+    pub fn string_or_list(&self, errors: &mut ConfigErrors, key: &'static str, meaning: &str) -> Vec<String> {
         if self.table.get(key).is_some_and(|value| value.get_ref().is_array()) {
-            return self.string_list(mistakes, key);
+            return self.string_list(errors, key);
         }
-        self.required(mistakes, key, meaning).map(str::to_owned).into_iter().collect()
+        self.required(errors, key, meaning).map(str::to_owned).into_iter().collect()
     }
 
-    /// Takes a whole number in a range.
-    pub fn integer(&self, mistakes: &mut ConfigErrors, key: &'static str, range: Range<u32>) -> Option<u32> {
-        let wanted = format!("an integer from {} to {}", range.start, range.end - 1);
-        self.read(mistakes, key, &wanted, |value| {
+    /// Reads an integer in a range.
+    pub fn integer(&self, errors: &mut ConfigErrors, key: &'static str, range: Range<u32>) -> Option<u32> {
+        let expected = format!("an integer from {} to {}", range.start, range.end - 1);
+        self.read(errors, key, &expected, |value| {
             value.as_integer()?.as_str().parse().ok().filter(|number| range.contains(number))
         })
     }
 
-    /// Takes true or false.
-    pub fn boolean(&self, mistakes: &mut ConfigErrors, key: &'static str) -> Option<bool> {
-        self.read(mistakes, key, "true or false", DeValue::as_bool)
+    /// Reads a boolean.
+    pub fn boolean(&self, errors: &mut ConfigErrors, key: &'static str) -> Option<bool> {
+        self.read(errors, key, "true or false", DeValue::as_bool)
     }
 
-    /// Takes a duration in whole hours, days or weeks, as microseconds.
-    pub fn duration(&self, mistakes: &mut ConfigErrors, key: &'static str) -> Option<i64> {
-        self.read(mistakes, key, "a duration such as \"90 days\", \"12 hours\" or \"2 weeks\"", |value| {
+    /// Reads a duration in whole hours, days or weeks, as microseconds.
+    pub fn duration(&self, errors: &mut ConfigErrors, key: &'static str) -> Option<i64> {
+        self.read(errors, key, "a duration such as \"90 days\", \"12 hours\" or \"2 weeks\"", |value| {
             let (count, unit) = value.as_str()?.split_once(' ')?;
             let hours = match unit {
                 "hour" | "hours" => 1,
@@ -133,26 +133,26 @@ impl<'a> Section<'a> {
         })
     }
 
-    /// Takes an identifier that PostgreSQL holds uncut.
-    pub fn identifier(&self, mistakes: &mut ConfigErrors, key: &'static str) -> Option<Identifier> {
-        self.read(mistakes, key, "a name of 1 to 63 bytes", |value| Identifier::exact(value.as_str()?))
+    /// Reads an identifier that PostgreSQL does not truncate.
+    pub fn identifier(&self, errors: &mut ConfigErrors, key: &'static str) -> Option<Identifier> {
+        self.read(errors, key, "a name of 1 to 63 bytes", |value| Identifier::exact(value.as_str()?))
     }
 
-    /// Takes a section within this one.
-    pub fn section(&self, mistakes: &mut ConfigErrors, key: &'static str) -> Option<Section<'a>> {
+    /// Reads a nested section.
+    pub fn section(&self, errors: &mut ConfigErrors, key: &'static str) -> Option<Section<'a>> {
         let value = self.take(key)?;
         match value.get_ref().as_table() {
             Some(table) => {
                 Some(Section { path: self.key(key), span: value.span(), table, known_keys: RefCell::default() })
             }
             None => {
-                mistakes.add(value.span(), &self.key(key), "must be a table");
+                errors.add(value.span(), &self.key(key), "must be a table");
                 None
             }
         }
     }
 
-    /// Takes all `[key.NAME]` sections.
+    /// Reads all `[key.NAME]` sections.
     pub fn sections(&mut self, key: &'static str) -> Vec<Section<'a>> {
         let Some(DeValue::Table(table)) = self.take(key).map(Spanned::get_ref) else { return Vec::new() };
         let section = |(name, value): (&'a Spanned<_>, &'a Spanned<DeValue<'a>>)| {
@@ -163,32 +163,32 @@ impl<'a> Section<'a> {
         table.iter().filter_map(section).collect()
     }
 
-    /// Takes every entry of a section whose keys are the owner's: the name, and its value as a section of one key.
+    /// Returns the entries of a section whose keys are user-defined names.
     pub fn entries(&self) -> impl Iterator<Item = (&'a str, &'a Spanned<DeValue<'a>>)> {
         self.table.iter().map(|(name, value)| (&**name.get_ref(), value))
     }
 
-    /// The section that an entry holds.
+    /// Returns the nested section of an entry; `None` if its value is not a table.
     pub fn entry(&self, name: &str, value: &'a Spanned<DeValue<'a>>) -> Option<Section<'a>> {
         let table = value.get_ref().as_table()?;
         Some(Section { path: self.key(name), span: value.span(), table, known_keys: RefCell::default() })
     }
 
-    /// Ends the reading: whatever was not taken is unknown.
-    pub fn reject_unknown_keys(self, mistakes: &mut ConfigErrors) {
-        let taken = self.known_keys.borrow();
-        for (name, _) in self.table.iter().filter(|(name, _)| !taken.contains(&&**name.get_ref())) {
-            let closest = taken.iter().min_by_key(|known| distance(known, name.get_ref()));
+    /// Rejects every key that was not read.
+    pub fn reject_unknown_keys(self, errors: &mut ConfigErrors) {
+        let known_keys = self.known_keys.borrow();
+        for (name, _) in self.table.iter().filter(|(name, _)| !known_keys.contains(&&**name.get_ref())) {
+            let closest = known_keys.iter().min_by_key(|known| distance(known, name.get_ref()));
             let hint = match closest.filter(|known| distance(known, name.get_ref()) <= 2) {
                 Some(known) => format!("; did you mean `{known}`?"),
-                None => format!("; known keys: {}", taken.join(", ")),
+                None => format!("; known keys: {}", known_keys.join(", ")),
             };
-            mistakes.add(name.span(), &self.key(name.get_ref()), format!("unknown key{hint}"));
+            errors.add(name.span(), &self.key(name.get_ref()), format!("unknown key{hint}"));
         }
     }
 }
 
-/// How many letters differ (Levenshtein).
+/// Levenshtein distance.
 fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();

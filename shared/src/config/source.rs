@@ -7,28 +7,28 @@ use crate::names::{Identifier, Naming};
 use crate::partition::PartitionWidth;
 use crate::spec::{Arrays, Nested, PartitionPolicy, SchemaMode};
 
-/// How undeclared fields are treated where nobody says so.
+/// The default handling of undeclared fields.
 pub(super) const SCHEMA_POLICY_DEFAULT: SchemaPolicy = SchemaPolicy {
     evolution: SchemaMode::Evolve,
     nested: Nested::Flatten,
     arrays: Arrays::Text,
     text_characters_max: None,
-    // PostgreSQL allows 1,600 columns, fewer if they are wide; a tuple of this many still fits its page.
+    // PostgreSQL allows 1,600 columns, fewer if they are wide; a tuple with this many still fits a page.
     columns_max: 1_000,
 };
 
-/// Rows later than this ahead of the clock are taken for errors.
+/// Rows further than this in the future are considered errors.
 const FUTURE_DEFAULT: i64 = 7 * 24 * 3_600_000_000;
 
 const AHEAD_DEFAULT: u32 = 3;
 
-/// Kinesis keeps records for 365 days at most; a retry may take a month more.
+/// Kinesis keeps records for at most 365 days; retries may take another month.
 const TOMBSTONE_RETENTION_DEFAULT: i64 = 400 * 24 * 3_600_000_000;
 
-/// A source with mistakes is a source all the same: its tables are checked against it.
-pub(super) fn check(raw: Section<'_>, mistakes: &mut ConfigErrors) -> SourceConfig {
+/// Checks a source. Returns one even if it has mistakes, so that its tables are checked too.
+pub(super) fn check(raw: Section<'_>, errors: &mut ConfigErrors) -> SourceConfig {
     let name = raw.name().to_owned();
-    let streams = raw.string_or_list(mistakes, "stream", "the name or ARN of the stream, or a list of them");
+    let streams = raw.string_or_list(errors, "stream", "the name or ARN of the stream, or a list of them");
     let formats = [
         ("segment", Format::Segment),
         ("json", Format::Json),
@@ -36,34 +36,35 @@ pub(super) fn check(raw: Section<'_>, mistakes: &mut ConfigErrors) -> SourceConf
         ("dms", Format::Dms),
         ("debezium", Format::Debezium),
     ];
-    let format = raw.one_of(mistakes, "format", &formats).unwrap_or(Format::Segment);
+    let format = raw.one_of(errors, "format", &formats).unwrap_or(Format::Segment);
     let defaults = default_for_format(&name, format);
-    let schema = raw.identifier(mistakes, "schema").unwrap_or(defaults.schema);
+    let schema = raw.identifier(errors, "schema").unwrap_or(defaults.schema);
     let namings = [
         ("segment", Naming::Segment),
         ("rudder", Naming::Rudder),
         ("snake_case", Naming::Snake),
         ("exact", Naming::Exact),
     ];
-    let naming = raw.one_of(mistakes, "naming", &namings).unwrap_or(defaults.naming);
-    let partition = match raw.section(mistakes, "partition") {
-        Some(section) => partition(section, mistakes),
+    let naming = raw.one_of(errors, "naming", &namings).unwrap_or(defaults.naming);
+    let partition = match raw.section(errors, "partition") {
+        Some(section) => partition(section, errors),
         None => defaults.partition,
     };
-    let private = private(&raw, mistakes);
-    let shape = schema_policy(&raw, defaults.shape, mistakes);
-    let only = raw.string_list(mistakes, "only");
-    let exclude = raw.string_list(mistakes, "exclude");
-    let backup = raw.boolean(mistakes, "backup").unwrap_or(defaults.backup);
-    let remember = raw.duration(mistakes, "remember_deletes").unwrap_or(defaults.tombstone_retention_micros);
-    let deletes = raw.one_of(mistakes, "deletes", &[("hard", DeletedRows::Hard), ("soft", DeletedRows::Soft)]);
+    let private = private(&raw, errors);
+    let shape = schema_policy(&raw, defaults.shape, errors);
+    let only = raw.string_list(errors, "only");
+    let exclude = raw.string_list(errors, "exclude");
+    let backup = raw.boolean(errors, "backup").unwrap_or(defaults.backup);
+    let tombstone_retention_micros =
+        raw.duration(errors, "remember_deletes").unwrap_or(defaults.tombstone_retention_micros);
+    let deletes = raw.one_of(errors, "deletes", &[("hard", DeletedRows::Hard), ("soft", DeletedRows::Soft)]);
     if !format.replicates() {
         let given = [(!only.is_empty(), "only"), (!exclude.is_empty(), "exclude"), (deletes.is_some(), "deletes")];
-        for (_, key) in given.iter().filter(|(there, _)| *there) {
-            raw.error(mistakes, key, "only valid for dynamodb, dms and debezium sources");
+        for (_, key) in given.iter().filter(|(is_set, _)| *is_set) {
+            raw.error(errors, key, "only valid for dynamodb, dms and debezium sources");
         }
     }
-    raw.reject_unknown_keys(mistakes);
+    raw.reject_unknown_keys(errors);
     SourceConfig {
         name,
         streams,
@@ -77,12 +78,12 @@ pub(super) fn check(raw: Section<'_>, mistakes: &mut ConfigErrors) -> SourceConf
         exclude,
         deletes: deletes.unwrap_or(defaults.deletes),
         backup,
-        tombstone_retention_micros: remember,
+        tombstone_retention_micros,
         tables: defaults.tables,
     }
 }
 
-/// A source of every stream, with nothing but defaults; its schema has its name.
+/// A source that reads every stream, with only default settings; the schema has the source's name.
 pub(super) fn default_for_format(name: &str, format: Format) -> SourceConfig {
     SourceConfig {
         name: name.to_owned(),
@@ -114,50 +115,50 @@ fn default_partition(format: Format) -> Option<PartitionConfig> {
 }
 
 /// `partition = { by = "received_at", every = "day", ahead = 3, keep = "90 days", future = "7 days" }`
-pub(super) fn partition(raw: Section<'_>, mistakes: &mut ConfigErrors) -> Option<PartitionConfig> {
-    let by = raw.required(mistakes, "by", "the column to partition the table by");
+pub(super) fn partition(raw: Section<'_>, errors: &mut ConfigErrors) -> Option<PartitionConfig> {
+    let by = raw.required(errors, "by", "the column to partition the table by");
     let widths = [
         ("hour", PartitionWidth::Hour),
         ("day", PartitionWidth::Day),
         ("week", PartitionWidth::Week),
         ("month", PartitionWidth::Month),
     ];
-    let every = raw.one_of(mistakes, "every", &widths).unwrap_or(PartitionWidth::Day);
-    let ahead = raw.integer(mistakes, "ahead", 0..1_001).unwrap_or(AHEAD_DEFAULT);
-    let keep = raw.duration(mistakes, "keep");
-    let future = raw.duration(mistakes, "future").unwrap_or(FUTURE_DEFAULT);
-    raw.reject_unknown_keys(mistakes);
+    let width = raw.one_of(errors, "every", &widths).unwrap_or(PartitionWidth::Day);
+    let ahead = raw.integer(errors, "ahead", 0..1_001).unwrap_or(AHEAD_DEFAULT);
+    let retention_micros = raw.duration(errors, "keep");
+    let future_limit_micros = raw.duration(errors, "future").unwrap_or(FUTURE_DEFAULT);
+    raw.reject_unknown_keys(errors);
     Some(PartitionConfig {
         column: by?.to_owned(),
-        period: PartitionPolicy { width: every, ahead, retention_micros: keep, future_limit_micros: future },
+        period: PartitionPolicy { width, ahead, retention_micros, future_limit_micros },
     })
 }
 
-/// The keys that say how undeclared fields are treated; what they leave open is as `above`: a table takes its source's.
-pub(super) fn schema_policy(raw: &Section<'_>, above: SchemaPolicy, mistakes: &mut ConfigErrors) -> SchemaPolicy {
+/// Reads the keys for undeclared fields. Missing keys keep their value from `inherited`: a table inherits from its source.
+pub(super) fn schema_policy(raw: &Section<'_>, inherited: SchemaPolicy, errors: &mut ConfigErrors) -> SchemaPolicy {
     let modes = [("evolve", SchemaMode::Evolve), ("fixed", SchemaMode::Fixed), ("strict", SchemaMode::Strict)];
-    let evolution = raw.one_of(mistakes, "schema_mode", &modes);
-    let nested = raw.one_of(mistakes, "nested", &[("flatten", Nested::Flatten), ("jsonb", Nested::Jsonb)]);
-    let arrays = raw.one_of(mistakes, "arrays", &[("text", Arrays::Text), ("jsonb", Arrays::Jsonb)]);
-    let text = raw.read(mistakes, "text", "\"text\" or \"varchar(n)\"", |value| match value.as_str()? {
+    let evolution = raw.one_of(errors, "schema_mode", &modes);
+    let nested = raw.one_of(errors, "nested", &[("flatten", Nested::Flatten), ("jsonb", Nested::Jsonb)]);
+    let arrays = raw.one_of(errors, "arrays", &[("text", Arrays::Text), ("jsonb", Arrays::Jsonb)]);
+    let text = raw.read(errors, "text", "\"text\" or \"varchar(n)\"", |value| match value.as_str()? {
         "text" => Some(None),
         other => Some(Some(other.strip_prefix("varchar(")?.strip_suffix(')')?.parse().ok().filter(|n| *n > 0)?)),
     });
-    let columns_max = raw.integer(mistakes, "max_columns", 1..1_601).map(|count| count as usize);
+    let columns_max = raw.integer(errors, "max_columns", 1..1_601).map(|count| count as usize);
     SchemaPolicy {
-        evolution: evolution.unwrap_or(above.evolution),
-        nested: nested.unwrap_or(above.nested),
-        arrays: arrays.unwrap_or(above.arrays),
-        text_characters_max: text.unwrap_or(above.text_characters_max),
-        columns_max: columns_max.unwrap_or(above.columns_max),
+        evolution: evolution.unwrap_or(inherited.evolution),
+        nested: nested.unwrap_or(inherited.nested),
+        arrays: arrays.unwrap_or(inherited.arrays),
+        text_characters_max: text.unwrap_or(inherited.text_characters_max),
+        columns_max: columns_max.unwrap_or(inherited.columns_max),
     }
 }
 
 /// `private = ["context.ip", { path = "traits.email", as = "sha256" }]`
-fn private(raw: &Section<'_>, mistakes: &mut ConfigErrors) -> Vec<(String, Privacy)> {
-    let wanted = "a list of paths or of { path = \"…\", as = \"sha256\" }";
-    let list = raw.read(mistakes, "private", wanted, |value| {
-        let one = |element: &toml::de::DeValue<'_>| match element.as_table() {
+fn private(raw: &Section<'_>, errors: &mut ConfigErrors) -> Vec<(String, Privacy)> {
+    let expected = "a list of paths or of { path = \"…\", as = \"sha256\" }";
+    let list = raw.read(errors, "private", expected, |value| {
+        let field = |element: &toml::de::DeValue<'_>| match element.as_table() {
             None => Some((element.as_str()?.to_owned(), Privacy::Drop)),
             Some(table) => {
                 let text = |key: &str| table.get(key).and_then(|value| value.get_ref().as_str());
@@ -168,7 +169,7 @@ fn private(raw: &Section<'_>, mistakes: &mut ConfigErrors) -> Vec<(String, Priva
                 (table.len() == 2).then_some((text("path")?.to_owned(), privacy))
             }
         };
-        value.as_array()?.iter().map(|element| one(element.get_ref())).collect()
+        value.as_array()?.iter().map(|element| field(element.get_ref())).collect()
     });
     list.unwrap_or_default()
 }

@@ -1,5 +1,5 @@
--- Partitions of a table that are being detached, or were detached but not yet dropped: they still have the comment that
--- the writer set.
+-- Partitions of a table that are being detached, or were detached but not yet dropped. They are identified by the comment set
+-- when the partition was created.
 SELECT c.relname, coalesce(i.inhdetachpending, false) AS pending, obj_description(c.oid, 'pg_class') AS comment
 FROM pg_class c
 JOIN pg_namespace n ON n.oid = c.relnamespace

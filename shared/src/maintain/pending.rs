@@ -1,5 +1,5 @@
-//! What is due for a table: partitions to be made ahead, expired ones, and what an earlier run left half done. Reads only,
-//! so that [`crate::status`] and a dry run say what a run would find.
+//! Pending maintenance of a table: partitions to create ahead, expired partitions, and work that an earlier run left
+//! unfinished. Read-only, so that [`crate::status`] and a dry run report what the next run would find.
 
 use std::sync::Arc;
 
@@ -15,16 +15,16 @@ use crate::names::{Identifier, TableName};
 use crate::plan::{TableDiff, new_partition};
 use crate::timestamp::Timestamp;
 
-/// What a run would do, as SQL, in its order; what it could not do is told in a comment.
+/// Returns what a run would do, as SQL in order of execution. What it would postpone is listed as a comment.
 ///
 /// # Errors
-/// Whatever concerns all tables.
+/// Fails on errors that concern all tables.
 pub async fn dry_run(client: &Client, config: &Config) -> Result<Vec<String>, MaintainError> {
     let mut statements = Vec::new();
     apply::begin_read_only(client, LIMITS).await?;
     for source in &config.sources {
-        for kept in partitioned_tables(client, source).await? {
-            dry_run_table(client, &kept, &mut statements).await?;
+        for partitioned in partitioned_tables(client, source).await? {
+            dry_run_table(client, &partitioned, &mut statements).await?;
         }
     }
     client.batch_execute("COMMIT").await?;
@@ -33,14 +33,14 @@ pub async fn dry_run(client: &Client, config: &Config) -> Result<Vec<String>, Ma
 
 async fn dry_run_table(
     client: &Client,
-    kept: &PartitionedTable,
+    partitioned: &PartitionedTable,
     statements: &mut Vec<String>,
 ) -> Result<(), MaintainError> {
-    for InterruptedDrop { name, pending } in interrupted_drops(client, kept, now()).await? {
-        statements.extend(pending.then(|| finalize(&kept.name, &name)));
+    for InterruptedDrop { name, pending } in interrupted_drops(client, partitioned, now()).await? {
+        statements.extend(pending.then(|| finalize(&partitioned.name, &name)));
         statements.push(drop_table(&name));
     }
-    let table = match load(client, kept).await {
+    let table = match load(client, partitioned).await {
         Err(error @ CatalogError::DefaultPartition(_)) => {
             statements.push(format!("-- postponed: {error}"));
             return Ok(());
@@ -48,45 +48,46 @@ async fn dry_run_table(
         loaded => loaded?,
     };
     let Some(table) = table else { return Ok(()) };
-    statements.extend(missing_partitions(&table, kept, now()).statements());
-    for partition in expired(&table, kept, now()) {
-        statements.extend([detach(&kept.name, &partition.name), drop_table(&partition.name)]);
+    statements.extend(missing_partitions(&table, partitioned, now()).statements());
+    for partition in expired(&table, partitioned, now()) {
+        statements.extend([detach(&partitioned.name, &partition.name), drop_table(&partition.name)]);
     }
     Ok(())
 }
 
-/// The table as the database has it. Must run inside a transaction.
+/// Loads the table from the catalog. Must run inside a transaction.
 ///
 /// # Errors
-/// The catalog's.
-pub async fn load(client: &Client, kept: &PartitionedTable) -> Result<Option<Arc<DbTable>>, CatalogError> {
+/// See [`CatalogError`].
+pub async fn load(client: &Client, partitioned: &PartitionedTable) -> Result<Option<Arc<DbTable>>, CatalogError> {
     let mut catalog = Catalog::default();
-    catalog::load(client, &mut catalog, std::slice::from_ref(&kept.name)).await?;
-    Ok(catalog.table(&kept.name).cloned())
+    catalog::load(client, &mut catalog, std::slice::from_ref(&partitioned.name)).await?;
+    Ok(catalog.table(&partitioned.name).cloned())
 }
 
-/// The partitions that are to be there ahead of time and are not.
-pub fn missing_partitions(table: &DbTable, kept: &PartitionedTable, now: Timestamp) -> TableDiff {
-    let mut lack = TableDiff {
-        table: kept.name.clone(),
+/// Returns the partitions that should exist ahead of time and are missing.
+pub fn missing_partitions(table: &DbTable, partitioned: &PartitionedTable, now: Timestamp) -> TableDiff {
+    let mut diff = TableDiff {
+        table: partitioned.name.clone(),
         created_by: None,
-        key: key_of_partitions(table, &kept.column),
-        partition_column: Some(kept.column.clone()),
+        key: key_of_partitions(table, &partitioned.column),
+        partition_column: Some(partitioned.column.clone()),
         columns: Vec::new(),
         adopted_columns: Vec::new(),
         partitions: Vec::new(),
     };
-    let mut moment = now;
-    for _ in 0..=kept.period.ahead {
-        if table.partition_of(moment).is_none() {
-            lack.partitions.push(new_partition(table, kept.period.width, moment, &lack.partitions));
+    let mut timestamp = now;
+    for _ in 0..=partitioned.period.ahead {
+        if table.partition_of(timestamp).is_none() {
+            diff.partitions.push(new_partition(table, partitioned.period.width, timestamp, &diff.partitions));
         }
-        moment = kept.period.width.bounds(moment).to.unwrap_or(moment);
+        timestamp = partitioned.period.width.bounds(timestamp).to.unwrap_or(timestamp);
     }
-    lack
+    diff
 }
 
-/// The columns that rows of a partition are known by: those of its neighbours' index, or of the table's own.
+/// Returns the key columns of a new partition: those of the table's unique index or, if it has none, of the newest partition
+/// that has one; otherwise the partition column.
 fn key_of_partitions(table: &DbTable, by: &Identifier) -> Vec<Identifier> {
     if !table.unique.is_empty() {
         return table.unique[0].clone();
@@ -95,67 +96,67 @@ fn key_of_partitions(table: &DbTable, by: &Identifier) -> Vec<Identifier> {
     neighbour.unwrap_or_else(|| vec![by.clone()])
 }
 
-/// The partitions that hold only rows that have expired.
+/// Returns the partitions that hold only expired rows.
 pub fn expired<'t>(
     table: &'t DbTable,
-    kept: &PartitionedTable,
+    partitioned: &PartitionedTable,
     now: Timestamp,
 ) -> impl Iterator<Item = &'t DbPartition> + use<'t> {
-    let oldest = kept.period.retention_cutoff(now);
+    let cutoff = partitioned.period.retention_cutoff(now);
     let ends_before =
-        move |partition: &&DbPartition| partition.bounds.to.zip(oldest).is_some_and(|(to, oldest)| to <= oldest);
+        move |partition: &&DbPartition| partition.bounds.to.zip(cutoff).is_some_and(|(to, cutoff)| to <= cutoff);
     table.partitions.iter().filter(ends_before)
 }
 
-/// A partition that an earlier run has begun to drop.
+/// A partition that an earlier run started to drop.
 pub struct InterruptedDrop {
-    /// Its own table.
+    /// The partition's table.
     pub name: TableName,
-    /// Whether its detaching was interrupted.
+    /// Whether the detach itself was interrupted.
     pub pending: bool,
 }
 
-/// Detaches that were interrupted, and partitions that were detached but not dropped, as far as all in them has expired.
+/// Returns interrupted detaches, and partitions that were detached but not dropped, if all their rows have expired.
 ///
 /// # Errors
-/// PostgreSQL's, or the connection's.
+/// Returns an error if the query fails.
 pub async fn interrupted_drops(
     client: &Client,
-    kept: &PartitionedTable,
+    partitioned: &PartitionedTable,
     now: Timestamp,
 ) -> Result<Vec<InterruptedDrop>, MaintainError> {
-    let Some(oldest) = kept.period.retention_cutoff(now) else { return Ok(Vec::new()) };
-    let (schema, name) = (kept.name.schema.as_str(), kept.name.table.as_str());
-    let comment = format!("Millstream: partition of {} [", kept.name.unquoted());
+    let Some(cutoff) = partitioned.period.retention_cutoff(now) else { return Ok(Vec::new()) };
+    let (schema, name) = (partitioned.name.schema.as_str(), partitioned.name.table.as_str());
+    let comment = format!("Millstream: partition of {} [", partitioned.name.unquoted());
     let parameters: [(&(dyn ToSql + Sync), Type); 3] =
         [(&schema, Type::TEXT), (&name, Type::TEXT), (&comment, Type::TEXT)];
     let rows = client.query_typed(include_str!("detached.sql"), &parameters).await?;
-    let leftover = |row: &tokio_postgres::Row| {
+    let interrupted_drop = |row: &tokio_postgres::Row| {
         let (table, pending, comment): (String, bool, String) = (row.get(0), row.get(1), row.get(2));
-        let name = TableName { schema: kept.name.schema.clone(), table: Identifier::truncated(&table, &table) };
-        ends_before(&comment, oldest).then_some(InterruptedDrop { name, pending })
+        let name = TableName { schema: partitioned.name.schema.clone(), table: Identifier::truncated(&table, &table) };
+        ends_before(&comment, cutoff).then_some(InterruptedDrop { name, pending })
     };
-    Ok(rows.iter().filter_map(leftover).collect())
+    Ok(rows.iter().filter_map(interrupted_drop).collect())
 }
 
-/// Whether the partition that wrote this comment held only what has expired. One that the owner detached to keep it stays,
-/// if it is younger.
-fn ends_before(comment: &str, oldest: Timestamp) -> bool {
+/// Whether the partition with this comment holds only expired rows. A newer partition, which the owner detached to keep it,
+/// stays.
+fn ends_before(comment: &str, cutoff: Timestamp) -> bool {
     let end = comment.rsplit_once(", ").and_then(|(_, end)| end.strip_suffix(')'));
-    end.and_then(Timestamp::parse).is_some_and(|end| end <= oldest)
+    end.and_then(Timestamp::parse).is_some_and(|end| end <= cutoff)
 }
 
-/// A concurrent detach keeps nobody waiting; it cannot run inside a transaction.
+/// Detaches without blocking other transactions; cannot run inside a transaction.
 pub fn detach(table: &TableName, partition: &TableName) -> String {
     format!("ALTER TABLE {table} DETACH PARTITION {partition} CONCURRENTLY")
 }
 
-/// Ends a detach that was interrupted.
+/// Completes an interrupted detach.
 pub fn finalize(table: &TableName, partition: &TableName) -> String {
     format!("ALTER TABLE {table} DETACH PARTITION {partition} FINALIZE")
 }
 
-/// Drops a partition that is detached.
+/// Drops a detached partition.
 pub fn drop_table(partition: &TableName) -> String {
     format!("DROP TABLE IF EXISTS {partition}")
 }

@@ -1,4 +1,4 @@
-//! What stands on the queues: dead letters of ours, and Lambda's own messages about batches that it gave up.
+//! Messages on the queues: Millstream's dead letters, and Lambda's on-failure records for batches that it discarded.
 
 use serde::{Deserialize, Serialize};
 use serde_json::error::Category;
@@ -8,35 +8,35 @@ use crate::dead_letter::{DeadLetter, ENVELOPE_VERSION};
 use crate::record::without_consumer_suffix;
 use crate::timestamp::Timestamp;
 
-/// The reason of Lambda's own messages, for selecting and counting.
+/// The reason under which on-failure records are selected and counted.
 const UNDELIVERED: &str = "undelivered";
 
-/// The member of Lambda's message that is ours.
+/// The key that Millstream adds to an on-failure record.
 const READ_BACK: &str = "readBack";
 
 /// Why a message stays on its queue.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum KeepReason {
-    /// Nothing is redriven in a dry run.
+    /// This is a dry run.
     DryRun,
-    /// It is not asked for.
+    /// It is not selected.
     NotSelected,
-    /// It was refused since the run began.
+    /// It was rejected since the run began.
     RejectedAgain,
-    /// It is no dead letter, or not of a version that is known here.
+    /// It is not a dead letter, or has an unsupported version.
     Unreadable(String),
-    /// No source of the configuration is called so, or reads the stream.
+    /// No configured source has this name or reads this stream.
     UnknownSource(String),
-    /// The stream does not hold its records any more; those that are left have been written.
+    /// Some of its records are no longer in the stream; the remaining ones have been written.
     NoLongerInStream(String),
-    /// Its payload could not be fetched.
+    /// Its payload could not be read.
     Unavailable(String),
-    /// Its records keep their batch from being written.
+    /// Its records prevent their batch from being written.
     Failed(String),
 }
 
 impl KeepReason {
-    /// A short word for counting.
+    /// The key under which the reason is counted.
     pub fn class(&self) -> &'static str {
         match self {
             Self::DryRun => "dry_run",
@@ -50,27 +50,29 @@ impl KeepReason {
         }
     }
 
-    /// What a person should read of it.
+    /// Details for an operator.
     pub fn detail(&self) -> Option<String> {
         match self {
             Self::DryRun | Self::NotSelected | Self::RejectedAgain => None,
-            Self::UnknownSource(of) => Some(format!("no configured source has this name or reads this stream: {of}")),
-            Self::NoLongerInStream(what) => Some(format!("no longer in the stream: {what}")),
+            Self::UnknownSource(origin) => {
+                Some(format!("no configured source has this name or reads this stream: {origin}"))
+            }
+            Self::NoLongerInStream(missing) => Some(format!("no longer in the stream: {missing}")),
             Self::Unreadable(detail) | Self::Unavailable(detail) | Self::Failed(detail) => Some(detail.clone()),
         }
     }
 }
 
-/// A message.
+/// A message of a queue.
 #[derive(Debug)]
 pub enum QueueMessage {
-    /// A record that was refused.
+    /// A rejected record.
     DeadLetter(Box<DeadLetter>),
-    /// A batch that Lambda gave up: where it stands in its stream.
+    /// A batch that Lambda discarded: its position in the stream.
     OnFailure(OnFailure),
 }
 
-/// What is needed of Lambda's message (<https://docs.aws.amazon.com/lambda/latest/dg/kinesis-on-failure-destination.html>).
+/// The fields used from an on-failure record (<https://docs.aws.amazon.com/lambda/latest/dg/kinesis-on-failure-destination.html>).
 #[derive(Clone, PartialEq, Eq, Deserialize, Debug)]
 #[serde(rename_all = "camelCase")]
 pub struct OnFailure {
@@ -83,32 +85,32 @@ pub struct OnFailure {
     /// The sequence number of the first record.
     #[serde(rename = "startSequenceNumber")]
     pub first: String,
-    /// That of the last.
+    /// The sequence number of the last record.
     #[serde(rename = "endSequenceNumber")]
     pub last: String,
     /// When the first record arrived.
     #[serde(rename = "approximateArrivalOfFirstRecord")]
     pub arrival: String,
-    /// How many records the batch had; a filter may have left out others between them.
+    /// Number of records in the batch. An event filter may have dropped records between them.
     #[serde(rename = "batchSize")]
     pub records: u64,
-    /// Where it has been read back, and not all of it was found.
+    /// Set if the batch was read back and some of its records were missing.
     #[serde(skip)]
     pub read_back: Option<ReadBack>,
 }
 
-/// What stands in a message of Lambda whose records have been written as far as the stream still had them.
+/// Added to an on-failure record after the records still in the stream have been written.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
 pub struct ReadBack {
-    /// What could not be found.
+    /// The records that were missing.
     #[serde(rename = "lost")]
     pub missing: String,
-    /// When.
+    /// When the batch was read back.
     pub at: String,
 }
 
 impl ReadBack {
-    /// The message with this in it.
+    /// Returns the message with this note added.
     pub fn annotate(&self, body: &str) -> serde_json::Result<String> {
         let mut message: serde_json::Map<String, serde_json::Value> = serde_json::from_str(body)?;
         message.insert(READ_BACK.to_owned(), serde_json::to_value(self)?);
@@ -116,7 +118,7 @@ impl ReadBack {
     }
 }
 
-/// What tells messages apart; everything else of Lambda's varies by how it came about.
+/// The fields that tell messages apart. The other fields of an on-failure record vary with the failure.
 #[derive(Deserialize)]
 struct MessageProbe<'a> {
     #[serde(borrow, rename = "KinesisBatchInfo", alias = "DDBStreamBatchInfo")]
@@ -130,25 +132,25 @@ struct MessageProbe<'a> {
 impl QueueMessage {
     /// Reads a message's body.
     pub fn read(body: &str) -> Result<Self, KeepReason> {
-        const STRANGE: &str = "neither a dead letter nor a Lambda on-failure record";
-        match parse::<MessageProbe<'_>>(body, STRANGE)? {
+        const UNKNOWN_MESSAGE: &str = "neither a dead letter nor a Lambda on-failure record";
+        match parse::<MessageProbe<'_>>(body, UNKNOWN_MESSAGE)? {
             MessageProbe { batch: Some(batch), read_back, .. } => {
                 let mut batch: OnFailure = parse(batch.get(), "invalid batch in a Lambda on-failure record")?;
                 batch.stream = without_consumer_suffix(&batch.stream).to_owned();
                 batch.read_back = read_back;
                 Ok(Self::OnFailure(batch))
             }
-            MessageProbe { batch: None, version: Some(version), .. } => match parse(version.get(), STRANGE)? {
+            MessageProbe { batch: None, version: Some(version), .. } => match parse(version.get(), UNKNOWN_MESSAGE)? {
                 ENVELOPE_VERSION => parse(body, "damaged dead letter").map(Self::DeadLetter),
                 version => Err(KeepReason::Unreadable(format!(
                     "unsupported envelope version {version:?} (written by a newer release)"
                 ))),
             },
-            MessageProbe { batch: None, version: None, .. } => Err(KeepReason::Unreadable(STRANGE.to_owned())),
+            MessageProbe { batch: None, version: None, .. } => Err(KeepReason::Unreadable(UNKNOWN_MESSAGE.to_owned())),
         }
     }
 
-    /// Where it comes from, for people.
+    /// The source and stream of the message, human-readable.
     pub fn origin(&self) -> String {
         let source = self.source().map(|source| format!("{source}, ")).unwrap_or_default();
         format!("{source}{}", self.stream())
@@ -157,23 +159,23 @@ impl QueueMessage {
     /// The stream's ARN.
     pub fn stream(&self) -> &str {
         match self {
-            Self::DeadLetter(letter) => &letter.place.stream,
-            Self::OnFailure(letter) => &letter.stream,
+            Self::DeadLetter(dead_letter) => &dead_letter.place.stream,
+            Self::OnFailure(batch) => &batch.stream,
         }
     }
 
-    /// The source's name, where it is told.
+    /// The source's name, if the message contains it.
     pub fn source(&self) -> Option<&str> {
         match self {
-            Self::DeadLetter(letter) => Some(&letter.source),
+            Self::DeadLetter(dead_letter) => Some(&dead_letter.source),
             Self::OnFailure(_) => None,
         }
     }
 
-    /// The table that refused.
+    /// The table that rejected the record.
     pub fn table(&self) -> Option<&str> {
         match self {
-            Self::DeadLetter(letter) => letter.error.table.as_deref(),
+            Self::DeadLetter(dead_letter) => dead_letter.error.table.as_deref(),
             Self::OnFailure(_) => None,
         }
     }
@@ -181,38 +183,38 @@ impl QueueMessage {
     /// The class of the error.
     pub fn reason(&self) -> &str {
         match self {
-            Self::DeadLetter(letter) => &letter.error.class,
+            Self::DeadLetter(dead_letter) => &dead_letter.error.class,
             Self::OnFailure(_) => UNDELIVERED,
         }
     }
 
-    /// When the (first) record arrived in its stream; `None` where that is no moment.
+    /// When the (first) record arrived in its stream; `None` if that is not a valid timestamp.
     pub fn arrival(&self) -> Option<Timestamp> {
         match self {
-            Self::DeadLetter(letter) => Timestamp::parse(&letter.arrival),
-            Self::OnFailure(letter) => Timestamp::parse(&letter.arrival),
+            Self::DeadLetter(dead_letter) => Timestamp::parse(&dead_letter.arrival),
+            Self::OnFailure(batch) => Timestamp::parse(&batch.arrival),
         }
     }
 
-    /// When it was last refused by us, or put back.
+    /// When Millstream last rejected the record, or returned the message to the queue.
     pub fn rejected_at(&self) -> Option<Timestamp> {
         let at = match self {
-            Self::DeadLetter(letter) => letter.refused_at.as_deref(),
-            Self::OnFailure(letter) => letter.read_back.as_ref().map(|read_back| read_back.at.as_str()),
+            Self::DeadLetter(dead_letter) => dead_letter.refused_at.as_deref(),
+            Self::OnFailure(batch) => batch.read_back.as_ref().map(|read_back| read_back.at.as_str()),
         };
         at.and_then(Timestamp::parse)
     }
 }
 
-/// Reads JSON. What is wrong with it is told without quoting it, for it may be anything.
-fn parse<'a, T: Deserialize<'a>>(json: &'a str, wrong: &str) -> Result<T, KeepReason> {
+/// Parses JSON. Errors never quote the text, because it may contain anything.
+fn parse<'a, T: Deserialize<'a>>(json: &'a str, context: &str) -> Result<T, KeepReason> {
     serde_json::from_str(json).map_err(|error| {
-        let how = match error.classify() {
+        let problem = match error.classify() {
             Category::Eof | Category::Io => "unexpected end",
             Category::Syntax => "invalid JSON",
             Category::Data => "a field is missing or has the wrong type",
         };
-        KeepReason::Unreadable(format!("{wrong}: {how} at line {} column {}", error.line(), error.column()))
+        KeepReason::Unreadable(format!("{context}: {problem} at line {} column {}", error.line(), error.column()))
     })
 }
 
@@ -220,9 +222,9 @@ fn parse<'a, T: Deserialize<'a>>(json: &'a str, wrong: &str) -> Result<T, KeepRe
 mod tests {
     use super::*;
 
-    /// A message may be anything, and what is told of it is logged.
+    /// A message may contain anything, and errors about it are logged.
     #[test]
-    fn nothing_of_a_foreign_message_is_reported() {
+    fn errors_do_not_quote_the_message() {
         for body in [
             r#""hunter2""#,
             r#"{"version":"hunter2"}"#,
@@ -231,10 +233,10 @@ mod tests {
             r#"{"KinesisBatchInfo":"hunter2"}"#,
             "hunter2",
         ] {
-            let kept = QueueMessage::read(body).unwrap_err();
-            assert_eq!(kept.class(), "unreadable", "{body}");
-            let told = kept.detail().unwrap_or_default();
-            assert!(!told.contains("hunter2") && told.contains("column"), "{told}");
+            let reason = QueueMessage::read(body).unwrap_err();
+            assert_eq!(reason.class(), "unreadable", "{body}");
+            let detail = reason.detail().unwrap_or_default();
+            assert!(!detail.contains("hunter2") && detail.contains("column"), "{detail}");
         }
     }
 }

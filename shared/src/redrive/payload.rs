@@ -1,4 +1,4 @@
-//! The records of a dead letter: from the letter itself, from S3, or read back from the stream.
+//! The records of a dead letter: from the dead letter itself, from S3, or read back from the stream.
 
 use base64_simd::STANDARD;
 
@@ -10,68 +10,68 @@ use crate::record::{Batch, Record, SequenceNumber, StreamPosition, UnpackError, 
 use crate::rejection::RejectionReason;
 use crate::timestamp::Timestamp;
 
-/// The records of a letter, with the letter's attempts.
+/// Returns the records of a dead letter, with its number of attempts.
 pub async fn message_records(
-    letter: &DeadLetter,
-    archive: &ObjectStore,
+    dead_letter: &DeadLetter,
+    object_store: &ObjectStore,
     streams: &StreamReader,
 ) -> Result<Batch, KeepReason> {
-    let mut batch = match &letter.payload {
+    let mut batch = match &dead_letter.payload {
         StoredPayload::Base64(text) => {
-            records_in_letter(letter, STANDARD.decode_to_vec(text).map_err(|error| damaged("payload", error))?)?
+            records_in_letter(dead_letter, STANDARD.decode_to_vec(text).map_err(|error| damaged("payload", error))?)?
         }
         StoredPayload::S3(address) => {
-            let payload = archive.read(address).await;
-            records_in_letter(letter, payload.map_err(|error| KeepReason::Unavailable(error.to_string()))?)?
+            let payload = object_store.read(address).await;
+            records_in_letter(dead_letter, payload.map_err(|error| KeepReason::Unavailable(error.to_string()))?)?
         }
-        StoredPayload::Withheld { .. } => records_from_stream(letter, streams).await?,
+        StoredPayload::Withheld { .. } => records_from_stream(dead_letter, streams).await?,
     };
-    batch.records.iter_mut().for_each(|record| record.attempts = letter.attempts);
+    batch.records.iter_mut().for_each(|record| record.attempts = dead_letter.attempts);
     Ok(batch)
 }
 
-/// What the letter holds.
-fn records_in_letter(letter: &DeadLetter, payload: Vec<u8>) -> Result<Batch, KeepReason> {
-    let place = StreamPosition {
-        stream: (*letter.place.stream).into(),
-        shard: (*letter.place.shard).into(),
-        sequence_number: SequenceNumber((*letter.place.sequence_number).into()),
-        sub_sequence_number: letter.place.sub_sequence_number,
+/// Builds the records from the payload.
+fn records_in_letter(dead_letter: &DeadLetter, payload: Vec<u8>) -> Result<Batch, KeepReason> {
+    let position = StreamPosition {
+        stream: (*dead_letter.place.stream).into(),
+        shard: (*dead_letter.place.shard).into(),
+        sequence_number: SequenceNumber((*dead_letter.place.sequence_number).into()),
+        sub_sequence_number: dead_letter.place.sub_sequence_number,
     };
-    let arrival = Timestamp::parse(&letter.arrival).ok_or_else(|| damaged("arrival", "not a timestamp"))?;
-    if failed_unpacking(letter) {
-        return Ok(unpack_again(place, arrival, letter, payload));
+    let arrival = Timestamp::parse(&dead_letter.arrival).ok_or_else(|| damaged("arrival", "not a timestamp"))?;
+    if failed_unpacking(dead_letter) {
+        return Ok(retry_unpacking(position, arrival, dead_letter, payload));
     }
-    let digest = u64::from_str_radix(&letter.digest, 16).map_err(|error| damaged("digest", error))?;
-    let record = Record::new(place, arrival, (*letter.partition_key).into(), 0..payload.len());
-    let record = Record { archived_digest: letter.redacted.then_some(digest), ..record };
+    let digest = u64::from_str_radix(&dead_letter.digest, 16).map_err(|error| damaged("digest", error))?;
+    let record = Record::new(position, arrival, (*dead_letter.partition_key).into(), 0..payload.len());
+    let record = Record { archived_digest: dead_letter.redacted.then_some(digest), ..record };
     Ok(Batch { records: vec![record], bytes: payload, empty_records: 0 })
 }
 
-/// What could not be unpacked takes its first step again: an element of an event, or the data of a record of Kinesis.
-fn unpack_again(place: StreamPosition, arrival: Timestamp, letter: &DeadLetter, payload: Vec<u8>) -> Batch {
+/// Unpacks a record that could not be unpacked before: an element of an event, or the data of a Kinesis record.
+fn retry_unpacking(position: StreamPosition, arrival: Timestamp, dead_letter: &DeadLetter, payload: Vec<u8>) -> Batch {
     let element = str::from_utf8(&payload).ok().and_then(|text| unpack_element(text).ok());
-    element.unwrap_or_else(|| unpack_data(&place, arrival, (*letter.partition_key).into(), payload))
+    element.unwrap_or_else(|| unpack_data(&position, arrival, (*dead_letter.partition_key).into(), payload))
 }
 
-/// What a letter does not hold is still in the stream, for as long as that keeps it.
-async fn records_from_stream(letter: &DeadLetter, streams: &StreamReader) -> Result<Batch, KeepReason> {
-    let place = &letter.place;
-    let mut batch = streams.record(&place.stream, &place.shard, &place.sequence_number).await?;
-    // What can be unpacked now may be several: those behind the first are new as well, or have been written before.
-    let several = failed_unpacking(letter);
-    let first = place.sub_sequence_number;
-    batch.records.retain(|Record { position: place, .. }| {
-        place.sub_sequence_number == first || several && place.sub_sequence_number > first
+/// Reads a withheld payload back from the stream, which contains it until its retention period ends.
+async fn records_from_stream(dead_letter: &DeadLetter, streams: &StreamReader) -> Result<Batch, KeepReason> {
+    let position = &dead_letter.place;
+    let mut batch = streams.record(&position.stream, &position.shard, &position.sequence_number).await?;
+    // Unpacking may now yield several records: those after the first are new too, or were written before.
+    let several = failed_unpacking(dead_letter);
+    let first = position.sub_sequence_number;
+    batch.records.retain(|Record { position, .. }| {
+        position.sub_sequence_number == first || several && position.sub_sequence_number > first
     });
     if batch.records.is_empty() { Err(KeepReason::NoLongerInStream("the record".to_owned())) } else { Ok(batch) }
 }
 
-/// Whether the record could not be unpacked.
-fn failed_unpacking(letter: &DeadLetter) -> bool {
-    letter.error.class == RejectionReason::Unreadable(UnpackError::Base64).class()
+/// Whether the record was rejected because it could not be unpacked.
+fn failed_unpacking(dead_letter: &DeadLetter) -> bool {
+    dead_letter.error.class == RejectionReason::Unreadable(UnpackError::Base64).class()
 }
 
-fn damaged(member: &str, how: impl std::fmt::Display) -> KeepReason {
-    KeepReason::Unreadable(format!("damaged dead letter: {member}: {how}"))
+fn damaged(field: &str, problem: impl std::fmt::Display) -> KeepReason {
+    KeepReason::Unreadable(format!("damaged dead letter: {field}: {problem}"))
 }

@@ -1,4 +1,4 @@
-//! One way through a queue: messages are held, judged, their records written, and only then are they deleted.
+//! Drains one queue: leases messages, selects them, writes their records, and only then deletes the messages.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -12,49 +12,49 @@ use crate::ingest::IngestError;
 use crate::queue::{LeasedMessage, Queue, QueueError};
 use crate::record::Batch;
 
-/// A batch is written when it holds so many records, or so many bytes.
-const BATCH_RECORDS: usize = 1_000;
+/// A batch is written when it reaches this many messages or bytes.
+const BATCH_MESSAGES: usize = 1_000;
 const BATCH_BYTES: usize = 4 * 1024 * 1024;
 
-/// SQS hands out at most 120,000 messages of a queue at once:
+/// SQS allows at most 120,000 messages of a queue in flight:
 /// <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html>.
 pub const LEASED_MAX: usize = 100_000;
 
-/// A message is held for the time of the piece and for the batch at its end, which is never given longer than the piece
-/// itself, nor longer than this. Were it held much longer, a crash would keep it out of everybody's sight.
+/// A message is leased for the remaining time of the call plus an allowance for the last batch. The allowance is at most the
+/// time of the call, and at most this. With a much longer lease, a crash would hide the message from other consumers for long.
 const LAST_BATCH_MAX: Duration = Duration::from_secs(60);
 const LAST_BATCH_MIN: Duration = Duration::from_secs(1);
 
-/// A message that is asked for.
+/// A selected message.
 struct SelectedMessage {
-    held: LeasedMessage,
-    /// As what it is counted.
+    lease: LeasedMessage,
+    /// The label under which it is counted.
     label: String,
 }
 
-/// A message whose records wait to be written with others.
+/// A message whose records are waiting to be written together with others.
 struct PendingMessage {
     selected: SelectedMessage,
     batch: Batch,
 }
 
-/// Why a message is not done with.
+/// Why a message could not be redriven.
 enum MessageError {
-    /// It stays on the queue, and the sweep goes on.
+    /// It stays on the queue, and the drain continues.
     Keep(KeepReason),
-    /// The sweep cannot go on.
+    /// The drain cannot continue.
     Abort(RedriveError),
 }
 
 impl From<KeepReason> for MessageError {
-    fn from(kept: KeepReason) -> Self {
-        Self::Keep(kept)
+    fn from(reason: KeepReason) -> Self {
+        Self::Keep(reason)
     }
 }
 
 impl From<IngestError> for MessageError {
     fn from(error: IngestError) -> Self {
-        // Other records may fare better: what waits for a person, or for another shard, concerns these.
+        // An error that waits for an operator or for another shard concerns only these records; others may succeed.
         if error.needs_operator() || matches!(error, IngestError::KeyNotKnownYet(_)) {
             Self::Keep(KeepReason::Failed(error.to_string()))
         } else {
@@ -63,239 +63,239 @@ impl From<IngestError> for MessageError {
     }
 }
 
-/// A sweep of one queue. Whatever is held and not deleted is in one of its lists, so that it can be let go.
+/// Drains one queue. Every leased message that is not deleted is in one of the lists, so that it can be released.
 pub struct QueueDrain<'s, 'r> {
     redrive: &'s mut Redrive<'r>,
     queue: Queue,
     task: &'s RedriveTask,
-    criteria: &'s MessageFilter<'s>,
+    filter: &'s MessageFilter<'s>,
     tally: &'s mut RunTally,
     last_batch: Duration,
-    /// Not looked at yet.
+    /// Received but not processed yet.
     received: VecDeque<LeasedMessage>,
-    /// By source.
+    /// Messages to be written, by source.
     pending: BTreeMap<usize, Vec<PendingMessage>>,
     kept: Vec<LeasedMessage>,
-    /// The ids of all these: a message that is held for too long comes again.
+    /// IDs of the messages in these lists: SQS delivers a message again when its lease expires.
     seen_ids: HashSet<String>,
 }
 
 impl<'s, 'r> QueueDrain<'s, 'r> {
-    /// A sweep that has not begun.
+    /// Creates a drain without starting it.
     pub fn new(
         redrive: &'s mut Redrive<'r>,
         queue: Queue,
         task: &'s RedriveTask,
-        criteria: &'s MessageFilter<'s>,
+        filter: &'s MessageFilter<'s>,
         tally: &'s mut RunTally,
     ) -> Self {
-        let piece = redrive.until.saturating_duration_since(Instant::now());
-        let last_batch = piece.clamp(LAST_BATCH_MIN, LAST_BATCH_MAX);
+        let call_time = redrive.until.saturating_duration_since(Instant::now());
+        let last_batch = call_time.clamp(LAST_BATCH_MIN, LAST_BATCH_MAX);
         let (received, pending) = (VecDeque::new(), BTreeMap::new());
         let (kept, seen_ids) = (Vec::new(), HashSet::new());
-        Self { redrive, queue, task, criteria, tally, last_batch, received, pending, kept, seen_ids }
+        Self { redrive, queue, task, filter, tally, last_batch, received, pending, kept, seen_ids }
     }
 
-    /// Whether the queue has been swept to its end, or as far as was asked for. However little time there is, it goes on
-    /// until something has been redriven: else the next piece would end where this one does.
+    /// Drains the queue; returns whether it reached the end of the queue or the message limit. Even past the deadline it
+    /// continues until something has been redriven; otherwise the next call would stop at the same message.
     ///
     /// # Errors
-    /// Whatever keeps the sweep from going on.
+    /// Fails if the drain cannot continue.
     pub async fn run(&mut self) -> Result<bool, RedriveError> {
-        let mut swept = self.is_enough();
-        while !swept {
+        let mut drained = self.is_limit_reached();
+        while !drained {
             if self.time_left().is_zero() {
                 self.write_pending().await?;
                 if self.tally.has_redriven() {
                     break;
                 }
             }
-            swept = !self.receive_and_process().await? || self.is_enough();
+            drained = !self.receive_and_process().await? || self.is_limit_reached();
         }
         self.write_pending().await?;
-        Ok(swept)
+        Ok(drained)
     }
 
-    /// Lets go of what stays on the queue.
+    /// Releases the messages that stay on the queue.
     ///
     /// # Errors
-    /// SQS's.
+    /// Returns an error if the SQS request fails.
     pub async fn release(&mut self) -> Result<(), QueueError> {
-        let waiting = std::mem::take(&mut self.pending).into_values().flatten().map(|waiting| waiting.selected.held);
-        let held: Vec<LeasedMessage> = self.kept.drain(..).chain(self.received.drain(..)).chain(waiting).collect();
-        self.queue.release(&held).await
+        let pending = std::mem::take(&mut self.pending).into_values().flatten().map(|message| message.selected.lease);
+        let leases: Vec<LeasedMessage> = self.kept.drain(..).chain(self.received.drain(..)).chain(pending).collect();
+        self.queue.release(&leases).await
     }
 
     fn time_left(&self) -> Duration {
         self.redrive.until.saturating_duration_since(Instant::now())
     }
 
-    fn is_enough(&self) -> bool {
+    fn is_limit_reached(&self) -> bool {
         self.task.limit.is_some_and(|limit| self.tally.selected_messages() >= limit)
     }
 
-    /// Takes up some messages; whether there were any that may be followed by others.
+    /// Receives and processes some messages; returns whether more may follow.
     async fn receive_and_process(&mut self) -> Result<bool, RedriveError> {
         let messages = self.queue.receive(self.time_left() + self.last_batch).await?;
-        // Beyond its time a sweep may meet again what it has kept: then it has been round.
-        let any = !messages.is_empty() && !self.time_left().is_zero();
-        for held in messages {
-            if self.seen_ids.insert(held.id.clone()) {
-                self.received.push_back(held);
+        // Past the deadline, leases of kept messages expire and SQS returns the same messages: the drain has come full circle.
+        let may_continue = !messages.is_empty() && !self.time_left().is_zero();
+        for lease in messages {
+            if self.seen_ids.insert(lease.id.clone()) {
+                self.received.push_back(lease);
             }
         }
-        let any = any || !self.received.is_empty();
-        while let Some(held) = self.received.pop_front() {
-            self.message(held).await?;
+        let may_continue = may_continue || !self.received.is_empty();
+        while let Some(lease) = self.received.pop_front() {
+            self.process_message(lease).await?;
         }
         if self.kept.len() >= LEASED_MAX {
             self.write_pending().await?;
             return Err(RedriveError::TooManySkipped(self.queue.url().to_owned()));
         }
-        Ok(any)
+        Ok(may_continue)
     }
 
-    async fn message(&mut self, held: LeasedMessage) -> Result<(), RedriveError> {
-        let (letter, source, label) = match self.select_message(&held.body) {
-            Ok(judged) => judged,
-            Err(kept) => {
-                self.keep(held, &kept);
+    async fn process_message(&mut self, lease: LeasedMessage) -> Result<(), RedriveError> {
+        let (message, source, label) = match self.select_message(&lease.body) {
+            Ok(selected) => selected,
+            Err(reason) => {
+                self.keep(lease, &reason);
                 return Ok(());
             }
         };
         self.tally.selected(&label);
-        let taken = SelectedMessage { held, label };
-        match letter {
-            _ if self.task.dry_run => self.finish_messages(vec![taken], Err(KeepReason::DryRun.into())).await,
-            QueueMessage::DeadLetter(letter) => {
-                match message_records(&letter, &self.redrive.archive, &self.redrive.streams).await {
-                    Ok(batch) => self.add_pending(source, PendingMessage { selected: taken, batch }).await,
-                    Err(kept) => self.finish_messages(vec![taken], Err(kept.into())).await,
+        let selected = SelectedMessage { lease, label };
+        match message {
+            _ if self.task.dry_run => self.finish_messages(vec![selected], Err(KeepReason::DryRun.into())).await,
+            QueueMessage::DeadLetter(dead_letter) => {
+                match message_records(&dead_letter, &self.redrive.archive, &self.redrive.streams).await {
+                    Ok(batch) => self.add_pending(source, PendingMessage { selected, batch }).await,
+                    Err(reason) => self.finish_messages(vec![selected], Err(reason.into())).await,
                 }
             }
-            QueueMessage::OnFailure(OnFailure { read_back: Some(ReadBack { missing: lost, .. }), .. }) => {
-                self.finish_messages(vec![taken], Err(KeepReason::NoLongerInStream(lost).into())).await
+            QueueMessage::OnFailure(OnFailure { read_back: Some(ReadBack { missing, .. }), .. }) => {
+                self.finish_messages(vec![selected], Err(KeepReason::NoLongerInStream(missing).into())).await
             }
-            QueueMessage::OnFailure(letter) => match self.read_back(&letter, source).await {
-                Err(MessageError::Keep(KeepReason::NoLongerInStream(lost))) => {
-                    self.replace_with_annotated(taken, lost).await
+            QueueMessage::OnFailure(batch) => match self.read_back(&batch, source).await {
+                Err(MessageError::Keep(KeepReason::NoLongerInStream(missing))) => {
+                    self.replace_with_annotated(selected, missing).await
                 }
-                outcome => self.finish_messages(vec![taken], outcome).await,
+                outcome => self.finish_messages(vec![selected], outcome).await,
             },
         }
     }
 
-    /// Whether a message is asked for; then what it is, whose, and as what it is counted.
+    /// Selects a message; returns the parsed message, its source and its label.
     fn select_message(&self, body: &str) -> Result<(QueueMessage, usize, String), KeepReason> {
-        let letter = QueueMessage::read(body)?;
-        let source = self.source_for(&letter).ok_or_else(|| KeepReason::UnknownSource(letter.origin()))?;
+        let message = QueueMessage::read(body)?;
+        let source = self.source_for(&message).ok_or_else(|| KeepReason::UnknownSource(message.origin()))?;
         let name = self.redrive.ingest.source_name(source);
-        if self.is_enough() {
+        if self.is_limit_reached() {
             return Err(KeepReason::NotSelected);
         }
-        self.criteria.select(&letter, name)?;
-        let label = format!("{name} {} {}", letter.table().unwrap_or("-"), letter.reason());
-        Ok((letter, source, label))
+        self.filter.select(&message, name)?;
+        let label = format!("{name} {} {}", message.table().unwrap_or("-"), message.reason());
+        Ok((message, source, label))
     }
 
-    /// By its name, or, where the configuration has changed since, by its stream.
-    fn source_for(&self, letter: &QueueMessage) -> Option<usize> {
+    /// Finds the source by name or, if the configuration has changed since, by stream.
+    fn source_for(&self, message: &QueueMessage) -> Option<usize> {
         let ingest = &self.redrive.ingest;
-        let named = letter.source().and_then(|name| ingest.source_by_name(name));
-        named.or_else(|| ingest.source_by_stream(letter.stream()))
+        let named = message.source().and_then(|name| ingest.source_by_name(name));
+        named.or_else(|| ingest.source_by_stream(message.stream()))
     }
 
-    fn keep(&mut self, held: LeasedMessage, kept: &KeepReason) {
-        if let Some(detail) = kept.detail() {
-            tracing::warn!(message = held.id, kept = kept.class(), detail, "dead letter left on queue");
+    fn keep(&mut self, lease: LeasedMessage, reason: &KeepReason) {
+        if let Some(detail) = reason.detail() {
+            tracing::warn!(message = lease.id, kept = reason.class(), detail, "dead letter left on queue");
         }
-        self.tally.kept(kept);
-        self.kept.push(held);
+        self.tally.kept(reason);
+        self.kept.push(lease);
     }
 
-    /// A message is done with, or stays.
+    /// Deletes the messages or keeps them on the queue, depending on the outcome.
     async fn finish_messages(
         &mut self,
-        taken: Vec<SelectedMessage>,
+        selected: Vec<SelectedMessage>,
         outcome: Result<(), MessageError>,
     ) -> Result<(), RedriveError> {
         match outcome {
-            Ok(()) => self.delete(taken).await,
-            Err(MessageError::Keep(kept)) => {
-                for SelectedMessage { held, label } in taken {
+            Ok(()) => self.delete(selected).await,
+            Err(MessageError::Keep(reason)) => {
+                for SelectedMessage { lease, label } in selected {
                     self.tally.returned(&label);
-                    self.keep(held, &kept);
+                    self.keep(lease, &reason);
                 }
                 Ok(())
             }
             Err(MessageError::Abort(error)) => {
-                self.kept.extend(taken.into_iter().map(|taken| taken.held));
+                self.kept.extend(selected.into_iter().map(|message| message.lease));
                 Err(error)
             }
         }
     }
 
-    /// What there was of a batch is written. Another message takes the place of this one, that says so: else every run would
-    /// write it again, and send what is refused of it as new letters.
-    async fn replace_with_annotated(&mut self, taken: SelectedMessage, lost: String) -> Result<(), RedriveError> {
-        let read_back = ReadBack { missing: lost.clone(), at: now().to_string() };
-        let noted = read_back.annotate(&taken.held.body);
-        self.finish_messages(vec![taken], Err(KeepReason::NoLongerInStream(lost).into())).await?;
-        // What is no object, as Lambda's messages are, stays as it is.
-        let Ok(noted) = noted else { return Ok(()) };
-        self.queue.send(vec![noted]).await?;
-        if let Some(held) = self.kept.last() {
-            self.queue.delete(std::slice::from_ref(held)).await?;
+    /// The remaining records of the batch are written. Replaces the message by one that says so; otherwise every run would write
+    /// them again and send rejected records as new dead letters.
+    async fn replace_with_annotated(&mut self, selected: SelectedMessage, missing: String) -> Result<(), RedriveError> {
+        let read_back = ReadBack { missing: missing.clone(), at: now().to_string() };
+        let annotated = read_back.annotate(&selected.lease.body);
+        self.finish_messages(vec![selected], Err(KeepReason::NoLongerInStream(missing).into())).await?;
+        // On-failure records are JSON objects; any other message stays unchanged.
+        let Ok(annotated) = annotated else { return Ok(()) };
+        self.queue.send(vec![annotated]).await?;
+        if let Some(lease) = self.kept.last() {
+            self.queue.delete(std::slice::from_ref(lease)).await?;
             self.kept.pop();
         }
         Ok(())
     }
 
-    async fn delete(&mut self, written: Vec<SelectedMessage>) -> Result<(), RedriveError> {
-        let held: Vec<LeasedMessage> = written.into_iter().map(|taken| taken.held).collect();
-        if let Err(error) = self.queue.delete(&held).await {
-            self.kept.extend(held);
+    async fn delete(&mut self, messages: Vec<SelectedMessage>) -> Result<(), RedriveError> {
+        let leases: Vec<LeasedMessage> = messages.into_iter().map(|message| message.lease).collect();
+        if let Err(error) = self.queue.delete(&leases).await {
+            self.kept.extend(leases);
             return Err(error.into());
         }
-        for message in &held {
-            self.seen_ids.remove(&message.id);
+        for lease in &leases {
+            self.seen_ids.remove(&lease.id);
         }
-        self.tally.redriven(held.len() as u64);
+        self.tally.redriven(leases.len() as u64);
         (self.redrive.watch)(&self.tally.progress);
         Ok(())
     }
 
-    /// Lambda's own message names a range of a shard: its records are read back and written, a page at a time.
-    async fn read_back(&mut self, letter: &OnFailure, source: usize) -> Result<(), MessageError> {
-        let mut pages = self.redrive.streams.range(&letter.stream, &letter.shard, &letter.first, &letter.last).await?;
-        while let Some(mut batch) = pages.next().await? {
-            batch.records.iter_mut().for_each(|record| record.attempts = 1);
-            self.apply(source, &batch).await?;
+    /// Reads back the shard range named by an on-failure record, and writes it page by page.
+    async fn read_back(&mut self, batch: &OnFailure, source: usize) -> Result<(), MessageError> {
+        let mut pages = self.redrive.streams.range(&batch.stream, &batch.shard, &batch.first, &batch.last).await?;
+        while let Some(mut page) = pages.next().await? {
+            page.records.iter_mut().for_each(|record| record.attempts = 1);
+            self.apply(source, &page).await?;
         }
-        pages.missing_records(letter.records).map_or(Ok(()), |lost| Err(KeepReason::NoLongerInStream(lost).into()))
+        pages.missing_records(batch.records).map_or(Ok(()), |missing| Err(KeepReason::NoLongerInStream(missing).into()))
     }
 
     async fn add_pending(&mut self, source: usize, message: PendingMessage) -> Result<(), RedriveError> {
-        let waiting = self.pending.entry(source).or_default();
-        waiting.push(message);
-        if !is_full(waiting) {
+        let pending = self.pending.entry(source).or_default();
+        pending.push(message);
+        if !is_full(pending) {
             return Ok(());
         }
-        let full = std::mem::take(waiting);
+        let full = std::mem::take(pending);
         self.write(source, full).await
     }
 
     async fn write_pending(&mut self) -> Result<(), RedriveError> {
-        while let Some((source, waiting)) = self.pending.pop_first() {
-            self.write(source, waiting).await?;
+        while let Some((source, pending)) = self.pending.pop_first() {
+            self.write(source, pending).await?;
         }
         Ok(())
     }
 
-    /// Writes messages of a source together; where some of them keep all from being written, in halves, until those are
-    /// alone.
-    async fn write(&mut self, source: usize, waiting: Vec<PendingMessage>) -> Result<(), RedriveError> {
-        let mut parts = vec![waiting];
+    /// Writes messages of a source together. If some of them prevent the batch from being written, halves the batch until the
+    /// failing messages are isolated.
+    async fn write(&mut self, source: usize, pending: Vec<PendingMessage>) -> Result<(), RedriveError> {
+        let mut parts = vec![pending];
         while let Some(mut part) = parts.pop() {
             let outcome = self.apply(source, &combine(&part)).await.map_err(MessageError::from);
             if part.len() > 1 && matches!(outcome, Err(MessageError::Keep(_))) {
@@ -303,9 +303,9 @@ impl<'s, 'r> QueueDrain<'s, 'r> {
                 parts.extend([half, part]);
                 continue;
             }
-            let taken = part.into_iter().map(|waiting| waiting.selected).collect();
-            if let Err(error) = self.finish_messages(taken, outcome).await {
-                self.kept.extend(parts.into_iter().flatten().map(|waiting| waiting.selected.held));
+            let selected = part.into_iter().map(|message| message.selected).collect();
+            if let Err(error) = self.finish_messages(selected, outcome).await {
+                self.kept.extend(parts.into_iter().flatten().map(|message| message.selected.lease));
                 return Err(error);
             }
         }
@@ -316,7 +316,7 @@ impl<'s, 'r> QueueDrain<'s, 'r> {
         if batch.records.is_empty() {
             return Ok(());
         }
-        // A batch that has begun is brought to its end.
+        // A batch that has been started is completed.
         let time_left = self.time_left().max(Duration::from_secs(30));
         let report = self.redrive.ingest.redrive(source, batch, time_left).await?;
         self.tally.progress.records += report.counts;
@@ -324,13 +324,15 @@ impl<'s, 'r> QueueDrain<'s, 'r> {
     }
 }
 
-fn combine(waiting: &[PendingMessage]) -> Batch {
-    let mut whole = Batch::default();
-    waiting.iter().for_each(|waiting| whole.append(&waiting.batch));
-    whole
+fn combine(messages: &[PendingMessage]) -> Batch {
+    let mut combined = Batch::default();
+    for message in messages {
+        combined.append(&message.batch);
+    }
+    combined
 }
 
-fn is_full(waiting: &[PendingMessage]) -> bool {
-    let bytes: usize = waiting.iter().map(|waiting| waiting.batch.bytes.len()).sum();
-    waiting.len() >= BATCH_RECORDS || bytes >= BATCH_BYTES
+fn is_full(messages: &[PendingMessage]) -> bool {
+    let bytes: usize = messages.iter().map(|message| message.batch.bytes.len()).sum();
+    messages.len() >= BATCH_MESSAGES || bytes >= BATCH_BYTES
 }

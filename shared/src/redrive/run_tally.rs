@@ -1,4 +1,4 @@
-//! The account of a piece of a run: every message is redriven or kept, and counted once over all pieces.
+//! Counts of a run: every message is redriven or kept, and counted once over all calls.
 
 use std::collections::BTreeMap;
 
@@ -6,18 +6,18 @@ use super::RedriveProgress;
 use super::message::KeepReason;
 use crate::clock::now;
 
-/// What has been counted so far.
+/// Counts of a run so far.
 pub struct RunTally {
-    /// As it would be told now.
+    /// The current progress.
     pub progress: RedriveProgress,
-    /// Messages that were selected and stay: if there is a next piece, it meets them again.
+    /// Selected messages that stay on the queue; the next call, if any, counts them again.
     returned: BTreeMap<String, u64>,
-    /// Messages redriven before this piece.
+    /// Messages redriven before this call.
     earlier: u64,
 }
 
 impl RunTally {
-    /// Of a piece that goes on from there.
+    /// Continues from the progress of earlier calls.
     pub fn new(earlier: &RedriveProgress) -> Self {
         let started = earlier.started.clone().unwrap_or_else(|| now().to_string());
         let (kept, returned) = (BTreeMap::new(), BTreeMap::new());
@@ -25,44 +25,44 @@ impl RunTally {
         Self { progress, returned, earlier: earlier.redriven }
     }
 
-    /// A message is asked for.
+    /// Counts a selected message.
     pub fn selected(&mut self, label: &str) {
         *self.progress.selected.entry(label.to_owned()).or_default() += 1;
     }
 
-    /// Messages that are asked for by now, over all pieces.
+    /// Messages selected so far, over all calls.
     pub fn selected_messages(&self) -> u64 {
         self.progress.selected.values().sum()
     }
 
-    /// A message stays. Those refused since the run began are none of its messages.
-    pub fn kept(&mut self, kept: &KeepReason) {
-        if *kept != KeepReason::RejectedAgain {
-            *self.progress.kept.entry(kept.class().to_owned()).or_default() += 1;
+    /// Counts a message that stays on the queue. Messages rejected since the run began are not part of the run.
+    pub fn kept(&mut self, reason: &KeepReason) {
+        if *reason != KeepReason::RejectedAgain {
+            *self.progress.kept.entry(reason.class().to_owned()).or_default() += 1;
         }
     }
 
-    /// A message that was asked for stays.
+    /// Counts a selected message that stays on the queue.
     pub fn returned(&mut self, label: &str) {
         *self.returned.entry(label.to_owned()).or_default() += 1;
     }
 
-    /// Messages have been deleted.
+    /// Counts deleted messages.
     pub fn redriven(&mut self, count: u64) {
         self.progress.redriven += count;
     }
 
-    /// Whether this piece has come any further.
+    /// Whether this call has redriven any message.
     pub fn has_redriven(&self) -> bool {
         self.progress.redriven > self.earlier
     }
 
-    /// The piece has ended; `done` says whether with it the run.
+    /// Ends the call; `done` says whether the run is complete.
     pub fn finish(self, done: bool) -> RedriveProgress {
-        let Self { mut progress, returned: given_back, earlier: _ } = self;
+        let Self { mut progress, returned, earlier: _ } = self;
         progress.done = done;
         if !done {
-            for (label, count) in given_back {
+            for (label, count) in returned {
                 progress.selected.entry(label).and_modify(|selected| *selected -= count);
             }
             progress.selected.retain(|_label, count| *count > 0);

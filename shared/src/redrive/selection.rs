@@ -1,4 +1,4 @@
-//! Which messages a run takes.
+//! Which messages a run selects.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,57 +6,58 @@ use super::message::{KeepReason, QueueMessage};
 use super::{RedriveError, parse_time};
 use crate::timestamp::Timestamp;
 
-/// Which messages are redriven: those of which all that is given is true. A misspelt member must not select everything.
+/// Criteria for the messages to redrive; a message must match all of them. Unknown keys are rejected, so that a misspelled key
+/// does not select everything.
 #[derive(Clone, Default, PartialEq, Serialize, Deserialize, Debug)]
 #[serde(default, deny_unknown_fields)]
 pub struct Selection {
-    /// The configuration's name of the source.
+    /// The source's name in the configuration.
     pub source: Option<String>,
-    /// The table that refused, as `schema.table`.
+    /// The table that rejected the record, as `schema.table`.
     pub table: Option<String>,
-    /// The class of the error ([`crate::rejection::Reason::class`]); `undelivered` for Lambda's own messages.
+    /// The class of the error ([`crate::rejection::RejectionReason::class`]); `undelivered` for batches that Lambda discarded.
     pub reason: Option<String>,
-    /// The first moment of arrival in the stream, as RFC 3339.
+    /// Earliest arrival in the stream, inclusive, as RFC 3339.
     pub from: Option<String>,
-    /// End, exclusive, as RFC 3339.
+    /// Latest arrival in the stream, exclusive, as RFC 3339.
     pub to: Option<String>,
 }
 
-/// What a message must be to be taken.
+/// Selects the messages of a run.
 pub struct MessageFilter<'t> {
     selection: &'t Selection,
     from: Option<Timestamp>,
     to: Option<Timestamp>,
     /// When the run began.
-    began: Timestamp,
+    run_started: Timestamp,
 }
 
 impl<'t> MessageFilter<'t> {
-    /// Those of a selection, for a run that began then.
+    /// Creates a filter for a run that began at `run_started`.
     ///
     /// # Errors
-    /// A moment that is none.
-    pub fn new(selection: &'t Selection, began: Timestamp) -> Result<Self, RedriveError> {
+    /// Returns an error if a timestamp is invalid.
+    pub fn new(selection: &'t Selection, run_started: Timestamp) -> Result<Self, RedriveError> {
         let [from, to] = [&selection.from, &selection.to].map(|text| text.as_deref().map(parse_time).transpose());
-        Ok(Self { selection, from: from?, to: to?, began })
+        Ok(Self { selection, from: from?, to: to?, run_started })
     }
 
-    /// Whether a message is taken.
-    pub fn select(&self, letter: &QueueMessage, source: &str) -> Result<(), KeepReason> {
-        if letter.rejected_at().is_some_and(|at| at >= self.began) {
+    /// Checks whether a message is selected.
+    pub fn select(&self, message: &QueueMessage, source: &str) -> Result<(), KeepReason> {
+        if message.rejected_at().is_some_and(|at| at >= self.run_started) {
             return Err(KeepReason::RejectedAgain);
         }
-        let Selection { source: of, table, reason, from: _, to: _ } = self.selection;
-        let same = |wanted: &Option<String>, found: Option<&str>| match wanted {
-            Some(wanted) => found == Some(wanted),
+        let Selection { source: wanted_source, table, reason, from: _, to: _ } = self.selection;
+        let matches = |wanted: &Option<String>, actual: Option<&str>| match wanted {
+            Some(wanted) => actual == Some(wanted),
             None => true,
         };
-        let arrived = letter.arrival();
-        let selected = same(of, Some(source))
-            && same(table, letter.table())
-            && same(reason, Some(letter.reason()))
-            && self.from.is_none_or(|from| arrived.is_some_and(|arrived| arrived >= from))
-            && self.to.is_none_or(|to| arrived.is_some_and(|arrived| arrived < to));
+        let arrival = message.arrival();
+        let selected = matches(wanted_source, Some(source))
+            && matches(table, message.table())
+            && matches(reason, Some(message.reason()))
+            && self.from.is_none_or(|from| arrival.is_some_and(|arrival| arrival >= from))
+            && self.to.is_none_or(|to| arrival.is_some_and(|arrival| arrival < to));
         if selected { Ok(()) } else { Err(KeepReason::NotSelected) }
     }
 }

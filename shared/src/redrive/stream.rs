@@ -1,4 +1,4 @@
-//! Records read back from their stream, unpacked as those of an event are.
+//! Records read back from their stream, and unpacked like the records of an event.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -16,31 +16,31 @@ use crate::aws::Aws;
 use crate::record::{Batch, SequenceNumber, StreamPosition, unpack_data, unpack_element};
 use crate::timestamp::Timestamp;
 
-/// Records of one request: what an invocation holds at most is more, and a page of the largest ones has 10 MB.
+/// Records per request: fewer than an invocation may receive. A page of the largest records has 10 MB.
 const PAGE_RECORDS: i32 = 1_000;
 
-/// A page without a record says nothing of what follows; so many one after the other are an end. Kinesis says how far
-/// behind it is, DynamoDB does not.
+/// An empty page does not mean that the shard has ended; this many in succession do. Kinesis reports how far a page is behind
+/// the end of the shard; DynamoDB does not.
 const EMPTY_PAGES_MAX: u32 = 50;
 
-/// Streams of Kinesis and of DynamoDB, as far as they reach back.
+/// Reads records of Kinesis and DynamoDB streams within their retention period.
 #[derive(Clone, Debug)]
 pub struct StreamReader(Aws);
 
-/// A range of a shard, page by page.
+/// The pages of a range of a shard.
 pub(super) struct ShardPages {
     reader: ShardClient,
     stream: String,
     shard: String,
     first: SequenceNumber,
     last: SequenceNumber,
-    /// `None` behind the end.
+    /// `None` after the end.
     iterator: Option<String>,
-    empty: u32,
-    /// How many records of the range have been found.
-    found: u64,
-    /// Whether the first of them has.
-    begun: bool,
+    empty_pages: u32,
+    /// Number of records of the range read so far.
+    records_read: u64,
+    /// Whether the first record of the range was read.
+    has_first: bool,
 }
 
 enum ShardClient {
@@ -48,7 +48,7 @@ enum ShardClient {
     Dynamodb(aws_sdk_dynamodbstreams::Client),
 }
 
-/// What a shard's records hold, with their places, and where the shard goes on.
+/// The unpacked records of a page with their sequence numbers, and the iterator of the next page.
 struct RecordPage {
     records: Vec<(SequenceNumber, Batch)>,
     next: Option<String>,
@@ -56,21 +56,21 @@ struct RecordPage {
 }
 
 impl StreamReader {
-    /// The streams that the process's role may read.
+    /// Creates a reader with the credentials of the process.
     pub fn new(aws: Aws) -> Self {
         Self(aws)
     }
 
-    /// The record at a place. A shard that is not told (DynamoDB's elements do not) is looked for.
+    /// Returns the record at a sequence number. An empty `shard` (DynamoDB's elements do not name it) is searched for.
     pub(super) async fn record(&self, stream: &str, shard: &str, sequence: &str) -> Result<Batch, KeepReason> {
         let shards = if shard.is_empty() { self.shards(stream, sequence).await? } else { vec![shard.to_owned()] };
         let mut outcome = Ok(Batch::default());
         for shard in shards {
             match self.find_record(stream, &shard, sequence).await {
-                Ok(found) if !found.records.is_empty() => return Ok(found),
+                Ok(batch) if !batch.records.is_empty() => return Ok(batch),
                 Ok(_) => {}
-                // A shard that cannot hold the place may say so by an error.
-                Err(kept) => outcome = Err(kept),
+                // A shard that cannot contain the sequence number may return an error.
+                Err(reason) => outcome = Err(reason),
             }
         }
         outcome
@@ -86,7 +86,7 @@ impl StreamReader {
         Ok(Batch::default())
     }
 
-    /// The records from one place to another of a shard, both included.
+    /// Returns the records from `first` to `last` of a shard, inclusive.
     pub(super) async fn range(
         &self,
         stream: &str,
@@ -99,14 +99,14 @@ impl StreamReader {
             ShardClient::Kinesis(client) => {
                 let request = client.get_shard_iterator().stream_arn(stream).shard_id(shard);
                 let request = request.shard_iterator_type(KinesisIterator::AtSequenceNumber);
-                let answer = request.starting_sequence_number(first).send().await;
-                answer.map_err(|error| unavailable(stream, DisplayErrorContext(&error)))?.shard_iterator
+                let response = request.starting_sequence_number(first).send().await;
+                response.map_err(|error| unavailable(stream, DisplayErrorContext(&error)))?.shard_iterator
             }
             ShardClient::Dynamodb(client) => {
                 let request = client.get_shard_iterator().stream_arn(stream).shard_id(shard);
                 let request = request.shard_iterator_type(DynamodbIterator::AtSequenceNumber).sequence_number(first);
                 match request.send().await {
-                    Ok(answer) => answer.shard_iterator,
+                    Ok(response) => response.shard_iterator,
                     Err(error) if is_trimmed(&error) => None,
                     Err(error) => return Err(unavailable(stream, DisplayErrorContext(&error))),
                 }
@@ -114,7 +114,17 @@ impl StreamReader {
         };
         let [first, last] = [first, last].map(|number| SequenceNumber(number.into()));
         let (stream, shard) = (stream.to_owned(), shard.to_owned());
-        Ok(ShardPages { reader, stream, shard, first, last, iterator, empty: 0, found: 0, begun: false })
+        Ok(ShardPages {
+            reader,
+            stream,
+            shard,
+            first,
+            last,
+            iterator,
+            empty_pages: 0,
+            records_read: 0,
+            has_first: false,
+        })
     }
 
     async fn reader(&self, stream: &str) -> ShardClient {
@@ -126,66 +136,66 @@ impl StreamReader {
         }
     }
 
-    /// The shards of a DynamoDB stream that may hold the place.
+    /// Returns the shards of a DynamoDB stream that may contain the sequence number.
     async fn shards(&self, stream: &str, sequence: &str) -> Result<Vec<String>, KeepReason> {
         let client = aws_sdk_dynamodbstreams::Client::new(self.0.config().await);
-        let wanted = SequenceNumber(sequence.into());
-        let (mut found, mut behind) = (Vec::new(), None);
+        let target = SequenceNumber(sequence.into());
+        let (mut shards, mut start_after) = (Vec::new(), None);
         loop {
-            let request = client.describe_stream().stream_arn(stream).set_exclusive_start_shard_id(behind);
-            let answer = request.send().await.map_err(|error| unavailable(stream, DisplayErrorContext(&error)))?;
-            let description = answer.stream_description();
+            let request = client.describe_stream().stream_arn(stream).set_exclusive_start_shard_id(start_after);
+            let response = request.send().await.map_err(|error| unavailable(stream, DisplayErrorContext(&error)))?;
+            let description = response.stream_description();
             for shard in description.map(|description| description.shards()).unwrap_or_default() {
                 let range = shard.sequence_number_range();
                 let bound = |number: Option<&str>| number.map(|number| SequenceNumber(number.into()));
                 let first = bound(range.and_then(|range| range.starting_sequence_number()));
                 let last = bound(range.and_then(|range| range.ending_sequence_number()));
-                if first.is_none_or(|first| first <= wanted) && last.is_none_or(|last| wanted <= last) {
-                    found.extend(shard.shard_id().map(str::to_owned));
+                if first.is_none_or(|first| first <= target) && last.is_none_or(|last| target <= last) {
+                    shards.extend(shard.shard_id().map(str::to_owned));
                 }
             }
-            behind = description.and_then(|description| description.last_evaluated_shard_id().map(str::to_owned));
-            if behind.is_none() {
-                return Ok(found);
+            start_after = description.and_then(|description| description.last_evaluated_shard_id().map(str::to_owned));
+            if start_after.is_none() {
+                return Ok(shards);
             }
         }
     }
 }
 
 impl ShardPages {
-    /// The records of the next page within the range; `None` behind the last.
+    /// Returns the records of the next page that are within the range; `None` after the last page.
     pub(super) async fn next(&mut self) -> Result<Option<Batch>, KeepReason> {
         let Some(iterator) = self.iterator.take() else { return Ok(None) };
-        // Of a single record no neighbours are read: what a shard gives in a second is limited.
+        // For a single record, do not read its neighbors: the read throughput of a shard is limited.
         let limit = if self.first == self.last { 1 } else { PAGE_RECORDS };
         let page = match &self.reader {
             ShardClient::Kinesis(client) => kinesis_page(client, (&self.stream, &self.shard), iterator, limit).await?,
             ShardClient::Dynamodb(client) => dynamodb_page(client, &self.stream, iterator, limit).await?,
         };
-        self.empty = if page.records.is_empty() { self.empty + 1 } else { 0 };
-        let beyond = page.records.last().is_some_and(|(sequence, _)| *sequence >= self.last);
-        if !beyond && !page.is_last && self.empty < EMPTY_PAGES_MAX {
+        self.empty_pages = if page.records.is_empty() { self.empty_pages + 1 } else { 0 };
+        let reached_end = page.records.last().is_some_and(|(sequence, _)| *sequence >= self.last);
+        if !reached_end && !page.is_last && self.empty_pages < EMPTY_PAGES_MAX {
             self.iterator = page.next;
         }
-        let mut within = Batch::default();
+        let mut in_range = Batch::default();
         for (sequence, record) in page.records {
             if sequence < self.first || sequence > self.last {
                 continue;
             }
-            self.begun |= sequence == self.first;
-            self.found += 1;
-            within.append(&record);
+            self.has_first |= sequence == self.first;
+            self.records_read += 1;
+            in_range.append(&record);
         }
-        Ok(Some(within))
+        Ok(Some(in_range))
     }
 
-    /// What is missing of a batch of so many records, now that all pages have been read. A stream loses its oldest records
-    /// first; a batch's own first and last are in the range's ends, whatever a filter left out between.
+    /// Describes what is missing from a batch of `records` records, after all pages have been read. A stream drops its oldest
+    /// records first. The first and last records of a batch are the ends of the range, whatever a filter dropped in between.
     pub(super) fn missing_records(&self, records: u64) -> Option<String> {
-        match records.saturating_sub(self.found) {
-            0 if self.begun => None,
+        match records.saturating_sub(self.records_read) {
+            0 if self.has_first => None,
             0 => Some("the first record".to_owned()),
-            lost => Some(format!("{lost} of {records} records")),
+            missing => Some(format!("{missing} of {records} records")),
         }
     }
 }
@@ -197,11 +207,11 @@ async fn kinesis_page(
     limit: i32,
 ) -> Result<RecordPage, KeepReason> {
     let request = client.get_records().stream_arn(stream).shard_iterator(iterator).limit(limit);
-    let answer = request.send().await.map_err(|error| unavailable(stream, DisplayErrorContext(&error)))?;
-    let is_last = answer.records.is_empty() && answer.millis_behind_latest == Some(0);
-    let unpacked = |record: Record| {
+    let response = request.send().await.map_err(|error| unavailable(stream, DisplayErrorContext(&error)))?;
+    let is_last = response.records.is_empty() && response.millis_behind_latest == Some(0);
+    let unpack = |record: Record| {
         let sequence = SequenceNumber(record.sequence_number.into());
-        let place = StreamPosition {
+        let position = StreamPosition {
             stream: stream.into(),
             shard: shard.into(),
             sequence_number: sequence.clone(),
@@ -209,13 +219,13 @@ async fn kinesis_page(
         };
         let arrival = record.approximate_arrival_timestamp.map_or(Timestamp(0), |time| arrival(&time));
         let key = record.partition_key.unwrap_or_default().into();
-        (sequence, unpack_data(&place, arrival, key, record.data.into_inner()))
+        (sequence, unpack_data(&position, arrival, key, record.data.into_inner()))
     };
-    let records = answer.records.into_iter().map(unpacked).collect();
-    Ok(RecordPage { records, next: answer.next_shard_iterator, is_last })
+    let records = response.records.into_iter().map(unpack).collect();
+    Ok(RecordPage { records, next: response.next_shard_iterator, is_last })
 }
 
-/// Kinesis tells milliseconds, as a float; what is made of that may be a little less.
+/// Kinesis returns milliseconds as a float, and the conversion may be slightly low; rounds to the nearest millisecond.
 fn arrival(time: &DateTime) -> Timestamp {
     let nanos = time.as_nanos();
     let millis = (nanos + 500_000).div_euclid(1_000_000);
@@ -228,50 +238,50 @@ async fn dynamodb_page(
     iterator: String,
     limit: i32,
 ) -> Result<RecordPage, KeepReason> {
-    let body = AnswerBody::default();
+    let body = ResponseBody::default();
     let request = client.get_records().shard_iterator(iterator).limit(limit).customize();
-    let answer = match request.interceptor(body.clone()).send().await {
-        Ok(answer) => answer,
+    let response = match request.interceptor(body.clone()).send().await {
+        Ok(response) => response,
         Err(error) if is_trimmed(&error) => return Ok(RecordPage { records: Vec::new(), next: None, is_last: true }),
         Err(error) => return Err(unavailable(stream, DisplayErrorContext(&error))),
     };
-    let raw: StreamAnswer = body.read().map_err(|error| unavailable(stream, error))?;
+    let raw: StreamResponse = body.read().map_err(|error| unavailable(stream, error))?;
     let mut records = Vec::with_capacity(raw.records.len());
-    for (mut element, typed) in raw.records.into_iter().zip(answer.records()) {
+    for (mut element, typed) in raw.records.into_iter().zip(response.records()) {
         let change = typed.dynamodb();
         // The API may write 1.7E9 where Lambda writes all digits.
-        if let Some(made) = change.and_then(|change| change.approximate_creation_date_time()) {
-            element["dynamodb"]["ApproximateCreationDateTime"] = made.secs().into();
+        if let Some(created_at) = change.and_then(|change| change.approximate_creation_date_time()) {
+            element["dynamodb"]["ApproximateCreationDateTime"] = created_at.secs().into();
         }
         element["eventSourceARN"] = stream.into();
         let sequence = change.and_then(|change| change.sequence_number()).unwrap_or_default();
         let batch = unpack_element(&element.to_string()).map_err(|error| unavailable(stream, error))?;
         records.push((SequenceNumber(sequence.into()), batch));
     }
-    Ok(RecordPage { records, next: answer.next_shard_iterator, is_last: false })
+    Ok(RecordPage { records, next: response.next_shard_iterator, is_last: false })
 }
 
-/// DynamoDB's answer holds the elements that Lambda hands over, but for the stream's ARN.
+/// DynamoDB's response. It contains the same elements that Lambda delivers, without the stream's ARN.
 #[derive(Deserialize)]
-struct StreamAnswer {
+struct StreamResponse {
     #[serde(rename = "Records")]
     records: Vec<serde_json::Value>,
 }
 
-/// Keeps an answer as it came: the SDK takes items apart, and nothing would put them together again as they were.
+/// Keeps the raw body of a response: the SDK parses items, and the original text could not be reconstructed.
 #[derive(Clone, Default, Debug)]
-struct AnswerBody(Arc<Mutex<Vec<u8>>>);
+struct ResponseBody(Arc<Mutex<Vec<u8>>>);
 
-impl AnswerBody {
+impl ResponseBody {
     fn read<T: DeserializeOwned>(&self) -> serde_json::Result<T> {
         let bytes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         serde_json::from_slice(&bytes)
     }
 }
 
-impl Intercept for AnswerBody {
+impl Intercept for ResponseBody {
     fn name(&self) -> &'static str {
-        "AnswerBody"
+        "ResponseBody"
     }
 
     fn read_after_deserialization(
@@ -286,7 +296,7 @@ impl Intercept for AnswerBody {
     }
 }
 
-/// DynamoDB keeps 24 hours; of what is older it says so.
+/// DynamoDB keeps records for 24 hours and returns this error for older ones.
 fn is_trimmed(error: &impl ProvideErrorMetadata) -> bool {
     error.code() == Some("TrimmedDataAccessException")
 }

@@ -1,4 +1,4 @@
-//! Why an invocation failed: one form for all errors, as Lambda, the log and the metrics are told.
+//! Why an invocation failed: one form for all errors, for Lambda, the log and the metrics.
 
 use std::time::Duration;
 
@@ -14,10 +14,10 @@ use crate::redrive::RedriveError;
 use crate::status::StatusError;
 use crate::telemetry;
 
-/// The kind of failure in which records are not accounted for: an error of ours, which has an alarm of its own.
+/// The kind of failure in which records have no outcome: a bug in Millstream, with its own alarm.
 const UNACCOUNTED: &str = "Millstream.Unaccounted";
 
-/// Why an invocation failed, as Lambda is told. Holds no secret and no row's values, however it is printed.
+/// Why an invocation failed, as reported to Lambda. Contains no secrets and no row values, in any output format.
 #[derive(thiserror::Error)]
 #[error("{message}")]
 pub struct Failure {
@@ -39,7 +39,7 @@ impl From<Failure> for Diagnostic {
 }
 
 impl Failure {
-    /// One line of the log, and one of metrics.
+    /// Writes one line to the log and one line of metrics.
     pub(super) fn log(&self, request: &str) {
         if self.needs_operator {
             tracing::error!(request, kind = self.kind, error = self.message, "operator action required");
@@ -59,36 +59,36 @@ impl Failure {
         Self { kind: "Millstream.Event", message, needs_operator: true }
     }
 
-    pub(super) fn unreadable_event(file: &str, error: &std::io::Error) -> Self {
+    pub(super) fn unreadable_config(file: &str, error: &std::io::Error) -> Self {
         let message = format!("could not read the configuration {file}: {error}; MILLSTREAM_CONFIG must name it");
         Self { kind: "Millstream.Configuration", message, needs_operator: true }
     }
 }
 
-/// A text for people: an error and all its sources, each once.
+/// Returns an error and all its sources as text, each once.
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
-    while let Some(below) = source {
-        let told = match below.downcast_ref::<tokio_postgres::Error>() {
+    while let Some(inner) = source {
+        let message = match inner.downcast_ref::<tokio_postgres::Error>() {
             Some(error) => crate::database::sqlstate::describe(error),
-            None => below.to_string(),
+            None => inner.to_string(),
         };
-        if !text.contains(&told) {
+        if !text.contains(&message) {
             text.push_str(": ");
-            text.push_str(&told);
+            text.push_str(&message);
         }
-        if below.is::<tokio_postgres::Error>() {
+        if inner.is::<tokio_postgres::Error>() {
             break;
         }
-        source = below.source();
+        source = inner.source();
     }
     text
 }
 
 impl From<ConfigErrors> for Failure {
-    fn from(mistakes: ConfigErrors) -> Self {
-        Self { kind: "Millstream.Configuration", message: mistakes.to_string(), needs_operator: true }
+    fn from(errors: ConfigErrors) -> Self {
+        Self { kind: "Millstream.Configuration", message: errors.to_string(), needs_operator: true }
     }
 }
 
@@ -149,7 +149,7 @@ mod tests {
     use crate::outcome::Unaccounted;
 
     #[test]
-    fn unaccounted_records_are_a_kind_of_their_own_wherever_they_happen() {
+    fn unaccounted_records_have_their_own_kind_of_failure_in_every_task() {
         let lost = || IngestError::from(Unaccounted(3));
         for failure in [Failure::from(lost()), Failure::from(BackfillError::from(lost()))] {
             assert_eq!((failure.kind, failure.needs_operator), (UNACCOUNTED, true));

@@ -1,16 +1,16 @@
-//! What of a status a person should look at. Pure.
+//! Decides what in a status needs an operator's attention. Pure.
 
 use std::fmt;
 use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
-use super::{PartitionStatus, QueueRole, SourceStatus, Status, TableStatus};
+use super::{QueueRole, SourceStatus, Status, TableStatus};
 
-/// An expired partition that has waited for longer was not overlooked by one run of the upkeep, but by all of a day.
+/// An expired partition that has waited longer than this was missed not by one maintenance run but by a whole day of them.
 const EXPIRED_SECONDS_MAX: f64 = 86_400.0;
 
-/// From when on a source is told of. What is not given alarms nobody: how quiet a source may be only its owner knows.
+/// Limits beyond which a source raises an alarm. An unset limit raises none: only the owner knows how idle a source may be.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Thresholds {
     /// The largest lag.
@@ -19,31 +19,31 @@ pub struct Thresholds {
     pub age: Option<Duration>,
 }
 
-/// Something that a person should look at.
+/// A condition that needs an operator's attention.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Alarm {
-    /// Messages wait in a queue.
+    /// Messages are waiting in a queue.
     Messages {
         /// What they are.
         holds: QueueRole,
-        /// How many, about.
+        /// Approximate number.
         count: i64,
     },
     /// A source lags.
     Lag {
         /// The source.
         source: String,
-        /// By how many seconds.
+        /// Its lag in seconds.
         seconds: f64,
     },
-    /// A source has not committed for long.
+    /// A source has not committed recently.
     Silent {
         /// The source.
         source: String,
-        /// For how many seconds; `None` is ever.
+        /// Seconds since its last commit; `None` if it has never committed.
         seconds: Option<f64>,
     },
-    /// Of none of a source's tables a partition lies ahead of now. Writers make them all the same, one by one.
+    /// None of a source's tables has a future partition. Writers still create them on demand, one at a time.
     NothingAhead {
         /// The source.
         source: String,
@@ -55,9 +55,9 @@ pub enum Alarm {
         /// How many.
         count: usize,
     },
-    /// A table cannot be looked after.
+    /// A table's partitions cannot be maintained.
     Fault {
-        /// What keeps it.
+        /// The reason.
         reason: String,
     },
 }
@@ -97,42 +97,72 @@ impl Serialize for Alarm {
 }
 
 impl Status {
-    /// What a person should look at, the most urgent first.
+    /// Returns what needs an operator's attention, most urgent first.
     pub fn alarms(&self, thresholds: Thresholds) -> Vec<Alarm> {
-        let waiting = self.queues.iter().filter(|queue| queue.messages.all() > 0);
-        let messages = waiting.map(|queue| Alarm::Messages { holds: queue.holds, count: queue.messages.all() });
-        let over = |limit: Option<Duration>, seconds: f64| limit.is_some_and(|limit| seconds > limit.as_secs_f64());
-        let lagging = self.sources.iter().filter_map(|source| {
-            let seconds = source.lag_seconds.filter(|seconds| over(thresholds.lag, *seconds))?;
-            Some(Alarm::Lag { source: source.name.clone(), seconds })
-        });
-        let silent = self.sources.iter().filter(|source| match source.age_seconds {
-            Some(seconds) => over(thresholds.age, seconds),
-            None => thresholds.age.is_some(),
-        });
-        let silent = silent.map(|source| Alarm::Silent { source: source.name.clone(), seconds: source.age_seconds });
-        let unprepared = self.sources.iter().filter(|source| source.has_no_future_partition());
-        let unprepared = unprepared.map(|source| Alarm::NothingAhead { source: source.name.clone() });
-        let tables = self.sources.iter().flat_map(|source| &source.tables).flat_map(TableStatus::alarms);
-        messages.chain(lagging).chain(silent).chain(unprepared).chain(tables).collect()
+        let mut alarms = Vec::new();
+        for queue in &self.queues {
+            let count = queue.messages.all();
+            if count > 0 {
+                alarms.push(Alarm::Messages { holds: queue.holds, count });
+            }
+        }
+        for source in &self.sources {
+            alarms.extend(source.lag_alarm(thresholds.lag));
+        }
+        for source in &self.sources {
+            alarms.extend(source.silence_alarm(thresholds.age));
+        }
+        for source in &self.sources {
+            if source.has_no_future_partition() {
+                alarms.push(Alarm::NothingAhead { source: source.name.clone() });
+            }
+        }
+        for source in &self.sources {
+            alarms.extend(source.tables.iter().flat_map(TableStatus::alarms));
+        }
+        alarms
     }
 }
 
 impl SourceStatus {
+    fn lag_alarm(&self, limit: Option<Duration>) -> Option<Alarm> {
+        let seconds = self.lag_seconds?;
+        (seconds > limit?.as_secs_f64()).then(|| Alarm::Lag { source: self.name.clone(), seconds })
+    }
+
+    /// A source that has never committed exceeds any limit.
+    fn silence_alarm(&self, limit: Option<Duration>) -> Option<Alarm> {
+        let limit = limit?.as_secs_f64();
+        let is_silent = self.age_seconds.is_none_or(|seconds| seconds > limit);
+        is_silent.then(|| Alarm::Silent { source: self.name.clone(), seconds: self.age_seconds })
+    }
+
     fn has_no_future_partition(&self) -> bool {
-        let wanting = self.tables.iter().filter_map(|table| table.partitions.as_ref()).filter(|found| found.wanted > 1);
-        let nothing_ahead = |found: &PartitionStatus| found.lacking >= found.wanted - 1;
-        wanting.clone().next().is_some() && wanting.clone().all(nothing_ahead)
+        let mut expects_any = false;
+        for partitions in self.tables.iter().filter_map(|table| table.partitions.as_ref()) {
+            if partitions.wanted <= 1 {
+                continue;
+            }
+            if partitions.lacking < partitions.wanted - 1 {
+                return false;
+            }
+            expects_any = true;
+        }
+        expects_any
     }
 }
 
 impl TableStatus {
-    fn alarms(&self) -> impl Iterator<Item = Alarm> {
-        let waiting = self.partitions.as_ref();
-        let waiting =
-            waiting.filter(|found| found.expired_seconds.is_some_and(|seconds| seconds > EXPIRED_SECONDS_MAX));
-        let fault = self.fault.clone().map(|reason| Alarm::Fault { reason });
-        let waiting = waiting.map(|found| Alarm::NotDropped { table: self.name.clone(), count: found.expired });
-        [fault, waiting].into_iter().flatten()
+    fn alarms(&self) -> Vec<Alarm> {
+        let mut alarms = Vec::new();
+        if let Some(reason) = &self.fault {
+            alarms.push(Alarm::Fault { reason: reason.clone() });
+        }
+        if let Some(partitions) = &self.partitions
+            && partitions.expired_seconds.is_some_and(|seconds| seconds > EXPIRED_SECONDS_MAX)
+        {
+            alarms.push(Alarm::NotDropped { table: self.name.clone(), count: partitions.expired });
+        }
+        alarms
     }
 }

@@ -1,4 +1,4 @@
-//! `millstream backfill`: the whole of a task at once, with a bar on a terminal.
+//! `millstream backfill`: runs a task to completion, with a progress bar on a terminal.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use millstream::runtime::App;
 use crate::layout::format_count_of;
 use crate::{CommandContext, CommandError, CommandOutput, find_source, verify};
 
-/// A piece: the time after which the task as it is then would be lost.
+/// Time of one call of the task, after which its progress is returned.
 const RUN_TIME: Duration = Duration::from_secs(600);
 
 const KNOWN_TOTAL_STYLE: &str = "{wide_bar} {human_pos} of {human_len} records, {per_sec}, {eta} left; {msg}";
@@ -76,33 +76,33 @@ enum BackfillCommand {
 
 impl BackfillCommand {
     fn task(self) -> BackfillTask {
-        let (source, work) = match self {
+        let (source, job) = match self {
             Self::Export { source, manifest, file, key } => (source, BackfillJob::Export { manifest, file, key }),
             Self::Scan { source, table, segment, segments } => (source, BackfillJob::Scan { table, segment, segments }),
             Self::Reapply { source, from, to, table } => (source, BackfillJob::Reapply { from, to, table }),
         };
-        BackfillTask { source, job: work, progress: BackfillProgress::default() }
+        BackfillTask { source, job, progress: BackfillProgress::default() }
     }
 }
 
-pub async fn run(arguments: BackfillArgs, session: &CommandContext) -> Result<BackfillTask, CommandError> {
+pub async fn run(arguments: BackfillArgs, context: &CommandContext) -> Result<BackfillTask, CommandError> {
     let task = match (arguments.source, &arguments.task) {
         (Some(source), _) => source.task(),
         (None, text) => read(text.as_deref().unwrap_or_default())?,
     };
-    let mut app = session.app()?;
+    let mut app = context.app()?;
     find_source(&app.config().await?, &task.source)?;
     run_until_done(&mut app, task).await
 }
 
 fn read(task: &str) -> Result<BackfillTask, CommandError> {
     serde_json::from_str(task).map_err(|error| {
-        let form = r#"{"source": "shop", "scan": {"table": "Orders"}}"#;
-        CommandError::Usage(format!("expected export, scan, reapply or a task such as {form}: {error}"))
+        let example = r#"{"source": "shop", "scan": {"table": "Orders"}}"#;
+        CommandError::Usage(format!("expected export, scan, reapply or a task such as {example}: {error}"))
     })
 }
 
-/// Works on a task until it is done.
+/// Runs a task until it is complete.
 pub async fn run_until_done(app: &mut App, mut task: BackfillTask) -> Result<BackfillTask, CommandError> {
     let bar = ProgressBar::new(0);
     while !task.progress.done {
@@ -129,7 +129,7 @@ fn print_progress(bar: &ProgressBar, progress: &BackfillProgress) {
 
 impl CommandOutput for BackfillTask {
     fn to_text(&self) -> String {
-        let what = match &self.job {
+        let summary = match &self.job {
             BackfillJob::Reapply { from, to, table } => {
                 let tables = table.as_deref().map(|table| format!(" of {table}")).unwrap_or_default();
                 format!("reapplied the backup{tables} from {from} to {to} into {}", self.source)
@@ -149,7 +149,7 @@ impl CommandOutput for BackfillTask {
         };
         let BackfillProgress { records, rows, dead_lettered, bytes, .. } = self.progress;
         format!(
-            "Done: {what}\n  {} records ({} bytes), {} rows written, {} dead letters",
+            "Done: {summary}\n  {} records ({} bytes), {} rows written, {} dead letters",
             format_count_of(records),
             format_count_of(bytes),
             format_count_of(rows),

@@ -1,5 +1,5 @@
-//! `millstream catalogue`: the system on a page. Which stream feeds which function feeds which table is put together
-//! ([`system`]) from the configuration and the template, and written as Markdown ([`page`]). No database is asked.
+//! `millstream catalogue`: describes the system on one page. [`system`] determines from the configuration and the SAM template
+//! which stream feeds which function and which table; [`page`] writes it as Markdown. The database is not queried.
 
 mod intrinsic;
 mod page;
@@ -29,8 +29,8 @@ pub struct CatalogueArgs {
     parameters: Option<PathBuf>,
 }
 
-pub async fn run(arguments: &CatalogueArgs, session: &CommandContext) -> Result<System, CommandError> {
-    let address = session.config.clone().unwrap_or_else(config_location);
+pub async fn run(arguments: &CatalogueArgs, context: &CommandContext) -> Result<System, CommandError> {
+    let address = context.config.clone().unwrap_or_else(config_location);
     let config = read_config(&address, &Aws::default()).await?;
     let stacks = match (&arguments.parameters, &arguments.template) {
         (Some(file), template) => stacks(file, template.as_deref()).map_err(|reason| invalid(file, &reason))?,
@@ -41,43 +41,44 @@ pub async fn run(arguments: &CatalogueArgs, session: &CommandContext) -> Result<
         [&arguments.template, &arguments.parameters].into_iter().flatten().map(|file| file.display().to_string());
     let files = std::iter::once(address.clone()).chain(files).collect();
     let deployment = Deployment::read(stacks).map_err(CommandError::Usage)?;
-    Ok(System::of(title(&address), files, &config, &deployment))
+    Ok(System::new(title(&address), files, &config, &deployment))
 }
 
-/// The stacks of SAM's configuration, `[NAME.global.parameters]` or `[NAME.deploy.parameters]` each, of which the latter has the
-/// last word; `template` is that of those that name none.
+/// Reads the stacks of a SAM configuration, each from `[NAME.global.parameters]` and `[NAME.deploy.parameters]`; the latter
+/// takes precedence. `template` is the default for stacks that name none.
 fn stacks(file: &Path, template: Option<&Path>) -> Result<Vec<Stack>, String> {
     let text = std::fs::read_to_string(file).map_err(|error| error.to_string())?;
     let document: toml::Table = text.parse().map_err(|error: toml::de::Error| error.to_string())?;
-    let deployed = document.iter().filter_map(|(name, commands)| {
-        let of = |command: &str| commands.get(command)?.get("parameters")?.as_table().cloned();
-        let parameters = of("global").into_iter().chain(of("deploy")).reduce(|mut all, own| {
-            all.extend(own);
-            all
-        });
+    let stacks = document.iter().filter_map(|(name, commands)| {
+        let parameters_of = |command: &str| commands.get(command)?.get("parameters")?.as_table().cloned();
+        let parameters =
+            parameters_of("global").into_iter().chain(parameters_of("deploy")).reduce(|mut merged, more| {
+                merged.extend(more);
+                merged
+            });
         Some((name, parameters?))
     });
-    let stack = |(name, deployed): (&String, toml::Table)| {
-        let own = deployed.get("template_file").and_then(toml::Value::as_str).map(PathBuf::from);
-        let template = own.or_else(|| template.map(Path::to_owned));
+    let stack = |(name, settings): (&String, toml::Table)| {
+        let named = settings.get("template_file").and_then(toml::Value::as_str).map(PathBuf::from);
+        let template = named.or_else(|| template.map(Path::to_owned));
         let template = template.ok_or_else(|| format!("stack {name} has no template_file; set it with --template"))?;
-        let given = deployed.get("parameter_overrides").map(|given| {
-            given.as_table().ok_or_else(|| format!("{name}.deploy.parameters.parameter_overrides must be a table"))
+        let overrides = settings.get("parameter_overrides").map(|overrides| {
+            overrides.as_table().ok_or_else(|| format!("{name}.deploy.parameters.parameter_overrides must be a table"))
         });
-        let parameters = given.transpose()?.into_iter().flatten();
+        let parameters = overrides.transpose()?.into_iter().flatten();
         Ok(Stack { template, parameters: parameters.map(|(name, value)| (name.clone(), parameter(value))).collect() })
     };
-    deployed.map(stack).collect()
+    stacks.map(stack).collect()
 }
 
-/// A value as CloudFormation gets it: lists are joined by commas.
+/// Formats a value as CloudFormation receives it: lists are joined by commas.
 fn parameter(value: &toml::Value) -> String {
     match value {
         toml::Value::String(text) => text.clone(),
         toml::Value::Integer(number) => number.to_string(),
         toml::Value::Float(number) => number.to_string(),
         toml::Value::Boolean(value) => value.to_string(),
-        toml::Value::Datetime(moment) => moment.to_string(),
+        toml::Value::Datetime(timestamp) => timestamp.to_string(),
         toml::Value::Array(values) => values.iter().map(parameter).collect::<Vec<_>>().join(","),
         toml::Value::Table(_) => String::new(),
     }
@@ -87,7 +88,7 @@ fn invalid(file: &Path, reason: &dyn std::fmt::Display) -> CommandError {
     CommandError::Usage(format!("{}: {reason}", file.display()))
 }
 
-/// A system is called as the folder of its configuration.
+/// A system is named after the folder of its configuration.
 fn title(address: &str) -> String {
     let folder = address.rsplit('/').nth(1).filter(|folder| !folder.is_empty() && *folder != ".");
     folder.unwrap_or(address).to_owned()

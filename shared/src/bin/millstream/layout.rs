@@ -1,9 +1,9 @@
-//! Text for people: aligned columns, counts, spans of time, and lines of at most 100 columns.
+//! Text output: aligned columns, counts, durations, and lines of at most 100 columns.
 
-/// A line is at most so long, where it has a place to be broken.
+/// Maximum length of a line, if it can be broken.
 const COLUMNS_MAX: usize = 100;
 
-/// To which side a column's cells are set.
+/// Alignment of a column's cells.
 #[derive(Clone, Copy)]
 pub enum Align {
     Left,
@@ -17,7 +17,7 @@ pub struct TextTable {
 }
 
 impl TextTable {
-    /// No rows yet.
+    /// Creates a table without rows.
     pub fn new(headings: &[(&'static str, Align)]) -> Self {
         Self { headings: headings.to_vec(), rows: Vec::new() }
     }
@@ -42,7 +42,7 @@ impl std::fmt::Display for TextTable {
         let widths: Vec<usize> = self.headings.iter().enumerate().map(widest).collect();
         let headings: Vec<String> = self.headings.iter().map(|(heading, _)| (*heading).to_owned()).collect();
         for row in std::iter::once(&headings).chain(&self.rows) {
-            let cells = row.iter().zip(&self.headings).zip(&widths).map(|((cell, (_, side)), width)| match side {
+            let cells = row.iter().zip(&self.headings).zip(&widths).map(|((cell, (_, align)), width)| match align {
                 Align::Left => format!("{cell:<width$}"),
                 Align::Right => format!("{cell:>width$}"),
             });
@@ -60,7 +60,7 @@ pub fn format_count(number: i64) -> String {
     format!("{}{}", if number < 0 { "-" } else { "" }, groups.join(","))
 }
 
-/// A number that may be larger than is counted with signs.
+/// Formats an unsigned number; one beyond `i64::MAX` is shown as `i64::MAX`.
 pub fn format_count_of(number: u64) -> String {
     format_count(i64::try_from(number).unwrap_or(i64::MAX))
 }
@@ -70,7 +70,7 @@ pub fn format_number_of(number: usize, one: &str, many: &str) -> String {
     format!("{} {}", format_count_of(number as u64), if number == 1 { one } else { many })
 }
 
-/// A span of time in the unit that tells it best.
+/// Formats a duration in the most readable unit.
 pub fn format_duration(seconds: f64) -> String {
     match seconds {
         ..10.0 => format!("{seconds:.1} s"),
@@ -81,7 +81,7 @@ pub fn format_duration(seconds: f64) -> String {
     }
 }
 
-/// Breaks lines that are too long at spaces, outside of quotes; what follows a break is indented further.
+/// Breaks long lines at spaces outside quotes; continuation lines are indented further.
 pub fn wrap(text: &str, indent: usize) -> String {
     text.lines().map(|line| wrap_line(line, indent)).collect()
 }
@@ -105,16 +105,16 @@ fn wrap_line(line: &str, indent: usize) -> String {
     text
 }
 
-/// The parts of a line between spaces that stand outside of quotes.
+/// Splits a line at spaces outside quotes.
 fn words(line: &str) -> Vec<&str> {
     let (mut words, mut start, mut quote) = (Vec::new(), 0, None);
-    for (at, character) in line.char_indices() {
+    for (index, character) in line.char_indices() {
         match (character, quote) {
             ('\'' | '"', None) => quote = Some(character),
             (_, Some(open)) if character == open => quote = None,
             (' ', None) => {
-                words.push(&line[start..at]);
-                start = at + 1;
+                words.push(&line[start..index]);
+                start = index + 1;
             }
             _ => {}
         }
@@ -128,14 +128,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_and_spans_read_well() {
+    fn numbers_and_durations_are_readable() {
         assert_eq!([0, 999, 1_000, -1_234_567].map(format_count), ["0", "999", "1,000", "-1,234,567"]);
-        let spans = [0.04, 9.96, 45.2, 600.0, 86_400.0, 864_000.0].map(format_duration);
-        assert_eq!(spans, ["0.0 s", "10.0 s", "45 s", "10 min", "24 h", "10 days"]);
+        let durations = [0.04, 9.96, 45.2, 600.0, 86_400.0, 864_000.0].map(format_duration);
+        assert_eq!(durations, ["0.0 s", "10.0 s", "45 s", "10 min", "24 h", "10 days"]);
     }
 
     #[test]
-    fn lines_are_broken_outside_of_quotes_only() {
+    fn lines_are_broken_only_outside_quotes() {
         let literal = format!("COMMENT ON TABLE t IS '{}'", "two words ".repeat(12));
         assert_eq!(wrap(&literal, 2), format!("  COMMENT ON TABLE t IS\n      '{}'\n", "two words ".repeat(12)));
         let long = "word ".repeat(30);
@@ -145,8 +145,8 @@ mod tests {
 
     #[test]
     fn columns_are_as_wide_as_their_widest_cell() {
-        let mut grid = TextTable::new(&[("NAME", Align::Left), ("ROWS", Align::Right)]);
-        grid.push(["sportsbook".to_owned(), "7".to_owned()]);
-        assert_eq!(grid.to_string(), "NAME        ROWS\nsportsbook     7\n");
+        let mut table = TextTable::new(&[("NAME", Align::Left), ("ROWS", Align::Right)]);
+        table.push(["sportsbook".to_owned(), "7".to_owned()]);
+        assert_eq!(table.to_string(), "NAME        ROWS\nsportsbook     7\n");
     }
 }

@@ -1,5 +1,5 @@
-//! `millstream`: the operator's commands, a module each. Here the arguments are read, and the answer becomes text or JSON, and an
-//! exit code.
+//! `millstream`: the operator's commands, one module per command. This module parses the arguments and prints the result as
+//! text or JSON, with an exit code.
 
 mod backfill;
 mod catalogue;
@@ -60,27 +60,27 @@ enum Command {
     Catalogue(catalogue::CatalogueArgs),
 }
 
-/// What a command is run with, beside its own arguments.
+/// The global arguments of a command.
 struct CommandContext {
     config: Option<String>,
 }
 
-/// What a command has to say.
+/// The output of a command.
 trait CommandOutput: Serialize {
-    /// The answer as text of at most 100 columns, where nothing in it is longer by itself.
+    /// The output as text of at most 100 columns, unless a single word is longer.
     fn to_text(&self) -> String;
 
-    /// Whether a person should look at it.
+    /// Whether it needs an operator's attention (exit code 3).
     fn needs_attention(&self) -> bool {
         false
     }
 }
 
-/// Why there is no answer.
+/// Why a command failed.
 enum CommandError {
-    /// It failed.
+    /// The command failed.
     Failed(Failure),
-    /// It was asked for what cannot be.
+    /// The arguments are invalid.
     Usage(String),
 }
 
@@ -91,13 +91,13 @@ impl<F: Into<Failure>> From<F> for CommandError {
 }
 
 impl CommandContext {
-    /// The app in the environment.
+    /// Creates the app from the environment.
     fn app(&self) -> Result<App, CommandError> {
         Ok(App::from_environment(self.config.as_deref())?)
     }
 }
 
-/// The source that the configuration calls so.
+/// Finds a source by its name in the configuration.
 fn find_source<'c>(config: &'c Config, name: &str) -> Result<&'c SourceConfig, CommandError> {
     config.sources.iter().find(|source| source.name == name).ok_or_else(|| {
         let known: Vec<&str> = config.sources.iter().map(|source| &*source.name).collect();
@@ -109,19 +109,19 @@ fn find_source<'c>(config: &'c Config, name: &str) -> Result<&'c SourceConfig, C
 async fn main() -> ExitCode {
     let Cli { config, json, command } = Cli::parse();
     telemetry::init_terminal();
-    let session = CommandContext { config };
-    let form = if json { OutputFormat::Json } else { OutputFormat::People };
-    let told = match command {
-        Command::Status(arguments) => form.print(status::run(&arguments, &session).await),
-        Command::Plan(arguments) => form.print(plan::run(&arguments, &session).await),
-        Command::Backfill(arguments) => form.print(backfill::run(arguments, &session).await),
-        Command::Redrive(arguments) => form.print(redrive::run(arguments, &session).await),
-        Command::Verify(arguments) => form.print(verify::run(&arguments, &session).await),
-        Command::Maintain => form.print(maintain::run(&session).await),
-        Command::Catalogue(arguments) => form.print(catalogue::run(&arguments, &session).await),
+    let context = CommandContext { config };
+    let format = if json { OutputFormat::Json } else { OutputFormat::Text };
+    let exit_code = match command {
+        Command::Status(arguments) => format.print(status::run(&arguments, &context).await),
+        Command::Plan(arguments) => format.print(plan::run(&arguments, &context).await),
+        Command::Backfill(arguments) => format.print(backfill::run(arguments, &context).await),
+        Command::Redrive(arguments) => format.print(redrive::run(arguments, &context).await),
+        Command::Verify(arguments) => format.print(verify::run(&arguments, &context).await),
+        Command::Maintain => format.print(maintain::run(&context).await),
+        Command::Catalogue(arguments) => format.print(catalogue::run(&arguments, &context).await),
     };
-    told.unwrap_or_else(|unanswered| {
-        let (message, code) = match unanswered {
+    exit_code.unwrap_or_else(|error| {
+        let (message, code) = match error {
             CommandError::Failed(failure) => (failure.to_string(), 1),
             CommandError::Usage(message) => (message, 2),
         };
@@ -130,22 +130,22 @@ async fn main() -> ExitCode {
     })
 }
 
-/// How answers are told.
+/// How output is printed.
 #[derive(Clone, Copy)]
 enum OutputFormat {
-    People,
+    Text,
     Json,
 }
 
 impl OutputFormat {
-    fn print<A: CommandOutput>(self, answer: Result<A, CommandError>) -> Result<ExitCode, CommandError> {
-        let answer = answer?;
+    fn print<A: CommandOutput>(self, output: Result<A, CommandError>) -> Result<ExitCode, CommandError> {
+        let output = output?;
         let text = match self {
-            Self::People => answer.to_text(),
-            Self::Json => serde_json::to_string(&answer).map_err(|error| CommandError::Usage(error.to_string()))?,
+            Self::Text => output.to_text(),
+            Self::Json => serde_json::to_string(&output).map_err(|error| CommandError::Usage(error.to_string()))?,
         };
-        // A reader that went away is no reason to fail.
+        // A closed pipe is not a failure.
         writeln!(std::io::stdout(), "{}", text.trim_end()).unwrap_or_default();
-        Ok(if answer.needs_attention() { ExitCode::from(3) } else { ExitCode::SUCCESS })
+        Ok(if output.needs_attention() { ExitCode::from(3) } else { ExitCode::SUCCESS })
     }
 }

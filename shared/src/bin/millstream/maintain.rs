@@ -1,12 +1,12 @@
-//! `millstream maintain`: the scheduled upkeep, now.
+//! `millstream maintain`: runs the scheduled maintenance now.
 
 use millstream::maintain::{MaintenanceReport, maintain};
 
 use crate::layout::{format_count_of, wrap};
 use crate::{CommandContext, CommandError, CommandOutput};
 
-pub async fn run(session: &CommandContext) -> Result<MaintenanceReport, CommandError> {
-    let (config, database) = session.app()?.config_and_database().await?;
+pub async fn run(context: &CommandContext) -> Result<MaintenanceReport, CommandError> {
+    let (config, database) = context.app()?.config_and_database().await?;
     Ok(maintain(&config, &database).await?)
 }
 
@@ -14,9 +14,9 @@ impl CommandOutput for MaintenanceReport {
     fn to_text(&self) -> String {
         let lists = [("created", &self.made), ("dropped", &self.dropped), ("postponed", &self.postponed)];
         let mut text = String::new();
-        for (what, list) in lists.into_iter().filter(|(_, list)| !list.is_empty()) {
-            text.push_str(&format!("{what}\n"));
-            list.iter().for_each(|one| text.push_str(&wrap(one, 2)));
+        for (heading, list) in lists.into_iter().filter(|(_, list)| !list.is_empty()) {
+            text.push_str(&format!("{heading}\n"));
+            list.iter().for_each(|entry| text.push_str(&wrap(entry, 2)));
         }
         if self.forgotten > 0 {
             text.push_str(&format!("pruned\n  {} tombstones\n", format_count_of(self.forgotten)));

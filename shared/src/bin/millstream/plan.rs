@@ -1,4 +1,4 @@
-//! `millstream plan`: a dry run. Nothing is written: the database is only asked, in read-only transactions.
+//! `millstream plan`: a dry run. Writes nothing: it only reads from the database, in read-only transactions.
 
 use std::path::{Path, PathBuf};
 
@@ -25,37 +25,38 @@ pub struct PlanArgs {
 
 /// What would happen.
 pub enum PlanOutput {
-    /// To the events.
+    /// If the events were processed.
     Events(Vec<(PathBuf, DryRunResult)>),
-    /// Because of the configuration.
+    /// Because of differences between the configuration and the database.
     Configuration {
-        /// With the next record of each of these tables.
+        /// On the next record of each of these tables.
         tables: Vec<DeclaredTable>,
-        /// With the next run of the upkeep.
+        /// On the next maintenance run.
         maintenance: Vec<String>,
     },
 }
 
-pub async fn run(arguments: &PlanArgs, session: &CommandContext) -> Result<PlanOutput, CommandError> {
-    let mut app = session.app()?;
+pub async fn run(arguments: &PlanArgs, context: &CommandContext) -> Result<PlanOutput, CommandError> {
+    let mut app = context.app()?;
     if arguments.event.is_empty() {
         let (config, database) = app.config_and_database().await?;
         let tables = DryRun::new(app.ingest().await?).configuration().await?;
         let connection = database.connection().await?;
-        let upkeep = pending::dry_run(&connection, &config).await?;
-        return Ok(PlanOutput::Configuration { tables, maintenance: upkeep });
+        let maintenance = pending::dry_run(&connection, &config).await?;
+        return Ok(PlanOutput::Configuration { tables, maintenance });
     }
     let ingest: &mut Ingest = app.ingest().await?;
-    let mut rehearsal = DryRun::new(ingest);
+    let mut dry_run = DryRun::new(ingest);
     let mut planned = Vec::new();
     for file in &arguments.event {
-        let wrong = |reason: &dyn std::fmt::Display| CommandError::Usage(format!("event {}: {reason}", file.display()));
-        let event = std::fs::read(file).map_err(|error| wrong(&error))?;
-        let outcome = match rehearsal.batch(&event).await {
-            Err(IngestError::Event(error)) => return Err(wrong(&error)),
-            outcome => outcome?,
+        let invalid_event =
+            |reason: &dyn std::fmt::Display| CommandError::Usage(format!("event {}: {reason}", file.display()));
+        let event = std::fs::read(file).map_err(|error| invalid_event(&error))?;
+        let result = match dry_run.batch(&event).await {
+            Err(IngestError::Event(error)) => return Err(invalid_event(&error)),
+            result => result?,
         };
-        planned.push((file.clone(), outcome));
+        planned.push((file.clone(), result));
     }
     Ok(PlanOutput::Events(planned))
 }
@@ -64,16 +65,16 @@ impl CommandOutput for PlanOutput {
     fn to_text(&self) -> String {
         match self {
             Self::Events(events) => events.iter().map(|(file, planned)| event(file, planned)).collect(),
-            Self::Configuration { tables, maintenance: upkeep } => configuration(tables, upkeep),
+            Self::Configuration { tables, maintenance } => configuration(tables, maintenance),
         }
     }
 }
 
 fn ddl(statements: &[String]) -> String {
-    statements.iter().map(|statement| wrap(&ended(statement), 4)).collect()
+    statements.iter().map(|statement| wrap(&with_terminator(statement), 4)).collect()
 }
 
-fn ended(statement: &str) -> String {
+fn with_terminator(statement: &str) -> String {
     if statement.starts_with("--") { statement.to_owned() } else { format!("{statement};") }
 }
 
@@ -101,15 +102,15 @@ fn event(file: &Path, planned: &DryRunResult) -> String {
     text + &wrap(&plan.to_string(), 4)
 }
 
-fn configuration(tables: &[DeclaredTable], upkeep: &[String]) -> String {
+fn configuration(tables: &[DeclaredTable], maintenance: &[String]) -> String {
     let mut text = String::new();
     for DeclaredTable { source, table, ddl: statements, remarks } in tables {
-        let with = if statements.is_empty() { "" } else { ", on its next record" };
-        text.push_str(&format!("{table} (source {source}){with}:\n{}", ddl(statements)));
-        remarks.iter().for_each(|remark| text.push_str(&wrap(&format!("-- {remark}"), 4)));
+        let when = if statements.is_empty() { "" } else { ", on its next record" };
+        text.push_str(&format!("{table} (source {source}){when}:\n{}", ddl(statements)));
+        remarks.iter().for_each(|note| text.push_str(&wrap(&format!("-- {note}"), 4)));
     }
-    if !upkeep.is_empty() {
-        text.push_str(&format!("On the next run of `maintain`:\n{}", ddl(upkeep)));
+    if !maintenance.is_empty() {
+        text.push_str(&format!("On the next run of `maintain`:\n{}", ddl(maintenance)));
     }
     if text.is_empty() { "The database matches the configuration.".to_owned() } else { text }
 }
@@ -120,7 +121,7 @@ impl Serialize for PlanOutput {
             Self::Events(events) => {
                 json!({ "events": events.iter().map(|(file, planned)| event_json(file, planned)).collect::<Vec<_>>() })
             }
-            Self::Configuration { tables, maintenance: upkeep } => json!({ "tables": tables, "maintain": upkeep }),
+            Self::Configuration { tables, maintenance } => json!({ "tables": tables, "maintain": maintenance }),
         };
         value.serialize(serializer)
     }
@@ -128,7 +129,7 @@ impl Serialize for PlanOutput {
 
 fn event_json(file: &Path, planned: &DryRunResult) -> Value {
     let DryRunResult { source, records, ddl, plan } = planned;
-    let refused = |(record, rejection): &(usize, Rejection)| {
+    let rejection_json = |(record, rejection): &(usize, Rejection)| {
         let class = rejection.reason.class();
         json!({"record": record, "class": class, "table": rejection.table, "message": rejection.to_string()})
     };
@@ -138,14 +139,14 @@ fn event_json(file: &Path, planned: &DryRunResult) -> Value {
         "records": records,
         "ddl": ddl,
         "tables": plan.writes.iter().map(table_json).collect::<Vec<_>>(),
-        "refused": plan.rejected.iter().map(refused).collect::<Vec<_>>(),
+        "refused": plan.rejected.iter().map(rejection_json).collect::<Vec<_>>(),
         "expired": plan.expired,
         "repeated": plan.repeated_in_batch,
     })
 }
 
 fn table_json(write: &TableWrite) -> Value {
-    let change = |ChangeView { record, operation, partition, cells }: ChangeView<'_>| {
+    let change_json = |ChangeView { record, operation, partition, cells }: ChangeView<'_>| {
         let operation = match operation {
             Operation::Put => "put",
             Operation::Delete => "delete",
@@ -154,15 +155,15 @@ fn table_json(write: &TableWrite) -> Value {
             cells.into_iter().map(|(column, value)| (column.to_owned(), value.into())).collect();
         json!({"record": record, "operation": operation, "partition": partition, "columns": columns})
     };
-    let rule = match write.write_mode {
+    let write_mode = match write.write_mode {
         WriteMode::Append => "append",
         WriteMode::Merge(MergeBy::Row) => "merge_row",
         WriteMode::Merge(MergeBy::Column) => "merge_column",
     };
     json!({
         "table": write.table.name.unquoted(),
-        "rule": rule,
+        "rule": write_mode,
         "rows": write.rows.len(),
-        "changes": write.change_views().map(change).collect::<Vec<_>>(),
+        "changes": write.change_views().map(change_json).collect::<Vec<_>>(),
     })
 }

@@ -1,4 +1,4 @@
-//! `millstream redrive`: dead letters back in, once what refused them has been mended.
+//! `millstream redrive`: reprocesses dead letters after the cause of their rejection is fixed.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -10,10 +10,10 @@ use millstream::redrive::{RedriveProgress, RedriveTask, Selection};
 use crate::layout::{Align, TextTable, format_count_of};
 use crate::{CommandContext, CommandError, CommandOutput};
 
-/// A piece: for as long messages are out of others' sight.
+/// Time of one call of the task, for which messages are hidden from other consumers.
 const RUN_TIME: Duration = Duration::from_secs(600);
 
-/// Why messages stay, and what a person may think of it.
+/// Why messages stay on the queue, and the explanation for the operator.
 const KEEP_REASON_TEXT: [(&str, &str); 7] = [
     ("dry_run", "dry run: nothing was redriven"),
     ("not_selected", "not selected"),
@@ -52,11 +52,11 @@ pub struct RedriveArgs {
     queue: Option<String>,
 }
 
-pub async fn run(arguments: RedriveArgs, session: &CommandContext) -> Result<RedriveTask, CommandError> {
+pub async fn run(arguments: RedriveArgs, context: &CommandContext) -> Result<RedriveTask, CommandError> {
     let RedriveArgs { dry_run, source, table, reason, from, to, limit, queue } = arguments;
     let only = Selection { source, table, reason, from, to };
     let mut task = RedriveTask { queue, only, limit, dry_run, progress: RedriveProgress::default() };
-    let mut app = session.app()?;
+    let mut app = context.app()?;
     while !task.progress.done {
         task = app.redrive(task, Instant::now() + RUN_TIME, &|_| ()).await?;
     }
@@ -68,10 +68,10 @@ impl CommandOutput for RedriveTask {
         let RedriveProgress { selected, redriven, records, kept, .. } = &self.progress;
         let mut parts = vec![text_table(("SOURCE, TABLE, REASON", "MESSAGES"), selected.iter())];
         if !self.dry_run {
-            parts.push(format!("Messages redriven: {}. {}\n", format_count_of(*redriven), outcomes(records)));
+            parts.push(format!("Messages redriven: {}. {}\n", format_count_of(*redriven), format_outcomes(records)));
         }
-        let told: BTreeMap<String, u64> = kept.iter().map(|(class, count)| (format_detail(class), *count)).collect();
-        parts.push(text_table(("LEFT ON QUEUE", "MESSAGES"), told.iter()));
+        let kept: BTreeMap<String, u64> = kept.iter().map(|(class, count)| (keep_reason_text(class), *count)).collect();
+        parts.push(text_table(("LEFT ON QUEUE", "MESSAGES"), kept.iter()));
         parts.retain(|part| !part.is_empty());
         if parts.is_empty() { "The queues are empty.".to_owned() } else { parts.join("\n") }
     }
@@ -81,17 +81,19 @@ fn text_table<'t>(
     headings: (&'static str, &'static str),
     counts: impl Iterator<Item = (&'t String, &'t u64)>,
 ) -> String {
-    let mut grid = TextTable::new(&[(headings.0, Align::Left), (headings.1, Align::Right)]);
-    counts.for_each(|(what, count)| grid.push([what.clone(), format_count_of(*count)]));
-    if grid.is_empty() { String::new() } else { grid.to_string() }
+    let mut table = TextTable::new(&[(headings.0, Align::Left), (headings.1, Align::Right)]);
+    for (label, count) in counts {
+        table.push([label.clone(), format_count_of(*count)]);
+    }
+    if table.is_empty() { String::new() } else { table.to_string() }
 }
 
-fn format_detail(class: &str) -> String {
-    let known = KEEP_REASON_TEXT.iter().find(|(known, _)| *known == class);
-    known.map_or_else(|| class.to_owned(), |(_, told)| (*told).to_owned())
+fn keep_reason_text(class: &str) -> String {
+    let entry = KEEP_REASON_TEXT.iter().find(|(known_class, _)| *known_class == class);
+    entry.map_or_else(|| class.to_owned(), |(_, text)| (*text).to_owned())
 }
 
-fn outcomes(records: &OutcomeCounts) -> String {
+fn format_outcomes(records: &OutcomeCounts) -> String {
     let OutcomeCounts { applied, duplicate, superseded, expired, dead_lettered, retry: _, control } = *records;
     let outcomes = [
         ("applied", applied),
@@ -101,7 +103,8 @@ fn outcomes(records: &OutcomeCounts) -> String {
         ("control", control),
         ("rejected again", dead_lettered),
     ];
-    let told = outcomes.iter().filter(|(_, count)| *count > 0);
-    let told: Vec<String> = told.map(|(what, count)| format!("{} {what}", format_count_of(*count))).collect();
-    if told.is_empty() { "No records were written.".to_owned() } else { format!("Records: {}.", told.join(", ")) }
+    let nonzero = outcomes.iter().filter(|(_, count)| *count > 0);
+    let counts: Vec<String> =
+        nonzero.map(|(outcome, count)| format!("{} {outcome}", format_count_of(*count))).collect();
+    if counts.is_empty() { "No records were written.".to_owned() } else { format!("Records: {}.", counts.join(", ")) }
 }

@@ -1,4 +1,4 @@
-//! `millstream status`: how each source is. The reading is the library's; here it is printed.
+//! `millstream status`: prints the status that the library reads.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::layout::{Align, TextTable, format_count, format_count_of, format_duration, wrap};
 use crate::{CommandContext, CommandError, CommandOutput, find_source};
 
-/// A question to the catalogs is answered in a moment; a count may take long.
+/// A catalog query is fast; counting rows may take long.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(60);
 const COUNT_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
@@ -33,21 +33,21 @@ pub struct StatusArgs {
     max_age: Option<u64>,
 }
 
-/// The status and what a person should look at.
+/// The status, and what needs an operator's attention.
 #[derive(Serialize)]
 pub struct StatusOutput {
     #[serde(flatten)]
     status: Status,
     alarms: Vec<Alarm>,
-    /// Whether rows are PostgreSQL's estimates.
+    /// Whether row counts are PostgreSQL's estimates.
     estimated: bool,
-    /// Whether one source was asked for.
+    /// Whether the output is limited to one source.
     #[serde(skip)]
     detailed: bool,
 }
 
-pub async fn run(arguments: &StatusArgs, session: &CommandContext) -> Result<StatusOutput, CommandError> {
-    let app = session.app()?;
+pub async fn run(arguments: &StatusArgs, context: &CommandContext) -> Result<StatusOutput, CommandError> {
+    let app = context.app()?;
     let mut config = app.config().await?;
     if let Some(name) = &arguments.source {
         config.sources = vec![find_source(&config, name)?.clone()];
@@ -88,7 +88,7 @@ impl CommandOutput for StatusOutput {
 impl StatusOutput {
     fn sources(&self) -> TextTable {
         use Align::{Left, Right};
-        let mut grid = TextTable::new(&[
+        let mut table = TextTable::new(&[
             ("SOURCE", Left),
             ("LAST COMMIT", Right),
             ("LAG", Right),
@@ -99,21 +99,21 @@ impl StatusOutput {
         ]);
         for source in &self.status.sources {
             let partitions = source.tables.iter().filter_map(|table| Some(table.partitions.as_ref()?.count)).sum();
-            grid.push([
+            table.push([
                 source.name.clone(),
                 source.age_seconds.map_or("never".to_owned(), |age| format!("{} ago", format_duration(age))),
                 source.lag_seconds.map_or("-".to_owned(), format_duration),
                 source.shards.len().to_string(),
                 source.tables.len().to_string(),
                 self.rows(source.rows),
-                some_or_none(partitions),
+                format_nonzero(partitions),
             ]);
         }
-        grid
+        table
     }
 
     fn shards(&self) -> TextTable {
-        let mut grid = TextTable::new(&[
+        let mut table = TextTable::new(&[
             ("STREAM", Align::Left),
             ("SHARD", Align::Left),
             ("LAST COMMIT", Align::Right),
@@ -123,19 +123,19 @@ impl StatusOutput {
             let age = self.status.at.0.saturating_sub(shard.last_commit.0).max(0) as f64 / 1e6;
             let stream = stream_name_from_arn(&shard.stream).to_owned();
             let name = if shard.shard.is_empty() { "-" } else { &shard.shard };
-            grid.push([
+            table.push([
                 stream,
                 name.to_owned(),
                 format!("{} ago", format_duration(age)),
                 format_duration(shard.lag_seconds),
             ]);
         }
-        grid
+        table
     }
 
     fn tables(&self) -> TextTable {
         use Align::{Left, Right};
-        let mut grid = TextTable::new(&[
+        let mut table = TextTable::new(&[
             ("TABLE", Left),
             ("ROWS", Right),
             ("PARTITIONS", Right),
@@ -144,52 +144,52 @@ impl StatusOutput {
             ("MISSING", Right),
             ("EXPIRED", Right),
         ]);
-        for table in self.status.sources.iter().flat_map(|SourceStatus { tables, .. }| tables) {
-            let [count, from, to, lacking, expired] = table.partitions.as_ref().map(partitions).unwrap_or_default();
-            grid.push([table.name.clone(), self.rows(table.rows), count, from, to, lacking, expired]);
+        for status in self.status.sources.iter().flat_map(|SourceStatus { tables, .. }| tables) {
+            let [count, from, to, missing, expired] = status.partitions.as_ref().map(partitions).unwrap_or_default();
+            table.push([status.name.clone(), self.rows(status.rows), count, from, to, missing, expired]);
         }
-        grid
+        table
     }
 
     fn queues(&self) -> String {
-        let mut grid =
+        let mut table =
             TextTable::new(&[("QUEUE", Align::Left), ("WAITING", Align::Right), ("IN FLIGHT", Align::Right)]);
         for queue in &self.status.queues {
-            let holds = match queue.holds {
+            let role = match queue.holds {
                 QueueRole::DeadLetters => "dead letters",
                 QueueRole::Undelivered => "discarded by Lambda",
             };
             let name = queue.url.rsplit('/').next().unwrap_or_default();
             let messages = &queue.messages;
-            grid.push([format!("{holds} ({name})"), format_count(messages.waiting), format_count(messages.in_flight)]);
+            table.push([format!("{role} ({name})"), format_count(messages.waiting), format_count(messages.in_flight)]);
         }
-        if grid.is_empty() { "No queues: DEAD_LETTER_QUEUE_URL is not set.\n".to_owned() } else { grid.to_string() }
+        if table.is_empty() { "No queues: DEAD_LETTER_QUEUE_URL is not set.\n".to_owned() } else { table.to_string() }
     }
 
-    /// An estimate is marked as one.
+    /// Formats a row count; an estimate is marked with `~`.
     fn rows(&self, rows: i64) -> String {
         format!("{}{}", if self.estimated { "~" } else { "" }, format_count(rows))
     }
 }
 
-/// How many, from where to where, how many are lacking and expired.
+/// The cells of a table's partitions: number, start, end, missing, expired.
 fn partitions(partitions: &PartitionStatus) -> [String; 5] {
-    let end = |end: Option<Timestamp>| end.map_or("-".to_owned(), |end| until_minutes(&end.to_string()));
+    let bound = |bound: Option<Timestamp>| bound.map_or("-".to_owned(), |bound| format_bound(&bound.to_string()));
     [
         partitions.count.to_string(),
-        end(partitions.from),
-        end(partitions.to),
-        some_or_none(partitions.lacking),
-        some_or_none(partitions.expired),
+        bound(partitions.from),
+        bound(partitions.to),
+        format_nonzero(partitions.lacking),
+        format_nonzero(partitions.expired),
     ]
 }
 
-/// A bound without what is zero in it.
-fn until_minutes(moment: &str) -> String {
-    let (day, time) = moment.split_once('T').unwrap_or((moment, ""));
+/// A partition bound without seconds and, at midnight, without the time.
+fn format_bound(timestamp: &str) -> String {
+    let (day, time) = timestamp.split_once('T').unwrap_or((timestamp, ""));
     if time == "00:00:00Z" { day.to_owned() } else { format!("{day} {}", time.get(..5).unwrap_or(time)) }
 }
 
-fn some_or_none(number: usize) -> String {
+fn format_nonzero(number: usize) -> String {
     if number == 0 { "-".to_owned() } else { format_count_of(number as u64) }
 }

@@ -1,4 +1,4 @@
-//! `millstream verify`: DynamoDB tables compared with their replicas, item by item and row by row.
+//! `millstream verify`: compares DynamoDB tables with their replicas, item by item and row by row.
 
 use clap::Args;
 use millstream::backfill::{BackfillJob, BackfillProgress, BackfillTask, Difference, Differences};
@@ -18,7 +18,7 @@ pub struct VerifyArgs {
     table: Option<String>,
 }
 
-/// Tables that have been compared.
+/// The compared tables.
 #[derive(Serialize)]
 #[serde(transparent)]
 pub struct VerifyOutput(Vec<VerifiedTable>);
@@ -29,24 +29,24 @@ struct VerifiedTable {
     table: String,
     /// Items of the source.
     items: u64,
-    /// What differs; none where all is the same.
+    /// The differences; `None` if there are none.
     differences: Option<Differences>,
 }
 
-pub async fn run(arguments: &VerifyArgs, session: &CommandContext) -> Result<VerifyOutput, CommandError> {
-    let mut app = session.app()?;
+pub async fn run(arguments: &VerifyArgs, context: &CommandContext) -> Result<VerifyOutput, CommandError> {
+    let mut app = context.app()?;
     let tables = tables(arguments, &app.config().await?)?;
     let mut verified = Vec::new();
     for (source, table) in tables {
-        let work = BackfillJob::Verify { table: table.clone() };
-        let task = BackfillTask { source: source.clone(), job: work, progress: BackfillProgress::default() };
+        let job = BackfillJob::Verify { table: table.clone() };
+        let task = BackfillTask { source: source.clone(), job, progress: BackfillProgress::default() };
         let BackfillProgress { records, differences, .. } = backfill::run_until_done(&mut app, task).await?.progress;
         verified.push(VerifiedTable { source, table, items: records, differences });
     }
     Ok(VerifyOutput(verified))
 }
 
-/// The tables that are meant, each with its source.
+/// The tables to compare, each with its source.
 fn tables(arguments: &VerifyArgs, config: &Config) -> Result<Vec<(String, String)>, CommandError> {
     let sources = match &arguments.source {
         Some(name) => vec![find_source(config, name)?],
@@ -54,15 +54,16 @@ fn tables(arguments: &VerifyArgs, config: &Config) -> Result<Vec<(String, String
     };
     let mut tables = Vec::new();
     for source in sources {
-        let named = match &arguments.table {
+        let table_names = match &arguments.table {
             _ if source.format != Format::Dynamodb => {
                 Err("not a DynamoDB source; compare its tables in the source database")
             }
             Some(table) => Ok(vec![table.clone()]),
             None => tables_of(source).ok_or("it reads every table (`*`); name one with --table"),
         };
-        let named = named.map_err(|reason| CommandError::Usage(format!("source {}: {reason}", source.name)))?;
-        tables.extend(named.into_iter().map(|table| (source.name.clone(), table)));
+        let table_names =
+            table_names.map_err(|reason| CommandError::Usage(format!("source {}: {reason}", source.name)))?;
+        tables.extend(table_names.into_iter().map(|table| (source.name.clone(), table)));
     }
     if tables.is_empty() {
         return Err(CommandError::Usage("the configuration has no DynamoDB source".to_owned()));
@@ -77,7 +78,7 @@ fn tables_of(source: &SourceConfig) -> Option<Vec<String>> {
         .then(|| names.into_iter().filter(|name| source.replicates_table(name)).map(str::to_owned).collect())
 }
 
-/// What a comparison has found, for people.
+/// Formats the result of a comparison as text.
 pub fn format_result(table: &str, items: u64, differences: Option<&Differences>) -> String {
     let items = format_count_of(items);
     let Some(Differences { missing, extra, differing, examples }) = differences else {
@@ -94,11 +95,11 @@ pub fn format_result(table: &str, items: u64, differences: Option<&Differences>)
 
 impl CommandOutput for VerifyOutput {
     fn to_text(&self) -> String {
-        let one = |table: &VerifiedTable| {
-            let called = format!("{}: {}", table.source, table.table);
-            format_result(&called, table.items, table.differences.as_ref())
+        let result = |table: &VerifiedTable| {
+            let name = format!("{}: {}", table.source, table.table);
+            format_result(&name, table.items, table.differences.as_ref())
         };
-        self.0.iter().map(one).collect()
+        self.0.iter().map(result).collect()
     }
 
     fn needs_attention(&self) -> bool {

@@ -1,11 +1,11 @@
-//! CloudFormation's functions, as far as a template's parameters and its own text decide them. What only a deployment knows
-//! stays as `${Name}`; a condition that cannot be decided holds.
+//! Evaluates CloudFormation's intrinsic functions, as far as a template and its parameters determine them. Values known only at
+//! deployment stay as `${Name}`; a condition that cannot be decided counts as true.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-/// A template, to be asked for values.
+/// The parameters, conditions and resources of a template.
 pub struct Intrinsics {
     parameters: BTreeMap<String, String>,
     conditions: Map<String, Value>,
@@ -21,7 +21,7 @@ fn text(value: &Value) -> String {
 }
 
 impl Intrinsics {
-    /// Of a template; parameters that are not given have their defaults.
+    /// Reads a template; parameters that are not given have their defaults.
     pub fn new(template: &Value, given: BTreeMap<String, String>) -> Self {
         let section = |name: &str| template.get(name).and_then(Value::as_object).cloned().unwrap_or_default();
         let default = |(name, parameter): (String, Value)| Some((name, text(parameter.get("Default")?)));
@@ -30,16 +30,16 @@ impl Intrinsics {
         Self { parameters, conditions: section("Conditions"), resources: section("Resources") }
     }
 
-    /// The resources that are made.
+    /// Returns the resources that the template creates.
     pub fn resources(&self) -> impl Iterator<Item = (&str, &Value)> {
-        let made = |(_, resource): &(&String, &Value)| {
+        let is_created = |(_, resource): &(&String, &Value)| {
             let condition = resource.get("Condition").and_then(Value::as_str);
             condition.is_none_or(|condition| self.holds(condition))
         };
-        self.resources.iter().filter(made).map(|(name, resource)| (&**name, resource))
+        self.resources.iter().filter(is_created).map(|(name, resource)| (&**name, resource))
     }
 
-    /// A value with all functions in it replaced; `None` for `AWS::NoValue`.
+    /// Returns a value with all its functions evaluated; `None` for `AWS::NoValue`.
     pub fn value(&self, value: &Value) -> Option<Value> {
         match value {
             Value::Array(values) => Some(values.iter().filter_map(|value| self.value(value)).collect()),
@@ -54,7 +54,7 @@ impl Intrinsics {
         }
     }
 
-    /// A value as text.
+    /// Returns a value as text.
     pub fn text(&self, value: &Value) -> Option<String> {
         self.value(value).map(|value| text(&value))
     }
@@ -67,13 +67,13 @@ impl Intrinsics {
             ("Fn::GetAtt", [resource, attribute]) => self.attribute(&text(resource), &text(attribute)),
             ("Fn::Sub", [template, names]) => self.substitute(&text(template), names.as_object()),
             ("Fn::Sub", _) => self.substitute(&text(argument), None),
-            ("Fn::Join", [between, parts]) => self.texts(parts).join(&text(between)),
-            ("Fn::Select", [place, parts]) => {
-                let place: usize = self.text(place)?.parse().unwrap_or(0);
-                self.texts(parts).get(place).cloned().unwrap_or_default()
+            ("Fn::Join", [separator, parts]) => self.texts(parts).join(&text(separator)),
+            ("Fn::Select", [index, parts]) => {
+                let index: usize = self.text(index)?.parse().unwrap_or(0);
+                self.texts(parts).get(index).cloned().unwrap_or_default()
             }
-            ("Fn::Split", [between, whole]) => {
-                return Some(self.text(whole)?.split(&text(between)).map(Value::from).collect());
+            ("Fn::Split", [separator, joined]) => {
+                return Some(self.text(joined)?.split(&text(separator)).map(Value::from).collect());
             }
             ("Fn::If", [condition, then, otherwise]) => {
                 return self.value(if self.holds(&text(condition)) { then } else { otherwise });
@@ -83,7 +83,7 @@ impl Intrinsics {
         Some(Value::String(resolved))
     }
 
-    /// The elements of a list, be it one of a template or a parameter's, which is one text.
+    /// Returns the elements of a list: a list of the template, or a parameter's comma-separated text.
     fn texts(&self, list: &Value) -> Vec<String> {
         match self.value(list) {
             Some(Value::Array(values)) => values.iter().map(text).collect(),
@@ -92,12 +92,12 @@ impl Intrinsics {
         }
     }
 
-    /// What a parameter holds, or what a resource is called where the template names it.
+    /// Returns the value of a parameter, or the name of a resource if the template sets it.
     pub fn reference(&self, name: &str) -> String {
         if let Some(value) = self.parameters.get(name) {
             return value.clone();
         }
-        let named = [
+        let name_properties = [
             ("AWS::Kinesis::Stream", "Name"),
             ("AWS::DynamoDB::Table", "TableName"),
             ("AWS::Serverless::Function", "FunctionName"),
@@ -106,18 +106,18 @@ impl Intrinsics {
             let resource = self.resources.get(name).filter(|resource| resource["Type"] == kind)?;
             self.text(resource.get("Properties")?.get(property)?)
         };
-        named.into_iter().find_map(property).unwrap_or_else(|| format!("${{{name}}}"))
+        name_properties.into_iter().find_map(property).unwrap_or_else(|| format!("${{{name}}}"))
     }
 
-    /// Streams' ARNs tell what they are called; of others nothing is known.
+    /// Builds the ARN of a stream from its name; other attributes are unknown.
     fn attribute(&self, resource: &str, attribute: &str) -> String {
         let kind = self.resources.get(resource).and_then(|resource| resource["Type"].as_str()).unwrap_or_default();
         let arn = "arn:${AWS::Partition}";
-        let place = "${AWS::Region}:${AWS::AccountId}";
+        let location = "${AWS::Region}:${AWS::AccountId}";
         match (kind, attribute) {
-            ("AWS::Kinesis::Stream", "Arn") => format!("{arn}:kinesis:{place}:stream/{}", self.reference(resource)),
+            ("AWS::Kinesis::Stream", "Arn") => format!("{arn}:kinesis:{location}:stream/{}", self.reference(resource)),
             ("AWS::DynamoDB::Table", "StreamArn") => {
-                format!("{arn}:dynamodb:{place}:table/{}/stream/*", self.reference(resource))
+                format!("{arn}:dynamodb:{location}:table/{}/stream/*", self.reference(resource))
             }
             _ => format!("${{{resource}.{attribute}}}"),
         }
@@ -131,8 +131,8 @@ impl Intrinsics {
                 text.push_str(&format!("${{{part}"));
                 continue;
             };
-            let own = names.and_then(|names| names.get(name)).and_then(|value| self.text(value));
-            text.push_str(&own.unwrap_or_else(|| match (name.strip_prefix('!'), name.split_once('.')) {
+            let value = names.and_then(|names| names.get(name)).and_then(|value| self.text(value));
+            text.push_str(&value.unwrap_or_else(|| match (name.strip_prefix('!'), name.split_once('.')) {
                 (Some(literal), _) => format!("${{{literal}}}"),
                 (None, Some((resource, attribute))) => self.attribute(resource, attribute),
                 (None, None) => self.reference(name),
@@ -153,16 +153,20 @@ impl Intrinsics {
             ("Condition", _) => self.decide(self.conditions.get(argument.as_str()?)?),
             ("Fn::Equals", [a, b]) => {
                 let (a, b) = (self.text(a)?, self.text(b)?);
-                // What only a deployment knows may be anything.
+                // A value known only at deployment may be anything.
                 (!a.contains("${") && !b.contains("${")).then(|| a == b)
             }
-            ("Fn::Not", [one]) => self.decide(one).map(|holds| !holds),
-            ("Fn::And", all) => {
-                all.iter().map(|one| self.decide(one)).collect::<Option<Vec<_>>>().map(|all| !all.contains(&false))
-            }
-            ("Fn::Or", any) => {
-                any.iter().map(|one| self.decide(one)).collect::<Option<Vec<_>>>().map(|any| any.contains(&true))
-            }
+            ("Fn::Not", [condition]) => self.decide(condition).map(|holds| !holds),
+            ("Fn::And", all) => all
+                .iter()
+                .map(|condition| self.decide(condition))
+                .collect::<Option<Vec<_>>>()
+                .map(|all| !all.contains(&false)),
+            ("Fn::Or", any) => any
+                .iter()
+                .map(|condition| self.decide(condition))
+                .collect::<Option<Vec<_>>>()
+                .map(|any| any.contains(&true)),
             _ => None,
         }
     }
@@ -194,7 +198,7 @@ Resources:
     }
 
     #[test]
-    fn functions_are_replaced_where_the_template_has_the_values() {
+    fn functions_are_evaluated_if_the_template_contains_the_values() {
         for (expression, text) in [
             ("!Ref Stream", "sportsbook"),
             ("{Ref: Stream}", "sportsbook"),

@@ -1,10 +1,10 @@
-//! The page: Markdown, with a diagram that GitHub and most editors draw (<https://mermaid.js.org/syntax/flowchart.html>).
+//! Writes the page: Markdown with a diagram that GitHub and most editors render (<https://mermaid.js.org/syntax/flowchart.html>).
 //!
-//! A section a thing that the system has: what it has not is not spoken of.
+//! Sections without content are omitted.
 
 use super::system::{FunctionEntry, SourceEntry, StreamEntry, System, TableEntry};
 
-/// The scheduled function that looks after partitions.
+/// The scheduled function that maintains partitions.
 const MAINTENANCE: &str = "maintain";
 
 /// Writes the page.
@@ -19,7 +19,7 @@ pub fn write(system: &System) -> String {
     sections.into_iter().flatten().fold(head, |page, section| format!("{page}\n{section}"))
 }
 
-/// A table of Markdown under a heading; `None` without rows.
+/// Returns a Markdown table under a heading; `None` without rows.
 fn section(heading: &str, columns: &[&str], rows: Vec<Vec<String>>) -> Option<String> {
     if rows.is_empty() {
         return None;
@@ -49,7 +49,7 @@ fn sources(system: &System) -> Option<String> {
         let mut fed: Vec<usize> = source.streams.iter().flat_map(|stream| stream.functions.clone()).collect();
         fed.sort_unstable();
         fed.dedup();
-        let functions: Vec<String> = fed.iter().map(|&place| system.functions[place].name.clone()).collect();
+        let functions: Vec<String> = fed.iter().map(|&index| system.functions[index].name.clone()).collect();
         let functions = if functions.is_empty() { none() } else { codes(&functions) };
         let backup = if source.backup { "on S3" } else { "–" };
         let cells = [code(&source.name), codes(&streams), source.format.to_owned(), functions, code(&source.schema)];
@@ -66,16 +66,16 @@ fn tables(system: &System) -> Option<String> {
             (Some(_), []) => "one row per source key".to_owned(),
             (Some(_), key) => format!("one row per {}", codes(key)),
         };
-        let (partition, kept) = match &table.partition {
+        let (partition, retention) = match &table.partition {
             None => (none(), "forever".to_owned()),
-            Some(found) => {
-                let partition = format!("{} of {}, {} ahead", found.every, code(&found.by), found.ahead);
-                (partition, found.keep.clone().unwrap_or_else(|| "forever".to_owned()))
+            Some(entry) => {
+                let partition = format!("{} of {}, {} ahead", entry.every, code(&entry.by), entry.ahead);
+                (partition, entry.keep.clone().unwrap_or_else(|| "forever".to_owned()))
             }
         };
         let newest = table.newest.clone().unwrap_or_else(none);
         let deletes = table.deletes.map_or_else(none, str::to_owned);
-        vec![code(&table.name), table.takes.clone(), row, newest, deletes, partition, kept]
+        vec![code(&table.name), table.takes.clone(), row, newest, deletes, partition, retention]
     };
     let columns = ["table", "accepts", "rows", "latest wins by", "on delete", "partition", "retention"];
     section("Tables", &columns, system.sources.iter().flat_map(|source| &source.tables).map(row).collect())
@@ -133,15 +133,15 @@ fn schedule(function: &FunctionEntry) -> String {
     function.starts.iter().map(|start| start.trim_matches('`')).collect::<Vec<_>>().join(", ")
 }
 
-/// From a source's streams to its tables.
+/// Draws the flow from a source's streams to its tables.
 fn flow(number: usize, source: &SourceEntry) -> Vec<String> {
     let mut lines = vec![format!("    subgraph schema{number}[{}]", label(&format!("PostgreSQL: {}", source.schema)))];
-    for (place, table) in source.tables.iter().enumerate() {
-        lines.push(format!("        table{number}_{place}[({})]", label(&table.name)));
+    for (index, table) in source.tables.iter().enumerate() {
+        lines.push(format!("        table{number}_{index}[({})]", label(&table.name)));
     }
     lines.push("    end".to_owned());
-    for (place, stream) in source.streams.iter().enumerate() {
-        let name = format!("stream{number}_{place}");
+    for (index, stream) in source.streams.iter().enumerate() {
+        let name = format!("stream{number}_{index}");
         lines.push(format!("    {name}>{}]", label(&stream_label(stream))));
         for function in &stream.functions {
             lines.push(format!("    {name} --> function{function}"));
@@ -162,7 +162,7 @@ fn stream_label(stream: &StreamEntry) -> String {
     stream.kind.map_or(name.to_owned(), |kind| format!("{kind}: {name}"))
 }
 
-/// A text that no character of ends early.
+/// Quotes a label, so that no character in it ends it early.
 fn label(text: &str) -> String {
     format!("\"{}\"", text.replace('"', "#quot;"))
 }

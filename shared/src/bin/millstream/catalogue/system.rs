@@ -1,4 +1,4 @@
-//! A system as its configuration and its template have it: what the page tells.
+//! The system as its configuration and template describe it: the content of the page.
 
 use millstream::config::{Config, DeletedRows, Format, SourceConfig, TableKind};
 use millstream::decode::Decoder;
@@ -11,15 +11,15 @@ use super::template::{Deployment, Function, Start};
 
 const MICROS_PER_HOUR: i64 = 3_600_000_000;
 
-/// The order that Segment's calls of one user or group are brought into.
+/// The field that orders Segment's calls for a user or group.
 const SEGMENT_VERSION: &str = "timestamp";
 
 /// A system.
 #[derive(Serialize)]
 pub struct System {
-    /// What it is called.
+    /// Its name.
     pub name: String,
-    /// What this was read from.
+    /// The files that it was read from.
     pub files: Vec<String>,
     /// Its sources.
     pub sources: Vec<SourceEntry>,
@@ -39,11 +39,11 @@ pub struct SourceEntry {
     pub private: Vec<PrivateEntry>,
 }
 
-/// A stream, and the functions that it feeds, by their places in [`System::functions`].
+/// A stream, and the functions that it feeds, as indexes into [`System::functions`].
 #[derive(Serialize)]
 pub struct StreamEntry {
     pub name: String,
-    /// Kinesis or DynamoDB, where it is known.
+    /// Kinesis or DynamoDB, if known.
     pub kind: Option<&'static str>,
     pub functions: Vec<usize>,
 }
@@ -53,13 +53,13 @@ pub struct StreamEntry {
 pub struct TableEntry {
     /// `schema.table`.
     pub name: String,
-    /// What goes into it.
+    /// The events, documents or source tables that it accepts.
     pub takes: String,
-    /// What a row is known by; empty where the source says.
+    /// Key columns; empty if the source determines them.
     pub key: Vec<String>,
-    /// Which change of a row wins; none where a row is written once.
+    /// What decides which change of a row wins; `None` if a row is written once.
     pub newest: Option<String>,
-    /// What becomes of deleted rows, where the source deletes.
+    /// How deletes are handled, if the source has deletes.
     pub deletes: Option<&'static str>,
     /// How it is partitioned.
     pub partition: Option<PartitionEntry>,
@@ -71,11 +71,11 @@ pub struct PartitionEntry {
     pub by: String,
     pub every: &'static str,
     pub ahead: u32,
-    /// How long rows are kept; none is for ever.
+    /// How long rows are kept; `None` means forever.
     pub keep: Option<String>,
 }
 
-/// A field that does not reach the database as it is.
+/// A field that does not reach the database unchanged.
 #[derive(Serialize)]
 pub struct PrivateEntry {
     pub path: String,
@@ -86,34 +86,34 @@ pub struct PrivateEntry {
 #[derive(Serialize)]
 pub struct FunctionEntry {
     pub name: String,
-    /// What the template says that it does.
+    /// Its description in the template.
     pub description: String,
-    /// What starts it, for people.
+    /// What starts it, human-readable.
     pub starts: Vec<String>,
-    /// Whether the clock does.
+    /// Whether it runs on a schedule.
     pub scheduled: bool,
-    /// Whether it may run at all.
+    /// Whether it is enabled.
     pub on: bool,
     pub dead_letters: bool,
 }
 
 impl System {
-    /// Puts the configuration and what is deployed together.
-    pub fn of(name: String, files: Vec<String>, config: &Config, deployment: &Deployment) -> Self {
-        let functions = deployment.functions.iter().map(|function| FunctionEntry::of(function, config)).collect();
-        let sources = config.sources.iter().map(|one| source(one, config, deployment)).collect();
+    /// Combines the configuration with what is deployed.
+    pub fn new(name: String, files: Vec<String>, config: &Config, deployment: &Deployment) -> Self {
+        let functions = deployment.functions.iter().map(|function| FunctionEntry::new(function, config)).collect();
+        let sources = config.sources.iter().map(|config_source| source(config_source, config, deployment)).collect();
         Self { name, files, sources, functions }
     }
 }
 
 impl FunctionEntry {
-    fn of(function: &Function, config: &Config) -> Self {
+    fn new(function: &Function, config: &Config) -> Self {
         Self {
             name: function.name.clone(),
             description: function.description.clone(),
             starts: function.starts.iter().map(|start| started_by(start, config)).collect(),
             scheduled: function.starts.iter().any(|start| matches!(start, Start::Schedule(_))),
-            on: function.on,
+            on: function.enabled,
             dead_letters: function.dead_letters,
         }
     }
@@ -130,10 +130,10 @@ fn started_by(start: &Start, config: &Config) -> String {
     }
 }
 
-/// What the source calls the stream.
+/// Returns the source's name for the stream.
 fn stream_name<'s>(source: &'s SourceConfig, arn: &str) -> &'s str {
-    let only = |name: &&str| SourceConfig { streams: vec![(*name).to_owned()], ..source.clone() }.reads_stream(arn);
-    source.stream_names().find(only).unwrap_or("*")
+    let matches = |name: &&str| SourceConfig { streams: vec![(*name).to_owned()], ..source.clone() }.reads_stream(arn);
+    source.stream_names().find(matches).unwrap_or("*")
 }
 
 fn source(source: &SourceConfig, config: &Config, deployment: &Deployment) -> SourceEntry {
@@ -162,17 +162,17 @@ fn source(source: &SourceConfig, config: &Config, deployment: &Deployment) -> So
 }
 
 fn stream(source: &SourceConfig, name: &str, config: &Config, deployment: &Deployment) -> StreamEntry {
-    // Where two sources name a stream, the first one reads it.
+    // If two sources name the same stream, the first one reads it.
     let is_read = |arn: &str| config.source_by_stream(arn).is_some_and(|(_, first)| first.name == source.name);
     let mut stream = StreamEntry { name: name.to_owned(), kind: None, functions: Vec::new() };
-    for (place, function) in deployment.functions.iter().enumerate() {
+    for (index, function) in deployment.functions.iter().enumerate() {
         for start in &function.starts {
             if let Start::Stream { kind, arn } = start
                 && is_read(arn)
                 && stream_name(source, arn) == name
             {
                 stream.kind = Some(kind);
-                stream.functions.push(place);
+                stream.functions.push(index);
             }
         }
     }
@@ -204,7 +204,7 @@ fn tables(source: &SourceConfig) -> Vec<TableEntry> {
     tables
 }
 
-/// The tables that a source of tables makes as it meets them.
+/// The entry for the tables that a source of tables creates on demand.
 fn every_table(source: &SourceConfig) -> TableEntry {
     let except =
         if source.exclude.is_empty() { String::new() } else { format!(" except {}", source.exclude.join(", ")) };
@@ -218,17 +218,17 @@ fn every_table(source: &SourceConfig) -> TableEntry {
     }
 }
 
-/// The tables that Segment's events make as they are met: like `tracks`.
+/// The entry for the tables that Segment's track events create on demand: like `tracks`.
 fn every_event(source: &SourceConfig, tables: &[TableEntry]) -> Option<TableEntry> {
     let name = format!("{}.tracks", source.schema.as_str());
-    let like = tables.iter().find(|table| table.name == name)?;
+    let tracks = tables.iter().find(|table| table.name == name)?;
     Some(TableEntry {
         name: format!("{}.*", source.schema.as_str()),
         takes: "track events, one table per event".to_owned(),
-        key: like.key.clone(),
+        key: tracks.key.clone(),
         newest: None,
         deletes: None,
-        partition: like.partition.as_ref().map(|partition| PartitionEntry {
+        partition: tracks.partition.as_ref().map(|partition| PartitionEntry {
             by: partition.by.clone(),
             keep: partition.keep.clone(),
             ..*partition
@@ -252,15 +252,15 @@ fn table(source: &SourceConfig, spec: &TableSpec) -> TableEntry {
     let order =
         if spec.replicated { "source order".to_owned() } else { format!("`{}`", version.unwrap_or(SEGMENT_VERSION)) };
     let when = declared.and_then(|table| table.when.as_ref());
-    let origin = spec.source_label.strip_prefix(&format!("source {}", source.name)).unwrap_or(&spec.source_label);
-    let takes = match (origin.trim_start_matches(", "), when) {
+    let label = spec.source_label.strip_prefix(&format!("source {}", source.name)).unwrap_or(&spec.source_label);
+    let takes = match (label.trim_start_matches(", "), when) {
         (_, Some((path, text))) => format!("documents whose `{path}` is `{text}`"),
         ("", None) => "all documents".to_owned(),
-        (origin, None) => origin.to_owned(),
+        (label, None) => label.to_owned(),
     };
     TableEntry {
         name: spec.name.unquoted(),
-        takes: takes,
+        takes,
         key: spec.key_columns().map(|column| column.name.as_str().to_owned()).collect(),
         newest: match spec.write_mode {
             WriteMode::Append => None,
@@ -282,7 +282,7 @@ fn table(source: &SourceConfig, spec: &TableSpec) -> TableEntry {
     }
 }
 
-/// As the configuration writes it.
+/// Formats a retention as the configuration writes it.
 fn format_retention(micros: i64) -> String {
     let hours = micros / MICROS_PER_HOUR;
     if hours % 24 == 0 { format!("{} days", hours / 24) } else { format!("{hours} hours") }

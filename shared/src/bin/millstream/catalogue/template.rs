@@ -1,5 +1,5 @@
-//! What is deployed: the functions of the stacks' templates, nested ones included, and what starts each of them. Everything else
-//! in a template is passed over.
+//! What is deployed: the functions of the stacks' templates, including nested ones, and what starts each of them. Other resources
+//! are ignored.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,10 +9,10 @@ use serde_json::Value;
 use super::intrinsic::Intrinsics;
 use super::yaml;
 
-/// CloudFormation itself nests no deeper than a few stacks; a template that nests itself must come to an end.
+/// Maximum nesting of stacks, so that a template that nests itself terminates.
 const DEPTH_MAX: usize = 8;
 
-/// A template, and the parameters that it is deployed with; those that are not given have their defaults.
+/// A template and its deployment parameters; missing ones have their defaults.
 pub struct Stack {
     /// The template's file.
     pub template: PathBuf,
@@ -25,23 +25,23 @@ pub struct Stack {
 pub struct Deployment {
     /// In the order of the templates.
     pub functions: Vec<Function>,
-    /// Mappings that stand by themselves, with the name of the function that they start.
+    /// Separate event source mappings, with the name of the function that they start.
     mappings: Vec<(String, Start)>,
 }
 
 /// A function.
 pub struct Function {
-    /// What it is called: its binary, or else its logical name.
+    /// Its binary or, if that is not set, its logical ID.
     pub name: String,
-    /// What the template says that it does.
+    /// Its description in the template.
     pub description: String,
     /// What starts it.
     pub starts: Vec<Start>,
-    /// Whether it is told of a queue for dead letters.
+    /// Whether it has a dead-letter queue.
     pub dead_letters: bool,
-    /// Whether it may run at all: without any concurrency it is switched off.
-    pub on: bool,
-    /// What mappings call it.
+    /// Whether it is enabled: a reserved concurrency of 0 disables it.
+    pub enabled: bool,
+    /// The name by which mappings refer to it.
     deployed_as: String,
 }
 
@@ -50,14 +50,14 @@ pub struct Function {
 pub enum Start {
     /// Records of a stream.
     Stream {
-        /// What kind of stream it is.
+        /// Kind of stream.
         kind: &'static str,
-        /// Its ARN, as far as the template tells.
+        /// Its ARN, as far as the template determines it.
         arn: String,
     },
-    /// The clock.
+    /// A schedule.
     Schedule(String),
-    /// Something else, by SAM's name for it.
+    /// Another event source, by its SAM type.
     Other(String),
 }
 
@@ -65,26 +65,26 @@ impl Deployment {
     /// Reads the stacks' templates.
     ///
     /// # Errors
-    /// A file that cannot be read, or is no template; with its name.
+    /// Returns an error with the file's name if it cannot be read or is not a template.
     pub fn read(stacks: Vec<Stack>) -> Result<Self, String> {
         let mut deployment = Self::default();
         for stack in stacks {
             deployment.add(stack, 0)?;
         }
         for (name, start) in std::mem::take(&mut deployment.mappings) {
-            let meant = deployment.functions.iter_mut().filter(|function| function.deployed_as == name);
-            meant.for_each(|function| function.starts.push(start.clone()));
+            let targets = deployment.functions.iter_mut().filter(|function| function.deployed_as == name);
+            targets.for_each(|function| function.starts.push(start.clone()));
         }
         Ok(deployment)
     }
 
     fn add(&mut self, stack: Stack, depth: usize) -> Result<(), String> {
         let file = stack.template;
-        let wrong = |reason: String| format!("{}: {reason}", file.display());
-        let text = std::fs::read_to_string(&file).map_err(|error| wrong(error.to_string()))?;
-        let template = yaml::read(&text).map_err(wrong)?;
+        let invalid = |reason: String| format!("{}: {reason}", file.display());
+        let text = std::fs::read_to_string(&file).map_err(|error| invalid(error.to_string()))?;
+        let template = yaml::read(&text).map_err(invalid)?;
         if template.get("Resources").and_then(Value::as_object).is_none() {
-            return Err(wrong("not a CloudFormation template: Resources is missing".to_owned()));
+            return Err(invalid("not a CloudFormation template: Resources is missing".to_owned()));
         }
         let intrinsics = Intrinsics::new(&template, stack.parameters);
         for (id, resource) in intrinsics.resources() {
@@ -106,7 +106,7 @@ impl Deployment {
     }
 }
 
-/// A stack within a stack, if its template is a file here.
+/// Returns a nested stack, if its template is a local file.
 fn nested(outer: &Path, properties: &Value, intrinsics: &Intrinsics) -> Option<Stack> {
     let location = properties["TemplateURL"].as_str().or_else(|| properties["Location"].as_str())?;
     let template = outer.parent().unwrap_or(Path::new("")).join(location);
@@ -129,12 +129,12 @@ fn function(id: &str, resource: &Value, global: &Value, intrinsics: &Intrinsics)
         description: text(properties.get("Description")).unwrap_or_default(),
         starts: starts.collect(),
         dead_letters: has_queue(properties) || has_queue(global),
-        on: text(properties.get("ReservedConcurrentExecutions")).as_deref() != Some("0"),
+        enabled: text(properties.get("ReservedConcurrentExecutions")).as_deref() != Some("0"),
         deployed_as: intrinsics.reference(id),
     }
 }
 
-/// One of a function's own `Events`; `None` if it is switched off.
+/// Reads one of a function's `Events`; `None` if it is disabled.
 fn start(event: &Value) -> Option<Start> {
     let properties = &event["Properties"];
     let is = |key: &str, value: &str| properties[key].as_str() == Some(value);
@@ -151,7 +151,7 @@ fn start(event: &Value) -> Option<Start> {
     })
 }
 
-/// A mapping that stands by itself, and what it calls its function.
+/// Reads a separate event source mapping; returns its function's name and what starts it.
 fn mapping(properties: &Value, intrinsics: &Intrinsics) -> Option<(String, Start)> {
     let function = intrinsics.text(properties.get("FunctionName")?)?;
     let arn = intrinsics.text(properties.get("EventSourceArn")?)?;

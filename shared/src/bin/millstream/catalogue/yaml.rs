@@ -1,5 +1,5 @@
-//! YAML with CloudFormation's short tags, as the JSON that CloudFormation itself makes of it: `!Ref a` is `{"Ref": "a"}`.
-//! Scalars stay texts: what a template means by `010` is not for YAML to say.
+//! Reads YAML with CloudFormation's short tags as the JSON form that CloudFormation converts it to: `!Ref a` is `{"Ref": "a"}`.
+//! Scalars stay text, because YAML must not interpret a value such as `010`.
 
 use saphyr::{LoadableYamlNode, Scalar, Yaml};
 use serde_json::{Map, Value};
@@ -37,7 +37,7 @@ fn scalar_value(scalar: Scalar<'_>) -> Value {
     }
 }
 
-/// The long form of a short tag: <https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/intrinsic-function-reference.html>.
+/// Expands a short tag: <https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/intrinsic-function-reference.html>.
 fn tagged(tag: &str, value: Value) -> Value {
     let (name, value) = match (tag, value) {
         ("Ref" | "Condition", value) => (tag.to_owned(), value),
