@@ -185,18 +185,24 @@ fn serve(folder: &Path, port: u16, durability: Durability) -> std::io::Result<Pr
     Err(std::io::Error::other(format!("PostgreSQL did not start: {}", std::fs::read_to_string(&log)?)))
 }
 
+/// What the names of folders in the system's temporary folder begin with.
+const TEMPORARY: &str = "millstream-cluster-";
+
 /// A new folder that the servers' user can reach, and that tells whose it is: those of ended processes are removed.
 pub(crate) fn folder(name: &str) -> std::io::Result<PathBuf> {
     let base = target().join("postgresql");
     std::fs::create_dir_all(&base)?;
-    remove_abandoned(&base)?;
-    let folder = base.join(format!("{name}-{}", std::process::id()));
+    remove_abandoned(&base, "")?;
+    let name = format!("{name}-{}", std::process::id());
+    let folder = base.join(&name);
     std::fs::create_dir_all(&folder)?;
     if give(&folder)? {
         return Ok(folder);
     }
-    let elsewhere = std::env::temp_dir().join(format!("millstream-{name}-{}", std::process::id()));
-    std::fs::create_dir_all(&elsewhere)?;
+    std::fs::remove_dir(&folder)?;
+    remove_abandoned(&std::env::temp_dir(), TEMPORARY)?;
+    let elsewhere = std::env::temp_dir().join(format!("{TEMPORARY}{name}"));
+    std::fs::create_dir(&elsewhere)?;
     give(&elsewhere)?;
     Ok(elsewhere)
 }
@@ -208,12 +214,12 @@ fn give(folder: &Path) -> std::io::Result<bool> {
     Ok(as_server_user(Path::new("test")).arg("-w").arg(folder).status()?.success())
 }
 
-fn remove_abandoned(base: &Path) -> std::io::Result<()> {
+fn remove_abandoned(base: &Path, prefix: &str) -> std::io::Result<()> {
     for entry in std::fs::read_dir(base)? {
-        let path = entry?.path();
-        let name = path.to_string_lossy();
-        if name.rsplit_once('-').is_some_and(|(_, owner)| !is_running(owner)) {
-            std::fs::remove_dir_all(&path).unwrap_or_default();
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.starts_with(prefix) && name.rsplit_once('-').is_some_and(|(_, owner)| !is_running(owner)) {
+            std::fs::remove_dir_all(entry.path()).unwrap_or_default();
         }
     }
     Ok(())

@@ -54,7 +54,7 @@ async fn watch(client: &Client, progress: &Progress, records: usize) -> Outcome<
         let committed = committed(client).await;
         let waiting = progress.read().saturating_sub(committed);
         let status = format!(
-            "{:5.1} s   {committed:>6} of {records} events   {:>6}/s   {waiting:>5} in flight   newest {}",
+            "{:5.1} s  {committed:>6} of {records} events  {:>6}/s  {waiting:>5} in flight  newest {}",
             since.elapsed().as_secs_f64(),
             committed.saturating_sub(before),
             lag(client).await,
