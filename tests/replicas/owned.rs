@@ -100,6 +100,12 @@ async fn what_the_owner_asks_of_rows_does_not_keep_deletes_out() {
     ] {
         let url = database().await;
         let owner = client(&url).await;
+        // PostgreSQL 14 has no such constraint.
+        let since_15 = "SELECT current_setting('server_version_num')::int >= 150000";
+        if constraint.contains("NULLS NOT DISTINCT") && !owner.query_one(since_15, &[]).await.unwrap().get::<_, bool>(0)
+        {
+            continue;
+        }
         let table = format!(
             "CREATE SCHEMA shop; CREATE DOMAIN shop.there AS numeric NOT NULL; CREATE TABLE shop.t (id text PRIMARY KEY, {constraint})"
         );

@@ -5,7 +5,6 @@
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
-use std::process::Child;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -21,7 +20,7 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::local_aws::{ACCOUNT, REGION};
-use crate::process::{start, target, workspace};
+use crate::process::{Process, start, target, workspace};
 
 /// What a function is started with.
 #[derive(Clone, Debug)]
@@ -39,7 +38,7 @@ pub struct Function {
     settings: Settings,
     name: String,
     api: String,
-    process: Child,
+    process: Process,
     events: mpsc::UnboundedSender<Event>,
     server: JoinHandle<()>,
     shared: Arc<Shared>,
@@ -168,7 +167,7 @@ fn log_of(name: &str, api: &str) -> PathBuf {
     target().join("logs").join(format!("{name}-{}.log", api.replace([':', '.'], "-")))
 }
 
-fn start_process(settings: &Settings, name: &str, api: &str) -> std::io::Result<Child> {
+fn start_process(settings: &Settings, name: &str, api: &str) -> std::io::Result<Process> {
     std::fs::create_dir_all(target().join("logs"))?;
     start(&settings.binary, None, &log_of(name, api), |command| {
         command

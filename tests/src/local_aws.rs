@@ -1,6 +1,5 @@
 //! A local AWS: moto's server, its resharding put right (`local_aws.py`), reached with the real SDK.
 
-use std::process::Child;
 use std::time::{Duration, Instant};
 
 use aws_config::SdkConfig;
@@ -10,7 +9,7 @@ use tokio::net::TcpStream;
 
 use millstream::aws::Aws;
 
-use crate::process::{free_port, start, target, tool, workspace};
+use crate::process::{Process, free_port, start, target, tool, workspace};
 
 /// moto's account.
 pub const ACCOUNT: &str = "123456789012";
@@ -19,8 +18,8 @@ pub const REGION: &str = "us-east-1";
 
 /// A running local AWS.
 pub struct LocalAws {
-    /// `None` where somebody else has started it.
-    server: Option<Child>,
+    /// Stopped when it is dropped; `None` where somebody else has started it.
+    _server: Option<Process>,
     endpoint: String,
     config: SdkConfig,
 }
@@ -46,13 +45,13 @@ impl LocalAws {
         }
         std::fs::remove_file(&log)?;
         let config = Aws::local(&endpoint, REGION).await.config().await.clone();
-        Ok(Self { server: Some(server), endpoint, config })
+        Ok(Self { _server: Some(server), endpoint, config })
     }
 
     /// The same server for another runtime: the SDK's connections belong to the one that they were made on.
     pub async fn for_this_runtime(&self) -> Self {
         let config = Aws::local(&self.endpoint, REGION).await.config().await.clone();
-        Self { server: None, endpoint: self.endpoint.clone(), config }
+        Self { _server: None, endpoint: self.endpoint.clone(), config }
     }
 
     /// What `AWS_ENDPOINT_URL` is to be.
@@ -107,15 +106,6 @@ impl LocalAws {
                 done = done.entries(entry.build()?);
             }
             done.send().await?;
-        }
-    }
-}
-
-impl Drop for LocalAws {
-    fn drop(&mut self) {
-        if let Some(server) = &mut self.server {
-            server.kill().unwrap_or_default();
-            server.wait().map(drop).unwrap_or_default();
         }
     }
 }

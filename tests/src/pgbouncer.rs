@@ -2,24 +2,23 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::process::Child;
 use std::time::{Duration, Instant};
 
 use tokio_postgres::SimpleQueryMessage;
 
-use crate::postgresql::{connect, folder, server_user};
-use crate::process::{free_port, start};
+use crate::postgresql::{connect, folder};
+use crate::process::{Process, free_port, server_user, start};
 use crate::system::Outcome;
 
-/// Where Debian's package has it.
-const PROGRAM: &str = "/usr/sbin/pgbouncer";
+/// Where packages have it, if it is not on the path: Debian's, and Homebrew's.
+const FOLDERS: [&str; 3] = ["/usr/sbin", "/opt/homebrew/bin", "/usr/local/bin"];
 
 /// A running pooler.
 pub struct PgBouncer {
     folder: PathBuf,
     port: u16,
     backends: u32,
-    server: Child,
+    server: Process,
 }
 
 /// Whom it lets in.
@@ -32,6 +31,11 @@ pub enum Admission {
 }
 
 impl PgBouncer {
+    /// Whether it is installed. Only a system package provides it.
+    pub fn is_installed() -> bool {
+        program().is_some()
+    }
+
     /// Starts one before the cluster at a port of localhost. `backends` is how many connections it makes to a database.
     ///
     /// # Errors
@@ -99,6 +103,12 @@ impl PgBouncer {
     }
 }
 
+fn program() -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::env::split_paths(&path).chain(FOLDERS.map(PathBuf::from));
+    folders.map(|folder| folder.join("pgbouncer")).find(|program| program.is_file())
+}
+
 fn name(url: &str) -> &str {
     url.rsplit('/').next().unwrap_or_default()
 }
@@ -127,10 +137,11 @@ fn settings(port: u16, cluster: u16, backends: u32, admission: Admission) -> Str
     )
 }
 
-fn serve(folder: &Path, settings: &str) -> std::io::Result<Child> {
+fn serve(folder: &Path, settings: &str) -> std::io::Result<Process> {
     let (file, log) = (folder.join("pgbouncer.ini"), folder.join("log"));
     std::fs::write(&file, settings)?;
-    let mut server = start(PROGRAM.as_ref(), server_user(), &log, |command| {
+    let program = program().ok_or_else(|| std::io::Error::other("PgBouncer is not installed"))?;
+    let mut server = start(&program, server_user(), &log, |command| {
         command.arg(&file).current_dir("/");
     })?;
     let since = Instant::now();
@@ -142,5 +153,5 @@ fn serve(folder: &Path, settings: &str) -> std::io::Result<Child> {
     }
     server.kill().unwrap_or_default();
     let log = std::fs::read_to_string(&log)?;
-    Err(std::io::Error::other(format!("PgBouncer did not start; is it installed (run `make tools`)? {log}")))
+    Err(std::io::Error::other(format!("PgBouncer did not start: {log}")))
 }

@@ -1,15 +1,21 @@
 //! A private PostgreSQL cluster under `target/`, on a free port, gone with its owner.
 
 mod access;
+mod programs;
+mod tls_proxy;
 
+use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio_postgres::{Client, NoTls};
 
-use crate::process::{free_port, start, target};
+use self::programs::program;
+pub use self::programs::psql_command;
+use self::tls_proxy::TlsProxy;
+use crate::process::{Process, as_user, free_port, is_running, server_user, start, target};
 
 /// How safe the cluster's disk writes are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -20,13 +26,18 @@ pub enum Durability {
     Test,
 }
 
+/// macOS has no C.UTF-8.
+const LOCALE: &str = if cfg!(target_os = "macos") { "--locale=C" } else { "--locale=C.UTF-8" };
+
 /// A running cluster.
 pub struct PostgreSql {
     folder: PathBuf,
     port: u16,
     durability: Durability,
-    server: Child,
+    server: Process,
     databases: AtomicU32,
+    /// Offers TLS where the server cannot.
+    tls_proxy: Option<TlsProxy>,
 }
 
 impl PostgreSql {
@@ -37,7 +48,7 @@ impl PostgreSql {
     pub fn start(name: &str, durability: Durability) -> std::io::Result<Self> {
         let folder = folder(name)?;
         let mut command = as_server_user(&program("initdb")?);
-        command.args(["-U", "postgres", "--auth=trust", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync", "-D"]);
+        command.args(["-U", "postgres", "--auth=trust", "-E", "UTF8", LOCALE, "--no-sync", "-D"]);
         let output = command.arg(folder.join("data")).current_dir("/").output()?;
         if !output.status.success() {
             return Err(std::io::Error::other(String::from_utf8_lossy(&output.stderr).into_owned()));
@@ -47,7 +58,10 @@ impl PostgreSql {
         for _ in 0..5 {
             let port = free_port()?;
             match serve(&folder, port, durability) {
-                Ok(server) => return Ok(Self { folder, port, durability, server, databases: AtomicU32::new(0) }),
+                Ok(server) => {
+                    let databases = AtomicU32::new(0);
+                    return Ok(Self { folder, port, durability, server, databases, tls_proxy: None });
+                }
                 Err(error) => last = error,
             }
         }
@@ -56,12 +70,12 @@ impl PostgreSql {
 
     /// The URL of a database.
     pub fn url(&self, database: &str) -> String {
-        format!("postgresql://postgres@127.0.0.1:{}/{database}", self.port)
+        format!("postgresql://postgres@127.0.0.1:{}/{database}", self.port())
     }
 
     /// The cluster's port on localhost.
     pub fn port(&self) -> u16 {
-        self.port
+        self.tls_proxy.as_ref().map_or(self.port, TlsProxy::port)
     }
 
     /// A new, empty database; its URL.
@@ -143,7 +157,7 @@ pub fn psql(url: &str, script: &Path, variables: &[&str], environment: &[(&str, 
     Err(std::io::Error::other(String::from_utf8_lossy(&output.stderr).into_owned()))
 }
 
-fn serve(folder: &Path, port: u16, durability: Durability) -> std::io::Result<Child> {
+fn serve(folder: &Path, port: u16, durability: Durability) -> std::io::Result<Process> {
     let log = folder.join("log");
     let mut server = start(&program("postgres")?, server_user(), &log, |command| {
         command.arg("-D").arg(folder.join("data")).current_dir("/");
@@ -171,18 +185,24 @@ fn serve(folder: &Path, port: u16, durability: Durability) -> std::io::Result<Ch
     Err(std::io::Error::other(format!("PostgreSQL did not start: {}", std::fs::read_to_string(&log)?)))
 }
 
+/// What the names of folders in the system's temporary folder begin with.
+const TEMPORARY: &str = "millstream-cluster-";
+
 /// A new folder that the servers' user can reach, and that tells whose it is: those of ended processes are removed.
 pub(crate) fn folder(name: &str) -> std::io::Result<PathBuf> {
     let base = target().join("postgresql");
     std::fs::create_dir_all(&base)?;
-    remove_abandoned(&base)?;
-    let folder = base.join(format!("{name}-{}", std::process::id()));
+    remove_abandoned(&base, "")?;
+    let name = format!("{name}-{}", std::process::id());
+    let folder = base.join(&name);
     std::fs::create_dir_all(&folder)?;
     if give(&folder)? {
         return Ok(folder);
     }
-    let elsewhere = std::env::temp_dir().join(format!("millstream-{name}-{}", std::process::id()));
-    std::fs::create_dir_all(&elsewhere)?;
+    std::fs::remove_dir(&folder)?;
+    remove_abandoned(&std::env::temp_dir(), TEMPORARY)?;
+    let elsewhere = std::env::temp_dir().join(format!("{TEMPORARY}{name}"));
+    std::fs::create_dir(&elsewhere)?;
     give(&elsewhere)?;
     Ok(elsewhere)
 }
@@ -190,54 +210,21 @@ pub(crate) fn folder(name: &str) -> std::io::Result<PathBuf> {
 /// Gives a folder to the server's user; whether that user can reach it.
 fn give(folder: &Path) -> std::io::Result<bool> {
     let Some(user) = server_user() else { return Ok(true) };
-    Command::new("chown").arg(user).arg(folder).status()?;
+    chown(folder, Some(user.uid), Some(user.gid))?;
     Ok(as_server_user(Path::new("test")).arg("-w").arg(folder).status()?.success())
 }
 
-fn remove_abandoned(base: &Path) -> std::io::Result<()> {
+fn remove_abandoned(base: &Path, prefix: &str) -> std::io::Result<()> {
     for entry in std::fs::read_dir(base)? {
-        let path = entry?.path();
-        let owner = path.to_string_lossy().rsplit_once('-').map(|(_, owner)| format!("/proc/{owner}"));
-        if owner.is_some_and(|owner| !Path::new(&owner).exists()) {
-            std::fs::remove_dir_all(path).unwrap_or_default();
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.starts_with(prefix) && name.rsplit_once('-').is_some_and(|(_, owner)| !is_running(owner)) {
+            std::fs::remove_dir_all(entry.path()).unwrap_or_default();
         }
     }
     Ok(())
 }
 
-/// PostgreSQL refuses to run as root, and so does PgBouncer.
-pub(crate) fn server_user() -> Option<&'static str> {
-    let root = std::fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0);
-    root.then_some("postgres")
-}
-
 fn as_server_user(program: &Path) -> Command {
-    match server_user() {
-        None => Command::new(program),
-        Some(user) => {
-            let mut command = Command::new("setpriv");
-            command
-                .arg(format!("--reuid={user}"))
-                .arg(format!("--regid={user}"))
-                .args(["--clear-groups", "--reset-env"]);
-            command.arg(program);
-            command
-        }
-    }
-}
-
-/// A program of the newest PostgreSQL that Debian has installed.
-fn program(name: &str) -> std::io::Result<PathBuf> {
-    let mut found: Vec<(u32, PathBuf)> = std::fs::read_dir("/usr/lib/postgresql")?
-        .filter_map(|entry| {
-            let entry = entry.ok()?;
-            Some((entry.file_name().to_str()?.parse().ok()?, entry.path().join("bin").join(name)))
-        })
-        .filter(|(_, path)| path.exists())
-        .collect();
-    found.sort();
-    found
-        .pop()
-        .map(|(_, path)| path)
-        .ok_or_else(|| std::io::Error::other(format!("{name} is not installed: run `make tools`")))
+    as_user(program, server_user())
 }

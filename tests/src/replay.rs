@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
-use millstream::config::stream_name;
+use millstream::config::stream_name_from_arn;
 use millstream::record::unpack;
 
 use crate::function::names;
@@ -218,7 +218,7 @@ fn settings_of_event(payload: &[u8]) -> Outcome<Settings> {
     let batch = unpack(payload)?;
     let format = detect::format(batch.records.iter().map(|record| batch.payload(record)));
     match (batch.records.iter().find(|record| !record.position.stream.is_empty()), format) {
-        (Some(record), Some(format)) => Ok(generate(stream_name(&record.position.stream), format)),
+        (Some(record), Some(format)) => Ok(generate(stream_name_from_arn(&record.position.stream), format)),
         _ => {
             Err("the event holds no record in a format that is known: give a configuration with CONFIG=my.toml".into())
         }

@@ -2,6 +2,7 @@
 
 pub mod packed;
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use millstream::dead_letter::DeadLetters;
 use millstream::ingest::{Ingest, IngestError};
 use millstream::report::Report;
 use millstream_tests::kinesis::{ShardRecord, event};
+use millstream_tests::pgbouncer::{Admission, PgBouncer};
 use millstream_tests::postgresql::{Durability, PostgreSql, connect};
 use millstream_tests::process::target;
 use millstream_tests::proxy::Proxy;
@@ -57,6 +59,21 @@ pub async fn batch_of(
 /// The address of a database of the shared cluster, through a proxy before it.
 pub fn through(url: &str, proxy: &Proxy) -> String {
     url.replace(&format!(":{}/", cluster().port()), &format!(":{}/", proxy.port()))
+}
+
+/// A pooler before a cluster. `None` where PgBouncer is not installed: what needs it is skipped, and `make test` says so. With
+/// `MILLSTREAM_REQUIRE_PGBOUNCER=1` that is a failure.
+pub fn pooler(cluster: u16, backends: u32, admission: Admission) -> Option<PgBouncer> {
+    if PgBouncer::is_installed() {
+        return Some(PgBouncer::start(cluster, backends, admission).expect("PgBouncer starts"));
+    }
+    let required = std::env::var_os("MILLSTREAM_REQUIRE_PGBOUNCER").is_some_and(|value| value == "1");
+    assert!(!required, "PgBouncer is not installed, and MILLSTREAM_REQUIRE_PGBOUNCER is 1");
+    let thread = std::thread::current();
+    let line = format!("{}\n", thread.name().unwrap_or_default());
+    let file = std::fs::File::options().create(true).append(true).open(target().join("skipped-tests"));
+    file.and_then(|mut file| file.write_all(line.as_bytes())).expect("the skipped test is noted");
+    None
 }
 
 /// The rows of a query, each as one line of text.

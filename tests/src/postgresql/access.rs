@@ -4,16 +4,21 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
+use super::tls_proxy::TlsProxy;
 use super::{PostgreSql, connect, give};
 use crate::certificates::Certificate;
 use crate::system::Outcome;
 
 impl PostgreSql {
-    /// Offers TLS with this certificate from now on, to those who ask for it.
+    /// Offers TLS with this certificate from now on, to those who ask for it. Where the server was built without TLS, a proxy
+    /// offers it, and the cluster's port is the proxy's.
     ///
     /// # Errors
     /// The system's, or what PostgreSQL does not like about the certificate.
-    pub async fn offer_tls(&self, certificate: &Certificate) -> Outcome<()> {
+    pub async fn offer_tls(&mut self, certificate: &Certificate) -> Outcome<()> {
+        if let Some(proxy) = &self.tls_proxy {
+            return proxy.replace(certificate);
+        }
         let data = self.folder.join("data");
         // The names that PostgreSQL looks for by default.
         for (name, text) in [("server.crt", &certificate.pem), ("server.key", &certificate.key)] {
@@ -22,8 +27,30 @@ impl PostgreSql {
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
             give(&path)?;
         }
-        connect(&self.url("postgres")).await?.batch_execute("ALTER SYSTEM SET ssl = on").await?;
-        self.reload().await
+        match connect(&self.url("postgres")).await?.batch_execute("ALTER SYSTEM SET ssl = on").await {
+            Err(error) if is_unsupported(&error) => {
+                self.tls_proxy = Some(TlsProxy::start(self.port, certificate).await?);
+                Ok(())
+            }
+            done => {
+                done?;
+                self.reload().await
+            }
+        }
+    }
+
+    /// The TLS version of a backend's connection; `None` if it is in plain text.
+    ///
+    /// # Errors
+    /// PostgreSQL's, or there is no such backend.
+    pub async fn tls_version(&self, backend: i32) -> Outcome<Option<String>> {
+        let query = "SELECT client_port, version FROM pg_stat_activity JOIN pg_stat_ssl USING (pid) WHERE pid = $1";
+        let row = connect(&self.url("postgres")).await?.query_one(query, &[&backend]).await?;
+        let port = u16::try_from(row.get::<_, i32>(0))?;
+        Ok(match &self.tls_proxy {
+            Some(proxy) => proxy.version(port),
+            None => row.get(1),
+        })
     }
 
     /// Puts a rule before all others, such as `host all app all scram-sha-256`.
@@ -49,6 +76,11 @@ impl PostgreSql {
         }
         Ok(())
     }
+}
+
+/// The setting `ssl` is refused so by a server that was built without OpenSSL.
+fn is_unsupported(error: &tokio_postgres::Error) -> bool {
+    error.as_db_error().is_some_and(|error| error.message() == "SSL is not supported by this build")
 }
 
 fn prepend(path: &Path, line: &str) -> std::io::Result<()> {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
-use millstream::config::{Format, stream_name};
+use millstream::config::{Format, stream_name_from_arn};
 use millstream::record::unpack;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -156,7 +156,7 @@ fn with_table_name(document: Vec<u8>) -> Vec<u8> {
         return document;
     };
     let Some(members) = document.strip_prefix(b"{") else { return document };
-    let name = Value::from(stream_name(&arn));
+    let name = Value::from(stream_name_from_arn(&arn));
     [format!("{{\"tableName\":{name},").as_bytes(), members].concat()
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use millstream::config::{Config, Format, Source};
+use millstream::config::{Config, Format, SourceConfig};
 use millstream::names::Naming;
 
 use crate::system::Outcome;
@@ -51,14 +51,14 @@ pub fn generate(stream: &str, format: Format) -> Settings {
 /// # Errors
 /// No source or several of them fit.
 pub fn choose_source(config: &Config, name: &str, format: Format) -> Outcome<Settings> {
-    let of_format: Vec<&Source> = config.sources.iter().filter(|source| source.format == format).collect();
+    let of_format: Vec<&SourceConfig> = config.sources.iter().filter(|source| source.format == format).collect();
     let source = match (&config.sources[..], &of_format[..]) {
         ([only], _) => Some(only),
         (_, [only]) => Some(*only),
         _ => config.sources.iter().find(|source| source.name == name),
     };
     let source = source.ok_or_else(|| {
-        let format_of = |source: &Source| format!("{} ({})", source.name, format_word(source.format));
+        let format_of = |source: &SourceConfig| format!("{} ({})", source.name, format_word(source.format));
         format!(
             "the file holds {}, and more than one source of the configuration could read it, or none: {}; name the file \
              after its source",

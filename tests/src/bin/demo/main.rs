@@ -1,20 +1,33 @@
 //! `make demo`: a system on real parts, before one's eyes. `SYSTEM` says which: the sportsbook or the replica.
 
+mod display;
 mod replica;
 mod sportsbook;
 
 use std::process::ExitCode;
 
+use millstream_tests::postgresql::psql_command;
 use millstream_tests::say;
 use millstream_tests::system::Outcome;
+
+/// What a shell reports of a program that SIGINT has ended.
+const INTERRUPTED: u8 = 130;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let system = std::env::args().skip(1).find(|argument| !argument.starts_with('-')).unwrap_or_default();
-    let ended = match &*system {
-        "" | "sportsbook" => sportsbook::demo().await,
-        "replica" => replica::demo().await,
-        _ => Err(format!("unknown system {system}; expected sportsbook or replica").into()),
+    let demo = async {
+        match &*system {
+            "" | "sportsbook" => sportsbook::demo().await,
+            "replica" => replica::demo().await,
+            _ => Err(format!("unknown system {system}; expected sportsbook or replica").into()),
+        }
+    };
+    // Whatever Ctrl-C interrupts is dropped, so that the servers stop and the terminal is as it was.
+    let ended = tokio::select! {
+        biased;
+        ended = demo => ended,
+        interrupted = tokio::signal::ctrl_c() => interrupted.map(|()| ExitCode::from(INTERRUPTED)).map_err(Into::into),
     };
     ended.unwrap_or_else(|error| {
         let source = error.source().map(|source| format!(": {source}")).unwrap_or_default();
@@ -25,7 +38,8 @@ async fn main() -> ExitCode {
 
 /// Leaves the database running until Ctrl-C, unless `--exit` asks for an end.
 async fn stay(url: &str, look: &str) -> Outcome<()> {
-    say(&format!("\nAll counts match. To explore the database:\n\n  psql {url} -c '{look}'\n"));
+    let psql = psql_command()?;
+    say(&format!("\nAll counts match. To explore the database:\n\n  {psql} {url} -c '{look}'\n"));
     if std::env::args().any(|argument| argument == "--exit") {
         return Ok(());
     }

@@ -1,6 +1,5 @@
 //! The reporting replica: three DynamoDB tables and a bank change, reports follow; then everything is lost and comes back.
 
-use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -16,6 +15,7 @@ use millstream_tests::system::{Outcome, Reported};
 use serde_json::json;
 use tokio_postgres::Client;
 
+use super::display::Display;
 use super::stay;
 
 const CUSTOMERS: u64 = 200;
@@ -42,7 +42,7 @@ pub async fn demo() -> Outcome<ExitCode> {
         both = async { tokio::join!(replica.consume(&progress), load(&replica, &mut bank, &progress)) } => (both.0?, both.1?),
         ended = watch(&client, &progress) => return ended.map(|()| ExitCode::FAILURE),
     };
-    show(&client).await;
+    reports(&client).await.iter().for_each(|line| say(line));
     account(&reported);
     if !verified(&replica).await? || !bank_is_same(&client, &bank).await? {
         return Ok(ExitCode::FAILURE);
@@ -50,7 +50,7 @@ pub async fn demo() -> Outcome<ExitCode> {
     say("\nDropping all tables and restoring them: the export taken half-way, then the backup.");
     client.batch_execute("DROP SCHEMA shop CASCADE; DROP SCHEMA bank CASCADE; DROP SCHEMA millstream CASCADE").await?;
     restore(&replica, &manifests).await?;
-    show(&client).await;
+    reports(&client).await.iter().for_each(|line| say(line));
     if !verified(&replica).await? || !bank_is_same(&client, &bank).await? {
         return Ok(ExitCode::FAILURE);
     }
@@ -80,19 +80,18 @@ async fn load(replica: &Replica, bank: &mut Bank, progress: &Progress) -> Outcom
 }
 
 async fn watch(client: &Client, progress: &Progress) -> Outcome<()> {
-    let since = Instant::now();
+    let (since, mut display) = (Instant::now(), Display::new());
     loop {
         tokio::time::sleep(Duration::from_secs(1)).await;
-        if std::io::stdout().is_terminal() {
-            say("\x1b[H\x1b[2J");
-        }
-        show(client).await;
-        say(&format!("{:5.1} s   {} changes read from the streams", since.elapsed().as_secs_f64(), progress.read()));
+        let status =
+            format!("{:5.1} s   {} changes read from the streams", since.elapsed().as_secs_f64(), progress.read());
+        display.show(&reports(client).await, &status);
     }
 }
 
 /// The reports; while a source's tables are not there yet, they are silent.
-async fn show(client: &Client) {
+async fn reports(client: &Client) -> Vec<String> {
+    let mut lines = Vec::new();
     let reports = [
         (
             "revenue by tier",
@@ -104,9 +103,10 @@ async fn show(client: &Client) {
     for (name, query) in reports {
         for row in client.query(query, &[]).await.unwrap_or_default() {
             let cells: String = (0..row.len()).map(|cell| format!(" {:>14}", row.get::<_, &str>(cell))).collect();
-            say(&format!("{name:<16}{cells}"));
+            lines.push(format!("{name:<16}{cells}"));
         }
     }
+    lines
 }
 
 fn account(reported: &Reported) {

@@ -1,6 +1,5 @@
 //! A Super Bowl evening at the sportsbook.
 
-use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -13,6 +12,7 @@ use millstream_tests::sportsbook::{Mixture, evening};
 use millstream_tests::system::{Account, Outcome, System};
 use tokio_postgres::Client;
 
+use super::display::Display;
 use super::stay;
 
 const EVENTS: usize = 100_000;
@@ -37,7 +37,7 @@ pub async fn demo() -> Outcome<ExitCode> {
         account = system.run(&evening.records, &progress) => account?,
         ended = watch(&client, &progress, evening.records.len()) => return ended.map(|()| ExitCode::FAILURE),
     };
-    show_totals(&client).await?;
+    totals(&client).await.iter().for_each(|line| say(line));
     show_account(&account, &client).await?;
     let mistakes = account.mistakes();
     mistakes.iter().for_each(|mistake| say(&format!("The counts do not match: {mistake}")));
@@ -50,21 +50,19 @@ pub async fn demo() -> Outcome<ExitCode> {
 
 /// Shows how it goes, every second.
 async fn watch(client: &Client, progress: &Progress, records: usize) -> Outcome<()> {
-    let (since, mut before) = (Instant::now(), 0);
+    let (since, mut before, mut display) = (Instant::now(), 0, Display::new());
     loop {
         tokio::time::sleep(Duration::from_secs(1)).await;
-        if std::io::stdout().is_terminal() {
-            say("\x1b[H\x1b[2J");
-        }
-        show_totals(client).await?;
+        let totals = totals(client).await;
         let committed = committed(client).await;
         let waiting = progress.read().saturating_sub(committed);
-        say(&format!(
-            "{:5.1} s   {committed:>6} of {records} events in the database   {:>6}/s   {waiting:>5} read but not yet committed   newest event {}",
+        let status = format!(
+            "{:5.1} s  {committed:>6} of {records} events  {:>6}/s  {waiting:>5} in flight  newest {}",
             since.elapsed().as_secs_f64(),
-            committed - before,
+            committed.saturating_sub(before),
             lag(client).await,
-        ));
+        );
+        display.show(&totals, &status);
         before = committed;
     }
 }
@@ -82,22 +80,19 @@ async fn lag(client: &Client) -> String {
     row.and_then(|row| row.get::<_, Option<String>>(0)).unwrap_or_else(|| "none yet".to_owned())
 }
 
-async fn show_totals(client: &Client) -> Outcome<()> {
-    say(&format!(
-        "\n{:<24} {:<12} {:>8} {:>16} {:>16} {:>16}",
-        "game", "side", "bets", "staked", "open liability", "paid"
-    ));
+/// The totals as a table; while no bet has been placed, a line that says so.
+async fn totals(client: &Client) -> Vec<String> {
     let query = "SELECT coalesce(game_id, '?'), coalesce(side, '?'), bets::text, coalesce(round(staked, 2), 0)::text, \
                  coalesce(round(open_liability, 2), 0)::text, coalesce(round(paid, 2), 0)::text FROM sportsbook.betting_totals()";
-    let Ok(rows) = client.query(query, &[]).await else {
-        say("(no bets yet)");
-        return Ok(());
+    // As wide as a terminal of 80 columns.
+    let Ok(rows) = client.query(query, &[]).await else { return vec!["(no bets yet)".to_owned()] };
+    let line = |cells: [&str; 6]| {
+        let [game, side, bets, staked, liability, paid] = cells;
+        format!("{game:<22} {side:<10} {bets:>6} {staked:>11} {liability:>14} {paid:>11}")
     };
-    for row in rows {
-        let cell = |index: usize| row.get::<_, String>(index);
-        say(&format!("{:<24} {:<12} {:>8} {:>16} {:>16} {:>16}", cell(0), cell(1), cell(2), cell(3), cell(4), cell(5)));
-    }
-    Ok(())
+    let head = line(["game", "side", "bets", "staked", "open liability", "paid"]);
+    let lines = rows.iter().map(|row| line(std::array::from_fn(|index| row.get(index))));
+    [String::new(), head].into_iter().chain(lines).collect()
 }
 
 async fn show_account(account: &Account, client: &Client) -> Outcome<()> {
@@ -118,6 +113,9 @@ async fn show_account(account: &Account, client: &Client) -> Outcome<()> {
     line("  bets, one row each", bets.to_string());
     line("seconds, sending included", format!("{:.1}", time.as_secs_f64()));
     line("events per second", format!("{:.0}", *put as f64 / time.as_secs_f64()));
+    if cfg!(debug_assertions) {
+        say("  (not an optimised build: `make bench` measures one)");
+    }
     line("invocations", account.invocations.len().to_string());
     line("  failed and retried", failed.to_string());
     line(
