@@ -102,7 +102,7 @@ impl<'a> Decimal<'a> {
             }
         }
         if missing_digits < 4 && self.digits > 0 {
-            for _ in 0..room {
+            for _ in 0..missing_digits {
                 group *= 10;
             }
             out.extend_from_slice(&group.to_be_bytes());
