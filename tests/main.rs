@@ -25,4 +25,5 @@ mod restore;
 mod roles;
 mod support;
 mod tls;
+mod vocabulary;
 mod writer;
