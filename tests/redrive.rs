@@ -117,11 +117,11 @@ impl Desk {
     ) -> Result<RedriveProgress, RedriveError> {
         let redrive = &mut Redrive {
             ingest: &mut ingest,
-            archive: self.archive(),
+            object_store: self.archive(),
             streams: StreamReader::new(self.sdk.clone()),
             queues,
-            until: Instant::now() + time,
-            watch: &|_| (),
+            deadline: Instant::now() + time,
+            on_progress: &|_| (),
         };
         let task: RedriveTask = serde_json::from_value(task).expect("a task");
         run(redrive, &task).await

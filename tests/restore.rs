@@ -139,7 +139,13 @@ async fn in_pieces(replica: &Replica, task: serde_json::Value) -> usize {
             DeadLetters::new(aws.clone(), Some(replica.queue.clone()), bucket.clone(), "test".to_owned());
         let mut ingest = Ingest::new(Config::parse("replica", &config).unwrap(), database, dead_letters);
         let (archive, tables) = (ObjectStore::new(aws.clone(), bucket), DynamodbTables::new(aws.clone()));
-        let mut backfill = Backfill { ingest: &mut ingest, archive, tables, until: Instant::now(), watch: &|_| () };
+        let mut backfill = Backfill {
+            ingest: &mut ingest,
+            object_store: archive,
+            tables,
+            deadline: Instant::now(),
+            on_progress: &|_| (),
+        };
         let progress = run(&mut backfill, &task).await.unwrap();
         // The task goes from piece to piece as JSON, as Step Functions carries it.
         let told = serde_json::to_string(&BackfillTask { progress, ..task }).unwrap();

@@ -29,8 +29,8 @@ use tokio_postgres::Client;
 
 pub use compare::{RowDifference, diff_rows, list_keys};
 pub use ddl::{SystemTable, begin, begin_read_only, create_missing, missing_schema_ddl};
-pub use freshness::{Freshness, TABLE as FRESHNESS};
-pub use tombstone::{TABLE as TOMBSTONE, ensure_table as make_tombstones};
+pub use freshness::{FRESHNESS_TABLE, Freshness};
+pub use tombstone::{TOMBSTONE_TABLE, ensure_tombstone_table};
 
 use crate::catalog::CatalogError;
 use crate::database::sqlstate::{ErrorAction, classify, describe};

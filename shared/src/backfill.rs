@@ -185,13 +185,13 @@ pub struct Backfill<'b> {
     /// Writes the records.
     pub ingest: &'b mut Ingest,
     /// Holds exports and the backup.
-    pub archive: ObjectStore,
+    pub object_store: ObjectStore,
     /// The DynamoDB tables to scan.
     pub tables: DynamodbTables,
     /// Deadline of this call.
-    pub until: Instant,
+    pub deadline: Instant,
     /// Called with the progress after each batch.
-    pub watch: &'b (dyn Fn(&BackfillProgress) + Send + Sync),
+    pub on_progress: &'b (dyn Fn(&BackfillProgress) + Send + Sync),
 }
 
 /// Runs the task until it is complete or the deadline has passed. To continue, call it again with the task and the returned
@@ -245,7 +245,7 @@ impl BackfillRun<'_, '_> {
     }
 
     fn time_left(&self) -> Duration {
-        self.backfill.until.saturating_duration_since(Instant::now())
+        self.backfill.deadline.saturating_duration_since(Instant::now())
     }
 
     /// A batch that has been started is completed: the deadline leaves a margin for it.
@@ -304,12 +304,12 @@ impl BackfillRun<'_, '_> {
             self.progress.dead_lettered += report.counts.dead_lettered;
         }
         self.progress.cursor = Some(cursor);
-        (self.backfill.watch)(&self.progress);
+        (self.backfill.on_progress)(&self.progress);
         Ok(())
     }
 
     fn finish(&mut self) {
         self.progress.done = true;
-        (self.backfill.watch)(&self.progress);
+        (self.backfill.on_progress)(&self.progress);
     }
 }

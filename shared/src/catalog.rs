@@ -74,7 +74,7 @@ pub struct DbTable {
     /// The OIDs of its row type.
     pub row_type: RowTypeOids,
     /// What fills it, from the note in its comment, if Millstream wrote one.
-    pub origin: Option<String>,
+    pub source_label: Option<String>,
     /// Whether Millstream may alter it.
     pub owned: bool,
     /// Whether it has a check constraint, which may reject a row.
@@ -99,7 +99,7 @@ pub struct DbColumn {
     /// Its name.
     pub name: Identifier,
     /// How its values are written.
-    pub kind: ColumnType,
+    pub column_type: ColumnType,
     /// The OID of its type.
     pub type_oid: u32,
     /// Its SQL type, for messages and casts.
@@ -134,7 +134,7 @@ impl DbTable {
             name: spec.name.clone(),
             oid: 0,
             row_type: RowTypeOids::default(),
-            origin: None,
+            source_label: None,
             owned: true,
             has_check: false,
             columns: Vec::new(),
@@ -150,15 +150,15 @@ impl DbTable {
     /// composite value, and in keys.
     pub(crate) fn write_arrays_as_text(&mut self) {
         let prevents_whole_rows =
-            |column: &DbColumn| column.kind == ColumnType::Other || (column.may_reject_null && !column.required);
+            |column: &DbColumn| column.column_type == ColumnType::Other || (column.may_reject_null && !column.required);
         let sent_by_column = self.columns.iter().any(prevents_whole_rows);
         let unique = &self.unique;
         let is_key_column = |column: &DbColumn| unique.iter().any(|key| key.contains(&column.name));
         for column in &mut self.columns {
-            if let ColumnType::Array(element) = column.kind
+            if let ColumnType::Array(element) = column.column_type
                 && (sent_by_column || is_key_column(column))
             {
-                column.kind = ColumnType::ArrayText(element);
+                column.column_type = ColumnType::ArrayText(element);
             }
         }
     }

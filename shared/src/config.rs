@@ -46,7 +46,7 @@ pub struct SourceConfig {
     /// Fields that are dropped or hashed before anything is stored.
     pub private: Vec<(String, Privacy)>,
     /// The defaults of its tables.
-    pub shape: SchemaPolicy,
+    pub schema_policy: SchemaPolicy,
     /// For a source of tables: names of the source tables to replicate; empty means all.
     pub only: Vec<String>,
     /// For a source of tables: names of the source tables to exclude.
@@ -127,7 +127,7 @@ impl Format {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SchemaPolicy {
     /// How fields without a declared column are handled.
-    pub evolution: SchemaMode,
+    pub mode: SchemaMode,
     /// How nested objects are stored.
     pub nested: Nested,
     /// Type of new columns for arrays.
@@ -144,7 +144,7 @@ pub struct PartitionConfig {
     /// The partition column, or the path of the field that fills it.
     pub column: String,
     /// Width and time limits.
-    pub period: PartitionPolicy,
+    pub policy: PartitionPolicy,
 }
 
 /// A declared table.
@@ -165,7 +165,7 @@ pub struct TableConfig {
     /// Its own partitioning.
     pub partition: Option<PartitionConfig>,
     /// How undeclared fields are treated.
-    pub shape: SchemaPolicy,
+    pub schema_policy: SchemaPolicy,
 }
 
 /// What a row of a table represents.

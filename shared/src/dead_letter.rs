@@ -137,7 +137,7 @@ impl DeadLetters {
     }
 
     /// The store of payloads that are too large for a message.
-    pub fn archive(&self) -> &ObjectStore {
+    pub fn object_store(&self) -> &ObjectStore {
         &self.object_store
     }
 

@@ -74,7 +74,9 @@ impl Decoder {
     pub fn new(source: SourceConfig) -> Self {
         let mut fields = FieldTree::new(source.naming);
         let stores_objects = |shape: &config::SchemaPolicy| shape.nested == Nested::Jsonb;
-        if stores_objects(&source.shape) || source.tables.iter().any(|table| stores_objects(&table.shape)) {
+        if stores_objects(&source.schema_policy)
+            || source.tables.iter().any(|table| stores_objects(&table.schema_policy))
+        {
             fields.request_whole_objects();
         }
         let mut tables = TableRegistry::default();

@@ -154,7 +154,7 @@ impl FieldTree {
     }
 
     /// A field that the decoder fills. It becomes a column only if one is declared for it.
-    pub fn synthetic(&mut self, name: &str) -> FieldId {
+    pub fn intern_synthetic(&mut self, name: &str) -> FieldId {
         let field = self.child(FieldId::ROOT, name);
         self.nodes[field.0 as usize].synthetic = true;
         field
@@ -166,7 +166,7 @@ impl FieldTree {
     }
 
     /// A table of the source, whose members are its columns.
-    pub fn table(&mut self, name: &str) -> FieldId {
+    pub fn intern_table(&mut self, name: &str) -> FieldId {
         let field = self.child(FieldId::ROOT, name);
         let node = &mut self.nodes[field.0 as usize];
         (node.table, node.container, node.column) = (true, true, "".into());
@@ -218,7 +218,7 @@ impl FieldTree {
     }
 
     /// Names the members of `field` as if they were at the top level (Segment's `properties` and `traits`).
-    pub fn without_prefix(&mut self, field: FieldId) {
+    pub fn set_without_prefix(&mut self, field: FieldId) {
         self.nodes[field.0 as usize].column = "".into();
     }
 
@@ -233,7 +233,7 @@ impl FieldTree {
     }
 
     /// Whether a member of `field`, at any depth, is private.
-    pub fn private_within(&self, field: FieldId) -> bool {
+    pub fn has_private_descendant(&self, field: FieldId) -> bool {
         self.node(field).private_within
     }
 

@@ -134,7 +134,7 @@ impl Ingest {
     pub fn new(config: Config, database: Database, dead_letters: DeadLetters) -> Self {
         let decoders = config.sources.iter().cloned().map(Decoder::new).collect();
         let writer = Writer::new(database);
-        let object_store = dead_letters.archive().clone();
+        let object_store = dead_letters.object_store().clone();
         Self { config, decoders, writer, object_store, reporter: OutcomeReporter { dead_letters } }
     }
 

@@ -87,9 +87,9 @@ pub struct PartitionedTable {
     /// Schema and name.
     pub name: TableName,
     /// The partition column.
-    pub column: Identifier,
+    pub partition_column: Identifier,
     /// Partition width, number of partitions created ahead, and retention.
-    pub period: PartitionPolicy,
+    pub policy: PartitionPolicy,
 }
 
 /// Maintains every partitioned table of the configuration.
@@ -115,7 +115,7 @@ pub async fn maintain(config: &Config, database: &Database) -> Result<Maintenanc
 
 /// Deletes tombstones older than the source's configured retention; returns how many.
 async fn prune_tombstones(client: &Client, source: &SourceConfig) -> Result<u64, MaintainError> {
-    if !apply::TOMBSTONE.exists(client).await? {
+    if !apply::TOMBSTONE_TABLE.exists(client).await? {
         return Ok(0);
     }
     let (tables, seconds) = (format!("{}.", source.schema.as_str()), source.tombstone_retention_micros as f64 / 1e6);
@@ -136,7 +136,7 @@ async fn prune_closed_shards(
     source: &SourceConfig,
     report: &mut MaintenanceReport,
 ) -> Result<(), MaintainError> {
-    if !apply::FRESHNESS.exists(client).await? {
+    if !apply::FRESHNESS_TABLE.exists(client).await? {
         return Ok(());
     }
     let statement = include_str!("maintain/prune_closed_shards.sql");
@@ -168,7 +168,11 @@ pub async fn partitioned_tables(
         let partition = declared.and_then(|declared| declared.partition.as_ref()).or(source.partition.as_ref());
         let name = TableName { schema: source.schema.clone(), table: Identifier::truncated(&table, &table) };
         if let Some(partition) = partition {
-            tables.push(PartitionedTable { name, column: Identifier::truncated(&by, &by), period: partition.period });
+            tables.push(PartitionedTable {
+                name,
+                partition_column: Identifier::truncated(&by, &by),
+                policy: partition.policy,
+            });
         }
     }
     Ok(tables)

@@ -127,15 +127,15 @@ pub struct Redrive<'r> {
     /// Writes the records; its dead letters return to their queue.
     pub ingest: &'r mut Ingest,
     /// Holds large payloads.
-    pub archive: ObjectStore,
+    pub object_store: ObjectStore,
     /// Reads back records that the message does not contain.
     pub streams: StreamReader,
     /// The queues to drain.
     pub queues: Queues,
     /// Deadline of this call. The call exceeds it only if it has not redriven anything yet.
-    pub until: Instant,
+    pub deadline: Instant,
     /// Called with the progress after each batch.
-    pub watch: &'r (dyn Fn(&RedriveProgress) + Send + Sync),
+    pub on_progress: &'r (dyn Fn(&RedriveProgress) + Send + Sync),
 }
 
 /// Redrives until the queues have been drained or the deadline has passed. To continue, call it again with the task and the
@@ -161,7 +161,7 @@ pub async fn run(redrive: &mut Redrive<'_>, task: &RedriveTask) -> Result<Redriv
         released?;
     }
     let progress = tally.finish(all_drained);
-    (redrive.watch)(&progress);
+    (redrive.on_progress)(&progress);
     Ok(progress)
 }
 

@@ -87,7 +87,7 @@ pub enum RejectionReason {
     TooManyPartitions(usize),
     /// PostgreSQL rejected the row.
     #[error("PostgreSQL rejected the row: {0}")]
-    Refused(String),
+    RejectedByDatabase(String),
 }
 
 impl RejectionReason {
@@ -105,7 +105,7 @@ impl RejectionReason {
             Self::UnknownField { .. } => "unknown_field",
             Self::TooFarAhead { .. } => "too_far_ahead",
             Self::TooManyPartitions(_) => "too_many_partitions",
-            Self::Refused(_) => "refused",
+            Self::RejectedByDatabase(_) => "refused",
         }
     }
 }

@@ -229,7 +229,11 @@ impl App {
         let archive = ObjectStore::new(self.aws.clone(), self.environment.archive_bucket.clone());
         let tables = DynamodbTables::new(self.aws.clone());
         let ingest = self.ingest().await?;
-        let progress = backfill::run(&mut Backfill { ingest, archive, tables, until, watch }, &task).await?;
+        let progress = backfill::run(
+            &mut Backfill { ingest, object_store: archive, tables, deadline: until, on_progress: watch },
+            &task,
+        )
+        .await?;
         telemetry::log_backfill(&task.source, &progress);
         Ok(BackfillTask { progress, ..task })
     }
@@ -249,7 +253,11 @@ impl App {
         let archive = ObjectStore::new(self.aws.clone(), archive_bucket);
         let streams = StreamReader::new(self.aws.clone());
         let ingest = self.ingest().await?;
-        let progress = redrive::run(&mut Redrive { ingest, archive, streams, queues, until, watch }, &task).await?;
+        let progress = redrive::run(
+            &mut Redrive { ingest, object_store: archive, streams, queues, deadline: until, on_progress: watch },
+            &task,
+        )
+        .await?;
         telemetry::log_redrive(&progress);
         Ok(redrive::RedriveTask { progress, ..task })
     }

@@ -106,7 +106,7 @@ impl ColumnSpec {
     }
 
     /// Sets the type of the column.
-    pub fn typed(self, sql_type: &str) -> Self {
+    pub fn with_type(self, sql_type: &str) -> Self {
         Self { sql_type: Some(sql_type.to_owned()), ..self }
     }
 
@@ -167,7 +167,7 @@ pub enum MissingColumns {
 
 impl MissingColumns {
     /// The default for a declared table with this write mode.
-    pub fn for_mode(write_mode: WriteMode) -> Self {
+    pub fn default_for(write_mode: WriteMode) -> Self {
         match write_mode {
             WriteMode::Append | WriteMode::Merge(MergeBy::Row) => Self::SetNull,
             WriteMode::Merge(MergeBy::Column) => Self::Keep,
@@ -238,7 +238,7 @@ pub struct PartitionPolicy {
     /// The width of a partition.
     pub width: PartitionWidth,
     /// How many partitions are created in advance.
-    pub ahead: u32,
+    pub partitions_ahead: u32,
     /// How long a row is kept, in microseconds; older rows are not written. `None` keeps everything.
     pub retention_micros: Option<i64>,
     /// How far ahead of the clock a row may be, in microseconds; a later one is rejected.

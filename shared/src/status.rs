@@ -195,7 +195,7 @@ pub async fn read(
     apply::begin_read_only(&connection, limits).await?;
     let clock = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
     let at = Timestamp(query_i64(&connection, clock).await?);
-    let has_freshness = apply::FRESHNESS.exists(&connection).await?;
+    let has_freshness = apply::FRESHNESS_TABLE.exists(&connection).await?;
     let mut sources = Vec::new();
     for source in &config.sources {
         let shards = if has_freshness { shards(&connection, source).await? } else { Vec::new() };
@@ -313,14 +313,14 @@ async fn partitions(
 
 impl PartitionStatus {
     fn new(table: &DbTable, partitioned: &PartitionedTable, at: Timestamp) -> Self {
-        let cutoff = partitioned.period.retention_cutoff(at);
+        let cutoff = partitioned.policy.retention_cutoff(at);
         let first_expired_end =
             pending::expired(table, partitioned, at).filter_map(|partition| partition.bounds.to).min();
         Self {
             count: table.partitions.len(),
             from: table.partitions.first().and_then(|partition| partition.bounds.from),
             to: table.partitions.last().and_then(|partition| partition.bounds.to),
-            wanted: partitioned.period.ahead as usize + 1,
+            wanted: partitioned.policy.partitions_ahead as usize + 1,
             lacking: pending::missing_partitions(table, partitioned, at).partitions.len(),
             expired: pending::expired(table, partitioned, at).count(),
             expired_seconds: cutoff.zip(first_expired_end).map(|(cutoff, end)| seconds(cutoff.0 - end.0)),

@@ -52,7 +52,7 @@ async fn copy_missing(
     let mut copy = RowCopy::new(write, None);
     let missing: Vec<usize> = (0..rows.len()).filter(|&index| !exists[index]).collect();
     for &index in &missing {
-        copy.push_encoded_row(write.cells(write.newest(&rows[index]), 0..write.columns.len()));
+        copy.push_encoded_row(write.cells(write.newest(&rows[index]), 0..write.column_indexes.len()));
     }
     let with_row_index = |rejected: RejectedAttempt| RejectedAttempt {
         row: rejected.row.and_then(|line| missing.get(line).copied()),
@@ -98,7 +98,7 @@ async fn find_existing_in<'r>(
 /// The keys of rows, one array per column.
 pub fn key_arrays<'r>(write: &TableWrite, rows: impl Iterator<Item = &'r KeyChanges>) -> Vec<Array> {
     let mut arrays: Vec<Array> =
-        sql::columns(write).take(write.key).map(|column| Array::for_type(column.kind)).collect();
+        sql::columns(write).take(write.key_column_count).map(|column| Array::for_type(column.column_type)).collect();
     for row in rows {
         for (column, array) in arrays.iter_mut().enumerate() {
             array.push(write.cell(write.newest(row), column));

@@ -54,5 +54,5 @@ pub async fn list_keys(
     let parameters: Vec<(&(dyn ToSql + Sync), Type)> =
         after.into_iter().flatten().map(|key| (key as &(dyn ToSql + Sync), Type::TEXT)).collect();
     let rows = client.query_typed(&statement, &parameters).await?;
-    Ok(rows.iter().map(|row| (0..write.key).map(|column| row.get(column)).collect()).collect())
+    Ok(rows.iter().map(|row| (0..write.key_column_count).map(|column| row.get(column)).collect()).collect())
 }

@@ -32,11 +32,14 @@ enum CopyFormat {
 impl<'w> RowCopy<'w> {
     /// Starts without rows. `version_column` is the version column, whose value comes with each row.
     pub fn new(write: &'w TableWrite, version_column: Option<&'w str>) -> Self {
-        let needs_cast = sql::columns(write).any(|column| column.kind.needs_cast());
+        let needs_cast = sql::columns(write).any(|column| column.column_type.needs_cast());
         let format = if needs_cast {
             let version_array = version_column.map(|_| Array::for_type(ColumnType::Text { characters_max: None }));
             CopyFormat::Insert {
-                arrays: sql::columns(write).map(|column| Array::for_type(column.kind)).chain(version_array).collect(),
+                arrays: sql::columns(write)
+                    .map(|column| Array::for_type(column.column_type))
+                    .chain(version_array)
+                    .collect(),
             }
         } else {
             let mut chunk = BytesMut::with_capacity(CHUNK_BYTES);
@@ -51,7 +54,7 @@ impl<'w> RowCopy<'w> {
         self.count += 1;
         match &mut self.format {
             CopyFormat::Copy { chunks, chunk } => {
-                chunk.put_i16(self.write.columns.len() as i16);
+                chunk.put_i16(self.write.column_indexes.len() as i16);
                 chunk.extend_from_slice(cells);
                 cut_chunk(chunks, chunk);
             }
@@ -71,7 +74,7 @@ impl<'w> RowCopy<'w> {
         self.count += 1;
         match &mut self.format {
             CopyFormat::Copy { chunks, chunk } => {
-                chunk.put_i16(self.write.columns.len() as i16 + 1);
+                chunk.put_i16(self.write.column_indexes.len() as i16 + 1);
                 cells.for_each(|cell| chunk.extend_from_slice(cell));
                 cell::write_text(version, chunk);
                 cut_chunk(chunks, chunk);

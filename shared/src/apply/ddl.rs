@@ -80,7 +80,7 @@ async fn try_once(
 ) -> Result<usize, ApplyError> {
     begin(client, LOCK_TIMEOUT, limits.statement).await?;
     let mut statements = 0;
-    if diff.created_by.is_some() {
+    if diff.source_label.is_some() {
         statements += create_schema(client, &diff.table).await?;
     }
     advisory_lock(client, &format!("{}.{}", diff.table.schema, diff.table.table)).await?;

@@ -20,7 +20,8 @@ use crate::record::StreamPosition;
 use crate::timestamp::Timestamp;
 
 /// The table.
-pub const TABLE: SystemTable = SystemTable { name: "millstream.freshness", ddl: include_str!("freshness/create.sql") };
+pub const FRESHNESS_TABLE: SystemTable =
+    SystemTable { name: "millstream.freshness", ddl: include_str!("freshness/create.sql") };
 
 /// The published commit time of a shard lags its last commit by at most this many microseconds.
 const PUBLISH_INTERVAL_MICROS: i64 = 1_000_000;
@@ -61,7 +62,7 @@ impl Freshness {
     ) -> Result<(), ApplyError> {
         let result = match write(client, source, position, arrival).await {
             Err(ApplyError::Database(error)) if classify(&error) == ErrorAction::RefreshCatalog => {
-                match ddl::ensure_system_table(client, &TABLE, limits).await {
+                match ddl::ensure_system_table(client, &FRESHNESS_TABLE, limits).await {
                     Ok(_) => write(client, source, position, arrival).await,
                     Err(error) => Err(error),
                 }

@@ -90,7 +90,7 @@ fn row_rejection(error: ApplyError) -> Result<Rejection, ApplyError> {
     let ApplyError::Database(database) = &error else { return Err(error) };
     match classify(database) {
         ErrorAction::RejectRow => Ok(Rejection {
-            reason: RejectionReason::Refused(describe(database)),
+            reason: RejectionReason::RejectedByDatabase(describe(database)),
             table: None,
             sqlstate: database.code().map(|code| code.code().to_owned()),
         }),

@@ -147,7 +147,7 @@ impl LockedMerge<'_> {
     async fn update(&self, changed: &[usize], decisions: &[MergeDecision]) -> Result<u64, ApplyError> {
         let mut by_set: BTreeMap<Vec<usize>, Vec<usize>> = BTreeMap::new();
         for &index in changed {
-            let columns = decisions[index].columns.iter().enumerate().skip(self.write.key);
+            let columns = decisions[index].columns.iter().enumerate().skip(self.write.key_column_count);
             let set =
                 columns.filter(|(_, source)| **source != ColumnSource::Unchanged).map(|(column, _)| column).collect();
             by_set.entry(set).or_default().push(index);
@@ -174,7 +174,7 @@ impl LockedMerge<'_> {
         let merged_overflow = overflow_index(write).filter(|_| merges_overflow_by_field(write) && merges_fields);
         let masks = match set {
             UpdateColumns::Same(_) => 0,
-            UpdateColumns::Masked => write.columns.len().div_ceil(COLUMNS_PER_MASK),
+            UpdateColumns::Masked => write.column_indexes.len().div_ceil(COLUMNS_PER_MASK),
         };
         let new_fields = merged_overflow.map(|_| (NEW_FIELDS.to_owned(), ColumnType::Text { characters_max: None }));
         let extra = new_fields.into_iter().chain((0..masks).map(|number| (mask_name(number), ColumnType::Int8)));

@@ -43,12 +43,12 @@ impl<'w> RowParams<'w> {
     pub fn new(write: &'w TableWrite, version: &'w str, extra: Vec<(String, ColumnType)>) -> Self {
         // A domain may reject the NULL that a whole row contains for a column that is not written.
         let may_reject = |(position, column): (usize, &DbColumn)| {
-            column.may_reject_null && !column.required && !write.columns.contains(&position)
+            column.may_reject_null && !column.required && !write.column_indexes.contains(&position)
         };
         let rejects_null = write.table.columns.iter().enumerate().any(may_reject);
-        let form = if rejects_null || sql::columns(write).any(|column| column.kind.needs_cast()) {
+        let form = if rejects_null || sql::columns(write).any(|column| column.column_type.needs_cast()) {
             ParamForm::Columns(
-                sql::columns(write).map(|column| column.kind).chain([TEXT]).map(Array::for_type).collect(),
+                sql::columns(write).map(|column| column.column_type).chain([TEXT]).map(Array::for_type).collect(),
             )
         } else {
             ParamForm::Whole {
@@ -122,7 +122,7 @@ impl<'w> RowParams<'w> {
 
 /// For each column of the table, in the order of its row type: the OID of its type and the source of its value.
 fn layout(write: &TableWrite, version: &str) -> Vec<(u32, RowCell)> {
-    let source = |position: usize| match write.columns.iter().position(|&written| written == position) {
+    let source = |position: usize| match write.column_indexes.iter().position(|&written| written == position) {
         Some(index) => RowCell::Written(index),
         None if write.table.columns[position].name.as_str() == version => RowCell::Version,
         None => RowCell::NotWritten,

@@ -29,10 +29,10 @@ impl Array {
     /// An empty array with elements of a column type.
     pub fn for_type(kind: ColumnType) -> Self {
         let mut bytes = BytesMut::with_capacity(1024);
-        for word in [1, 1, kind.element().oid() as i32, 0, 1] {
+        for word in [1, 1, kind.element_type().oid() as i32, 0, 1] {
             bytes.put_i32(word);
         }
-        Self { bytes, elements: 0, array: kind.array() }
+        Self { bytes, elements: 0, array: kind.array_type() }
     }
 
     /// An empty array of rows of a table.
@@ -94,7 +94,7 @@ pub fn parameters(arrays: &[Array]) -> Vec<(&(dyn ToSql + Sync), Type)> {
 
 /// The columns of a write.
 pub fn columns(write: &TableWrite) -> impl Iterator<Item = &DbColumn> {
-    write.columns.iter().map(|&index| &write.table.columns[index])
+    write.column_indexes.iter().map(|&index| &write.table.columns[index])
 }
 
 /// `$first, $first+1, …`
@@ -109,7 +109,7 @@ fn aliases(count: usize) -> String {
 
 /// An expanded value with the column's type: enums and types that the writer does not know are passed as text.
 fn cast(value: String, column: &DbColumn) -> String {
-    match column.kind {
+    match column.column_type {
         ColumnType::Enum | ColumnType::Other | ColumnType::ArrayText(_) => format!("{value}::{}", column.sql_type),
         ColumnType::Text { .. }
         | ColumnType::Bool
@@ -134,15 +134,15 @@ fn aliased(index: usize, column: &DbColumn) -> String {
 
 fn key_condition(write: &TableWrite, value: impl Fn(usize, &DbColumn) -> String) -> String {
     let condition = |(index, column): (usize, &DbColumn)| format!("t.{} = {}", column.name, value(index, column));
-    columns(write).take(write.key).enumerate().map(condition).collect::<Vec<_>>().join(" AND ")
+    columns(write).take(write.key_column_count).enumerate().map(condition).collect::<Vec<_>>().join(" AND ")
 }
 
 /// The positions, from 1, of the keys that exist in one relation.
 pub fn select_existing_keys(write: &TableWrite, relation: &TableName) -> String {
     format!(
         "SELECT u.n FROM unnest({}) WITH ORDINALITY AS u ({}, n) WHERE EXISTS (SELECT FROM {relation} t WHERE {})",
-        placeholders(1, write.key),
-        aliases(write.key),
+        placeholders(1, write.key_column_count),
+        aliases(write.key_column_count),
         key_condition(write, aliased),
     )
 }
@@ -162,8 +162,8 @@ pub fn select_versions(write: &TableWrite, version: &str, lock: RowLock) -> Stri
     format!(
         "SELECT u.n, t.{version}::text FROM unnest({}) WITH ORDINALITY AS u ({}, n) JOIN {} t ON {} \
          ORDER BY u.n{lock_clause}",
-        placeholders(1, write.key),
-        aliases(write.key),
+        placeholders(1, write.key_column_count),
+        aliases(write.key_column_count),
         write.table.name,
         key_condition(write, aliased),
     )
@@ -202,7 +202,7 @@ pub fn copy(write: &TableWrite, version_column: Option<&str>) -> String {
 
 /// The same as an INSERT, for tables with columns whose types need a cast.
 pub fn insert(write: &TableWrite, version_column: Option<&str>) -> String {
-    let count = write.columns.len();
+    let count = write.column_indexes.len();
     let names =
         columns(write).map(|column| column.name.to_string()).chain(version_column.map(|name| format!("\"{name}\"")));
     let values = columns(write).enumerate().map(|(index, column)| cast(format!("u.c{index}"), column));
@@ -249,7 +249,8 @@ pub fn update(
     merged_overflow: Option<usize>,
     source: &RowSource,
 ) -> String {
-    let assigned = columns(write).enumerate().skip(write.key).filter(|(index, _)| Some(*index) != merged_overflow);
+    let assigned =
+        columns(write).enumerate().skip(write.key_column_count).filter(|(index, _)| Some(*index) != merged_overflow);
     let assignments: Vec<String> = assigned
         .filter(|(index, _)| match set {
             UpdateColumns::Same(columns) => columns.contains(index),
@@ -268,7 +269,7 @@ pub fn update(
         .chain([format!("\"{version}\" = {}", source.version_value(write, version))])
         // Fields that are not new keep their values.
         .chain(merged_overflow.map(|index| {
-            let name = &write.table.columns[write.columns[index]].name;
+            let name = &write.table.columns[write.column_indexes[index]].name;
             format!(
                 "{name} = CASE WHEN u.\"{NEW_FIELDS}\" IS NULL THEN t.{name} \
                  ELSE coalesce(t.{name}, '{{}}') || u.\"{NEW_FIELDS}\"::jsonb END"
@@ -286,7 +287,7 @@ pub fn update(
 
 /// The columns of the unique index on the key, if one index covers the whole table.
 pub fn conflict_target(write: &TableWrite) -> Option<String> {
-    let key: Vec<_> = columns(write).take(write.key).map(|column| &column.name).collect();
+    let key: Vec<_> = columns(write).take(write.key_column_count).map(|column| &column.name).collect();
     let unique = write.table.unique.iter().find(|unique| unique.iter().all(|column| key.contains(&column)))?;
     Some(unique.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))
 }
@@ -296,7 +297,7 @@ pub fn upsert(write: &TableWrite, version: &str, target: &str, source: &RowSourc
     let names: Vec<String> =
         columns(write).map(|column| column.name.to_string()).chain([format!("\"{version}\"")]).collect();
     let values = columns(write).map(|column| source.value(column)).chain([source.version_value(write, version)]);
-    let set = names.iter().skip(write.key).map(|name| format!("{name} = excluded.{name}"));
+    let set = names.iter().skip(write.key_column_count).map(|name| format!("{name} = excluded.{name}"));
     format!(
         "WITH written AS (INSERT INTO {} AS t ({}) SELECT {} FROM {} ON CONFLICT ({target}) DO UPDATE SET {} \
          WHERE t.\"{version}\" IS NULL OR t.\"{version}\" COLLATE \"C\" < excluded.\"{version}\" COLLATE \"C\" \
@@ -315,8 +316,8 @@ pub fn delete(write: &TableWrite) -> String {
     format!(
         "DELETE FROM {} t USING unnest({}) AS u ({}) WHERE {}",
         write.table.name,
-        placeholders(1, write.key),
-        aliases(write.key),
+        placeholders(1, write.key_column_count),
+        aliases(write.key_column_count),
         key_condition(write, aliased),
     )
 }
@@ -326,10 +327,10 @@ pub fn delete(write: &TableWrite) -> String {
 pub fn select_differences(write: &TableWrite, source: &RowSource) -> String {
     // `json` has no equality operator.
     let comparable = |value: String, column: &DbColumn| {
-        if column.kind == ColumnType::Json { format!("{value}::text") } else { value }
+        if column.column_type == ColumnType::Json { format!("{value}::text") } else { value }
     };
     let differs: Vec<(String, String)> = columns(write)
-        .skip(write.key)
+        .skip(write.key_column_count)
         .map(|column| {
             let (stored, expected) = (format!("t.{}", column.name), source.value(column));
             let differs = format!("{} IS DISTINCT FROM {}", comparable(stored, column), comparable(expected, column));
@@ -337,7 +338,7 @@ pub fn select_differences(write: &TableWrite, source: &RowSource) -> String {
         })
         .collect();
     let key: Vec<String> =
-        columns(write).take(write.key).map(|column| format!("{}::text", source.value(column))).collect();
+        columns(write).take(write.key_column_count).map(|column| format!("{}::text", source.value(column))).collect();
     let first = columns(write).next().map(|column| column.name.to_string()).unwrap_or_default();
     let names = differs.iter().map(|(name, _)| &**name).collect::<Vec<_>>().join(", ");
     let any: String = differs.iter().map(|(_, differs)| format!(" OR {differs}")).collect();
@@ -353,15 +354,16 @@ pub fn select_differences(write: &TableWrite, source: &RowSource) -> String {
 
 /// Keys as texts, in order, up to a limit; with `after`, only those that follow the key in the parameters.
 pub fn select_keys(write: &TableWrite, after: bool, limit: i64) -> String {
-    let names: Vec<String> = columns(write).take(write.key).map(|column| column.name.to_string()).collect();
-    let selected = columns(write).take(write.key).map(|column| {
+    let names: Vec<String> =
+        columns(write).take(write.key_column_count).map(|column| column.name.to_string()).collect();
+    let selected = columns(write).take(write.key_column_count).map(|column| {
         let name = &column.name;
         let bytes = format!("translate(encode({name}, 'base64'), E'\\n', '')");
-        if column.kind == ColumnType::Bytea { bytes } else { format!("{name}::text") }
+        if column.column_type == ColumnType::Bytea { bytes } else { format!("{name}::text") }
     });
-    let after_values = columns(write).take(write.key).zip(1..).map(|(column, number)| {
+    let after_values = columns(write).take(write.key_column_count).zip(1..).map(|(column, number)| {
         let bytes = format!("decode(${number}, 'base64')");
-        if column.kind == ColumnType::Bytea { bytes } else { format!("${number}::{}", column.sql_type) }
+        if column.column_type == ColumnType::Bytea { bytes } else { format!("${number}::{}", column.sql_type) }
     });
     let not_deleted = write.table.column_index(DELETED_AT).map(|_| format!("\"{DELETED_AT}\" IS NULL"));
     let condition_after =

@@ -18,7 +18,8 @@ use crate::plan::{KeyChanges, TableWrite, cell};
 use crate::spec::DeleteMode;
 
 /// The table.
-pub const TABLE: SystemTable = SystemTable { name: "millstream.tombstone", ddl: include_str!("tombstone/create.sql") };
+pub const TOMBSTONE_TABLE: SystemTable =
+    SystemTable { name: "millstream.tombstone", ddl: include_str!("tombstone/create.sql") };
 
 /// A key of a table, as a 16-byte digest: keys can be longer than an index entry allows.
 pub type KeyDigest = [u8; 16];
@@ -31,14 +32,14 @@ pub fn key_digests(write: &TableWrite, rows: &[KeyChanges]) -> Vec<KeyDigest> {
     }
     let mut key = Vec::new();
     // In the order of their names: another process may have discovered the key's columns in another order.
-    let mut columns: Vec<usize> = (0..write.key).collect();
-    columns.sort_by_key(|&index| &write.table.columns[write.columns[index]].name);
+    let mut columns: Vec<usize> = (0..write.key_column_count).collect();
+    columns.sort_by_key(|&index| &write.table.columns[write.column_indexes[index]].name);
     rows.iter()
         .map(|row| {
             key.clear();
             for &index in &columns {
-                let column = &write.table.columns[write.columns[index]];
-                canonical_key_cell(column.kind, write.cell(write.newest(row), index), &mut key);
+                let column = &write.table.columns[write.column_indexes[index]];
+                canonical_key_cell(column.column_type, write.cell(write.newest(row), index), &mut key);
             }
             xxh3_128(&key).to_be_bytes()
         })
@@ -67,7 +68,7 @@ pub async fn read(
     let rows = transaction.client.query_typed(include_str!("tombstone/read.sql"), &parameters).await?;
     let mut versions = vec![None; keys.len()];
     for row in rows {
-        let version = Version::parse(row.get(1)).ok_or_else(|| InvalidStoredVersion::of(&table))?;
+        let version = Version::parse(row.get(1)).ok_or_else(|| InvalidStoredVersion::for_table(&table))?;
         versions[row.get::<_, i64>(0) as usize - 1] = Some(version);
     }
     Ok(versions)
@@ -92,6 +93,6 @@ pub async fn record_tombstones(
 }
 
 /// Creates the table if it does not exist. Returns the number of statements that this took.
-pub async fn ensure_table(client: &Client, limits: Limits) -> Result<usize, ApplyError> {
-    Ok(usize::from(ddl::ensure_system_table(client, &TABLE, limits).await?))
+pub async fn ensure_tombstone_table(client: &Client, limits: Limits) -> Result<usize, ApplyError> {
+    Ok(usize::from(ddl::ensure_system_table(client, &TOMBSTONE_TABLE, limits).await?))
 }

@@ -36,7 +36,7 @@ pub async fn load_export(
     key: &[String],
 ) -> Result<(), BackfillError> {
     let invalid_manifest = |reason: String| BackfillError::Manifest { address: manifest.to_owned(), reason };
-    let text = run.backfill.archive.read_text(manifest).await?;
+    let text = run.backfill.object_store.read_text(manifest).await?;
     let summary: ManifestSummary = serde_json::from_str(&text).map_err(|error| invalid_manifest(error.to_string()))?;
     if summary.output_format != "DYNAMODB_JSON" {
         return Err(invalid_manifest(format!(
@@ -68,7 +68,7 @@ async fn data_files(
     only: Option<&str>,
 ) -> Result<Vec<DataFile>, BackfillError> {
     let address = format!("s3://{}/{}", summary.s3_bucket, summary.manifest_files_s3_key);
-    let mut lines = run.backfill.archive.lines(&address).await?;
+    let mut lines = run.backfill.object_store.lines(&address).await?;
     let mut files = Vec::new();
     while let Some(line) = lines.next().await? {
         let file: DataFile = serde_json::from_slice(line)
@@ -97,7 +97,7 @@ async fn load_file(
     skipped: u64,
 ) -> Result<FileProgress, BackfillError> {
     let object = &file.data_file_s3_key;
-    let mut lines = run.backfill.archive.lines(&format!("s3://{}/{object}", summary.s3_bucket)).await?;
+    let mut lines = run.backfill.object_store.lines(&format!("s3://{}/{object}", summary.s3_bucket)).await?;
     let (mut line_number, mut bytes) = (0, 0);
     while let Some(line) = lines.next().await? {
         line_number += 1;

@@ -20,7 +20,7 @@ pub async fn reapply_backup(
     let prefix = backup::prefix(source);
     let folders = match table {
         Some(table) => vec![backup::table_prefix(source, table)],
-        None => table_folders(&run.backfill.archive, &prefix).await?,
+        None => table_folders(&run.backfill.object_store, &prefix).await?,
     };
     let last_done = run.progress.cursor.clone().unwrap_or_default().object;
     for folder in folders {
@@ -32,10 +32,10 @@ pub async fn reapply_backup(
         }
         let mut start_after = last_done.clone().max(first);
         loop {
-            let page = run.backfill.archive.list(&folder, &start_after, ListMode::Objects).await?;
+            let page = run.backfill.object_store.list(&folder, &start_after, ListMode::Objects).await?;
             let mut reads = Vec::new();
             for key in page.keys.iter().filter(|key| **key < end) {
-                reads.push(read(run.backfill.archive.clone(), key.clone()));
+                reads.push(read(run.backfill.object_store.clone(), key.clone()));
             }
             let mut objects = stream::iter(reads).buffered(OBJECTS_AHEAD);
             while let Some(object) = objects.next().await {

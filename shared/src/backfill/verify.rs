@@ -175,6 +175,6 @@ impl BackfillRun<'_, '_> {
     fn save_progress(&mut self, cursor: &BackfillCursor, records: u64) {
         self.progress.records = records;
         self.progress.cursor = Some(cursor.clone());
-        (self.backfill.watch)(&self.progress);
+        (self.backfill.on_progress)(&self.progress);
     }
 }

@@ -117,7 +117,7 @@ impl ColumnType {
     }
 
     /// The type of an array parameter that holds such values.
-    pub fn array(self) -> Type {
+    pub fn array_type(self) -> Type {
         match self {
             // PostgreSQL has no type for an array of arrays; the catalog marks such columns to be sent as text and
             // cast.
@@ -140,8 +140,12 @@ impl ColumnType {
     }
 
     /// The type of one element of [`ColumnType::array`].
-    pub fn element(self) -> Type {
-        if let tokio_postgres::types::Kind::Array(element) = self.array().kind() { element.clone() } else { Type::TEXT }
+    pub fn element_type(self) -> Type {
+        if let tokio_postgres::types::Kind::Array(element) = self.array_type().kind() {
+            element.clone()
+        } else {
+            Type::TEXT
+        }
     }
 }
 

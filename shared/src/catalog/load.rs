@@ -98,7 +98,7 @@ fn db_table(oid: u32, row: &Row) -> DbTable {
         row_type: RowTypeOids { row: row.get("row_type"), array: row.get("row_array") },
         owned: row.get("owned"),
         has_check: row.get("checked"),
-        origin: row.get::<_, Option<&str>>("comment_of_table").and_then(parse_note).map(str::to_owned),
+        source_label: row.get::<_, Option<&str>>("comment_of_table").and_then(parse_note).map(str::to_owned),
         columns: Vec::new(),
         other_partitioning: strategy.is_some() && partition_column.is_none(),
         partition_column,
@@ -112,7 +112,12 @@ fn db_column(row: &Row) -> Option<(u32, DbColumn)> {
     let comment: Option<String> = row.get("comment");
     let column = DbColumn {
         name: Identifier::exact(row.get("attname"))?,
-        kind: ColumnType::from_catalog(row.get("typname"), row.get("typtype"), row.get("builtin"), row.get("typmod")),
+        column_type: ColumnType::from_catalog(
+            row.get("typname"),
+            row.get("typtype"),
+            row.get("builtin"),
+            row.get("typmod"),
+        ),
         type_oid: row.get("atttypid"),
         sql_type: row.get("sql_type"),
         source_path: comment.as_deref().and_then(parse_note).map(str::to_owned),

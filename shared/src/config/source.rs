@@ -9,7 +9,7 @@ use crate::spec::{Arrays, Nested, PartitionPolicy, SchemaMode};
 
 /// The default handling of undeclared fields.
 pub(super) const SCHEMA_POLICY_DEFAULT: SchemaPolicy = SchemaPolicy {
-    evolution: SchemaMode::Evolve,
+    mode: SchemaMode::Evolve,
     nested: Nested::Flatten,
     arrays: Arrays::Text,
     text_characters_max: None,
@@ -51,7 +51,7 @@ pub(super) fn check(raw: Section<'_>, errors: &mut ConfigErrors) -> SourceConfig
         None => defaults.partition,
     };
     let private = private(&raw, errors);
-    let shape = schema_policy(&raw, defaults.shape, errors);
+    let shape = schema_policy(&raw, defaults.schema_policy, errors);
     let only = raw.string_list(errors, "only");
     let exclude = raw.string_list(errors, "exclude");
     let backup = raw.boolean(errors, "backup").unwrap_or(defaults.backup);
@@ -73,7 +73,7 @@ pub(super) fn check(raw: Section<'_>, errors: &mut ConfigErrors) -> SourceConfig
         naming,
         partition,
         private,
-        shape,
+        schema_policy: shape,
         only,
         exclude,
         deletes: deletes.unwrap_or(defaults.deletes),
@@ -93,7 +93,7 @@ pub(super) fn default_for_format(name: &str, format: Format) -> SourceConfig {
         naming: if format.replicates() { Naming::Snake } else { Naming::Segment },
         partition: default_partition(format),
         private: Vec::new(),
-        shape: SCHEMA_POLICY_DEFAULT,
+        schema_policy: SCHEMA_POLICY_DEFAULT,
         only: Vec::new(),
         exclude: Vec::new(),
         deletes: DeletedRows::Hard,
@@ -107,11 +107,11 @@ pub(super) fn default_for_format(name: &str, format: Format) -> SourceConfig {
 fn default_partition(format: Format) -> Option<PartitionConfig> {
     let period = PartitionPolicy {
         width: PartitionWidth::Day,
-        ahead: AHEAD_DEFAULT,
+        partitions_ahead: AHEAD_DEFAULT,
         retention_micros: None,
         future_limit_micros: FUTURE_DEFAULT,
     };
-    (format == Format::Segment).then(|| PartitionConfig { column: "received_at".to_owned(), period })
+    (format == Format::Segment).then(|| PartitionConfig { column: "received_at".to_owned(), policy: period })
 }
 
 /// `partition = { by = "received_at", every = "day", ahead = 3, keep = "90 days", future = "7 days" }`
@@ -130,7 +130,7 @@ pub(super) fn partition(raw: Section<'_>, errors: &mut ConfigErrors) -> Option<P
     raw.reject_unknown_keys(errors);
     Some(PartitionConfig {
         column: by?.to_owned(),
-        period: PartitionPolicy { width, ahead, retention_micros, future_limit_micros },
+        policy: PartitionPolicy { width, partitions_ahead: ahead, retention_micros, future_limit_micros },
     })
 }
 
@@ -146,7 +146,7 @@ pub(super) fn schema_policy(raw: &Section<'_>, inherited: SchemaPolicy, errors: 
     });
     let columns_max = raw.integer(errors, "max_columns", 1..1_601).map(|count| count as usize);
     SchemaPolicy {
-        evolution: evolution.unwrap_or(inherited.evolution),
+        mode: evolution.unwrap_or(inherited.mode),
         nested: nested.unwrap_or(inherited.nested),
         arrays: arrays.unwrap_or(inherited.arrays),
         text_characters_max: text.unwrap_or(inherited.text_characters_max),

@@ -26,7 +26,8 @@ pub(super) fn check(raw: Section<'_>, sources: &mut [SourceConfig], errors: &mut
     let kind = table_kind(&raw, replicated, errors);
     let columns = columns(&raw, errors);
     let partition_config = raw.section(errors, "partition").and_then(|section| partition(section, errors));
-    let shape = schema_policy(&raw, source.as_ref().map_or(SCHEMA_POLICY_DEFAULT, |source| source.shape), errors);
+    let shape =
+        schema_policy(&raw, source.as_ref().map_or(SCHEMA_POLICY_DEFAULT, |source| source.schema_policy), errors);
     if let (Some(TableKind::Entity { key, .. }), Some(partition)) = (&kind, &partition_config)
         && !key.contains(&partition.column)
     {
@@ -41,7 +42,16 @@ pub(super) fn check(raw: Section<'_>, sources: &mut [SourceConfig], errors: &mut
     }
     raw.reject_unknown_keys(errors);
     if let (Some(source), Some(name), Some(kind)) = (source, name, kind) {
-        source.tables.push(TableConfig { name, from, events, when, kind, columns, partition: partition_config, shape });
+        source.tables.push(TableConfig {
+            name,
+            from,
+            events,
+            when,
+            kind,
+            columns,
+            partition: partition_config,
+            schema_policy: shape,
+        });
     }
 }
 

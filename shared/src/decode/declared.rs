@@ -54,7 +54,7 @@ impl TableSpecBuilder<'_> {
     /// The partitioning; its column becomes required.
     pub fn partition(&mut self, partition: Option<&PartitionConfig>) -> Option<PartitionSpec> {
         let partition = partition?;
-        Some(PartitionSpec { column: self.required(&partition.column, "timestamptz"), policy: partition.period })
+        Some(PartitionSpec { column: self.required(&partition.column, "timestamptz"), policy: partition.policy })
     }
 }
 
@@ -86,7 +86,7 @@ pub fn table(
     };
     let partition = builder.partition(table.partition.as_ref().or(default_partition));
     let columns = builder.columns;
-    let shape = table.shape;
+    let shape = table.schema_policy;
     let spec = TableSpec {
         name,
         source_label,
@@ -95,12 +95,12 @@ pub fn table(
         key,
         write_mode,
         deletes: DeleteMode::Never,
-        missing_columns: MissingColumns::for_mode(write_mode),
+        missing_columns: MissingColumns::default_for(write_mode),
         replicated: false,
         coercion: Coercion::Convert,
         text_characters_max: shape.text_characters_max,
         partition,
-        schema_mode: shape.evolution,
+        schema_mode: shape.mode,
         nested: shape.nested,
         arrays: shape.arrays,
         columns_max: shape.columns_max,
@@ -113,9 +113,9 @@ fn event_id(builder: &mut TableSpecBuilder<'_>) -> usize {
     if let Some(index) = builder.columns.iter().position(|column| column.name.as_str() == "id" && column.required) {
         return index;
     }
-    let field = builder.fields.synthetic(POSITION_FIELD);
+    let field = builder.fields.intern_synthetic(POSITION_FIELD);
     let column =
-        ColumnSpec::new(Identifier::truncated(POSITION_COLUMN, POSITION_FIELD), field).typed("text").required();
+        ColumnSpec::new(Identifier::truncated(POSITION_COLUMN, POSITION_FIELD), field).with_type("text").required();
     builder.columns.push(column);
     builder.columns.len() - 1
 }

@@ -186,7 +186,7 @@ impl Dms {
         let mut member = |key: &str, scanner: &mut JsonScanner<'_>, out: &mut String| match key {
             "control" => copy_value(scanner, out),
             "metadata" => rewrite_object(scanner, out, &mut |key, scanner, out| match key {
-                "partition-key-value" if fields.private_within(root_field) => write_null(scanner, out),
+                "partition-key-value" if fields.has_private_descendant(root_field) => write_null(scanner, out),
                 _ => copy_value(scanner, out),
             }),
             _ if scanner.peek() == Some(b'{') => redact_columns(scanner, root_field, fields, out),

@@ -501,7 +501,7 @@ fn redact_attribute(
     fields: &mut FieldTree,
     out: &mut String,
 ) -> Result<(), Rejection> {
-    if !fields.private_within(field) {
+    if !fields.has_private_descendant(field) {
         return copy_value(scanner, out);
     }
     rewrite_object(scanner, out, &mut |descriptor, scanner, out| match descriptor {

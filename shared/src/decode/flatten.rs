@@ -88,7 +88,11 @@ fn without_private_fields<'a>(
     field: FieldId,
     json: &'a str,
 ) -> Result<Cow<'a, str>, Rejection> {
-    Ok(if fields.private_within(field) { Cow::Owned(redact(fields, field, json)?) } else { Cow::Borrowed(json) })
+    Ok(if fields.has_private_descendant(field) {
+        Cow::Owned(redact(fields, field, json)?)
+    } else {
+        Cow::Borrowed(json)
+    })
 }
 
 /// The hash that replaces a private value: of a string's text, or of any other value's JSON.
@@ -111,7 +115,7 @@ fn redact_value(
     out: &mut String,
 ) -> Result<(), Rejection> {
     match scanner.peek() {
-        Some(b'{') if fields.private_within(field) => {
+        Some(b'{') if fields.has_private_descendant(field) => {
             let mut object = JsonWriter::object(out);
             members(scanner, fields, field, &mut |fields, child, scanner| match fields.privacy(child) {
                 Some(Privacy::Drop) => skip_value(scanner),
@@ -126,7 +130,7 @@ fn redact_value(
             })?;
             object.end()
         }
-        Some(b'[') if fields.private_within(field) => {
+        Some(b'[') if fields.has_private_descendant(field) => {
             rewrite_elements(scanner, out, |scanner, out| redact_value(fields, field, scanner, out))
         }
         _ => copy_value(scanner, out),

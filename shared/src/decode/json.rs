@@ -42,7 +42,7 @@ impl Json {
             let when = table.when.as_ref().map(|(path, text)| (fields.intern_path(path), text.clone()));
             routes.push(Route { when, target: TargetTable { table: tables.add(spec), version } });
         }
-        Self { position_field: fields.synthetic(POSITION_FIELD), routes }
+        Self { position_field: fields.intern_synthetic(POSITION_FIELD), routes }
     }
 
     /// Appends a document's values and returns the tables that it goes to.
@@ -89,6 +89,6 @@ fn default_table(source: &SourceConfig) -> TableConfig {
         kind: TableKind::Event { id: None },
         columns: Vec::new(),
         partition: None,
-        shape: source.shape,
+        schema_policy: source.schema_policy,
     }
 }

@@ -77,7 +77,7 @@ impl ReplicaTables {
         if !self.source.replicates_table(name) {
             return Err(Rejection::new(RejectionReason::Excluded(name.to_owned())));
         }
-        let root_field = fields.table(name);
+        let root_field = fields.intern_table(name);
         self.mark_private_columns(name, root_field, fields);
         let table = tables.add(self.spec(name, root_field, key, fields));
         let added = ReplicaTable { root_field, table };
@@ -119,14 +119,15 @@ impl ReplicaTables {
         let mut columns = declared.map(|table| declared_columns(table, root_field, fields)).unwrap_or_default();
         let soft_deletes = self.source.deletes == DeletedRows::Soft;
         if soft_deletes {
-            let field = fields.synthetic(DELETED_AT_FIELD);
-            columns.push(ColumnSpec::new(Identifier::truncated(DELETED_AT, DELETED_AT), field).typed("timestamptz"));
+            let field = fields.intern_synthetic(DELETED_AT_FIELD);
+            columns
+                .push(ColumnSpec::new(Identifier::truncated(DELETED_AT, DELETED_AT), field).with_type("timestamptz"));
         }
         let key = key_columns(declared, key)
             .into_iter()
             .map(|column| key_column_index(&column, root_field, &mut columns, fields))
             .collect();
-        let shape = declared.map_or(self.source.shape, |table| table.shape);
+        let shape = declared.map_or(self.source.schema_policy, |table| table.schema_policy);
         TableSpec {
             name: TableName { schema: self.source.schema.clone(), table },
             source_label: format!("{} {name}", self.kind),
@@ -140,7 +141,7 @@ impl ReplicaTables {
             coercion: Coercion::Exact,
             text_characters_max: shape.text_characters_max,
             partition: None,
-            schema_mode: shape.evolution,
+            schema_mode: shape.mode,
             nested: Nested::Jsonb,
             arrays: Arrays::Jsonb,
             columns_max: shape.columns_max,
@@ -157,7 +158,7 @@ impl ReplicaTables {
         output: &mut DecodeOutput<'_, '_>,
     ) {
         if self.source.deletes == DeletedRows::Soft {
-            output.changes.values.push((output.fields.synthetic(DELETED_AT_FIELD), Value::Null));
+            output.changes.values.push((output.fields.intern_synthetic(DELETED_AT_FIELD), Value::Null));
         }
         self.push(table, record, Operation::Put, version, start, output);
     }
@@ -173,7 +174,7 @@ impl ReplicaTables {
         output: &mut DecodeOutput<'_, '_>,
     ) {
         if self.source.deletes == DeletedRows::Soft {
-            output.changes.values.push((output.fields.synthetic(DELETED_AT_FIELD), Value::Time(deleted_at)));
+            output.changes.values.push((output.fields.intern_synthetic(DELETED_AT_FIELD), Value::Time(deleted_at)));
         }
         self.push(table, record, Operation::Delete, version, start, output);
     }
@@ -218,7 +219,7 @@ pub fn read_unless_private<'a>(
 
 /// A value as it is. DMS and Debezium send a database's JSON as text: private members are removed from that, too.
 pub fn read_column<'a>(fields: &mut FieldTree, field: FieldId, json: &'a str) -> Result<Value<'a>, Rejection> {
-    if json.starts_with('"') && fields.private_within(field) {
+    if json.starts_with('"') && fields.has_private_descendant(field) {
         let text = JsonScanner::new(json).string_value()?;
         return Ok(Value::Text(redacted_text(fields, field, text)));
     }
@@ -244,7 +245,7 @@ pub fn redact_column(
         Some(Privacy::Sha256) if !has_no_value(json) => {
             format!("\"{}\"", hash_value(fields, &mut JsonScanner::new(json))?)
         }
-        Some(Privacy::Sha256) | None if json.starts_with('"') && fields.private_within(field) => {
+        Some(Privacy::Sha256) | None if json.starts_with('"') && fields.has_private_descendant(field) => {
             let text = JsonScanner::new(json).string_value()?;
             serde_json::Value::from(redacted_text(fields, field, text)).to_string()
         }

@@ -320,13 +320,13 @@ impl SegmentFields {
             context: child("context"),
             properties: child("properties"),
             traits: child("traits"),
-            slug: fields.synthetic("(event)"),
+            slug: fields.intern_synthetic("(event)"),
         };
         for container in [segment_fields.context, segment_fields.properties, segment_fields.traits] {
             fields.set_container(container);
         }
-        fields.without_prefix(segment_fields.properties);
-        fields.without_prefix(segment_fields.traits);
+        fields.set_without_prefix(segment_fields.properties);
+        fields.set_without_prefix(segment_fields.traits);
         segment_fields
     }
 }
@@ -340,7 +340,7 @@ struct SpecBuilder<'s> {
 
 impl SpecBuilder<'_> {
     fn column(name: &str, field: FieldId, sql_type: &str) -> ColumnSpec {
-        ColumnSpec::new(Identifier::truncated(name, name), field).typed(sql_type)
+        ColumnSpec::new(Identifier::truncated(name, name), field).with_type(sql_type)
     }
 
     fn text_column(&self, name: &str, field: FieldId) -> Vec<ColumnSpec> {
@@ -374,7 +374,7 @@ impl SpecBuilder<'_> {
     /// `uuid_ts`: when the row was written, which the database sets by the column's default.
     fn loaded_at() -> ColumnSpec {
         let name = Identifier::truncated("uuid_ts", "uuid_ts");
-        let column = ColumnSpec::new(name, FieldId::ROOT).typed("timestamptz");
+        let column = ColumnSpec::new(name, FieldId::ROOT).with_type("timestamptz");
         ColumnSpec { field: None, default: Some("now()"), ..column }
     }
 
@@ -386,7 +386,7 @@ impl SpecBuilder<'_> {
         scope: &[FieldId],
         write_mode: WriteMode,
     ) -> TableSpec {
-        let shape = self.source.shape;
+        let shape = self.source.schema_policy;
         TableSpec {
             name: TableName { schema: self.source.schema.clone(), table: Identifier::truncated(name, name) },
             source_label: format!("source {}, {label}", self.source.name),
@@ -395,12 +395,12 @@ impl SpecBuilder<'_> {
             key: vec![0],
             write_mode,
             deletes: DeleteMode::Never,
-            missing_columns: MissingColumns::for_mode(write_mode),
+            missing_columns: MissingColumns::default_for(write_mode),
             replicated: false,
             coercion: Coercion::Convert,
             text_characters_max: shape.text_characters_max,
             partition: None,
-            schema_mode: shape.evolution,
+            schema_mode: shape.mode,
             nested: shape.nested,
             arrays: shape.arrays,
             columns_max: shape.columns_max,

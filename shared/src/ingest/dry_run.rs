@@ -61,7 +61,7 @@ impl<'i> DryRun<'i> {
     ///
     /// # Errors
     /// See [`Ingest::process_event`].
-    pub async fn batch(&mut self, event: &[u8]) -> Result<DryRunResult, IngestError> {
+    pub async fn plan_event(&mut self, event: &[u8]) -> Result<DryRunResult, IngestError> {
         let batch = unpack(event)?;
         let records = batch.records.len();
         let Some(index) = self.ingest.source_for_batch(&batch)? else {
@@ -140,7 +140,7 @@ async fn list_ddl(
     let existing = catalog.table(&diff.table).cloned();
     let diff = diff.remaining(existing.as_deref());
     let mut statements = Vec::new();
-    if diff.created_by.is_some()
+    if diff.source_label.is_some()
         && let Some(statement) = apply::missing_schema_ddl(client, &diff.table.schema).await?
         && already_listed.insert(statement.clone())
     {
@@ -169,7 +169,7 @@ async fn system_tables(
     plan: &Plan,
     already_listed: &mut BTreeSet<String>,
 ) -> Result<Vec<String>, IngestError> {
-    let needed = [(plan.deletes(), apply::TOMBSTONE), (!plan.writes.is_empty(), apply::FRESHNESS)];
+    let needed = [(plan.deletes(), apply::TOMBSTONE_TABLE), (!plan.writes.is_empty(), apply::FRESHNESS_TABLE)];
     let mut statements = Vec::new();
     for (_, table) in needed.iter().filter(|(is_needed, _)| *is_needed) {
         // Both tables are in one schema, which is created once.

@@ -208,7 +208,7 @@ impl Writer {
                 continue;
             }
             if plan.deletes() && !self.catalog.tombstone_table_exists {
-                ddl += apply::make_tombstones(client, limits).await?;
+                ddl += apply::ensure_tombstone_table(client, limits).await?;
                 self.catalog.tombstone_table_exists = true;
             }
             let outcome = apply::apply(client, &plan, limits, &mut self.hints).await;

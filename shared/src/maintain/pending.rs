@@ -69,19 +69,19 @@ pub async fn load(client: &Client, partitioned: &PartitionedTable) -> Result<Opt
 pub fn missing_partitions(table: &DbTable, partitioned: &PartitionedTable, now: Timestamp) -> TableDiff {
     let mut diff = TableDiff {
         table: partitioned.name.clone(),
-        created_by: None,
-        key: key_of_partitions(table, &partitioned.column),
-        partition_column: Some(partitioned.column.clone()),
+        source_label: None,
+        key: key_of_partitions(table, &partitioned.partition_column),
+        partition_column: Some(partitioned.partition_column.clone()),
         columns: Vec::new(),
         adopted_columns: Vec::new(),
         partitions: Vec::new(),
     };
     let mut timestamp = now;
-    for _ in 0..=partitioned.period.ahead {
+    for _ in 0..=partitioned.policy.partitions_ahead {
         if table.partition_of(timestamp).is_none() {
-            diff.partitions.push(new_partition(table, partitioned.period.width, timestamp, &diff.partitions));
+            diff.partitions.push(new_partition(table, partitioned.policy.width, timestamp, &diff.partitions));
         }
-        timestamp = partitioned.period.width.bounds(timestamp).to.unwrap_or(timestamp);
+        timestamp = partitioned.policy.width.bounds(timestamp).to.unwrap_or(timestamp);
     }
     diff
 }
@@ -102,7 +102,7 @@ pub fn expired<'t>(
     partitioned: &PartitionedTable,
     now: Timestamp,
 ) -> impl Iterator<Item = &'t DbPartition> + use<'t> {
-    let cutoff = partitioned.period.retention_cutoff(now);
+    let cutoff = partitioned.policy.retention_cutoff(now);
     let ends_before =
         move |partition: &&DbPartition| partition.bounds.to.zip(cutoff).is_some_and(|(to, cutoff)| to <= cutoff);
     table.partitions.iter().filter(ends_before)
@@ -125,7 +125,7 @@ pub async fn interrupted_drops(
     partitioned: &PartitionedTable,
     now: Timestamp,
 ) -> Result<Vec<InterruptedDrop>, MaintainError> {
-    let Some(cutoff) = partitioned.period.retention_cutoff(now) else { return Ok(Vec::new()) };
+    let Some(cutoff) = partitioned.policy.retention_cutoff(now) else { return Ok(Vec::new()) };
     let (schema, name) = (partitioned.name.schema.as_str(), partitioned.name.table.as_str());
     let comment = format!("Millstream: partition of {} [", partitioned.name.unquoted());
     let parameters: [(&(dyn ToSql + Sync), Type); 3] =

@@ -146,7 +146,7 @@ fn array(element: ArrayElement, value: &Value<'_>, out: &mut Vec<u8>) -> Result<
     let Value::List(values) = value else { return Err(Mismatch::Type) };
     let kind = element.column_type();
     let dimensions = i32::from(!values.is_empty());
-    for word in [dimensions, 0, kind.element().oid() as i32] {
+    for word in [dimensions, 0, kind.element_type().oid() as i32] {
         out.put_i32(word);
     }
     if dimensions > 0 {

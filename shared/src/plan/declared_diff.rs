@@ -107,7 +107,7 @@ fn column_notes(
             (Some(declared), existing) => match (type_of(declared), existing) {
                 (None, _) => Some(SchemaNote::UnknownType(declared.clone())),
                 (Some((column_type, oid)), Some(existing))
-                    if existing.type_oid != oid || !is_same_type(column_type, existing.kind) =>
+                    if existing.type_oid != oid || !is_same_type(column_type, existing.column_type) =>
                 {
                     let (column, has) = (column.name.clone(), existing.sql_type.clone());
                     Some(SchemaNote::TypeDiffers { column, has, declared: declared.clone() })

@@ -13,7 +13,7 @@ pub struct TableDiff {
     /// The table.
     pub table: TableName,
     /// Its comment, if the table itself is missing.
-    pub created_by: Option<String>,
+    pub source_label: Option<String>,
     /// The columns of the key.
     pub key: Vec<Identifier>,
     /// The column that the table is partitioned by.
@@ -40,7 +40,7 @@ pub struct NewColumn {
     /// A default, in SQL.
     pub default: Option<&'static str>,
     /// The path whose values it holds, kept in its comment.
-    pub original: Option<String>,
+    pub source_path: Option<String>,
 }
 
 /// A missing partition.
@@ -55,7 +55,7 @@ pub struct NewPartition {
 impl TableDiff {
     /// Whether nothing is missing.
     pub fn is_empty(&self) -> bool {
-        self.created_by.is_none()
+        self.source_label.is_none()
             && self.columns.is_empty()
             && self.adopted_columns.is_empty()
             && self.partitions.is_empty()
@@ -70,17 +70,17 @@ impl TableDiff {
     pub fn remaining(&self, table: Option<&DbTable>) -> Self {
         let mut diff = self.clone();
         let Some(table) = table else { return diff };
-        if self.created_by.is_some() && table.origin.is_some() && table.origin != self.created_by {
+        if self.source_label.is_some() && table.source_label.is_some() && table.source_label != self.source_label {
             // Another table of the source has taken the name. The batch is planned again with another name for this table.
             return Self {
-                created_by: None,
+                source_label: None,
                 columns: Vec::new(),
                 adopted_columns: Vec::new(),
                 partitions: Vec::new(),
                 ..diff
             };
         }
-        diff.created_by = None;
+        diff.source_label = None;
         diff.partition_column = table.partition_column.clone();
         diff.columns.retain(|column| table.column_index(column.name.as_str()).is_none());
         diff.adopted_columns.retain(|(name, _)| {
@@ -165,11 +165,11 @@ impl TableDiff {
             let not_null = before.is_none() && (new.required || self.key.contains(&new.name));
             table.columns.push(DbColumn {
                 name: new.name.clone(),
-                kind,
+                column_type: kind,
                 type_oid,
                 sql_type: new.sql_type.clone(),
-                source_path: new.original.clone(),
-                comment: new.original.as_deref().map(|path| with_note(None, path)),
+                source_path: new.source_path.clone(),
+                comment: new.source_path.as_deref().map(|path| with_note(None, path)),
                 required: not_null && new.default.is_none(),
                 may_reject_null: not_null,
                 generated: false,
@@ -199,7 +199,7 @@ impl TableDiff {
             name: self.table.clone(),
             oid: 0,
             row_type: RowTypeOids::default(),
-            origin: self.created_by.clone(),
+            source_label: self.source_label.clone(),
             owned: true,
             has_check: false,
             columns: Vec::new(),

@@ -43,7 +43,7 @@ impl TableDiff {
     pub fn statements(&self) -> Vec<String> {
         let table = &self.table;
         let mut statements = Vec::new();
-        match &self.created_by {
+        match &self.source_label {
             Some(origin) => {
                 statements.push(format!(
                     "CREATE TABLE {table} ({}){}",
@@ -62,7 +62,8 @@ impl TableDiff {
                 statements.push(format!("ALTER TABLE {table} {}", columns.collect::<Vec<_>>().join(", ")));
             }
         }
-        let path_comment = |column: &NewColumn| Some((column.name.clone(), with_note(None, column.original.as_ref()?)));
+        let path_comment =
+            |column: &NewColumn| Some((column.name.clone(), with_note(None, column.source_path.as_ref()?)));
         for (column, comment) in
             self.columns.iter().filter_map(path_comment).chain(self.adopted_columns.iter().cloned())
         {
@@ -167,10 +168,10 @@ impl TableWrite {
 
     fn change_view(&self, row: &KeyChanges, change: &RowChange) -> ChangeView<'_> {
         let cell = |column: usize| {
-            let table_column = &self.table.columns[self.columns[column]];
-            (table_column.name.as_str(), format_cell(table_column.kind, self.cell(change, column)))
+            let table_column = &self.table.columns[self.column_indexes[column]];
+            (table_column.name.as_str(), format_cell(table_column.column_type, self.cell(change, column)))
         };
-        let carried = (0..self.columns.len()).filter(|&column| !self.cell(change, column).is_empty());
+        let carried = (0..self.column_indexes.len()).filter(|&column| !self.cell(change, column).is_empty());
         ChangeView {
             record: change.record,
             operation: change.operation,

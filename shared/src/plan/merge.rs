@@ -60,7 +60,7 @@ pub struct InvalidStoredVersion(String);
 
 impl InvalidStoredVersion {
     /// The error for a table.
-    pub fn of(table: &str) -> Self {
+    pub fn for_table(table: &str) -> Self {
         Self(table.to_owned())
     }
 }
@@ -95,7 +95,7 @@ pub fn decide(
     stored: &StoredState,
 ) -> Result<MergeDecision, InvalidStoredVersion> {
     let changes = &write.changes[row.changes.clone()];
-    let invalid = || InvalidStoredVersion::of(&write.table.name.unquoted());
+    let invalid = || InvalidStoredVersion::for_table(&write.table.name.unquoted());
     let text = match &stored.row {
         StoredRow::Absent | StoredRow::Present(None) => None,
         StoredRow::Present(Some(text)) => Some(text),
@@ -132,7 +132,7 @@ fn decide_row(write: &TableWrite, changes: &[RowChange], stored: Option<Version>
             (true, false) => RowAction::Upsert,
             (true, true) => RowAction::Delete,
         },
-        columns: vec![ColumnSource::Change(changes.len() - 1); write.columns.len()],
+        columns: vec![ColumnSource::Change(changes.len() - 1); write.column_indexes.len()],
         overflow: None,
         versions: version.map(|version| version.to_string()).unwrap_or_default(),
         tombstone: version.filter(|_| wins && deleted),

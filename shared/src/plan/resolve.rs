@@ -13,7 +13,7 @@ pub fn resolve_keys_and_names(tables: &mut TableRegistry, fields: &FieldTree, ca
             continue;
         }
         let table = catalog.table(&spec.name);
-        let resolved = match (table, table.and_then(|table| table.origin.as_ref())) {
+        let resolved = match (table, table.and_then(|table| table.source_label.as_ref())) {
             // The names of two source tables are equal after normalization. The second table gets a name of its own, derived
             // from the source's and therefore always the same.
             (_, Some(origin)) if *origin != spec.source_label => Some(with_own_name(spec)),

@@ -21,11 +21,11 @@ pub struct TableWrite {
     /// What happens to a row that is deleted at its source.
     pub deletes: DeleteMode,
     /// What happens to a column that a change does not carry.
-    pub absent: MissingColumns,
+    pub missing_columns: MissingColumns,
     /// The written columns, as indexes into `table.columns`. The key's come first.
-    pub columns: Vec<usize>,
+    pub column_indexes: Vec<usize>,
     /// The number of key columns.
-    pub key: usize,
+    pub key_column_count: usize,
     /// The rows, sorted by partition and key: every writer locks rows in this order.
     pub rows: Vec<KeyChanges>,
     /// The changes of the rows.
@@ -66,7 +66,7 @@ impl TableWrite {
 
     /// Adjacent cells of a change.
     pub fn cells(&self, change: &RowChange, columns: Range<usize>) -> &[u8] {
-        let first = change.encoded * (self.columns.len() + 1);
+        let first = change.encoded * (self.column_indexes.len() + 1);
         &self.cells[self.bounds[first + columns.start] as usize..self.bounds[first + columns.end] as usize]
     }
 
@@ -78,13 +78,14 @@ impl TableWrite {
     /// The cells of a row's newest change, in the order of the columns.
     pub fn newest_cells(&self, row: &KeyChanges) -> impl Iterator<Item = &[u8]> {
         let newest = self.newest(row);
-        (0..self.columns.len()).map(move |column| self.cell(newest, column))
+        (0..self.column_indexes.len()).map(move |column| self.cell(newest, column))
     }
 
     /// A write without rows, for a query of the keys of a table.
     pub fn for_key_query(table: Arc<DbTable>, spec: &TableSpec) -> Self {
-        let columns: Vec<usize> = spec.key_columns().filter_map(|c| table.column_index(c.name.as_str())).collect();
-        Self { key: columns.len(), columns, ..Self::empty(table, spec) }
+        let column_indexes: Vec<usize> =
+            spec.key_columns().filter_map(|c| table.column_index(c.name.as_str())).collect();
+        Self { key_column_count: column_indexes.len(), column_indexes, ..Self::empty(table, spec) }
     }
 
     fn empty(table: Arc<DbTable>, spec: &TableSpec) -> Self {
@@ -92,9 +93,9 @@ impl TableWrite {
             table,
             write_mode: spec.write_mode,
             deletes: spec.deletes,
-            absent: spec.missing_columns,
-            columns: Vec::new(),
-            key: 0,
+            missing_columns: spec.missing_columns,
+            column_indexes: Vec::new(),
+            key_column_count: 0,
             rows: Vec::new(),
             changes: Vec::new(),
             unchanged_paths: BTreeMap::new(),
@@ -111,7 +112,7 @@ impl TableWrite {
     /// Whether other writers must be locked out of the table. This is the case if rows are deleted and the table may reject
     /// the placeholder row that locks a key until the delete is done, as it consists of the key alone.
     pub fn needs_exclusive_lock(&self) -> bool {
-        let key = &self.columns[..self.key];
+        let key = &self.column_indexes[..self.key_column_count];
         let mut others = self.table.columns.iter().enumerate().filter(|(index, _)| !key.contains(index));
         let may_reject_placeholder = self.table.has_check || others.any(|(_, column)| column.may_reject_null);
         may_reject_placeholder
@@ -121,15 +122,15 @@ impl TableWrite {
 
     /// The key cells of a change.
     pub fn key_cells(&self, change: &RowChange) -> &[u8] {
-        self.cells(change, 0..self.key)
+        self.cells(change, 0..self.key_column_count)
     }
 
     /// The number of completely encoded changes: each has a bound before each of its cells, and one after the last.
     fn encoded_count(&self) -> usize {
-        self.bounds.len() / (self.columns.len() + 1)
+        self.bounds.len() / (self.column_indexes.len() + 1)
     }
 
-    fn key(&self, encoded: usize) -> &[u8] {
+    fn encoded_key(&self, encoded: usize) -> &[u8] {
         self.key_cells(&RowChange { record: 0, operation: Operation::Put, version: None, encoded })
     }
 }
@@ -169,7 +170,8 @@ impl EncodedChanges {
     /// Appends the changes to those of the same table and columns in the list, or to the list itself if there are none.
     pub fn append_to(self, list: &mut Vec<Self>) {
         let same_columns = |target: &&mut Self| {
-            Arc::ptr_eq(&target.write.table, &self.write.table) && target.write.columns == self.write.columns
+            Arc::ptr_eq(&target.write.table, &self.write.table)
+                && target.write.column_indexes == self.write.column_indexes
         };
         let Some(target) = list.iter_mut().find(same_columns) else { return list.push(self) };
         let (write, next) = (&mut target.write, self.write);
@@ -187,21 +189,24 @@ impl EncodedChanges {
         let mut order: Vec<(usize, u128, usize)> = entries
             .iter()
             .enumerate()
-            .map(|(index, entry)| (entry.partition, prefix(write.key(index)), index))
+            .map(|(index, entry)| (entry.partition, prefix(write.encoded_key(index)), index))
             .collect();
         let is_append = write.write_mode == WriteMode::Append;
         order.sort_unstable_by(|a, b| {
-            (a.0, a.1).cmp(&(b.0, b.1)).then_with(|| write.key(a.2).cmp(write.key(b.2))).then_with(|| {
-                // Of equal events the first is kept. Of entities the newest change comes last; of equal versions, the first.
-                let by_version = entries[a.2].version.cmp(&entries[b.2].version);
-                by_version.then(if is_append { a.2.cmp(&b.2) } else { b.2.cmp(&a.2) })
-            })
+            (a.0, a.1).cmp(&(b.0, b.1)).then_with(|| write.encoded_key(a.2).cmp(write.encoded_key(b.2))).then_with(
+                || {
+                    // Of equal events the first is kept. Of entities the newest change comes last; of equal versions, the first.
+                    let by_version = entries[a.2].version.cmp(&entries[b.2].version);
+                    by_version.then(if is_append { a.2.cmp(&b.2) } else { b.2.cmp(&a.2) })
+                },
+            )
         });
         let mut previous: Option<(usize, usize)> = None;
         for (partition, _, index) in order {
             let EncodedChange { record, operation, version, .. } = entries[index];
             let change = RowChange { record, operation, version, encoded: index };
-            let same_key = previous.is_some_and(|(p, i)| p == partition && write.key(i) == write.key(index));
+            let same_key =
+                previous.is_some_and(|(p, i)| p == partition && write.encoded_key(i) == write.encoded_key(index));
             previous = Some((partition, index));
             match write.rows.last_mut().filter(|_| same_key) {
                 Some(_) if is_append => repeated.push(change.record),

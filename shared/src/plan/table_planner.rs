@@ -93,7 +93,7 @@ impl<'p> TablePlanner<'p> {
             // The source names of key columns are kept, too: a full load does not say which attributes form the key.
             let field = column.field.filter(|&field| spec.replicated && !self.fields.is_synthetic(field));
             let source_path = field.map(|field| self.fields.path(field).to_owned());
-            self.add_pending(NewColumn { original: source_path, ..declared_column(column) }, None, true);
+            self.add_pending(NewColumn { source_path, ..declared_column(column) }, None, true);
         }
         let version = self.spec.version_column().map(|name| (name, "text"));
         for (name, sql_type) in version.into_iter().chain(is_new.then_some((OVERFLOW, "jsonb"))) {
@@ -242,7 +242,7 @@ impl<'p> TablePlanner<'p> {
             required: false,
             check: None,
             default: None,
-            original: Some(path.to_owned()),
+            source_path: Some(path.to_owned()),
         };
         FieldRoute::NewColumn(self.add_pending(column, None, false))
     }
@@ -252,7 +252,7 @@ impl<'p> TablePlanner<'p> {
     /// that does not fit is rejected.
     fn existing_route(&self, column_index: usize) -> FieldRoute {
         let column = &self.table.columns[column_index];
-        let inferred = match column.kind {
+        let inferred = match column.column_type {
             ColumnType::Text { characters_max } => characters_max == self.spec.text_characters_max,
             ColumnType::Numeric { modifier } => modifier.is_none(),
             // Formats with types of their own create it only for timestamps; text that is a timestamp belongs in it, too.
@@ -333,7 +333,7 @@ impl<'p> TablePlanner<'p> {
     fn empty_diff(&self) -> TableDiff {
         TableDiff {
             table: self.spec.name.clone(),
-            created_by: None,
+            source_label: None,
             key: self.spec.key_columns().map(|column| column.name.clone()).collect(),
             partition_column: self.table.partition_column.clone(),
             columns: Vec::new(),
@@ -353,7 +353,7 @@ impl<'p> TablePlanner<'p> {
             NewColumn { sql_type: sql_type.unwrap_or_else(|| "text".to_owned()), ..pending.column.clone() }
         };
         let diff = TableDiff {
-            created_by: self.existing.is_none().then(|| self.spec.source_label.clone()),
+            source_label: self.existing.is_none().then(|| self.spec.source_label.clone()),
             columns: self.pending.iter().filter(|pending| pending.has_value).map(with_type).collect(),
             adopted_columns: self.adopted_columns.clone(),
             partitions: self.partitions.clone(),
@@ -428,7 +428,7 @@ fn declared_column(column: &ColumnSpec) -> NewColumn {
         required: column.required,
         check: column.check.clone(),
         default: column.default,
-        original: None,
+        source_path: None,
     }
 }
 
@@ -439,6 +439,6 @@ fn system_column(name: &str, sql_type: &str) -> NewColumn {
         required: false,
         check: None,
         default: None,
-        original: None,
+        source_path: None,
     }
 }

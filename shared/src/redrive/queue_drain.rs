@@ -89,7 +89,7 @@ impl<'s, 'r> QueueDrain<'s, 'r> {
         filter: &'s MessageFilter<'s>,
         tally: &'s mut RunTally,
     ) -> Self {
-        let call_time = redrive.until.saturating_duration_since(Instant::now());
+        let call_time = redrive.deadline.saturating_duration_since(Instant::now());
         let last_batch = call_time.clamp(LAST_BATCH_MIN, LAST_BATCH_MAX);
         let (received, pending) = (VecDeque::new(), BTreeMap::new());
         let (kept, seen_ids) = (Vec::new(), HashSet::new());
@@ -127,7 +127,7 @@ impl<'s, 'r> QueueDrain<'s, 'r> {
     }
 
     fn time_left(&self) -> Duration {
-        self.redrive.until.saturating_duration_since(Instant::now())
+        self.redrive.deadline.saturating_duration_since(Instant::now())
     }
 
     fn is_limit_reached(&self) -> bool {
@@ -168,7 +168,7 @@ impl<'s, 'r> QueueDrain<'s, 'r> {
         match message {
             _ if self.task.dry_run => self.finish_messages(vec![selected], Err(KeepReason::DryRun.into())).await,
             QueueMessage::DeadLetter(dead_letter) => {
-                match message_records(&dead_letter, &self.redrive.archive, &self.redrive.streams).await {
+                match message_records(&dead_letter, &self.redrive.object_store, &self.redrive.streams).await {
                     Ok(batch) => self.add_pending(source, PendingMessage { selected, batch }).await,
                     Err(reason) => self.finish_messages(vec![selected], Err(reason.into())).await,
                 }
@@ -261,7 +261,7 @@ impl<'s, 'r> QueueDrain<'s, 'r> {
             self.seen_ids.remove(&lease.id);
         }
         self.tally.redriven(leases.len() as u64);
-        (self.redrive.watch)(&self.tally.progress);
+        (self.redrive.on_progress)(&self.tally.progress);
         Ok(())
     }
 

@@ -52,7 +52,7 @@ pub async fn run(arguments: &PlanArgs, context: &CommandContext) -> Result<PlanO
         let invalid_event =
             |reason: &dyn std::fmt::Display| CommandError::Usage(format!("event {}: {reason}", file.display()));
         let event = std::fs::read(file).map_err(|error| invalid_event(&error))?;
-        let result = match dry_run.batch(&event).await {
+        let result = match dry_run.plan_event(&event).await {
             Err(IngestError::Event(error)) => return Err(invalid_event(&error)),
             result => result?,
         };

@@ -20,7 +20,7 @@ const JSONB_HEADER: usize = 5;
 
 /// Whether the overflow is merged field by field. Changes that carry whole rows carry the whole overflow, too.
 pub fn merges_overflow_by_field(write: &TableWrite) -> bool {
-    write.write_mode == WriteMode::Merge(MergeBy::Column) && write.absent == MissingColumns::Keep
+    write.write_mode == WriteMode::Merge(MergeBy::Column) && write.missing_columns == MissingColumns::Keep
 }
 
 /// Decides what to write for a row whose columns have these versions.
@@ -65,11 +65,11 @@ impl<'s> ColumnMerge<'s> {
             |change: &&RowChange| change.operation == Operation::Delete && write.deletes == DeleteMode::Hard;
         let newest_delete = changes.iter().filter(is_delete).filter_map(|change| change.version).max();
         let floor = stored.tombstone.max(newest_delete);
-        let name = |written_index: usize| write.table.columns[write.columns[written_index]].name.as_str();
+        let name = |written_index: usize| write.table.columns[write.column_indexes[written_index]].name.as_str();
         let cleared = versions.drop_up_to(name(0), floor);
-        let mut sources = vec![ColumnSource::Unchanged; write.columns.len()];
+        let mut sources = vec![ColumnSource::Unchanged; write.column_indexes.len()];
         if cleared {
-            for written_index in write.key..write.columns.len() {
+            for written_index in write.key_column_count..write.column_indexes.len() {
                 if !versions.has_value(name(written_index)) {
                     sources[written_index] = ColumnSource::Null;
                 }
@@ -92,7 +92,7 @@ impl<'s> ColumnMerge<'s> {
     }
 
     fn column(&self, written_index: usize) -> &'s DbColumn {
-        &self.write.table.columns[self.write.columns[written_index]]
+        &self.write.table.columns[self.write.column_indexes[written_index]]
     }
 
     /// The name that stands for the row itself in `_versions`: the key's first column.
@@ -107,11 +107,11 @@ impl<'s> ColumnMerge<'s> {
             self.outcomes[index] = Some(self.outcome_below_delete(change));
             return;
         }
-        if self.write.absent == MissingColumns::SetNull && change.operation == Operation::Put {
+        if self.write.missing_columns == MissingColumns::SetNull && change.operation == Operation::Put {
             self.merge_row_version(index);
         }
         let row_version = self.versions.get(self.row_name());
-        for written_index in self.write.key..self.write.columns.len() {
+        for written_index in self.write.key_column_count..self.write.column_indexes.len() {
             if !self.write.cell(change, written_index).is_empty() {
                 self.merge_column(index, written_index, row_version);
             }
@@ -134,7 +134,7 @@ impl<'s> ColumnMerge<'s> {
         let outcome = self.versions.advance(self.row_name().into(), change.version);
         self.row_version_won |= outcome == ChangeOutcome::Applied;
         self.record_outcome(index, outcome);
-        for written_index in write.key..write.columns.len() {
+        for written_index in write.key_column_count..write.column_indexes.len() {
             if write.cell(change, written_index).is_empty() {
                 self.versions.mark_unchanged(self.column(written_index));
             }
@@ -146,7 +146,9 @@ impl<'s> ColumnMerge<'s> {
     fn merge_column(&mut self, index: usize, written_index: usize, row_version: Option<Version>) {
         let (write, change, column) = (self.write, &self.changes[index], self.column(written_index));
         // The column was created after a newer change had carried the whole row, and was NULL in that change.
-        if write.absent == MissingColumns::SetNull && change.version < row_version && !self.versions.is_tracked(column)
+        if write.missing_columns == MissingColumns::SetNull
+            && change.version < row_version
+            && !self.versions.is_tracked(column)
         {
             return self.record_outcome(index, ChangeOutcome::Superseded);
         }
@@ -192,7 +194,7 @@ impl<'s> ColumnMerge<'s> {
         outcomes.last_mut().into_iter().filter(|_| is_new).for_each(|outcome| *outcome = ChangeOutcome::Applied);
         mark_repeated_as_duplicates(self.changes, &mut outcomes);
         // Every change carries the same key.
-        self.sources[..self.write.key].fill(ColumnSource::Change(self.changes.len() - 1));
+        self.sources[..self.write.key_column_count].fill(ColumnSource::Change(self.changes.len() - 1));
         MergeDecision {
             action,
             overflow: self.overflow_json(),

@@ -23,7 +23,7 @@ pub fn encode(
 ) {
     let Some(table) = planner.existing_table() else { return };
     let mut encoder = Encoder::new(planner, table);
-    let cells = planned.len() * encoder.write.columns.len();
+    let cells = planned.len() * encoder.write.column_indexes.len();
     encoder.write.bounds.reserve(cells + planned.len());
     encoder.write.cells.reserve(cells * CELL_BYTES);
     let mut entries = Vec::with_capacity(planned.len());
@@ -93,7 +93,11 @@ impl<'s, 'v> Encoder<'s, 'v> {
             needs_overflow_column: false,
             values: vec![None; columns.len()],
             overflowing: Vec::new(),
-            write: TableWrite { columns, key, ..TableWrite::empty(table.clone(), spec) },
+            write: TableWrite {
+                column_indexes: columns,
+                key_column_count: key,
+                ..TableWrite::empty(table.clone(), spec)
+            },
         }
     }
 
@@ -164,7 +168,7 @@ impl<'s, 'v> Encoder<'s, 'v> {
                 }
                 Some((_, Value::Unchanged, _)) => {}
                 Some((field, value, on_mismatch)) => self.cell(written_index, field, value, on_mismatch)?,
-                None if written_index < self.write.key => return Err(self.missing(written_index)),
+                None if written_index < self.write.key_column_count => return Err(self.missing(written_index)),
                 None if self.keeps_missing => {}
                 None => self.null(written_index)?,
             }
@@ -184,10 +188,10 @@ impl<'s, 'v> Encoder<'s, 'v> {
         for written_index in 0..self.values.len() {
             self.write.bounds.push(self.write.cells.len() as u32);
             match self.values[written_index] {
-                Some((field, value, on_mismatch)) if written_index < self.write.key => {
+                Some((field, value, on_mismatch)) if written_index < self.write.key_column_count => {
                     self.cell(written_index, field, value, on_mismatch)?
                 }
-                None if written_index < self.write.key => return Err(self.missing(written_index)),
+                None if written_index < self.write.key_column_count => return Err(self.missing(written_index)),
                 Some((field, value, on_mismatch)) if self.write.deletes == DeleteMode::Soft => {
                     self.cell(written_index, field, value, on_mismatch)?
                 }
@@ -206,16 +210,20 @@ impl<'s, 'v> Encoder<'s, 'v> {
         value: &'v Value<'v>,
         on_mismatch: OnMismatch,
     ) -> Result<(), RejectionReason> {
-        let column = &self.write.table.columns[self.write.columns[written_index]];
+        let column = &self.write.table.columns[self.write.column_indexes[written_index]];
         if matches!(value, Value::Null | Value::TypedNull) && self.rejects_null(written_index) {
             return Err(self.missing(written_index));
         }
         if *value == Value::TypedNull {
             self.overflowing.push((field, value));
         }
-        let is_accepted = on_mismatch != OnMismatch::OverflowUnlessExact || cell::is_exact_type(column.kind, value);
-        let result =
-            if is_accepted { cell::encode(column.kind, value, &mut self.write.cells) } else { Err(Mismatch::Type) };
+        let is_accepted =
+            on_mismatch != OnMismatch::OverflowUnlessExact || cell::is_exact_type(column.column_type, value);
+        let result = if is_accepted {
+            cell::encode(column.column_type, value, &mut self.write.cells)
+        } else {
+            Err(Mismatch::Type)
+        };
         match result {
             Ok(()) => Ok(()),
             Err(mismatch) if on_mismatch != OnMismatch::Reject && mismatch != Mismatch::NulCharacter => {
@@ -243,17 +251,18 @@ impl<'s, 'v> Encoder<'s, 'v> {
     }
 
     fn rejects_null(&self, written_index: usize) -> bool {
-        written_index < self.write.key || self.write.table.columns[self.write.columns[written_index]].required
+        written_index < self.write.key_column_count
+            || self.write.table.columns[self.write.column_indexes[written_index]].required
     }
 
     fn missing(&self, written_index: usize) -> RejectionReason {
-        let column = &self.write.table.columns[self.write.columns[written_index]];
+        let column = &self.write.table.columns[self.write.column_indexes[written_index]];
         let declared = self.planner.spec.columns.iter().find(|spec| spec.name == column.name);
         let path = declared.and_then(|spec| spec.field).map(|field| self.planner.fields.path(field));
         let path = path.or(column.source_path.as_deref()).unwrap_or(column.name.as_str()).to_owned();
         RejectionReason::Missing {
             path,
-            role: if written_index < self.write.key { "the key" } else { "a NOT NULL column" },
+            role: if written_index < self.write.key_column_count { "the key" } else { "a NOT NULL column" },
         }
     }
 

@@ -276,7 +276,7 @@ fn table(source: &SourceConfig, spec: &TableSpec) -> TableEntry {
                 PartitionWidth::Week => "week",
                 PartitionWidth::Month => "month",
             },
-            ahead: partition.policy.ahead,
+            ahead: partition.policy.partitions_ahead,
             keep: partition.policy.retention_micros.map(format_retention),
         }),
     }
