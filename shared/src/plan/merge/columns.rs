@@ -69,9 +69,9 @@ impl<'s> ColumnMerge<'s> {
         let cleared = versions.drop_up_to(name(0), floor);
         let mut sources = vec![ColumnSource::Unchanged; write.column_indexes.len()];
         if cleared {
-            for written_index in write.key_column_count..write.column_indexes.len() {
+            for (written_index, source) in sources.iter_mut().enumerate().skip(write.key_column_count) {
                 if !versions.has_value(name(written_index)) {
-                    sources[written_index] = ColumnSource::Null;
+                    *source = ColumnSource::Null;
                 }
             }
         }
