@@ -10,7 +10,7 @@ use millstream::timestamp::Timestamp;
 use millstream_tests::process::target;
 use millstream_tests::program::Ran;
 
-use crate::golden::{LOOK, is_expected};
+use crate::golden::{HOW_TO_ACCEPT, is_expected};
 
 /// A configuration in a file of its own.
 fn config_file(name: &str, text: &str) -> String {
@@ -42,7 +42,7 @@ fn dateless(text: &str) -> String {
 /// The program's answer is what somebody has looked at, and fits a terminal where it can be broken at all.
 fn assert_golden(name: &str, ran: &Ran, code: i32) {
     assert_eq!((ran.code, &*ran.err), (code, ""), "{}", ran.out);
-    assert!(is_expected(name, &dateless(&ran.out)), "{name} differs: {LOOK}");
+    assert!(is_expected(name, &dateless(&ran.out)), "{name} differs: {HOW_TO_ACCEPT}");
 }
 
 /// What the program complains of, and its exit code.

@@ -61,14 +61,14 @@ impl Rotation {
         let (aws, mut server) =
             (LocalAws::start().await.unwrap(), PostgreSql::start("rotation", Durability::Test).unwrap());
         server.offer_tls(&authority.issue(&["127.0.0.1"], Validity::Good).unwrap()).await.unwrap();
-        server.admit("host all app all scram-sha-256").await.unwrap();
+        server.allow("host all app all scram-sha-256").await.unwrap();
         let url = server.database().await.unwrap();
         let (owner, name) = (client(&url).await, url.rsplit('/').next().unwrap().to_owned());
         owner.batch_execute(&format!("CREATE ROLE app LOGIN; ALTER DATABASE {name} OWNER TO app")).await.unwrap();
         let arn = secret(&aws, "rotated", "{}").await;
         let rotation = Self { aws, server, name, owner, arn };
         rotation.change("first-pass").await;
-        rotation.tell("first-pass").await;
+        rotation.write_secret("first-pass").await;
         rotation
     }
 
@@ -78,7 +78,7 @@ impl Rotation {
     }
 
     /// Writes the password into the secret, in the form of the rotation templates.
-    async fn tell(&self, password: &str) {
+    async fn write_secret(&self, password: &str) {
         let text = json!({"engine": "postgres", "host": "127.0.0.1", "port": self.server.port(), "dbname": self.name,
             "username": "app", "password": password});
         let client = aws_sdk_secretsmanager::Client::new(self.aws.config());
@@ -126,7 +126,7 @@ async fn a_password_changes_under_a_running_function() {
 
     // The connection lives on, and nobody asks for the password.
     rotation.change("second-pass").await;
-    rotation.tell("second-pass").await;
+    rotation.write_secret("second-pass").await;
     write(&mut function, 2).await.unwrap();
     assert_eq!(rotation.backend().await, first);
     // It does not, and the password that the function knows is the old one.
@@ -139,7 +139,7 @@ async fn a_password_changes_under_a_running_function() {
     rotation.cut_off().await;
     let Err(FunctionError::Handled(told)) = write(&mut function, 4).await else { panic!("nobody can log in") };
     assert!(told.contains("password authentication failed") && told.contains("28P01"), "{told}");
-    rotation.tell("third-pass").await;
+    rotation.write_secret("third-pass").await;
     write(&mut function, 4).await.unwrap();
     assert_eq!(rows(&rotation.owner, "SELECT count(*) FROM log.entry").await, [r#"{"count":4}"#]);
     assert_eq!(rotation.aws.drain(&queue).await.unwrap(), [""; 0], "a refused login is nobody's dead letter");
@@ -159,7 +159,7 @@ async fn behind_a_pooler(rotation: &Rotation) {
     let database = Database::new(&address, Aws::local(rotation.aws.endpoint(), REGION).await).unwrap();
     drop(database.connection().await.unwrap());
     rotation.change("fourth-pass").await;
-    rotation.tell("fourth-pass").await;
+    rotation.write_secret("fourth-pass").await;
     let connection = database.connection().await.unwrap();
     assert_eq!(connection.query_typed("SELECT current_user::text", &[]).await.unwrap()[0].get::<_, &str>(0), "app");
 }

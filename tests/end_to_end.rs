@@ -54,7 +54,7 @@ async fn a_dead_letter_holds_all_that_a_second_try_needs() {
     assert_eq!(refused.error.sqlstate.as_deref(), Some("23514"));
     assert_eq!(refused.error.table.as_deref(), Some("sportsbook.bet"));
     assert_eq!(refused.partition_key, "k1");
-    assert!(refused.redacted && refused.place.stream.ends_with(":stream/sportsbook"));
+    assert!(refused.redacted && refused.position.stream.ends_with(":stream/sportsbook"));
     let StoredPayload::Base64(payload) = &refused.payload else { panic!("{:?}", refused.payload) };
     let payload = base64_simd::STANDARD.decode_to_vec(payload).unwrap();
     let expected =

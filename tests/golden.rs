@@ -20,7 +20,7 @@ use crate::support::{client, database, ingest};
 const NOW: &str = "2026-02-09T12:00:00Z";
 
 #[tokio::test]
-async fn events_become_the_plans_and_reports_that_were_looked_at() {
+async fn golden_events_become_the_expected_plans_and_reports() {
     let [sportsbook, replica] = ["sportsbook", "replica"].map(|system| workspace().join("events").join(system));
     let own = workspace().join("tests/golden");
     let mut events: Vec<PathBuf> = [&sportsbook, &replica, &own].iter().flat_map(|folder| json_files(folder)).collect();
@@ -36,11 +36,11 @@ async fn events_become_the_plans_and_reports_that_were_looked_at() {
             differing.push(name);
         }
     }
-    assert_eq!(differing, [""; 0], "{LOOK}");
+    assert_eq!(differing, [""; 0], "{HOW_TO_ACCEPT}");
 }
 
 /// What to do about texts that are not as expected.
-pub const LOOK: &str = "compare tests/golden/*.found with *.expected, and run `make accept` if they are right";
+pub const HOW_TO_ACCEPT: &str = "compare tests/golden/*.found with *.expected, and run `make accept` if they are right";
 
 /// Whether a text is what somebody has looked at; if not, it is kept beside that.
 pub fn is_expected(name: &str, found: &str) -> bool {

@@ -19,11 +19,11 @@ fn entry(id: usize, days: i64) -> String {
     format!(r#"{{"id":"{id}","at":"{}"}}"#, Timestamp(now().0 + days * DAY))
 }
 
-async fn look_after(url: &str) -> MaintenanceReport {
-    look_after_all(CONFIG, url).await
+async fn run_maintain(url: &str) -> MaintenanceReport {
+    run_maintain_with(CONFIG, url).await
 }
 
-pub async fn look_after_all(config: &str, url: &str) -> MaintenanceReport {
+pub async fn run_maintain_with(config: &str, url: &str) -> MaintenanceReport {
     let database = Database::new(&DatabaseAddress::from_url(url), Aws::default()).unwrap();
     maintain(&Config::parse("test.toml", config).unwrap(), &database).await.unwrap()
 }
@@ -60,10 +60,10 @@ async fn partitions_are_made_ahead_and_dropped_by_retention() {
     assert_eq!(report.reasons.get("too_far_ahead"), Some(&1));
     let client = client(&url).await;
     let old = old_partition(&client, 12).await;
-    let upkeep = look_after(&url).await;
+    let upkeep = run_maintain(&url).await;
     assert_eq!((upkeep.made.len(), &upkeep.dropped, upkeep.postponed.len()), (2, &vec![old], 0), "{upkeep:?}");
     assert_eq!(partitions(&client).await, 3);
-    assert_eq!(look_after(&url).await, MaintenanceReport::default(), "a second run has nothing to do");
+    assert_eq!(run_maintain(&url).await, MaintenanceReport::default(), "a second run has nothing to do");
     // What was made ahead is what a writer needs.
     let report = batch(&mut ingest, 10, &[entry(4, 1), entry(4, 1)]).await.unwrap();
     assert_eq!((report.counts.applied, report.counts.duplicate, report.ddl), (1, 1, 0), "{report}");
@@ -79,7 +79,7 @@ async fn what_was_interrupted_is_taken_up_again() {
     // Detached by its owner, to be kept: it is younger than the retention.
     let kept = old_partition(&client, 5).await;
     client.batch_execute(&format!("ALTER TABLE log.entry DETACH PARTITION {kept}")).await.unwrap();
-    let upkeep = look_after(&url).await;
+    let upkeep = run_maintain(&url).await;
     assert_eq!(upkeep.dropped, [detached], "{upkeep:?}");
     assert_eq!(rows(&client, &format!("SELECT count(*) FROM {kept}")).await, [r#"{"count":0}"#]);
 }
@@ -92,16 +92,16 @@ async fn a_reader_in_the_way_postpones_and_nobody_queues_behind() {
     let (owner, reader) = (client(&url).await, client(&url).await);
     let old = old_partition(&owner, 12).await;
     reader.batch_execute("BEGIN; SELECT count(*) FROM log.entry").await.unwrap();
-    let upkeep = look_after(&url).await;
+    let upkeep = run_maintain(&url).await;
     assert_eq!(upkeep.dropped, [""; 0]);
     assert_eq!(upkeep.postponed, [format!("detaching {old}: timed out waiting for other transactions")]);
     let report = batch(&mut ingest, 5, &[entry(2, 0)]).await.unwrap();
     assert_eq!(report.counts.applied, 1);
     // The reader is in the way of what the first run left half done, too.
-    let upkeep = look_after(&url).await;
+    let upkeep = run_maintain(&url).await;
     assert_eq!((upkeep.dropped.len(), upkeep.postponed.len()), (0, 1), "{upkeep:?}");
     reader.batch_execute("COMMIT").await.unwrap();
-    assert_eq!(look_after(&url).await.dropped, [old]);
+    assert_eq!(run_maintain(&url).await.dropped, [old]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -119,7 +119,7 @@ async fn upkeep_beside_writers_fails_neither() {
         }
     });
     while !writing.is_finished() {
-        look_after(&url).await;
+        run_maintain(&url).await;
     }
     writing.await.unwrap();
     assert_eq!(rows(&client(&url).await, "SELECT count(*) FROM log.entry").await, [r#"{"count":600}"#]);
@@ -142,6 +142,6 @@ async fn deletes_are_forgotten_when_nothing_older_can_arrive_any_more() {
                WHERE key = (SELECT key FROM millstream.tombstone LIMIT 1);\
                INSERT INTO millstream.tombstone VALUES ('elsewhere.t', '\\x00', '1', now() - interval '4 days')";
     client.batch_execute(age).await.unwrap();
-    assert_eq!(look_after_all(CONFIG, &url).await.forgotten, 1);
+    assert_eq!(run_maintain_with(CONFIG, &url).await.forgotten, 1);
     assert_eq!(rows(&client, "SELECT count(*) FROM millstream.tombstone").await, [r#"{"count":2}"#]);
 }

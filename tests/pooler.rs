@@ -140,7 +140,7 @@ async fn expired_partition(owner: &Client) -> String {
     "book.tracks_old".to_owned()
 }
 
-async fn look_after(maintain: &mut Function) -> MaintenanceReport {
+async fn run_maintain(maintain: &mut Function) -> MaintenanceReport {
     serde_json::from_slice(&maintain.invoke("{}").await.unwrap()).unwrap()
 }
 
@@ -161,7 +161,7 @@ async fn writers_and_the_upkeep_take_turns_on_a_few_backends() {
     reader.batch_execute("BEGIN; SELECT count(*) FROM book.tracks").await.unwrap();
     // All backends are there from now on, and each statement outside a transaction has another one than the last.
     assert_eq!(pooler.leftovers(&direct).await.unwrap(), [""; 0]);
-    let upkeep = look_after(&mut maintain).await;
+    let upkeep = run_maintain(&mut maintain).await;
     assert_eq!((upkeep.dropped.len(), upkeep.postponed.len()), (0, 1), "{upkeep:?}");
     assert_eq!(pooler.leftovers(&direct).await.unwrap(), [""; 0]);
     reader.batch_execute("COMMIT").await.unwrap();
@@ -174,7 +174,7 @@ async fn writers_and_the_upkeep_take_turns_on_a_few_backends() {
     let upkeep = async {
         let mut dropped = Vec::new();
         while dropped.is_empty() || writing.load(Ordering::SeqCst) {
-            dropped.extend(look_after(&mut maintain).await.dropped);
+            dropped.extend(run_maintain(&mut maintain).await.dropped);
         }
         assert_eq!(dropped, [old]);
     };

@@ -73,7 +73,7 @@ fn the_envelope_is_read_element_by_element() {
 }
 
 #[test]
-fn an_event_that_is_none_is_told_and_stays_wrong() {
+fn an_invalid_event_is_reported_and_stays_invalid() {
     let element = |stream: &str| String::from_utf8(event(stream, "shard", &[ShardRecord::numbered(1, b"{}")])).unwrap();
     let one = element("s");
     let inner = one.strip_prefix("{\"Records\":[").and_then(|rest| rest.strip_suffix("]}")).unwrap();

@@ -150,7 +150,7 @@ impl Desk {
     async fn letters(&self) -> Vec<DeadLetter> {
         let mut letters: Vec<DeadLetter> =
             self.bodies().await.iter().map(|body| serde_json::from_str(body).unwrap()).collect();
-        letters.sort_by_key(|letter| (letter.place.sequence_number.clone(), letter.place.sub_sequence_number));
+        letters.sort_by_key(|letter| (letter.position.sequence_number.clone(), letter.position.sub_sequence_number));
         letters
     }
 
@@ -175,7 +175,7 @@ impl Desk {
     }
 
     /// Makes the table of [`NARROW`] take any number.
-    async fn mend(&self) {
+    async fn fix_cause(&self) {
         self.client().await.batch_execute("ALTER TABLE log.log ALTER n TYPE numeric").await.unwrap();
     }
 

@@ -6,7 +6,7 @@ use millstream_tests::postgresql::{Durability, PostgreSql, connect, psql};
 use millstream_tests::process::workspace;
 use tokio_postgres::Client;
 
-use crate::maintain::look_after_all;
+use crate::maintain::run_maintain_with;
 use crate::support::{batch, ingest, rows};
 
 const EVENTS: &str = "[source.log]\nstream = \"s\"\nformat = \"json\"\n[table.entry]\nsource = \"log\"\nid = \"id\"\n\
@@ -90,7 +90,7 @@ async fn the_writer_evolves_the_reader_reads_and_a_second_run_changes_nothing() 
     assert_eq!(report.counts.applied, 1, "{report}");
     let report = batch(&mut events, 2, &[entry(2, r#","new":"column""#)]).await.unwrap();
     assert_eq!((report.counts.applied, report.ddl > 0), (1, true), "{report}");
-    assert_eq!(look_after_all(EVENTS, &writer).await.made.len(), 2);
+    assert_eq!(run_maintain_with(EVENTS, &writer).await.made.len(), 2);
     let delete = r#"{"Records":[{"eventID":"e","eventName":"REMOVE","eventSourceARN":"arn:aws:dynamodb:us-east-1:1:table/T/stream/x",
         "dynamodb":{"Keys":{"id":{"S":"a"}},"SequenceNumber":"100000000000000000001"}}]}"#;
     ingest(REPLICA, &writer).process_event(delete.as_bytes(), std::time::Duration::from_secs(60)).await.unwrap();

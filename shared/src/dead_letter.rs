@@ -30,7 +30,8 @@ pub struct DeadLetter {
     /// The source's name in the configuration.
     pub source: String,
     /// The record's stream position, which identifies it.
-    pub place: DeadLetterPosition,
+    #[serde(rename = "place")]
+    pub position: DeadLetterPosition,
     /// When the record arrived in the stream, as RFC 3339.
     pub arrival: String,
     /// The producer's partition key.
@@ -170,7 +171,7 @@ impl DeadLetters {
         if !self.object_store.has_bucket() {
             return Err(DeadLetterError::NoBucket(payload.len()));
         }
-        let position = &dead_letter.place;
+        let position = &dead_letter.position;
         // Sequence numbers are unique only within a shard, and DynamoDB does not name the shard: the digest tells
         // records apart.
         let key = format!(
@@ -199,7 +200,7 @@ impl DeadLetters {
         let dead_letter = DeadLetter {
             version: ENVELOPE_VERSION,
             source: source.to_owned(),
-            place: DeadLetterPosition {
+            position: DeadLetterPosition {
                 stream: position.stream.to_string(),
                 shard: position.shard.to_string(),
                 sequence_number: position.sequence_number.0.to_string(),

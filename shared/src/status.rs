@@ -120,7 +120,8 @@ pub struct PartitionStatus {
     /// Number of partitions expected from now on: the current one and those ahead.
     pub wanted: usize,
     /// How many of those are missing.
-    pub lacking: usize,
+    #[serde(rename = "lacking")]
+    pub missing: usize,
     /// Number of partitions that hold only expired rows and are waiting to be dropped.
     pub expired: usize,
     /// Seconds since the first of them expired.
@@ -321,7 +322,7 @@ impl PartitionStatus {
             from: table.partitions.first().and_then(|partition| partition.bounds.from),
             to: table.partitions.last().and_then(|partition| partition.bounds.to),
             wanted: partitioned.policy.partitions_ahead as usize + 1,
-            lacking: pending::missing_partitions(table, partitioned, at).partitions.len(),
+            missing: pending::missing_partitions(table, partitioned, at).partitions.len(),
             expired: pending::expired(table, partitioned, at).count(),
             expired_seconds: cutoff.zip(first_expired_end).map(|(cutoff, end)| seconds(cutoff.0 - end.0)),
         }

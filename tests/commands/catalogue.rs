@@ -145,7 +145,7 @@ async fn every_system_s_page_is_true() {
 }
 
 #[tokio::test]
-async fn what_is_no_template_is_told_in_clear_words() {
+async fn an_invalid_template_is_reported_in_clear_words() {
     let config = "events/sportsbook/millstream.toml";
     let run = async |file: &str| millstream(&[], &["catalogue", "--config", config, "--template", file]).await.unwrap();
     assert_refused(&run("nowhere.yaml").await, 2, "nowhere.yaml: No such file");

@@ -57,7 +57,7 @@ async fn golden_tables_are_filled_and_verified() {
 }
 
 #[tokio::test]
-async fn wrong_tasks_are_told_in_clear_words() {
+async fn invalid_tasks_are_reported_in_clear_words() {
     let config = workspace().join("events/replica/millstream.toml").to_string_lossy().into_owned();
     let url = database().await;
     let environment = [("DATABASE_URL".to_owned(), url)];

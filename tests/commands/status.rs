@@ -94,7 +94,7 @@ async fn an_empty_database_has_a_status_too() {
 }
 
 #[tokio::test]
-async fn freshness_is_told_by_whoever_may_and_fails_nobody_else() {
+async fn freshness_is_published_by_permitted_writers_and_fails_no_other() {
     let url = database().await;
     let owner = client(&url).await;
     let name = url.rsplit('/').next().unwrap();

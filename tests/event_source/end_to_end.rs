@@ -147,7 +147,7 @@ async fn change(replica: &Replica, seed: u64, skus: [&str; 2]) -> Vec<String> {
 }
 
 /// A message of an on-failure queue: what every one must say, and the place.
-fn place_of(body: &str, function: &str) -> Batch {
+fn batch_of_message(body: &str, function: &str) -> Batch {
     let OnFailure { request_context, response_context, version, timestamp, batch } =
         serde_json::from_str(body).unwrap();
     assert_eq!(request_context.condition, Condition::RecordAgeExceeded);
@@ -165,7 +165,7 @@ fn range(info: &BatchInfo) -> (&str, &str, &str, usize, &str) {
 }
 
 #[tokio::test]
-async fn what_a_database_away_for_too_long_has_missed_is_told_and_the_stream_goes_on() {
+async fn what_a_database_away_for_too_long_has_missed_is_reported_and_the_stream_goes_on() {
     let url = database().await;
     let replica = Replica::start(&workspace().join("events/replica"), url.clone()).await.unwrap();
     let stock = replica.streams()[2].clone();
@@ -190,9 +190,9 @@ async fn what_a_database_away_for_too_long_has_missed_is_told_and_the_stream_goe
         let told: Vec<String> = delivered.discarded.iter().map(|told| serde_json::to_string(told).unwrap()).collect();
         assert_eq!((&told, told.len()), (bodies, 1));
     }
-    let Batch::Kinesis(info) = place_of(&bodies[0][0], "kinesis-ingest") else { panic!("{bodies:?}") };
+    let Batch::Kinesis(info) = batch_of_message(&bodies[0][0], "kinesis-ingest") else { panic!("{bodies:?}") };
     assert_eq!(range(&info), ("shardId-000000000000", "1", "21", 21, &*kinesis::arn(BANK)));
-    let Batch::Dynamodb(info) = place_of(&bodies[1][0], "dynamodb-sync") else { panic!("{bodies:?}") };
+    let Batch::Dynamodb(info) = batch_of_message(&bodies[1][0], "dynamodb-sync") else { panic!("{bodies:?}") };
     let first = "1100000000017454423009";
     assert_eq!(range(&info), ("shardId-00000001541626099285-f35f62ef", first, "1100000000017454423010", 2, &*stock));
 

@@ -7,15 +7,15 @@ use millstream_tests::event_source::on_failure::{Condition, Discarded, Origin};
 use millstream_tests::event_source::{OnFailure, SourceKind};
 use serde_json::json;
 
-fn place(sequence: &str, arrival: &str) -> (SequenceNumber, Timestamp) {
+fn position(sequence: &str, arrival: &str) -> (SequenceNumber, Timestamp) {
     (SequenceNumber(sequence.into()), Timestamp::parse(arrival).unwrap())
 }
 
 fn kinesis() -> (Discarded, Origin<'static>) {
     let discarded = Discarded {
         condition: Condition::RetryAttemptsExhausted,
-        first: place("49601189658422359378836298521827638475320189012309704722", "2019-11-14T00:38:04.835999Z"),
-        last: place("49601189658422359378836298522902373528957594348623495186", "2019-11-14T00:38:05.580Z"),
+        first: position("49601189658422359378836298521827638475320189012309704722", "2019-11-14T00:38:04.835999Z"),
+        last: position("49601189658422359378836298522902373528957594348623495186", "2019-11-14T00:38:05.580Z"),
         records: 500,
         invocations: 1,
         failed: Some(true),
@@ -37,7 +37,7 @@ fn message(discarded: &Discarded, origin: Origin<'_>) -> String {
 }
 
 #[test]
-fn kinesis_batches_are_told_as_lambda_tells_them() {
+fn kinesis_batches_are_reported_as_lambda_reports_them() {
     let (discarded, origin) = kinesis();
     let expected = concat!(
         r#"{"requestContext":{"requestId":"c9b8fa9f-5a7f-xmpl-af9c-0c604cde93a5","#,
@@ -55,9 +55,9 @@ fn kinesis_batches_are_told_as_lambda_tells_them() {
 }
 
 #[test]
-fn dynamodb_batches_are_told_as_lambda_tells_them() {
+fn dynamodb_batches_are_reported_as_lambda_reports_them() {
     let (discarded, origin) = kinesis();
-    let item = place("800000000003126276362", "2019-11-14T00:13:19Z");
+    let item = position("800000000003126276362", "2019-11-14T00:13:19Z");
     let discarded = Discarded { first: item.clone(), last: item, records: 1, ..discarded };
     let stream_arn = "arn:aws:dynamodb:us-east-2:123456789012:table/mytable/stream/2019-11-14T00:04:06.388";
     let origin =
@@ -73,7 +73,7 @@ fn dynamodb_batches_are_told_as_lambda_tells_them() {
 }
 
 #[test]
-fn the_response_is_told_as_far_as_there_was_one() {
+fn the_response_is_reported_if_there_was_one() {
     let (discarded, origin) = kinesis();
     let never =
         Discarded { condition: Condition::RecordAgeExceeded, invocations: 0, failed: None, ..discarded.clone() };

@@ -89,7 +89,7 @@ fn asked() -> BTreeSet<String> {
 }
 
 /// What a function tells as metrics while it answers an event, one by one with its value.
-async fn told(function: &str, event: Vec<u8>, url: &str) -> Vec<(String, Value)> {
+async fn published_metrics(function: &str, event: Vec<u8>, url: &str) -> Vec<(String, Value)> {
     let config = workspace().join("events/sportsbook/millstream.toml").to_string_lossy().into_owned();
     let environment = [("DATABASE_URL", url.to_owned()), ("MILLSTREAM_CONFIG", config)];
     let settings = Settings {
@@ -119,14 +119,14 @@ async fn functions_tell_every_metric_that_is_asked_for() {
     let document = br#"{"type":"page","messageId":"1"}"#;
     let records = [ShardRecord::numbered(1, document)];
     let shard = "shardId-000000000000";
-    let good = told("kinesis-ingest", event("sportsbook", shard, &records), &url).await;
+    let good = published_metrics("kinesis-ingest", event("sportsbook", shard, &records), &url).await;
     assert!(good.contains(&("commits".to_owned(), json!(1))), "{good:?}");
     assert!(good.contains(&("person_needed".to_owned(), json!(0))), "{good:?}");
-    let unknown = told("kinesis-ingest", event("unknown", shard, &records), &url).await;
+    let unknown = published_metrics("kinesis-ingest", event("unknown", shard, &records), &url).await;
     assert!(unknown.contains(&("person_needed".to_owned(), json!(1))), "{unknown:?}");
     assert!(unknown.contains(&("unaccounted".to_owned(), json!(0))), "{unknown:?}");
     assert!(unknown.contains(&("commits".to_owned(), json!(0))), "{unknown:?}");
-    let upkeep = told("maintain", b"{}".to_vec(), &url).await;
+    let upkeep = published_metrics("maintain", b"{}".to_vec(), &url).await;
     assert!(upkeep.contains(&("upkeep_postponed".to_owned(), json!(0))), "{upkeep:?}");
     let told: BTreeSet<String> = [good, unknown, upkeep].concat().into_iter().map(|(name, _)| name).collect();
     let asked = asked();

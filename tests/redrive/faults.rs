@@ -19,7 +19,7 @@ async fn desk(count: usize) -> Desk {
     let mut records: Vec<String> = (0..count).map(|number| format!("{{\"n\":{}}}", number + 10)).collect();
     records.push(r#"{"n":1}"#.to_owned());
     ingest_event(&mut desk.ingest(NARROW), &documents(1, &records)).await;
-    desk.mend().await;
+    desk.fix_cause().await;
     desk
 }
 
@@ -30,7 +30,7 @@ async fn assert_whole(desk: &Desk, count: usize) {
 }
 
 /// Cuts every connection at the text, until it is ended.
-fn cut_for_ever(proxy: std::sync::Arc<Proxy>, fault: Fault, text: &'static str) -> JoinHandle<()> {
+fn cut_forever(proxy: std::sync::Arc<Proxy>, fault: Fault, text: &'static str) -> JoinHandle<()> {
     tokio::spawn(async move {
         loop {
             proxy.cut(fault, text);
@@ -45,7 +45,7 @@ async fn a_database_that_is_cut_off_fails_the_run_and_every_message_is_there_aga
         let desk = desk(25).await;
         let proxy = std::sync::Arc::new(Proxy::start(cluster().port()).await.unwrap());
         let through = through(&desk.url, &proxy);
-        let cutting = cut_for_ever(proxy.clone(), fault, "COMMIT");
+        let cutting = cut_forever(proxy.clone(), fault, "COMMIT");
         let ingest = desk.ingest_into(&widened(), &through, &desk.queue);
         let error = desk.redrive_with(ingest, json!({"limit": 25}), PLENTY).await.unwrap_err();
         cutting.abort();
@@ -75,14 +75,14 @@ async fn a_queue_that_fails_in_the_middle_costs_nothing() {
     let error = desk.redrive_with(ingest, json!({}), PLENTY).await.unwrap_err();
     assert!(error.to_string().contains("nowhere"), "{error}");
     assert_eq!(desk.counts().await, (25, 0));
-    desk.mend().await;
+    desk.fix_cause().await;
 
     // What is written cannot be deleted: it is there twice, and written once.
     let port = desk.aws.endpoint().rsplit(':').next().unwrap().parse().unwrap();
     let proxy = std::sync::Arc::new(Proxy::start(port).await.unwrap());
     let through = Aws::local(&format!("http://127.0.0.1:{}", proxy.port()), REGION).await;
     let queues = Queues::new(through, [desk.queue.clone()]);
-    let cutting = cut_for_ever(proxy.clone(), Fault::Before, "DeleteMessageBatch");
+    let cutting = cut_forever(proxy.clone(), Fault::Before, "DeleteMessageBatch");
     let error =
         desk.redrive_from(queues.clone(), desk.ingest(&widened()), json!({"limit": 12}), PLENTY).await.unwrap_err();
     cutting.abort();

@@ -43,7 +43,7 @@ async fn invoke(function: &mut Function, task: &Value) -> Option<RedriveTask> {
 async fn the_function_answers_with_its_task_and_logs_no_value() {
     let desk = Desk::open().await;
     refuse(&desk, &desk.queue, 1, 3, 2).await;
-    desk.mend().await;
+    desk.fix_cause().await;
     desk.put(&[r#""hunter2""#.to_owned(), r#"{"version":1,"source":"hunter3"}"#.to_owned()]).await;
     let mut function = function(&desk, Duration::from_secs(20)).await;
     let task = json!({"only": {"source": "log"}, "limit": 5});
@@ -69,7 +69,7 @@ async fn a_function_killed_at_random_points_loses_nothing_and_doubles_nothing() 
         refuse(&desk, &queue, 1 + 50 * number, 48, 2).await;
         queues.push_back(queue);
     }
-    desk.mend().await;
+    desk.fix_cause().await;
     // As long as an invocation may take, its messages are out of sight after it is killed.
     let mut function = function(&desk, Duration::from_secs(4)).await;
     let (mut random, mut kills, mut whole) = (Random::new(11), 0, None);
@@ -101,6 +101,6 @@ async fn a_function_killed_at_random_points_loses_nothing_and_doubles_nothing() 
     // Whoever is killed between sending a letter and deleting its forerunner leaves both.
     let mut refused = desk.letters().await;
     assert!(refused.iter().all(|letter| letter.error.class == "malformed" && letter.attempts == 2));
-    refused.dedup_by_key(|letter| letter.place.sequence_number.clone());
+    refused.dedup_by_key(|letter| letter.position.sequence_number.clone());
     assert_eq!(refused.len(), 12);
 }

@@ -25,14 +25,14 @@ columns = { text = { path = "text", type = "varchar(5)" } }
 "#;
 
 /// The configuration as it is after somebody has looked at the letters.
-fn mended() -> String {
+fn fixed_config() -> String {
     let config = REFUSING.replace("numeric(6,2)\", check = \"stake > 0\"", "numeric(12,2)\"");
     let config = config.replace("varchar(5)", "text");
     format!("{config}[table.game]\nsource = \"log\"\nwhen = {{ path = \"kind\", is = \"game\" }}\n")
 }
 
 /// What the owner does beside it.
-const MEND: &str = "DO $$ DECLARE c name; BEGIN FOR c IN SELECT conname FROM pg_constraint WHERE conrelid = 'log.bet'::regclass \
+const FIX_SQL: &str = "DO $$ DECLARE c name; BEGIN FOR c IN SELECT conname FROM pg_constraint WHERE conrelid = 'log.bet'::regclass \
     AND contype = 'c' LOOP EXECUTE format('ALTER TABLE log.bet DROP CONSTRAINT %I', c); END LOOP; END $$; \
     ALTER TABLE log.bet ALTER stake TYPE numeric(12,2); ALTER TABLE log.note ALTER text TYPE text";
 
@@ -87,15 +87,15 @@ async fn ingest_evening(ingest: &mut Ingest) -> (u64, u64) {
 }
 
 #[tokio::test]
-async fn mended_letters_become_the_rows_that_they_would_have_been() {
+async fn dead_letters_become_the_rows_that_they_would_have_been_once_the_cause_is_fixed() {
     let (desk, twin) = (Desk::open().await, database().await);
     assert_eq!(ingest_evening(&mut desk.ingest(REFUSING)).await, (5, 12));
-    desk.client().await.batch_execute(MEND).await.unwrap();
+    desk.client().await.batch_execute(FIX_SQL).await.unwrap();
     // SQS may hand out a message twice, and a person may put it there again.
     let copies: Vec<String> = desk.bodies().await.into_iter().filter(|body| body.contains("log.bet")).take(2).collect();
     desk.put(&copies).await;
 
-    let first = desk.redrive(&mended(), json!({"limit": 14})).await.unwrap();
+    let first = desk.redrive(&fixed_config(), json!({"limit": 14})).await.unwrap();
     assert!(first.done);
     assert_eq!((first.redriven, first.kept), (14, counted(&[])), "{:?}", first.records);
     let records = first.records;
@@ -109,7 +109,7 @@ async fn mended_letters_become_the_rows_that_they_would_have_been() {
     let refused = [("malformed 2", 2), ("missing 2", 1), ("unreadable 2", 3)];
     assert_eq!(desk.account().await, refused.map(|(name, count)| (name.to_owned(), count)).into());
 
-    let mut good = desk.ingest_into(&mended(), &twin, &desk.queue);
+    let mut good = desk.ingest_into(&fixed_config(), &twin, &desk.queue);
     assert_eq!(ingest_evening(&mut good).await, (11, 6));
     assert_eq!(everything(&desk.url).await, everything(&twin).await);
     let life = "SELECT id, stake, side FROM log.bet WHERE id IN ('life', 'turn') ORDER BY id";
@@ -117,7 +117,7 @@ async fn mended_letters_become_the_rows_that_they_would_have_been() {
     assert_eq!(rows(&client(&desk.url).await, life).await, expected);
 
     // The twin's letters are on the queue as well by now.
-    let second = desk.redrive(&mended(), json!({"limit": 12})).await.unwrap();
+    let second = desk.redrive(&fixed_config(), json!({"limit": 12})).await.unwrap();
     assert_eq!((second.redriven, second.records.dead_lettered, second.records.total()), (12, 12, 12));
     let account = desk.account().await;
     assert_eq!((account["unreadable 2"], account["unreadable 3"], account["malformed 3"]), (3, 3, 2), "{account:?}");

@@ -79,7 +79,10 @@ async fn what_was_withheld_is_read_back_from_kinesis() {
     assert_eq!(rows(&client, found).await, [r#"{"open":[3,5,7,8],"secret":[1,4]}"#]);
     let malformed = desk.letters().await.into_iter().find(|letter| letter.attempts == 2).unwrap();
     assert!(matches!(malformed.payload, StoredPayload::Withheld { .. }), "{malformed:?}");
-    assert_eq!(malformed.place, letters.iter().find(|letter| letter.place.sequence_number == "4").unwrap().place);
+    assert_eq!(
+        malformed.position,
+        letters.iter().find(|letter| letter.position.sequence_number == "4").unwrap().position
+    );
 }
 
 const SHOP: &str = "[source.shop]\nstream = \"*\"\nformat = \"dynamodb\"\nprivate = [\"*.ip\", { path = \"*.email\", as = \"sha256\" }]\n";

@@ -16,7 +16,7 @@ async fn desk(count: usize, malformed: usize) -> (Desk, String) {
     records.extend((0..malformed).map(|number| format!("no {number}")));
     records.push(r#"{"n":1}"#.to_owned());
     ingest_event(&mut desk.ingest(NARROW), &documents(1, &records)).await;
-    desk.mend().await;
+    desk.fix_cause().await;
     (desk, widened())
 }
 
@@ -63,7 +63,7 @@ async fn no_piece_takes_what_an_earlier_one_refused() {
 }
 
 #[tokio::test]
-async fn a_piece_that_finds_nothing_to_do_goes_to_the_end_instead_of_being_asked_for_ever() {
+async fn a_run_that_finds_nothing_to_do_finishes_instead_of_being_repeated_forever() {
     let tasks = [json!({"only": {"source": "nobody"}}), json!({"dry_run": true})];
     let runs = tasks.iter().map(async |task| {
         let (desk, config) = desk(2, 12).await;

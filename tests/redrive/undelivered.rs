@@ -67,7 +67,7 @@ async fn a_range_of_a_kinesis_shard_is_written_whatever_it_holds_and_the_message
     assert_eq!(rows(&desk.client().await, found).await, [r#"{"count":1151,"min":50,"max":1199,"all":1151}"#]);
     // It was tried before, and now again.
     assert_eq!(desk.account().await, [("malformed 2".to_owned(), 1)].into());
-    let place = &desk.letters().await[0].place;
+    let place = &desk.letters().await[0].position;
     assert_eq!(
         (&*place.stream, &*place.shard, &*place.sequence_number),
         (&*arn(stream), "shardId-000000000000", "1200")

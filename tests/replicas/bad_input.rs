@@ -181,7 +181,7 @@ async fn an_item_as_large_as_dynamodb_takes_is_whole() {
 }
 
 /// Every attribute is in a column or in the overflow.
-const TOLD: &str = "SELECT (SELECT count(*) FROM jsonb_each(to_jsonb(t) - '_overflow' - '_version' - 'id') c WHERE c.value <> 'null') \
+const ATTRIBUTES_STORED: &str = "SELECT (SELECT count(*) FROM jsonb_each(to_jsonb(t) - '_overflow' - '_version' - 'id') c WHERE c.value <> 'null') \
     + coalesce((SELECT count(*) FROM jsonb_object_keys(t._overflow)), 0) AS told FROM shop.t t ORDER BY id";
 
 #[tokio::test]
@@ -194,7 +194,7 @@ async fn more_attributes_than_columns_overflow_and_none_is_lost() {
     let records = [put("T", 1, r#""id":{"S":"a"}"#, &item(1_100)), put("T", 2, r#""id":{"S":"b"}"#, &item(700))];
     assert_eq!(sent(&mut ingest, &records).await.counts.applied, 2);
     let client = client(&url).await;
-    assert_eq!(rows(&client, TOLD).await, [r#"{"told":1100}"#, r#"{"told":700}"#]);
+    assert_eq!(rows(&client, ATTRIBUTES_STORED).await, [r#"{"told":1100}"#, r#"{"told":700}"#]);
 }
 
 #[tokio::test]

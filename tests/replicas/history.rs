@@ -24,7 +24,7 @@ struct History {
     before: Vec<Option<Item>>,
     after: Vec<Option<Item>>,
     /// For each key: its last item that the stream or a load told.
-    last_told: Vec<Option<Item>>,
+    last_delivered: Vec<Option<Item>>,
     records: Vec<String>,
 }
 
@@ -93,8 +93,8 @@ fn history(random: &mut Random) -> History {
         snapshot_told[at] = true;
     }
     let of_load = |at: usize| before[at].clone().filter(|_| snapshot_told[at]);
-    let last_told = streamed.into_iter().enumerate().map(|(at, item)| item.or_else(|| of_load(at))).collect();
-    History { before, after: state, last_told, records }
+    let last_delivered = streamed.into_iter().enumerate().map(|(at, item)| item.or_else(|| of_load(at))).collect();
+    History { before, after: state, last_delivered, records }
 }
 
 /// The items that are there, as lines of an export or of a scan.
@@ -215,8 +215,8 @@ async fn any_history_with_soft_deletes_keeps_each_row_as_it_last_was() {
         let mut random = Random::new(seed);
         let history = history(&mut random);
         deliver_all(&mut random, &url, &config, &history.records).await;
-        let told = expected(&history.last_told);
-        let ever = |at: &usize| history.before[*at].is_some() || history.last_told[*at].is_some();
+        let told = expected(&history.last_delivered);
+        let ever = |at: &usize| history.before[*at].is_some() || history.last_delivered[*at].is_some();
         let wanted: BTreeMap<_, _> = (0..KEYS as usize)
             .filter(ever)
             .map(|at| format!("k{at}"))

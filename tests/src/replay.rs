@@ -33,7 +33,7 @@ use documents::Documents;
 use input::{Input, InputReader};
 use settings::{Settings, choose_source, find_config, format_name, generate, name_of_file, read_config};
 use sink::Sink;
-use summary::TABLES_SHOWN;
+use summary::TABLES_MAX;
 use tables::read_tables;
 
 pub use detect::Layout;
@@ -111,7 +111,7 @@ impl Replay {
 
     /// What is about to be replayed, and by which configuration.
     pub fn introduction(&self) -> String {
-        let file = shown(&self.event).display();
+        let file = display_path(&self.event).display();
         let content = match &self.content {
             Content::Payload(_) => format!("{file} is an event for {}.", self.function),
             Content::Documents(_, layout) => {
@@ -125,7 +125,7 @@ impl Replay {
             }
         };
         let config = match (&self.config, self.generated_config()) {
-            (Some(config), _) => format!("Configuration: {}", shown(config).display()),
+            (Some(config), _) => format!("Configuration: {}", display_path(config).display()),
             (None, Some(text)) => {
                 format!(
                     "No configuration is given, so this one is used:\n\n    {}",
@@ -163,13 +163,13 @@ impl Replay {
         summary.reported = reported(&std::fs::read_to_string(delivery.log())?);
         summary.rejections = delivery.into_rejections();
         summary.check_account()?;
-        summary.tables = read_tables(&connect(url).await?, TABLES_SHOWN).await?;
+        summary.tables = read_tables(&connect(url).await?, TABLES_MAX).await?;
         Ok(summary)
     }
 }
 
 /// A path as it is given on the command line.
-fn shown(path: &Path) -> &Path {
+fn display_path(path: &Path) -> &Path {
     path.strip_prefix(workspace()).unwrap_or(path)
 }
 

@@ -6,12 +6,12 @@ SELECT parent.oid AS parent, n.nspname, c.relname, c.oid = parent.oid AS itself,
        (extract(epoch FROM nullif(nullif(bound.upper, 'infinity'), '-infinity')) * 1000000)::bigint AS upper,
        coalesce(bound.text = 'DEFAULT', false) AS is_default,
        ARRAY(
-           SELECT string_agg(a.attname, chr(1) ORDER BY key.place)
+           SELECT string_agg(a.attname, chr(1) ORDER BY key.ordinal)
            FROM pg_index i
-           CROSS JOIN LATERAL unnest(i.indkey::int2[]) WITH ORDINALITY AS key (attnum, place)
+           CROSS JOIN LATERAL unnest(i.indkey::int2[]) WITH ORDINALITY AS key (attnum, ordinal)
            JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = key.attnum
            WHERE i.indrelid = c.oid AND i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL
-             AND key.place <= i.indnkeyatts
+             AND key.ordinal <= i.indnkeyatts
            GROUP BY i.indexrelid
            ORDER BY bool_or(i.indisprimary) DESC, i.indexrelid
        ) AS unique_columns

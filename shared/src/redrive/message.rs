@@ -22,7 +22,7 @@ pub enum KeepReason {
     /// It is not selected.
     NotSelected,
     /// It was rejected since the run began.
-    RejectedAgain,
+    RejectedEarlier,
     /// It is not a dead letter, or has an unsupported version.
     Unreadable(String),
     /// No configured source has this name or reads this stream.
@@ -41,7 +41,7 @@ impl KeepReason {
         match self {
             Self::DryRun => "dry_run",
             Self::NotSelected => "not_selected",
-            Self::RejectedAgain => "refused_again",
+            Self::RejectedEarlier => "refused_again",
             Self::Unreadable(_) => "unreadable",
             Self::UnknownSource(_) => "unknown_source",
             Self::NoLongerInStream(_) => "gone",
@@ -53,7 +53,7 @@ impl KeepReason {
     /// Details for an operator.
     pub fn detail(&self) -> Option<String> {
         match self {
-            Self::DryRun | Self::NotSelected | Self::RejectedAgain => None,
+            Self::DryRun | Self::NotSelected | Self::RejectedEarlier => None,
             Self::UnknownSource(origin) => {
                 Some(format!("no configured source has this name or reads this stream: {origin}"))
             }
@@ -159,7 +159,7 @@ impl QueueMessage {
     /// The stream's ARN.
     pub fn stream(&self) -> &str {
         match self {
-            Self::DeadLetter(dead_letter) => &dead_letter.place.stream,
+            Self::DeadLetter(dead_letter) => &dead_letter.position.stream,
             Self::OnFailure(batch) => &batch.stream,
         }
     }

@@ -33,10 +33,10 @@ pub async fn message_records(
 /// Builds the records from the payload.
 fn records_in_letter(dead_letter: &DeadLetter, payload: Vec<u8>) -> Result<Batch, KeepReason> {
     let position = StreamPosition {
-        stream: (*dead_letter.place.stream).into(),
-        shard: (*dead_letter.place.shard).into(),
-        sequence_number: SequenceNumber((*dead_letter.place.sequence_number).into()),
-        sub_sequence_number: dead_letter.place.sub_sequence_number,
+        stream: (*dead_letter.position.stream).into(),
+        shard: (*dead_letter.position.shard).into(),
+        sequence_number: SequenceNumber((*dead_letter.position.sequence_number).into()),
+        sub_sequence_number: dead_letter.position.sub_sequence_number,
     };
     let arrival = Timestamp::parse(&dead_letter.arrival).ok_or_else(|| damaged("arrival", "not a timestamp"))?;
     if failed_unpacking(dead_letter) {
@@ -56,7 +56,7 @@ fn retry_unpacking(position: StreamPosition, arrival: Timestamp, dead_letter: &D
 
 /// Reads a withheld payload back from the stream, which contains it until its retention period ends.
 async fn records_from_stream(dead_letter: &DeadLetter, streams: &StreamReader) -> Result<Batch, KeepReason> {
-    let position = &dead_letter.place;
+    let position = &dead_letter.position;
     let mut batch = streams.record(&position.stream, &position.shard, &position.sequence_number).await?;
     // Unpacking may now yield several records: those after the first are new too, or were written before.
     let several = failed_unpacking(dead_letter);

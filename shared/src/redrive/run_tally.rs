@@ -37,7 +37,7 @@ impl RunTally {
 
     /// Counts a message that stays on the queue. Messages rejected since the run began are not part of the run.
     pub fn kept(&mut self, reason: &KeepReason) {
-        if *reason != KeepReason::RejectedAgain {
+        if *reason != KeepReason::RejectedEarlier {
             *self.progress.kept.entry(reason.class().to_owned()).or_default() += 1;
         }
     }

@@ -45,7 +45,7 @@ impl<'t> MessageFilter<'t> {
     /// Checks whether a message is selected.
     pub fn select(&self, message: &QueueMessage, source: &str) -> Result<(), KeepReason> {
         if message.rejected_at().is_some_and(|at| at >= self.run_started) {
-            return Err(KeepReason::RejectedAgain);
+            return Err(KeepReason::RejectedEarlier);
         }
         let Selection { source: wanted_source, table, reason, from: _, to: _ } = self.selection;
         let matches = |wanted: &Option<String>, actual: Option<&str>| match wanted {

@@ -143,7 +143,7 @@ impl SourceStatus {
             if partitions.wanted <= 1 {
                 continue;
             }
-            if partitions.lacking < partitions.wanted - 1 {
+            if partitions.missing < partitions.wanted - 1 {
                 return false;
             }
             expects_any = true;

@@ -46,13 +46,13 @@ pub async fn turns(
     let (mut ours, mut others) = (Vec::new(), Vec::new());
     for turn in 1..=TURNS as u64 {
         let events = changed(2 * turn - 1);
-        settle(&client).await?;
+        vacuum_and_checkpoint(&client).await?;
         let since = Instant::now();
         run_events(&mut ingest, &events).await?;
         ours.push(since.elapsed());
         // The same rows again, as the database has them now, each one changed by the raw way once more.
         let exported = raw::export(&client, "bench", events.len()).await?;
-        settle(&client).await?;
+        vacuum_and_checkpoint(&client).await?;
         let merge = |table: &str, columns: &str| upsert(table, columns, set);
         others.push(raw::through_temporary(&client, &exported, merge).await?);
     }
@@ -60,7 +60,7 @@ pub async fn turns(
 }
 
 /// Both sides begin without dead rows, and pay alike for the first change of each page after a checkpoint.
-async fn settle(client: &Client) -> Outcome<()> {
+async fn vacuum_and_checkpoint(client: &Client) -> Outcome<()> {
     client.batch_execute("VACUUM bench.item").await?;
     Ok(client.batch_execute("CHECKPOINT").await?)
 }

@@ -17,7 +17,7 @@ use millstream::timestamp::Timestamp;
 use super::mapping::Mapping;
 use super::on_failure::{Condition, Discarded};
 use super::record::{StreamRecord, fitting};
-use super::response::{Response, Verdict, verdict};
+use super::response::{BatchOutcome, Response, batch_outcome};
 
 /// How long a stream keeps its records: Kinesis by default, DynamoDB always. Nothing older can be handed over.
 pub const STREAM_RETENTION: Duration = Duration::from_secs(24 * 60 * 60);
@@ -156,29 +156,31 @@ impl Lane {
         self.is_invoked = false;
         self.window_opened = now;
         let Some(mut batch) = self.batches.pop_front() else { return };
-        let verdict = match response {
+        let batch_outcome = match response {
             Response::NotInvoked(_) => {
                 self.batches.push_front(batch);
                 return self.pause(now);
             }
-            Response::Answered(answer) if self.mapping.report_batch_item_failures => verdict(&batch.records, answer),
-            Response::Answered(_) => Verdict::Success,
-            Response::Failed(_) => Verdict::Failure,
+            Response::Answered(answer) if self.mapping.report_batch_item_failures => {
+                batch_outcome(&batch.records, answer)
+            }
+            Response::Answered(_) => BatchOutcome::Success,
+            Response::Failed(_) => BatchOutcome::Failure,
         };
         batch.invocations += 1;
         batch.failed = Some(matches!(response, Response::Failed(_)));
-        match verdict {
-            Verdict::Success => self.pauses = 0,
-            Verdict::From(first @ 1..) => {
+        match batch_outcome {
+            BatchOutcome::Success => self.pauses = 0,
+            BatchOutcome::From(first @ 1..) => {
                 self.batches.push_front(Batch::new(batch.records.split_off(first)));
                 self.pauses = 0;
             }
-            Verdict::Failure | Verdict::From(_) if batch.failed == Some(true) && self.can_bisect(&batch) => {
+            BatchOutcome::Failure | BatchOutcome::From(_) if batch.failed == Some(true) && self.can_bisect(&batch) => {
                 let first = batch.split(batch.records.len() / 2);
                 self.batches.push_front(batch);
                 self.batches.push_front(first);
             }
-            Verdict::Failure | Verdict::From(_) => self.attempted(batch, now),
+            BatchOutcome::Failure | BatchOutcome::From(_) => self.attempted(batch, now),
         }
     }
 

@@ -22,7 +22,7 @@ use crate::function::request_id;
 use crate::system::Outcome;
 
 /// Kinesis takes five looks a second at a shard: <https://docs.aws.amazon.com/kinesis/latest/APIReference/API_GetRecords.html>.
-const LOOK_PAUSE: Duration = Duration::from_millis(200);
+const READ_INTERVAL: Duration = Duration::from_millis(200);
 
 /// How the reading of a shard has come to rest: everything of it that was read is done.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -43,19 +43,19 @@ pub struct Poller<'a> {
     happenings: FuturesUnordered<Happening<'a>>,
     /// Where the next look begins, while none is under way.
     iterator: Option<String>,
-    looked_at: Option<Instant>,
+    last_read_at: Option<Instant>,
     rest: Option<Rest>,
 }
 
 type Happening<'a> = Pin<Box<dyn Future<Output = Outcome<Happened>> + Send + 'a>>;
 
 enum Happened {
-    Answered(Place, Invocation),
-    Looked(Page, Look),
+    Answered(BatchBounds, Invocation),
+    Read(Page, ReadContext),
 }
 
 /// Which records an invocation is about.
-struct Place {
+struct BatchBounds {
     lane: usize,
     first: SequenceNumber,
     last: SequenceNumber,
@@ -64,7 +64,7 @@ struct Place {
 
 /// What was known before a look at the shard: only then does an empty page tell something.
 #[derive(Clone, Copy)]
-struct Look {
+struct ReadContext {
     is_closed: bool,
     is_finishing: bool,
 }
@@ -86,14 +86,14 @@ impl<'a> Poller<'a> {
             happenings: FuturesUnordered::new(),
             rest: iterator.is_none().then_some(Rest::Ended),
             iterator,
-            looked_at: None,
+            last_read_at: None,
         };
         poller.work().await
     }
 
     async fn work(mut self) -> Outcome<Rest> {
         loop {
-            self.look();
+            self.start_read();
             let until = self.begin().await?;
             self.run.source.lineage().reached(self.id, self.shard.checkpoint());
             if let Some(rest) = self.rest.filter(|_| self.shard.is_idle()) {
@@ -101,8 +101,8 @@ impl<'a> Poller<'a> {
             }
             tokio::select! {
                 Some(happened) = self.happenings.next() => match happened? {
-                    Happened::Answered(place, invocation) => self.answered(place, invocation),
-                    Happened::Looked(page, look) => self.looked(page, look),
+                    Happened::Answered(bounds, invocation) => self.answered(bounds, invocation),
+                    Happened::Read(page, context) => self.finish_read(page, context),
                 },
                 () = self.run.source.clock.until(until) => {}
             }
@@ -118,10 +118,10 @@ impl<'a> Poller<'a> {
                 (lane, Step::Invoke(records)) => {
                     let (Some(first), Some(last)) = (records.first(), records.last()) else { continue };
                     let (first, last) = (first.sequence.clone(), last.sequence.clone());
-                    let place = Place { lane, first, last, records: records.len() };
+                    let bounds = BatchBounds { lane, first, last, records: records.len() };
                     let event = event_of(records.iter().map(|record| &*record.json));
                     let environments = &self.run.source.environments;
-                    let invoke = async move { Ok(Happened::Answered(place, environments.invoke(event).await)) };
+                    let invoke = async move { Ok(Happened::Answered(bounds, environments.invoke(event).await)) };
                     self.happenings.push(Box::pin(invoke));
                 }
             }
@@ -129,32 +129,32 @@ impl<'a> Poller<'a> {
     }
 
     /// Looks for further records, unless a look is under way or enough is waiting.
-    fn look(&mut self) {
+    fn start_read(&mut self) {
         if self.shard.is_full() {
             return;
         }
-        let pause = self.looked_at.map_or(Duration::ZERO, |at| LOOK_PAUSE.saturating_sub(at.elapsed()));
+        let pause = self.last_read_at.map_or(Duration::ZERO, |at| READ_INTERVAL.saturating_sub(at.elapsed()));
         let Some(iterator) = self.iterator.take() else { return };
         let (run, id) = (self.run, self.id);
         self.happenings.push(Box::pin(async move {
             tokio::time::sleep(pause).await;
             let is_closed = run.source.lineage().is_closed(id);
-            let look = Look { is_closed, is_finishing: run.progress.is_finishing() };
-            Ok(Happened::Looked(run.stream.page(id, &iterator).await?, look))
+            let context = ReadContext { is_closed, is_finishing: run.progress.is_finishing() };
+            Ok(Happened::Read(run.stream.page(id, &iterator).await?, context))
         }));
     }
 
-    fn looked(&mut self, page: Page, look: Look) {
+    fn finish_read(&mut self, page: Page, context: ReadContext) {
         let count = page.records.len();
         self.run.progress.add(count);
         self.shard.arrived(page.records, self.run.source.clock.now());
         self.iterator = page.next;
-        self.looked_at = Some(Instant::now());
+        self.last_read_at = Some(Instant::now());
         self.rest = match (&self.iterator, count) {
             (None, _) => Some(Rest::Ended),
             // moto hands out iterators for ever, and no empty pages before the end.
-            (Some(_), 0) if look.is_closed => Some(Rest::Ended),
-            (Some(_), 0) if look.is_finishing => Some(Rest::Drained),
+            (Some(_), 0) if context.is_closed => Some(Rest::Ended),
+            (Some(_), 0) if context.is_finishing => Some(Rest::Drained),
             (Some(_), _) => None,
         };
         if self.rest.is_some() {
@@ -162,8 +162,8 @@ impl<'a> Poller<'a> {
         }
     }
 
-    fn answered(&mut self, place: Place, invocation: Invocation) {
-        let Place { lane, first, last, records } = place;
+    fn answered(&mut self, bounds: BatchBounds, invocation: Invocation) {
+        let BatchBounds { lane, first, last, records } = bounds;
         let Invocation { request_id, began, time, response } = invocation;
         self.shard.answered(lane, &response, self.run.source.clock.now());
         self.requests[lane] = request_id;

@@ -23,7 +23,7 @@ pub enum Response {
 
 /// What an answer says of its batch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Verdict {
+pub enum BatchOutcome {
     /// All of it is done.
     Success,
     /// Everything before this record is done; it and everything behind it are to be handed over again.
@@ -46,19 +46,19 @@ struct Item {
 
 /// Reads an answer to a batch where `ReportBatchItemFailures` is on. No list and an empty one are success; an identifier that
 /// is missing, empty, or none of the batch's means that nothing can be trusted, and so does what is no such answer at all.
-pub fn verdict(batch: &[Arc<StreamRecord>], answer: &[u8]) -> Verdict {
+pub fn batch_outcome(batch: &[Arc<StreamRecord>], answer: &[u8]) -> BatchOutcome {
     if answer.is_empty() {
-        return Verdict::Success;
+        return BatchOutcome::Success;
     }
-    let Ok(partial) = serde_json::from_slice::<Option<Partial>>(answer) else { return Verdict::Failure };
+    let Ok(partial) = serde_json::from_slice::<Option<Partial>>(answer) else { return BatchOutcome::Failure };
     let failures = partial.and_then(|partial| partial.batch_item_failures).unwrap_or_default();
     if failures.is_empty() {
-        return Verdict::Success;
+        return BatchOutcome::Success;
     }
     let place = |item: &Item| {
         let identifier = item.item_identifier.as_deref()?;
         batch.iter().position(|record| *record.sequence.0 == *identifier)
     };
     let places: Option<Vec<usize>> = failures.iter().map(place).collect();
-    places.and_then(|places| places.into_iter().min()).map_or(Verdict::Failure, Verdict::From)
+    places.and_then(|places| places.into_iter().min()).map_or(BatchOutcome::Failure, BatchOutcome::From)
 }

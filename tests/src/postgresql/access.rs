@@ -57,7 +57,7 @@ impl PostgreSql {
     ///
     /// # Errors
     /// The system's.
-    pub async fn admit(&self, rule: &str) -> Outcome<()> {
+    pub async fn allow(&self, rule: &str) -> Outcome<()> {
         let path = self.folder.join("data/pg_hba.conf");
         prepend(&path, rule)?;
         self.reload().await

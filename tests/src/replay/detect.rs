@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn an_array_is_told_from_a_line_that_is_one() {
+    fn an_array_is_distinguished_from_a_line_that_is_one() {
         for array in ["[1]", "[\n]", "[{\"a\":1},\n{\"a\":2}]", "[\n{\"a\":1}", "[{\"a\":{\"b\":\n"] {
             assert_eq!(layout(array.as_bytes(), true), Layout::Array, "{array}");
         }
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn pretty_printed_documents_are_told_from_a_line_that_is_cut() {
+    fn pretty_printed_documents_are_distinguished_from_a_truncated_line() {
         for documents in ["{\n  \"a\": 1\n}\n{\n  \"a\": 2\n}\n", "{ \"a\": [\n {} ] }"] {
             assert_eq!(layout(documents.as_bytes(), true), Layout::Concatenated, "{documents}");
         }
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn formats_are_told_by_their_shape() {
+    fn formats_are_detected_by_their_shape() {
         for (document, expected) in [
             (r#"{"type":"track","event":"Bet Placed"}"#, Format::Segment),
             (r#"{"type":"page","url":"/"}"#, Format::Json),

@@ -5,7 +5,7 @@ use millstream::dead_letter::DeadLetter;
 use crate::system::Outcome;
 
 /// So many rejections are shown.
-pub const REJECTIONS_SHOWN: usize = 20;
+pub const REJECTIONS_MAX: usize = 20;
 
 /// A rejected document.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -45,9 +45,9 @@ impl Rejections {
     pub fn add(&mut self, document: RejectedDocument) {
         self.count += 1;
         let index = self.first.partition_point(|known| known.order() < document.order());
-        if index < REJECTIONS_SHOWN {
+        if index < REJECTIONS_MAX {
             self.first.insert(index, document);
-            self.first.truncate(REJECTIONS_SHOWN);
+            self.first.truncate(REJECTIONS_MAX);
         }
     }
 }
@@ -62,8 +62,8 @@ impl RejectedDocument {
 fn rejected_document(body: &str) -> Outcome<RejectedDocument> {
     let letter: DeadLetter = serde_json::from_str(body)?;
     Ok(RejectedDocument {
-        number: letter.place.sequence_number,
-        sub_number: letter.place.sub_sequence_number,
+        number: letter.position.sequence_number,
+        sub_number: letter.position.sub_sequence_number,
         table: letter.error.table,
         reason: letter.error.message,
     })

@@ -9,9 +9,9 @@ use super::tables::TableContent;
 use crate::system::{Outcome, Reported};
 
 /// So many tables are shown with their columns and rows.
-pub const TABLES_SHOWN: usize = 20;
-const COLUMNS_SHOWN: usize = 100;
-const ROW_CHARACTERS_SHOWN: usize = 400;
+pub const TABLES_MAX: usize = 20;
+const COLUMNS_MAX: usize = 100;
+const ROW_CHARACTERS_MAX: usize = 400;
 const LINE_CHARACTERS: usize = 100;
 
 /// What a replay has done.
@@ -41,14 +41,14 @@ pub struct Summary {
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for table in self.tables.iter().take(TABLES_SHOWN) {
+        for table in self.tables.iter().take(TABLES_MAX) {
             write_table(f, table)?;
         }
-        if self.tables.len() > TABLES_SHOWN {
-            writeln!(f, "{} more tables:", self.tables.len() - TABLES_SHOWN)?;
-            let named = self.tables.iter().skip(TABLES_SHOWN).take(COLUMNS_SHOWN);
+        if self.tables.len() > TABLES_MAX {
+            writeln!(f, "{} more tables:", self.tables.len() - TABLES_MAX)?;
+            let named = self.tables.iter().skip(TABLES_MAX).take(COLUMNS_MAX);
             write_list(f, named.map(|table| format!("{} ({})", table.name, thousands(table.rows.unsigned_abs()))))?;
-            write_more(f, "  ", self.tables.len(), TABLES_SHOWN + COLUMNS_SHOWN)?;
+            write_more(f, "  ", self.tables.len(), TABLES_MAX + COLUMNS_MAX)?;
             writeln!(f)?;
         }
         if let Some(answer) = &self.answer {
@@ -150,9 +150,9 @@ impl Summary {
 
 fn write_table(f: &mut fmt::Formatter<'_>, table: &TableContent) -> fmt::Result {
     writeln!(f, "Table {}: {}", table.name, count(table.rows.unsigned_abs(), "row"))?;
-    let columns = table.columns.iter().take(COLUMNS_SHOWN);
+    let columns = table.columns.iter().take(COLUMNS_MAX);
     write_list(f, columns.map(|(name, sql_type)| format!("{name} {sql_type}")))?;
-    write_more(f, "  ", table.columns.len(), COLUMNS_SHOWN)?;
+    write_more(f, "  ", table.columns.len(), COLUMNS_MAX)?;
     for row in &table.first_rows {
         writeln!(f, "    {}", shortened(row))?;
     }
@@ -188,7 +188,7 @@ fn write_list(f: &mut fmt::Formatter<'_>, items: impl Iterator<Item = String>) -
 /// One line, its end left out where it is long.
 fn shortened(text: &str) -> String {
     let text = text.replace(['\n', '\r'], " ");
-    match text.char_indices().nth(ROW_CHARACTERS_SHOWN) {
+    match text.char_indices().nth(ROW_CHARACTERS_MAX) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text,
     }
@@ -270,7 +270,7 @@ mod tests {
         let table = summary.tables.remove(0);
         summary.tables = (0..200).map(|n| TableContent { name: format!("s.t{n}"), ..table.clone() }).collect();
         let text = summary.to_string();
-        assert_eq!(text.matches("Table s.t").count(), TABLES_SHOWN);
+        assert_eq!(text.matches("Table s.t").count(), TABLES_MAX);
         assert!(text.contains("\n180 more tables:\n  s.t20 (1,002), "), "{text}");
         assert!(text.contains("s.t119 (1,002)\n  … and 80 more\n"), "{text}");
         assert!(text.lines().all(|line| line.chars().count() <= 405 && !line.ends_with(' ')), "{text}");

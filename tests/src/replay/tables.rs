@@ -5,7 +5,7 @@ use tokio_postgres::Client;
 use crate::system::Outcome;
 
 /// So many rows of a table are shown.
-pub const ROWS_SHOWN: i64 = 20;
+pub const ROWS_MAX: i64 = 20;
 
 /// A table and its first rows.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -43,7 +43,7 @@ pub async fn read_tables(client: &Client, tables_max: usize) -> Outcome<Vec<Tabl
         let columns = client.query(COLUMNS, &[&oid]).await?;
         let columns = columns.iter().map(|column| (column.get(0), column.get(1))).collect();
         let rows = client.query_one(&format!("SELECT count(*) FROM {name}"), &[]).await?.get(0);
-        let limit = if tables.len() < tables_max { ROWS_SHOWN } else { 0 };
+        let limit = if tables.len() < tables_max { ROWS_MAX } else { 0 };
         let query = format!("SELECT json_strip_nulls(row_to_json(t))::text FROM {name} t LIMIT {limit}");
         let first_rows = client.query(&query, &[]).await?.iter().map(|row| row.get(0)).collect();
         tables.push(TableContent { name, columns, rows, first_rows });

@@ -179,7 +179,7 @@ fn partitions(partitions: &PartitionStatus) -> [String; 5] {
         partitions.count.to_string(),
         bound(partitions.from),
         bound(partitions.to),
-        format_nonzero(partitions.lacking),
+        format_nonzero(partitions.missing),
         format_nonzero(partitions.expired),
     ]
 }

@@ -10,7 +10,7 @@ const NEXT_LINE: &str = "\x1b[K\n";
 const CLEAR_BELOW: &str = "\x1b[J";
 /// Without the cursor, and without a second line for what is too wide: the number of lines must be known.
 const HIDE_CURSOR_AND_CUT: &str = "\x1b[?25l\x1b[?7l";
-const SHOW_CURSOR_AND_WRAP: &str = "\x1b[?25h\x1b[?7h";
+const RESTORE_CURSOR_AND_WRAP: &str = "\x1b[?25h\x1b[?7h";
 /// Where the terminal does not say how high it is.
 const USUAL_HEIGHT: usize = 24;
 
@@ -32,7 +32,7 @@ impl Display {
     }
 
     /// Shows a table and a line below it in the place of those before; where there is no terminal, the line alone.
-    pub fn show(&mut self, table: &[String], status: &str) {
+    pub fn draw(&mut self, table: &[String], status: &str) {
         if !self.terminal {
             return say(status);
         }
@@ -49,7 +49,7 @@ impl Drop for Display {
     /// What follows takes the place of the last frame.
     fn drop(&mut self) {
         if self.terminal {
-            write(&format!("{}{CLEAR_BELOW}{SHOW_CURSOR_AND_WRAP}", up(self.lines)));
+            write(&format!("{}{CLEAR_BELOW}{RESTORE_CURSOR_AND_WRAP}", up(self.lines)));
         }
     }
 }

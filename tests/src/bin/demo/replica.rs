@@ -85,7 +85,7 @@ async fn watch(client: &Client, progress: &Progress) -> Outcome<()> {
         tokio::time::sleep(Duration::from_secs(1)).await;
         let status =
             format!("{:5.1} s   {} changes read from the streams", since.elapsed().as_secs_f64(), progress.read());
-        display.show(&reports(client).await, &status);
+        display.draw(&reports(client).await, &status);
     }
 }
 

@@ -38,7 +38,7 @@ pub async fn demo() -> Outcome<ExitCode> {
         ended = watch(&client, &progress, evening.records.len()) => return ended.map(|()| ExitCode::FAILURE),
     };
     totals(&client).await.iter().for_each(|line| say(line));
-    show_account(&account, &client).await?;
+    print_account(&account, &client).await?;
     let mistakes = account.mistakes();
     mistakes.iter().for_each(|mistake| say(&format!("The counts do not match: {mistake}")));
     if !mistakes.is_empty() {
@@ -62,7 +62,7 @@ async fn watch(client: &Client, progress: &Progress, records: usize) -> Outcome<
             committed.saturating_sub(before),
             lag(client).await,
         );
-        display.show(&totals, &status);
+        display.draw(&totals, &status);
         before = committed;
     }
 }
@@ -95,7 +95,7 @@ async fn totals(client: &Client) -> Vec<String> {
     [String::new(), head].into_iter().chain(lines).collect()
 }
 
-async fn show_account(account: &Account, client: &Client) -> Outcome<()> {
+async fn print_account(account: &Account, client: &Client) -> Outcome<()> {
     let Account { put, reported, dead_letters, time, failed, .. } = account;
     let written = committed(client).await;
     let bets: i64 = client.query_one("SELECT count(*) FROM sportsbook.bet", &[]).await?.get(0);
