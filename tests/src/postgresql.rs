@@ -7,6 +7,7 @@ mod tls_proxy;
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -192,7 +193,7 @@ const TEMPORARY: &str = "millstream-cluster-";
 pub(crate) fn folder(name: &str) -> std::io::Result<PathBuf> {
     let base = target().join("postgresql");
     std::fs::create_dir_all(&base)?;
-    remove_abandoned(&base, "")?;
+    remove_abandoned(&base);
     let name = format!("{name}-{}", std::process::id());
     let folder = base.join(&name);
     std::fs::create_dir_all(&folder)?;
@@ -200,7 +201,6 @@ pub(crate) fn folder(name: &str) -> std::io::Result<PathBuf> {
         return Ok(folder);
     }
     std::fs::remove_dir(&folder)?;
-    remove_abandoned(&std::env::temp_dir(), TEMPORARY)?;
     let elsewhere = std::env::temp_dir().join(format!("{TEMPORARY}{name}"));
     std::fs::create_dir(&elsewhere)?;
     give(&elsewhere)?;
@@ -214,15 +214,25 @@ fn give(folder: &Path) -> std::io::Result<bool> {
     Ok(as_server_user(Path::new("test")).arg("-w").arg(folder).status()?.success())
 }
 
-fn remove_abandoned(base: &Path, prefix: &str) -> std::io::Result<()> {
-    for entry in std::fs::read_dir(base)? {
-        let entry = entry?;
+/// Removes what ended processes have left, once and beside all else: a test's cluster has hundreds of databases.
+fn remove_abandoned(base: &Path) {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let base = base.to_owned();
+        std::thread::spawn(move || {
+            remove_from(&base, "");
+            remove_from(&std::env::temp_dir(), TEMPORARY);
+        });
+    });
+}
+
+fn remove_from(base: &Path, prefix: &str) {
+    for entry in std::fs::read_dir(base).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         if name.starts_with(prefix) && name.rsplit_once('-').is_some_and(|(_, owner)| !is_running(owner)) {
             std::fs::remove_dir_all(entry.path()).unwrap_or_default();
         }
     }
-    Ok(())
 }
 
 fn as_server_user(program: &Path) -> Command {
