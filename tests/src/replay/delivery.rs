@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::batches::{Batches, RECORD_BYTES_MAX, STREAM_RECORD_BYTES};
 use super::detect::Layout;
-use super::documents::Documents;
+use super::documents::{Document, Documents};
 use super::input::InputReader;
 use super::rejections::{RejectedDocument, Rejections};
 use super::settings::Settings;
@@ -84,7 +84,7 @@ impl Delivery {
     ) -> Outcome<Summary> {
         let mut batches = Batches::new(&settings.stream, arrival_seconds(settings.format)?);
         let (mut summary, mut last_progress) = (Summary::new(layout), Instant::now());
-        while let Some(document) = documents.next_document()? {
+        while let Some(document) = read_next(documents, &summary)? {
             summary.documents += 1;
             if document.is_too_long {
                 self.rejections.add(too_long(document.number));
@@ -116,6 +116,12 @@ impl Delivery {
         self.rejections.add_dead_letters(&self.sink.take().await?)?;
         Ok(String::from_utf8_lossy(&answer).into_owned())
     }
+}
+
+fn read_next(documents: &mut Documents<InputReader>, summary: &Summary) -> Outcome<Option<Document>> {
+    let Summary { documents: read, layout, .. } = summary;
+    let next = documents.next_document();
+    Ok(next.map_err(|error| format!("cannot read beyond {} {}s: {error}", thousands(*read), layout.unit()))?)
 }
 
 /// The message in a function's error, which is JSON.
