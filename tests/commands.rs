@@ -25,13 +25,13 @@ fn environment(config: &str, url: &str) -> Vec<(String, String)> {
         .into()
 }
 
-/// The day that lies so many days from today.
+/// The date this many days from today.
 fn day(days: i64) -> Timestamp {
     let (today, _) = now().day_and_micros();
     Timestamp::from_days(today + days)
 }
 
-/// A text without what is another every day.
+/// A text without the parts that change every day.
 fn dateless(text: &str) -> String {
     (-40..=10).fold(text.to_owned(), |text, days| {
         let date = day(days).to_string()[..10].to_owned();
@@ -39,13 +39,13 @@ fn dateless(text: &str) -> String {
     })
 }
 
-/// The program's answer is what somebody has looked at, and fits a terminal where it can be broken at all.
+/// Checks that the output is the reviewed one and, where lines can be broken, fits a terminal.
 fn assert_golden(name: &str, ran: &Ran, code: i32) {
     assert_eq!((ran.code, &*ran.err), (code, ""), "{}", ran.out);
     assert!(is_expected(name, &dateless(&ran.out)), "{name} differs: {HOW_TO_ACCEPT}");
 }
 
-/// What the program complains of, and its exit code.
+/// The program's error message and exit code.
 fn assert_refused(ran: &Ran, code: i32, words: &str) {
     assert_eq!((ran.code, &*ran.out), (code, ""), "{}", ran.err);
     assert!(ran.err.starts_with("millstream: ") || code == 2, "{}", ran.err);

@@ -1,4 +1,4 @@
-//! Secrets that come from elsewhere, and configurations that do.
+//! Secrets from Secrets Manager, IAM tokens, and configurations from S3.
 
 use std::time::Duration;
 
@@ -47,7 +47,7 @@ async fn the_password_comes_from_secrets_manager() {
     assert!(!format!("{error:?}").contains("hunter2"));
 }
 
-/// A database whose owner has to know a password, the secret that holds it, and who changes both.
+/// A database that requires a password, the secret that holds the password, and a client that changes both.
 struct Rotation {
     aws: LocalAws,
     server: PostgreSql,
@@ -124,17 +124,17 @@ async fn a_password_changes_under_a_running_function() {
     let first = rotation.backend().await;
     assert_eq!(rotation.server.tls_version(first).await.unwrap().as_deref(), Some("TLSv1.3"));
 
-    // The connection lives on, and nobody asks for the password.
+    // The connection stays open, so the password is not needed.
     rotation.change("second-pass").await;
     rotation.write_secret("second-pass").await;
     write(&mut function, 2).await.unwrap();
     assert_eq!(rotation.backend().await, first);
-    // It does not, and the password that the function knows is the old one.
+    // The connection is closed, and the function still has the old password.
     rotation.cut_off().await;
     write(&mut function, 3).await.unwrap();
     assert_ne!(rotation.backend().await, first);
 
-    // Between the change in the database and the change of the secret nobody can log in: that passes.
+    // Between the change in the database and that of the secret no login succeeds: the error is transient.
     rotation.change("third-pass").await;
     rotation.cut_off().await;
     let Err(FunctionError::Handled(told)) = write(&mut function, 4).await else { panic!("nobody can log in") };
@@ -150,7 +150,7 @@ async fn a_password_changes_under_a_running_function() {
     behind_a_pooler(&rotation).await;
 }
 
-/// PgBouncer asks for the password itself, and refuses a wrong one in words of its own.
+/// PgBouncer checks the password itself and rejects a wrong one with a message of its own.
 async fn behind_a_pooler(rotation: &Rotation) {
     let Some(pooler) = pooler(rotation.server.port(), 1, Admission::Password) else { return };
     let url = format!("postgresql://127.0.0.1:{}/{}", pooler.port(), rotation.name);

@@ -27,11 +27,11 @@ async fn the_evening_s_account_adds_up() {
     let client = system.client().await.unwrap();
     let count = "SELECT (SELECT count(*) FROM sportsbook.tracks) + (SELECT count(*) FROM sportsbook.pages) + (SELECT count(*) FROM sportsbook.identifies) AS n";
     assert_eq!(rows(&client, count).await, [format!(r#"{{"n":{}}}"#, found.applied)]);
-    // Reports stand on the tables.
+    // The reports use the tables.
     client.batch_execute(&std::fs::read_to_string(folder.join("report.sql")).unwrap()).await.unwrap();
     let totals = rows(&client, "SELECT sum(bets) = (SELECT count(*) FROM sportsbook.bet WHERE status <> 'cancelled') AS same FROM sportsbook.betting_totals()").await;
     assert_eq!(totals, [r#"{"same":true}"#]);
-    // Private fields reach no table.
+    // No table contains private fields.
     let private = "SELECT count(*) FROM information_schema.columns WHERE column_name = 'context_ip'";
     assert_eq!(rows(&client, private).await, [r#"{"count":0}"#]);
     let hashed = "SELECT bool_and(length(email) = 64) AS hashed FROM sportsbook.users";
@@ -60,7 +60,7 @@ async fn a_dead_letter_holds_all_that_a_second_try_needs() {
     let expected =
         r#"{"type":"track","event":"Bet Placed","messageId":"1","context":{},"properties":{"bet_id":"b","stake":-5}}"#;
     assert_eq!(String::from_utf8(payload).unwrap(), expected);
-    // What cannot be read may hold what is private: only its place is kept.
+    // An unreadable record may contain private fields: only its position is kept.
     let unreadable = letters.iter().find(|letter| letter.error.class == "malformed").unwrap();
     assert!(matches!(unreadable.payload, StoredPayload::Withheld { bytes: 19, .. }), "{:?}", unreadable.payload);
 }

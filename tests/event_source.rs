@@ -1,5 +1,5 @@
-//! The local event source behaves as Lambda's event source mapping does: each rule by itself, on a scripted function and
-//! clock, and the whole with the real programs.
+//! The local event source behaves like Lambda's event source mapping: each rule by itself, with a scripted function and
+//! clock, and all of them with the real programs.
 
 mod batches;
 mod end_to_end;
@@ -21,7 +21,7 @@ use millstream_tests::event_source::{Mapping, StreamRecord};
 use millstream_tests::function::FunctionError;
 use millstream_tests::kinesis::{ShardRecord, arn, stream_record};
 
-/// When the scripts begin.
+/// The start time of the scripts.
 const START: Timestamp = Timestamp(1_770_593_400_000_000);
 /// How long a scripted invocation takes.
 const INVOCATION: Duration = Duration::from_millis(10);
@@ -31,12 +31,12 @@ fn defaults() -> Mapping {
     Mapping::new(arn("s"))
 }
 
-/// A moment so long after the beginning.
+/// The time this long after the start.
 fn after(time: Duration) -> Timestamp {
     START.saturating_add(i64::try_from(time.as_micros()).unwrap())
 }
 
-/// Records that arrive at the beginning, all of one key.
+/// Records that arrive at the start, all with the same key.
 fn records(numbers: impl IntoIterator<Item = u64>) -> Vec<StreamRecord> {
     numbers.into_iter().map(|number| record(number, START, "key")).collect()
 }
@@ -46,7 +46,7 @@ fn record(number: u64, arrival: Timestamp, key: &str) -> StreamRecord {
     StreamRecord { arrival, key: key.to_owned(), ..record }
 }
 
-/// Which records these are.
+/// The numbers of the records.
 fn numbers<'a>(records: impl IntoIterator<Item = &'a Arc<StreamRecord>>) -> Vec<u64> {
     records.into_iter().map(|record| number(&record.sequence.0)).collect()
 }
@@ -67,11 +67,11 @@ fn throttled() -> Response {
     Response::NotInvoked("Rate Exceeded.".to_owned())
 }
 
-/// A shard on a script: time passes by itself.
+/// A scripted shard: the clock advances by itself.
 struct Script {
     shard: Shard,
     now: Timestamp,
-    /// What the function was handed, and when.
+    /// The batches that the function received, and when.
     handed: Vec<(Duration, Vec<u64>)>,
     discarded: Vec<Discarded>,
 }
@@ -81,7 +81,7 @@ impl Script {
         Self { shard: Shard::new(&Arc::new(mapping), START), now: START, handed: Vec::new(), discarded: Vec::new() }
     }
 
-    /// Plays these records to their end, one invocation at a time; `function` says what comes of each.
+    /// Delivers the records, one invocation at a time; `function` determines the response to each.
     fn play(mapping: Mapping, records: Vec<StreamRecord>, function: impl FnMut(&[u64]) -> Response) -> Self {
         let mut script = Self::new(mapping);
         script.shard.arrived(records, START);
@@ -89,7 +89,7 @@ impl Script {
         script
     }
 
-    /// Goes on until there is nothing left to wait for.
+    /// Continues until there is nothing left to wait for.
     fn run(&mut self, mut function: impl FnMut(&[u64]) -> Response) {
         loop {
             match self.shard.next(self.now) {
@@ -111,12 +111,12 @@ impl Script {
         Duration::from_micros(u64::try_from(self.now.0 - START.0).unwrap())
     }
 
-    /// What the function was handed.
+    /// The batches that the function received.
     fn batches(&self) -> Vec<&[u64]> {
         self.handed.iter().map(|(_, batch)| &**batch).collect()
     }
 
-    /// The ranges that were given up.
+    /// The ranges that were discarded.
     fn given_up(&self) -> Vec<(u64, u64)> {
         self.discarded.iter().map(|range| (number(&range.first.0.0), number(&range.last.0.0))).collect()
     }

@@ -1,4 +1,4 @@
-//! What must hold when something breaks, whenever it breaks: nothing is lost, nothing is there twice.
+//! Faults at any time: nothing is lost and nothing is duplicated.
 
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ async fn assert_whole(url: &str, count: usize) {
     }
 }
 
-/// Delivers as Lambda does: until it succeeds.
+/// Delivers a batch as Lambda does: until it succeeds.
 async fn deliver(ingest: &mut Ingest, documents: &[String]) -> u32 {
     for failures in 0..50 {
         if batch(ingest, 1, documents).await.is_ok() {
@@ -61,14 +61,14 @@ async fn a_connection_cut_anywhere_loses_nothing_and_doubles_nothing() {
         proxy.cut(fault, statement);
         deliver(&mut ingest, &documents).await;
         assert_eq!(proxy.cuts(), 1, "{fault:?} {statement} was never reached");
-        // A second cut, at the COMMIT of the rows themselves: the tables are there by now.
+        // A second cut, at the COMMIT of the rows themselves: the tables exist by now.
         proxy.cut(Fault::After, "COMMIT");
         deliver(&mut ingest, &documents).await;
         assert_whole(&url, 50).await;
     }
 }
 
-/// A large batch is written while it is still being decoded; `bet` at the end.
+/// A large batch is written while it is still being decoded; `bet` is written last.
 #[tokio::test]
 async fn a_connection_cut_anywhere_in_a_large_batch_loses_nothing_and_doubles_nothing() {
     let documents = good(2_500);
@@ -84,7 +84,7 @@ async fn a_connection_cut_anywhere_in_a_large_batch_loses_nothing_and_doubles_no
         let url = database().await;
         let proxy = Proxy::start(cluster().port()).await.unwrap();
         let mut ingest = ingest(CONFIG, &through(&url, &proxy));
-        // The tables are there, and the first row is.
+        // The tables and the first row exist.
         deliver(&mut ingest, &documents[..1]).await;
         proxy.cut(fault, statement);
         deliver(&mut ingest, &documents).await;
@@ -122,7 +122,7 @@ async fn a_server_restarted_in_the_middle_of_batches_has_each_row_once() {
         }
     });
     for _ in 0..3 {
-        // Restarted as soon as rows are seen to arrive.
+        // Restarted as soon as the first rows arrive.
         wait_for_rows(&url).await;
         server = tokio::task::spawn_blocking(move || {
             server.crash_and_restart().unwrap();
@@ -163,7 +163,7 @@ async fn eight_writers_racing_for_the_same_tables_do_not_fail_each_other() {
         tokio::spawn(async move {
             let mut ingest = ingest(CONFIG, &url);
             for round in 0..6 {
-                // Every round asks for a column and a partition that all writers want at once.
+                // In every round all writers need the same new column and partition at the same time.
                 let document = |number: usize| {
                     placed(writer * 1_000 + round * 100 + number, &format!(r#""stake":1,"new{round}":{number}"#))
                         .replace("receivedAt\":\"2026-02-08", &format!("receivedAt\":\"2026-02-{:02}", 8 + round))
@@ -191,7 +191,7 @@ async fn tables_changed_by_their_owner_under_a_writer_do_not_fail_the_batch() {
     for (number, change) in [
         "ALTER TABLE book.bet_placed DROP COLUMN score",
         "ALTER TABLE book.bet_placed ALTER score TYPE bigint USING score::bigint",
-        // Both are eight bytes: written in the wrong form, nobody would notice.
+        // Both types have eight bytes: PostgreSQL would not notice a value in the wrong format.
         "ALTER TABLE book.bet_placed ALTER score TYPE timestamptz USING now(), ALTER at TYPE timestamptz USING at::timestamptz",
         "ALTER TABLE book.bet_placed ALTER score TYPE numeric USING 17",
         "DROP TABLE book.tracks_p20260208",
@@ -216,7 +216,7 @@ async fn tables_changed_by_their_owner_under_a_writer_do_not_fail_the_batch() {
 #[tokio::test]
 async fn poison_of_any_number_and_position_costs_only_itself() {
     for (poison, expected) in [(0, 0), (1, 1), (500, 500), (10_000, 10_000)] {
-        // Half of it is found before PostgreSQL sees it, half only by a check constraint.
+        // Half of the bad records are found before PostgreSQL sees them, half only by a check constraint.
         let url = database().await;
         let mut ingest = ingest(CONFIG, &url);
         let every = 10_000usize.checked_div(poison).unwrap_or(usize::MAX);

@@ -7,7 +7,7 @@ use millstream_tests::function::{Function, Settings, binary, names};
 #[tokio::test]
 async fn every_function_starts_and_asks_for_an_event_though_nothing_is_there() {
     for name in names().unwrap() {
-        // Nobody listens on port 1; to start is not to connect.
+        // Nothing listens on port 1: a function starts without connecting.
         let environment = vec![("DATABASE_URL".to_owned(), "postgresql://me@127.0.0.1:1/none".to_owned())];
         let settings = Settings { binary: binary(&name).unwrap(), environment, timeout: Duration::from_secs(10) };
         let function = Function::start(settings).await.unwrap();

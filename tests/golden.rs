@@ -1,7 +1,7 @@
-//! An event in; the plan and the report out, compared with what a person has looked at.
+//! An event in; the plan and the report out, compared with reviewed files.
 //!
-//! Each `tests/golden/NAME.json` is planned with `NAME.toml` beside it, or as a sample of a system with that system's, against
-//! an empty database and then a real one. `make accept` takes what was found as what is expected.
+//! Each `tests/golden/NAME.json` is planned with its `NAME.toml`, or as a sample of a system with the system's, first against
+//! an empty catalog and then a real database. `make accept` accepts the texts found as the expected ones.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -16,7 +16,7 @@ use millstream_tests::process::workspace;
 
 use crate::support::{client, database, ingest};
 
-/// Plans depend on the clock only through what has expired or lies too far ahead.
+/// Plans depend on the clock only for rows that have expired or are too far in the future.
 const NOW: &str = "2026-02-09T12:00:00Z";
 
 #[tokio::test]
@@ -39,10 +39,10 @@ async fn golden_events_become_the_expected_plans_and_reports() {
     assert_eq!(differing, [""; 0], "{HOW_TO_ACCEPT}");
 }
 
-/// What to do about texts that are not as expected.
+/// The advice for texts that differ.
 pub const HOW_TO_ACCEPT: &str = "compare tests/golden/*.found with *.expected, and run `make accept` if they are right";
 
-/// Whether a text is what somebody has looked at; if not, it is kept beside that.
+/// Whether a text equals the reviewed one; if not, it is written next to it.
 pub fn is_expected(name: &str, found: &str) -> bool {
     let file = workspace().join("tests/golden").join(name);
     let same = std::fs::read_to_string(file.with_extension("expected")).unwrap_or_default() == found;

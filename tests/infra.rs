@@ -1,4 +1,4 @@
-//! The templates of `infra/`: linted as CloudFormation gets them, and created in a local AWS.
+//! The templates of `infra/`: linted as CloudFormation receives them, and created in a local AWS.
 
 mod lint;
 mod stack;

@@ -1,4 +1,4 @@
-//! The real process, killed at any moment: what it had not answered is delivered again, and nothing is there twice.
+//! The real process, killed at any time: an unanswered batch is delivered again, and nothing is duplicated.
 
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ async fn a_process_killed_at_random_points_loses_nothing_and_doubles_nothing() {
     let (small, large) = records.split_at(1_000);
     for batch in small.chunks(250).chain([large]) {
         let payload = event("sportsbook", "shardId-000000000000", batch);
-        // The first tries are cut off somewhere within the time that a whole one takes; the last one is left alone.
+        // The first attempts are killed within the time that a complete one takes; the last one is not.
         for _ in 0..4 {
             let moment = Duration::from_millis(random.below(60 * batch.len() as u64 / 250));
             let pid = function.pid().to_string();
@@ -42,7 +42,7 @@ async fn a_process_killed_at_random_points_loses_nothing_and_doubles_nothing() {
             killer.await.unwrap().unwrap_or_default();
             kills += u32::from(outcome.is_err());
             if outcome.is_ok() {
-                // It was faster than the kill, which then meets the next invocation or nobody.
+                // It finished before the kill, which then hits the next invocation or no process.
                 break;
             }
         }

@@ -1,5 +1,5 @@
 //! Everything that needs real parts, in one test binary.
-// A test stops where something is not as it must be, its helpers included.
+// Tests and their helpers panic if something is not as expected.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
 mod commands;

@@ -1,4 +1,4 @@
-//! Scheduled upkeep: ahead of time, by retention, beside writers, and after an interruption.
+//! Scheduled maintenance: partitions ahead of time, retention, concurrent writers, and interrupted runs.
 
 use millstream::aws::Aws;
 use millstream::clock::now;
@@ -64,7 +64,7 @@ async fn partitions_are_made_ahead_and_dropped_by_retention() {
     assert_eq!((upkeep.made.len(), &upkeep.dropped, upkeep.postponed.len()), (2, &vec![old], 0), "{upkeep:?}");
     assert_eq!(partitions(&client).await, 3);
     assert_eq!(run_maintain(&url).await, MaintenanceReport::default(), "a second run has nothing to do");
-    // What was made ahead is what a writer needs.
+    // The partitions created ahead are those that a writer needs.
     let report = batch(&mut ingest, 10, &[entry(4, 1), entry(4, 1)]).await.unwrap();
     assert_eq!((report.counts.applied, report.counts.duplicate, report.ddl), (1, 1, 0), "{report}");
 }
@@ -76,7 +76,7 @@ async fn what_was_interrupted_is_taken_up_again() {
     let client = client(&url).await;
     let detached = old_partition(&client, 12).await;
     client.batch_execute(&format!("ALTER TABLE log.entry DETACH PARTITION {detached}")).await.unwrap();
-    // Detached by its owner, to be kept: it is younger than the retention.
+    // Detached by its owner and kept, because it is younger than the retention.
     let kept = old_partition(&client, 5).await;
     client.batch_execute(&format!("ALTER TABLE log.entry DETACH PARTITION {kept}")).await.unwrap();
     let upkeep = run_maintain(&url).await;
@@ -97,7 +97,7 @@ async fn a_reader_in_the_way_postpones_and_nobody_queues_behind() {
     assert_eq!(upkeep.postponed, [format!("detaching {old}: timed out waiting for other transactions")]);
     let report = batch(&mut ingest, 5, &[entry(2, 0)]).await.unwrap();
     assert_eq!(report.counts.applied, 1);
-    // The reader is in the way of what the first run left half done, too.
+    // The reader also blocks the step that the first run left unfinished.
     let upkeep = run_maintain(&url).await;
     assert_eq!((upkeep.dropped.len(), upkeep.postponed.len()), (0, 1), "{upkeep:?}");
     reader.batch_execute("COMMIT").await.unwrap();

@@ -1,4 +1,4 @@
-//! Tables and columns that their owner made: respected, used as they are, and told apart from ours.
+//! Tables and columns that their owner created: respected, used as they are, and distinguished from Millstream's.
 
 use crate::support::{batch, client, database, ingest, rows};
 
@@ -102,7 +102,7 @@ async fn schema_modes_do_what_they_say() {
         assert_eq!(report.counts.applied, applied, "{mode}: {report}");
         let client = client(&url).await;
         let count = rows(&client, "SELECT count(*) FROM information_schema.columns WHERE table_name = 'entry'").await;
-        // id, a, b, the overflow; `new_c` and `new_d` only where the schema follows.
+        // id, a, b and the overflow; `new_c` and `new_d` only if the schema evolves.
         assert_eq!(count, [format!(r#"{{"count":{columns}}}"#)], "{mode}");
         if mode == "fixed" {
             let overflow = rows(&client, "SELECT _overflow FROM log.entry WHERE id = '2'").await;

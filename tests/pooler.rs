@@ -1,5 +1,5 @@
-//! Behind a pooler that gives every transaction another backend, as PgBouncer and RDS Proxy do: everything works, and nothing
-//! is left behind on a backend for its next client to trip over.
+//! A pooler that gives every transaction another backend, as PgBouncer and RDS Proxy do: everything works, and no session
+//! state is left on a backend for the next client.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -19,7 +19,7 @@ use tokio_postgres::Client;
 
 use crate::support::{Files, batch_of, client, cluster, database, ingest, pooler, rows};
 
-/// Fewer than there are clients, so that the clients' transactions take turns on them.
+/// Fewer backends than clients, so that the clients' transactions share them.
 const BACKENDS: u32 = 3;
 const WRITERS: usize = 4;
 const ROUNDS: usize = 4;
@@ -56,14 +56,14 @@ async fn function(name: &str, url: &str, config: &str) -> Function {
     Function::start(settings).await.unwrap()
 }
 
-/// The days of the rounds, the same however long the test takes.
+/// The days of the rounds, independent of how long the test takes.
 fn days_ago(days: usize) -> Timestamp {
     let (today, _) = now().day_and_micros();
     Timestamp::from_days(today - days as i64)
 }
 
-/// What a writer sends in a round: keys that all writers share, a column and a partition that all of them lack at once,
-/// and of the bets some that the plan refuses and some that only PostgreSQL does.
+/// What a writer sends in a round: keys that all writers share, a column and a partition that all of them need at once,
+/// some bets that the plan rejects, and some that only PostgreSQL rejects.
 fn documents(writer: usize, round: usize) -> [(&'static str, Vec<String>); 2] {
     let bet = |number: usize| {
         let received = days_ago(round);
@@ -92,7 +92,7 @@ async fn write(function: &mut Function, writer: usize, rounds: std::ops::Range<u
             let records: Vec<ShardRecord> = numbered.collect();
             let payload = event(stream, "shardId-000000000000", &records);
             let answer = function.invoke(payload).await.unwrap_or_else(|error| panic!("writer {writer}: {error}"));
-            // Without a queue the first refused record is told to Lambda.
+            // Without a queue the first rejected record is reported to Lambda.
             let refused = (stream == "book").then(|| records[7].sequence.clone());
             let failures = refused.map(|sequence| json!({"itemIdentifier": sequence}));
             let expected = json!({"batchItemFailures": failures.into_iter().collect::<Vec<_>>()});
@@ -102,7 +102,7 @@ async fn write(function: &mut Function, writer: usize, rounds: std::ops::Range<u
     }
 }
 
-/// The tables as they must be: written by one writer, with no pooler between.
+/// The expected tables: written by one writer without a pooler.
 async fn expected() -> Vec<Vec<String>> {
     let url = database().await;
     let mut ingest = ingest(CONFIG, &url);
@@ -128,7 +128,7 @@ async fn contents(client: &Client) -> Vec<Vec<String>> {
     contents
 }
 
-/// A partition that has expired, as it was made at its time.
+/// An expired partition, as it was created when it was current.
 async fn expired_partition(owner: &Client) -> String {
     let (from, to) = (days_ago(40), days_ago(39));
     let make = format!(
@@ -159,7 +159,7 @@ async fn writers_and_the_upkeep_take_turns_on_a_few_backends() {
     let (owner, reader) = (client(&direct).await, client(&direct).await);
     let old = expired_partition(&owner).await;
     reader.batch_execute("BEGIN; SELECT count(*) FROM book.tracks").await.unwrap();
-    // All backends are there from now on, and each statement outside a transaction has another one than the last.
+    // From now on all backends are open, and consecutive statements outside a transaction use different ones.
     assert_eq!(pooler.leftovers(&direct).await.unwrap(), [""; 0]);
     let upkeep = run_maintain(&mut maintain).await;
     assert_eq!((upkeep.dropped.len(), upkeep.postponed.len()), (0, 1), "{upkeep:?}");
@@ -204,7 +204,7 @@ async fn what_a_client_leaves_behind_would_be_seen() {
     assert_eq!(pooler.leftovers(&direct).await.unwrap(), left);
 }
 
-/// All that RDS Proxy takes when a connection starts: `options` is refused
+/// Every start-up parameter that RDS Proxy accepts: `options` is rejected
 /// (<https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/rds-proxy-setup.html>).
 const ACCEPTED: [&str; 8] = [
     "user",

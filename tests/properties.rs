@@ -1,4 +1,4 @@
-//! Whatever the order, the split and the repetition, and however many write at once: the rows end the same.
+//! In any order, split into any batches, with duplicates and concurrent writers, the rows end up the same.
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config as Settings, TestRunner};
@@ -14,7 +14,7 @@ const CONFIG: &str = "[source.book]\nstream = \"s\"\n[table.bet]\nsource = \"boo
     [table.last]\nsource = \"book\"\nevents = [\"A\", \"B\"]\nkey = [\"bet_id\"]\nversion = \"timestamp\"\nmerge = \"row\"\n\
     [table.last.columns]\nbet_id = \"properties.bet_id\"\n";
 
-/// One event of a history. Moments are few, so that versions often tie.
+/// One event of a history. There are few distinct timestamps, so that versions often tie.
 #[derive(Clone, Debug)]
 struct Event {
     key: u8,
@@ -27,7 +27,7 @@ impl Event {
     fn json(&self, id: usize) -> String {
         let column = |(column, value): &(u8, Option<u8>)| match value {
             None => format!(r#","c{column}":null"#),
-            // A number here, a text there: the text goes where a number's column was made, and the other way round.
+            // A number or a text, so that the same field has values of both types.
             Some(value) if value % 7 == 0 => format!(r#","c{column}":"text {value}""#),
             Some(value) => format!(r#","c{column}":{value}"#),
         };
@@ -50,8 +50,8 @@ fn history() -> impl Strategy<Value = Vec<Event>> {
     proptest::collection::vec(event, 1..40)
 }
 
-/// The rows of all tables, the order of columns aside. `_overflow` and text hold the same whichever value made a column
-/// first, so both are read together.
+/// The rows of all tables, regardless of the order of columns. A value is in `_overflow` or in text, depending on which value
+/// created the column, so both are read together.
 async fn outcome(url: &str) -> Vec<String> {
     let client = client(url).await;
     let mut found = Vec::new();
@@ -88,7 +88,7 @@ fn any_order_split_and_duplication_by_four_writers_ends_in_the_same_rows() {
 async fn same_rows(history: Vec<Event>, seed: u64, writers: usize) {
     let documents: Vec<String> = history.iter().enumerate().map(|(id, event)| event.json(id)).collect();
     let in_order = database().await;
-    // Both begin with the same columns: which value makes a column first decides its type, and that is arrival's to say.
+    // Both start with the same columns, because the first value to arrive determines a column's type.
     let first = Event { key: 9, minute: 0, name: true, columns: (0..4).map(|column| (column, Some(1))).collect() };
     let second = Event { name: false, ..first.clone() };
     let openers = [first.json(10_000), second.json(10_001)];
@@ -107,7 +107,7 @@ async fn same_rows(history: Vec<Event>, seed: u64, writers: usize) {
         tokio::spawn(async move {
             let mut ingest = ingest(CONFIG, &url);
             for part in own.chunks(size) {
-                // A deadlock or the like fails the batch, and Lambda delivers it again.
+                // A transient error such as a deadlock fails the batch, and Lambda delivers it again.
                 while batch(&mut ingest, 1, part).await.is_err() {}
             }
         })
@@ -159,11 +159,11 @@ fn values_come_back_from_postgresql_exactly() {
         .unwrap();
 }
 
-/// Batches from 2,000 records on are written while they are still being decoded.
+/// Batches of 2,000 records or more are written while they are still being decoded.
 #[tokio::test]
 async fn a_large_batch_of_events_ends_as_the_same_records_in_small_ones() {
     let event = |number: usize| {
-        // Some come twice, in one slice or in another; some names are rare.
+        // Some events are repeated, in the same slice or another; some names are rare.
         let id = if number % 90 == 17 { number / 2 } else { number };
         let column = (number % 4) as u8;
         let value = Some((id % 250) as u8);
@@ -172,7 +172,7 @@ async fn a_large_batch_of_events_ends_as_the_same_records_in_small_ones() {
         match number {
             1_700 => r#"{"type":"track"}"#.to_owned(),
             2_600 => "no json".to_owned(),
-            // What only PostgreSQL refuses, in a table that is written early and in one that is written at the end.
+            // Rows that only PostgreSQL rejects, in a table that is written early and in one that is written last.
             900 | 2_222 => event.json(id).replacen(r#""messageId":"#, r#""context":{"lib":"bad"},"messageId":"#, 1),
             901 | 2_223 => event.json(id).replacen(r#""bet_id":"b"#, r#""bet_id":"bad"#, 1),
             _ => event.json(id),
@@ -211,7 +211,7 @@ async fn a_large_batch_of_events_ends_as_the_same_records_in_small_ones() {
     assert!(outcomes[0] == outcomes[1], "the rows differ");
 }
 
-/// Slices take a table's keys in the order of the stream, not of the keys: writers may come to wait for each other.
+/// Slices lock a table's keys in stream order, not in key order, so writers may deadlock.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn large_batches_of_the_same_events_in_other_orders_end_as_one() {
     let event = |id: usize| {
@@ -240,7 +240,7 @@ async fn large_batches_of_the_same_events_in_other_orders_end_as_one() {
     assert!(outcome(&mixed).await == outcome(&one).await, "the rows differ");
 }
 
-/// A few records, by which a writer comes to know the tables.
+/// A few records that make a writer load the tables.
 fn openers_of(documents: &[String]) -> Vec<String> {
     documents[..20].to_vec()
 }

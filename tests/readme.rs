@@ -1,4 +1,4 @@
-//! The README and the documentation are true where a machine can tell: the example's tables, links, and configuration keys.
+//! The README and the documentation are correct as far as a test can check: the example's tables, links, configuration keys.
 
 mod configuration;
 mod links;
@@ -11,7 +11,7 @@ use millstream_tests::process::workspace;
 
 use crate::support::{client, database, ingest, rows};
 
-/// One screen's worth of a page: what is longer belongs in docs/.
+/// The README's maximum length; details belong in docs/.
 const README_LINES_MAX: usize = 150;
 
 fn read(file: &str) -> String {

@@ -1,4 +1,4 @@
-//! Whatever Lambda hands over: wrapped, packed, broken. One bad record never takes its neighbours.
+//! Records in every form that Lambda delivers: wrapped, packed, damaged. A bad record does not affect its neighbours.
 
 use base64_simd::STANDARD;
 use std::time::Duration;
@@ -29,7 +29,7 @@ async fn every_wrapping_is_undone() {
     assert_eq!((report.counts.applied, report.empty_records), (11, 1), "{report}");
     let client = client(&url).await;
     assert_eq!(rows(&client, "SELECT sum(n) FROM log.log").await, [r#"{"sum":66}"#]);
-    // A record of its own identity: delivered again, in another wrapping of the same place, it is the same.
+    // The position identifies a record: delivered again in another wrapping, it is the same record.
     let again = batch(&mut ingest, 1, &records).await.unwrap();
     assert_eq!(again.counts.duplicate, 11, "{again}");
     let places = rows(&client, "SELECT _id FROM log.log WHERE n IN (9, 11) ORDER BY n").await;
@@ -42,7 +42,7 @@ async fn what_cannot_be_unpacked_costs_only_itself() {
     let mut ingest = ingest(CONFIG, &url);
     let mut broken = aggregate(&[br#"{"n":1}"#]);
     let end = broken.len() - 16;
-    // An index that is not in the key table, under a checksum that is right.
+    // An index outside the key table, with a valid checksum.
     broken[3 + 4 + 3] = 7;
     let broken = sealed(&broken[4..end]);
     let bomb = gzip(&vec![b' '; 40 * 1024 * 1024]);
@@ -102,7 +102,7 @@ fn an_invalid_event_is_reported_and_stays_invalid() {
     assert_eq!(batch.records.len(), 2);
 }
 
-/// The first records are written before the last ones are read; nothing stays if those are wrong.
+/// The first records are written before the last ones are read; if those are invalid, nothing is committed.
 #[tokio::test]
 async fn an_event_that_is_wrong_at_its_end_leaves_nothing() {
     let url = database().await;

@@ -1,4 +1,4 @@
-//! Dead letters back in, on real parts: what must hold whatever stands on the queue, whenever something breaks.
+//! Redrive on real parts: with any messages on the queue, and with faults at any time.
 
 mod backups;
 mod faults;
@@ -30,29 +30,29 @@ use tokio_postgres::Client;
 
 use crate::support::{client, database, rows};
 
-/// Longer than any piece of these tests takes.
+/// Longer than any run of these tests takes.
 const PLENTY: Duration = Duration::from_secs(20);
 
-/// A table of single digits: of everything else there are letters.
+/// A table of single digits: all other values become dead letters.
 const NARROW: &str = "[source.log]\nstream = \"s\"\nformat = \"json\"\n[table.log]\nsource = \"log\"\n\
     columns = { n = { path = \"n\", type = \"numeric(1)\" } }\n";
 
-/// The same once it has been mended.
+/// The same table, fixed.
 fn widened() -> String {
     NARROW.replace("numeric(1)", "numeric")
 }
 
-/// The server that these tests share, each with names of its own.
+/// The local AWS that these tests share; each uses its own names.
 async fn local_aws() -> LocalAws {
     static SERVER: OnceCell<LocalAws> = OnceCell::const_new();
     let server = SERVER.get_or_init(async || LocalAws::start().await.expect("moto starts")).await;
     server.for_this_runtime().await
 }
 
-/// A database, and a queue and a bucket that have its name.
+/// A database, with a queue and a bucket of the same name.
 struct Desk {
     aws: LocalAws,
-    /// The same as the functions see it.
+    /// The environment that the functions see.
     sdk: Aws,
     url: String,
     /// The queue's URL.
@@ -84,7 +84,7 @@ impl Desk {
         aws_sdk_sqs::Client::new(self.aws.config())
     }
 
-    /// As a function that has just started: it remembers nothing.
+    /// A newly started function, with empty caches.
     fn ingest(&self, config: &str) -> Ingest {
         self.ingest_into(config, &self.url, &self.queue)
     }
@@ -139,14 +139,14 @@ impl Desk {
         }
     }
 
-    /// The messages that are to be seen, which stay.
+    /// The visible messages, which stay on the queue.
     async fn bodies(&self) -> Vec<String> {
         let bodies = self.aws.drain(&self.queue).await.unwrap();
         self.put(&bodies).await;
         bodies
     }
 
-    /// The letters that are to be seen, which stay, in the order of their places.
+    /// The visible dead letters, which stay on the queue, in the order of their positions.
     async fn letters(&self) -> Vec<DeadLetter> {
         let mut letters: Vec<DeadLetter> =
             self.bodies().await.iter().map(|body| serde_json::from_str(body).unwrap()).collect();
@@ -154,7 +154,7 @@ impl Desk {
         letters
     }
 
-    /// How many letters there are of each class and number of attempts.
+    /// The number of dead letters by class and number of attempts.
     async fn account(&self) -> BTreeMap<String, u32> {
         let mut account = BTreeMap::new();
         for letter in self.letters().await {
@@ -163,7 +163,7 @@ impl Desk {
         account
     }
 
-    /// The objects of the bucket, with their texts.
+    /// The bucket's objects and their contents.
     async fn objects(&self, prefix: &str) -> BTreeMap<String, String> {
         let archive = self.archive();
         let mut objects = BTreeMap::new();
@@ -174,12 +174,12 @@ impl Desk {
         objects
     }
 
-    /// Makes the table of [`NARROW`] take any number.
+    /// Changes the table of [`NARROW`] to accept any number.
     async fn fix_cause(&self) {
         self.client().await.batch_execute("ALTER TABLE log.log ALTER n TYPE numeric").await.unwrap();
     }
 
-    /// Messages that are to be seen, and those that are out of sight.
+    /// The numbers of visible and of leased messages.
     async fn counts(&self) -> (u32, u32) {
         self.counts_of(&self.queue).await
     }
@@ -214,7 +214,7 @@ fn dynamodb_sequence(number: u64) -> String {
     (1_100_000_000_017_454_423_008 + u128::from(number)).to_string()
 }
 
-/// A table's change, as Lambda hands it over.
+/// A table's change, as Lambda delivers it.
 fn dynamodb_change(stream: &str, event: &str, sequence: &str, images: &str) -> String {
     format!(
         r#"{{"eventID":"e{sequence}","eventName":"{event}","eventVersion":"1.1","eventSource":"aws:dynamodb","awsRegion":"us-east-1",
@@ -223,7 +223,7 @@ fn dynamodb_change(stream: &str, event: &str, sequence: &str, images: &str) -> S
     )
 }
 
-/// The stream of a table that nobody has to make.
+/// The stream of a table that does not have to exist.
 fn dynamodb_stream(table: &str) -> String {
     format!("arn:aws:dynamodb:us-east-1:123456789012:table/{table}/stream/2026-02-01T00:00:00.000")
 }
@@ -233,7 +233,7 @@ fn dynamodb_event(changes: &[String]) -> Vec<u8> {
     format!("{{\"Records\":[{}]}}", changes.join(",")).into_bytes()
 }
 
-/// Every row of every table, and every memory of a delete.
+/// Every row of every table, and every tombstone.
 async fn everything(url: &str) -> Vec<String> {
     let client = client(url).await;
     let tables = "SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
@@ -242,7 +242,7 @@ async fn everything(url: &str) -> Vec<String> {
     let mut everything = Vec::new();
     for table in client.query(tables, &[]).await.unwrap() {
         let table: String = table.get(0);
-        // When a delete was heard of is no part of what it says.
+        // The time at which a tombstone was recorded varies.
         let found = rows(&client, &format!("SELECT to_jsonb(t) - 'deleted_at' AS row FROM {table} t")).await;
         everything.extend(found.iter().map(|row| format!("{table} {row}")));
     }
@@ -250,7 +250,7 @@ async fn everything(url: &str) -> Vec<String> {
     everything
 }
 
-/// A map of counts, for comparing.
+/// A map of counts, for comparisons.
 fn counted(pairs: &[(&str, u64)]) -> BTreeMap<String, u64> {
     pairs.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect()
 }

@@ -1,4 +1,4 @@
-//! Replicas of relational tables: in whatever order the changes of a row arrive, the row ends as it is at its source.
+//! Replicas of relational tables: in any order of arrival of its changes, a row ends up as it is at the source.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ const DEBEZIUM: &str = "[source.shop]\nstream = \"s\"\nformat = \"debezium\"\n";
 const DMS: &str = "[source.shop]\nstream = \"s\"\nformat = \"dms\"\n[table.item]\nsource = \"shop\"\nfrom = \"public.items\"\n\
     key = [\"run\", \"id\"]\n";
 
-/// All orders of so many things.
+/// All permutations of this many indexes.
 fn permutations(count: usize) -> Vec<Vec<usize>> {
     if count == 0 {
         return vec![Vec::new()];
@@ -23,8 +23,8 @@ fn permutations(count: usize) -> Vec<Vec<usize>> {
     shorter.iter().flat_map(with_last).collect()
 }
 
-/// Brings a history to as many runs of it as there are orders, each run in its own. A batch holds one change of each
-/// run, so that every change meets what the ones before it have left in the database.
+/// Applies a history once in each order, each time to a row of its own. A batch holds one change of each
+/// row, so that every change is merged with the stored result of the earlier ones.
 async fn in_every_order(ingest: &mut Ingest, count: usize, document: impl Fn(usize, usize) -> (String, String)) {
     let orders = permutations(count);
     for step in 0..count {
@@ -119,7 +119,7 @@ async fn tables_of_one_name_in_two_schemas_stay_apart_whichever_comes_first() {
     let batches = [vec![item("sales", 1), item("hr", 1)], vec![item("hr", 2), item("sales", 2)], vec![item("hr", 3)]];
     for records in batches {
         let event = event("s", "shardId-000000000000", &records);
-        // A function that starts anew knows no table.
+        // A newly started function has no table in its cache.
         let report = ingest(DEBEZIUM, &url).process_event(&event, Duration::from_secs(60)).await.unwrap();
         assert_eq!(report.counts.applied, records.len() as u64, "{report}");
     }

@@ -1,4 +1,4 @@
-//! A file of one's own, replayed through the real function into a real PostgreSQL.
+//! A user's own file, replayed through the real function into a real PostgreSQL.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ fn prepare(event: &str, config: Option<&str>) -> Result<Replay, String> {
     Replay::prepare(options).map_err(|error| error.to_string())
 }
 
-/// Replays a file; what is said of it first, and the summary.
+/// Replays a file; returns the introduction and the summary.
 async fn replayed(event: &str, config: Option<&str>) -> (String, Summary) {
     let replay = prepare(event, config).unwrap();
     let introduction = replay.introduction();

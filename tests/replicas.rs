@@ -1,4 +1,4 @@
-//! Tables of DynamoDB as their users see them in PostgreSQL: what must hold whatever arrives, whenever, how often.
+//! Replicas of DynamoDB tables: correct for any records, in any order, with any duplicates.
 
 mod bad_input;
 mod history;
@@ -16,7 +16,7 @@ use millstream::report::Report;
 /// Every table of every stream.
 const CONFIG: &str = "[source.shop]\nstream = \"*\"\nformat = \"dynamodb\"\n";
 
-/// An event name and a stream record, as Lambda hands it over.
+/// An element of a DynamoDB event, as Lambda delivers it.
 fn element(table: &str, event: &str, sequence: impl Display, dynamodb: &str) -> String {
     format!(
         r#"{{"eventID":"e{sequence}","eventName":{event},"eventVersion":"1.1","eventSource":"aws:dynamodb","awsRegion":"us-east-1",
@@ -51,7 +51,7 @@ fn loaded(table: &str, item: &str) -> String {
     )
 }
 
-/// A key's state at the end of an incremental export's span; without an item it was deleted.
+/// A key's state at the end of an incremental export's time range; without an item it was deleted.
 fn exported(table: &str, micros: u64, key: &str, item: Option<&str>) -> String {
     let image = item.map(|more| format!(r#","NewImage":{{{key},{more}}}"#)).unwrap_or_default();
     format!(
@@ -60,7 +60,7 @@ fn exported(table: &str, micros: u64, key: &str, item: Option<&str>) -> String {
     )
 }
 
-/// Hands over one batch.
+/// Delivers one batch.
 async fn send(ingest: &mut Ingest, records: &[String]) -> Result<Report, IngestError> {
     let event = format!("{{\"Records\":[{}]}}", records.join(","));
     let report = ingest.process_event(event.as_bytes(), Duration::from_secs(60)).await?;
@@ -68,7 +68,7 @@ async fn send(ingest: &mut Ingest, records: &[String]) -> Result<Report, IngestE
     Ok(report)
 }
 
-/// Hands over one batch that must go through.
+/// Delivers one batch, which must succeed.
 async fn sent(ingest: &mut Ingest, records: &[String]) -> Report {
     send(ingest, records).await.unwrap_or_else(|error| panic!("{error}"))
 }

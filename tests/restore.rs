@@ -1,4 +1,4 @@
-//! The replica on real parts: tables change, functions follow, and after a loss everything comes back.
+//! A replica on real parts: tables change, functions replicate them, and a lost schema is restored.
 
 use std::time::Instant;
 
@@ -22,7 +22,7 @@ use serde_json::json;
 
 use crate::support::{client, cluster, database, pooler, rows};
 
-/// A difference between a table and its replica, for people; nothing where there is none.
+/// The differences between a table and its replica as text; empty if there are none.
 async fn differences(replica: &Replica) -> String {
     let mut told = String::new();
     for (table, _) in TABLES {
@@ -34,7 +34,7 @@ async fn differences(replica: &Replica) -> String {
     told
 }
 
-/// Behind a pooler, with fewer backends than functions.
+/// The database behind a pooler, with fewer backends than functions.
 #[tokio::test]
 async fn a_lost_replica_comes_back_from_an_export_and_the_backup() {
     let url = database().await;
@@ -44,7 +44,7 @@ async fn a_lost_replica_comes_back_from_an_export_and_the_backup() {
     let (mut shop, mut bank) = (Shop::new(7, 30), Bank::new(8, 30));
     let progress = Progress::default();
     let changing = async {
-        // DMS tells of a table before its rows, where both are in one shard.
+        // DMS sends a table's control record before its rows; both are in one shard.
         let records: Vec<_> = [bank.table()].into_iter().chain((0..200).map(|_| bank.change())).collect();
         put(&replica.aws, BANK, &records).await.unwrap();
         for _ in 0..300 {
@@ -127,7 +127,7 @@ async fn verify_names_what_differs() {
     assert_eq!(told.iter().filter(|what| ["missing", "quantity", "extra"].contains(what)).count(), 3, "{found:?}");
 }
 
-/// Works on a task in pieces that have no time at all, each by a process of its own; how many it took.
+/// Runs a task in steps without any time, each in a new process; returns the number of steps.
 async fn in_pieces(replica: &Replica, task: serde_json::Value) -> usize {
     let aws = Aws::local(replica.aws.endpoint(), REGION).await;
     let config = std::fs::read_to_string(workspace().join("events/replica/millstream.toml")).unwrap();
@@ -147,7 +147,7 @@ async fn in_pieces(replica: &Replica, task: serde_json::Value) -> usize {
             on_progress: &|_| (),
         };
         let progress = run(&mut backfill, &task).await.unwrap();
-        // The task goes from piece to piece as JSON, as Step Functions carries it.
+        // The task is passed from step to step as JSON, as Step Functions does.
         let told = serde_json::to_string(&BackfillTask { progress, ..task }).unwrap();
         task = serde_json::from_str(&told).unwrap();
         if task.progress.done {

@@ -1,4 +1,4 @@
-//! `infra/roles.sql` on a server of its own, run as RDS's master user is: no superuser.
+//! `infra/roles.sql` on a server of its own, run by a user like RDS's master user, who is not a superuser.
 
 use std::path::PathBuf;
 
@@ -20,7 +20,7 @@ fn script() -> PathBuf {
     workspace().join("infra/roles.sql")
 }
 
-/// A database that belongs to a master as RDS has them, and a name for each who connects to it.
+/// A database owned by a user like RDS's master user, and a name for each user who connects to it.
 struct Server {
     cluster: PostgreSql,
 }
@@ -60,7 +60,7 @@ async fn refused(client: &Client, statement: &str) -> String {
     error.code().map(|code| code.code().to_owned()).unwrap_or_default()
 }
 
-/// All that the roles are and may.
+/// All attributes and privileges of the roles.
 async fn state(client: &Client) -> Vec<String> {
     let roles = "SELECT rolname, rolcanlogin, rolconnlimit, rolsuper, rolcreaterole, \
          ARRAY(SELECT r.rolname FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.roleid WHERE m.member = pg_roles.oid ORDER BY 1) AS of, \
@@ -82,7 +82,7 @@ async fn the_writer_evolves_the_reader_reads_and_a_second_run_changes_nothing() 
     server.run(&["connections=40"], "hunter2");
     assert_eq!(state(&server.client("master").await).await, first);
 
-    // The writer makes schemas, tables, partitions and columns, forgets and keeps partitions.
+    // The writer creates schemas, tables, partitions and columns, and drops partitions.
     let writer = server.url("millstream_writer");
     let mut events = ingest(EVENTS, &writer);
     let entry = |id: u32, more: &str| format!(r#"{{"id":"{id}","at":"{}"{more}}}"#, millstream::clock::now());
@@ -95,7 +95,7 @@ async fn the_writer_evolves_the_reader_reads_and_a_second_run_changes_nothing() 
         "dynamodb":{"Keys":{"id":{"S":"a"}},"SequenceNumber":"100000000000000000001"}}]}"#;
     ingest(REPLICA, &writer).process_event(delete.as_bytes(), std::time::Duration::from_secs(60)).await.unwrap();
 
-    // A reader reads all of it, what was made after the script included, and writes nothing.
+    // A reader reads all of it, including tables created after the script ran, and writes nothing.
     let reader = server.person("alice", "millstream_reader").await;
     assert_eq!(
         rows(&reader, "SELECT id, new FROM log.entry ORDER BY id").await,
@@ -115,7 +115,7 @@ async fn the_writer_evolves_the_reader_reads_and_a_second_run_changes_nothing() 
         assert_eq!(refused(&reader, statement).await, "42501", "{statement}");
     }
 
-    // An owner changes what the writer made; the writer evolves what an owner made as the writer, and fills what it made as itself.
+    // An owner changes the writer's tables; the writer evolves tables that the owner created as the writer, and fills the owner's own.
     let owner = server.person("olga", "millstream_owner").await;
     let prepared = "ALTER TABLE log.entry ALTER COLUMN new TYPE varchar(20); \
          SET ROLE millstream_writer; CREATE SCHEMA prepared; CREATE TABLE prepared.other (_id text PRIMARY KEY); \
@@ -137,7 +137,7 @@ async fn what_is_there_already_is_read_too_and_iam_is_asked_for() {
         rows(&master, "SELECT pg_has_role('millstream_writer', 'rds_iam', 'MEMBER') AS iam").await,
         [r#"{"iam":false}"#]
     );
-    // A table that was made before its readers could read it.
+    // A table that was created before readers could read it.
     batch(&mut ingest(REPORTS, &server.url("millstream_writer")), 1, &[r#"{"id":"1"}"#]).await.unwrap();
     let reader = server.person("alice", "millstream_reader").await;
     master
@@ -154,7 +154,7 @@ async fn what_is_there_already_is_read_too_and_iam_is_asked_for() {
     );
     let names = "SELECT string_agg(rolname, ' ' ORDER BY rolname) AS all FROM pg_roles WHERE rolname LIKE 'other%'";
     assert_eq!(rows(&master, names).await, [r#"{"all":"other_owner other_reader other_writer"}"#]);
-    // Two systems of a cluster do not write each other's tables.
+    // Two systems in a cluster cannot write to each other's tables.
     let other = server.client("other_writer").await;
     assert_eq!(refused(&other, "DROP SCHEMA log CASCADE").await, "42501");
 }

@@ -1,6 +1,6 @@
-//! TLS to PostgreSQL: off this machine nothing is said to a server before it has shown that it is the one that is meant.
+//! TLS to PostgreSQL: except on localhost, nothing is sent to a server before its certificate is verified.
 //!
-//! The server is on this machine all the same: `host` is the name that counts, `hostaddr` is where it is.
+//! The server is on this machine nevertheless: `host` is the name to verify, `hostaddr` the address.
 
 use millstream::aws::Aws;
 use millstream::config::DatabaseAddress;
@@ -10,7 +10,7 @@ use millstream_tests::postgresql::{Durability, PostgreSql};
 
 use crate::support::{Files, cluster};
 
-/// A server on this machine under another name, and a password that nobody shall read.
+/// The address of a server on this machine under another name, with a password that must not be logged.
 fn address(host: &str, server: &PostgreSql, ca_file: Option<&str>) -> DatabaseAddress {
     let ca = ca_file.map(|file| format!("&sslrootcert={file}")).unwrap_or_default();
     let port = server.port();
@@ -24,7 +24,7 @@ async fn version(server: &PostgreSql, address: &DatabaseAddress) -> Result<Strin
     Ok(server.tls_version(backend).await.unwrap().unwrap())
 }
 
-/// What a person reads who has to act: all of `expected`, and never the password.
+/// Checks the message for the operator: it contains all of `expected`, and never the password.
 async fn assert_refused(address: &DatabaseAddress, expected: &[&str]) {
     let error = match Database::new(address, Aws::default()) {
         Ok(database) => database.connection().await.map(drop).unwrap_err(),
@@ -41,7 +41,7 @@ async fn only_the_server_that_is_meant_is_spoken_to() {
     let mut server = PostgreSql::start("tls", Durability::Test).unwrap();
     let files = Files::new("tls");
     let (ours, others) = (Authority::new("ours").unwrap(), Authority::new("others").unwrap());
-    // Of the same name, as whoever wants to pass for it would call itself.
+    // The same name, as an impostor's CA would have.
     let false_one = Authority::new("ours").unwrap();
     let ca = files.write("ca.pem", ours.pem());
     let bundle = files.write("bundle.pem", &format!("{}# ours\n{}{}", others.pem(), ours.pem(), false_one.pem()));
@@ -66,7 +66,7 @@ async fn only_the_server_that_is_meant_is_spoken_to() {
     server.offer_tls(&ours.issue(&["db.example"], Validity::Expired).unwrap()).await.unwrap();
     let expired = ["db.example", "certificate expired", "renew the server's certificate"];
     assert_refused(&address("db.example", &server, Some(&ca)), &expired).await;
-    // What openssl makes by default: a certificate that is its own CA.
+    // What openssl creates by default: a certificate that is also a CA.
     server.offer_tls(&ours.own()).await.unwrap();
     assert_refused(&address("db.example", &server, Some(&ca)), &["CaUsedAsEndEntity", "that is not a CA certificate"])
         .await;
@@ -74,7 +74,7 @@ async fn only_the_server_that_is_meant_is_spoken_to() {
 
 #[tokio::test]
 async fn off_localhost_plain_text_is_never_spoken() {
-    // This server speaks no TLS, and the address does not say `disable`.
+    // The server does not support TLS, and the address does not say `sslmode=disable`.
     let without_tls = ["db.example", "the server does not support TLS", "ssl = on", "sslmode=disable"];
     assert_refused(&address("db.example", cluster(), None), &without_tls).await;
     let asked_for = format!("{}?sslmode=verify-full", cluster().url("postgres"));

@@ -1,4 +1,4 @@
-//! What the writer does with single batches on a real PostgreSQL.
+//! Single batches, written to a real PostgreSQL.
 
 use crate::support::{batch, batch_of, client, database, ingest, rows};
 

@@ -6,8 +6,8 @@ use serde_json::Value;
 
 use super::{assert_golden, assert_refused};
 
-/// A template as `infra/template.yaml` is one, with each way of starting a function, a nested stack, and much that is none
-/// of the catalogue's business.
+/// A template like `infra/template.yaml`, with each way of starting a function, a nested stack, and much that the catalogue
+/// ignores.
 const TEMPLATE: &str = r#"
 Transform: AWS::Serverless-2016-10-31
 Parameters:

@@ -1,4 +1,4 @@
-//! `millstream plan`: what is shown is what a writer then does, and showing it changes nothing.
+//! `millstream plan`: it prints what a writer would do, and changes nothing.
 
 use millstream_tests::process::workspace;
 use millstream_tests::program::millstream;
@@ -9,7 +9,7 @@ use tokio_postgres::Client;
 use super::{assert_golden, assert_refused, config_file, day, environment};
 use crate::support::{batch_of, client, cluster, database, ingest, rows};
 
-/// Every statement that changes the schema is kept, whoever runs it.
+/// Records every statement that changes the schema, from any session.
 const RECORDER: &str = "CREATE TABLE public.ran (place serial, query text);\
     CREATE FUNCTION public.record() RETURNS event_trigger LANGUAGE plpgsql AS \
     $$BEGIN INSERT INTO public.ran (query) VALUES (current_query()); END$$;\
@@ -23,7 +23,7 @@ fn statements(text: &str) -> Vec<String> {
     parts.filter(|part| !part.is_empty()).collect()
 }
 
-/// What has been run, in its order; the statements of one query tell it once each.
+/// The statements that were run, in order; each statement of a query is recorded once.
 async fn ran(client: &Client) -> Vec<String> {
     let mut queries: Vec<String> = Vec::new();
     for row in client.query("SELECT query FROM public.ran ORDER BY place", &[]).await.unwrap() {
@@ -35,7 +35,7 @@ async fn ran(client: &Client) -> Vec<String> {
     queries.iter().flat_map(|query| statements(query)).collect()
 }
 
-/// Everything that the database holds, and which transactions have last written to its catalogs.
+/// The content of the database, and the transactions that last wrote to its catalogs.
 async fn snapshot(url: &str, client: &Client) -> String {
     let catalogs =
         ["pg_class", "pg_attribute", "pg_type", "pg_constraint", "pg_index", "pg_inherits", "pg_description"];
@@ -45,7 +45,7 @@ async fn snapshot(url: &str, client: &Client) -> String {
     format!("{}\n{}", cluster().dump(url).unwrap(), rows(client, &newest).await.join("\n"))
 }
 
-/// Plans the events, then ingests them: the DDL is the one that was shown, and the rows of new event tables are there.
+/// Plans the events, then ingests them: the DDL is the one that was printed, and the rows of new event tables exist.
 async fn planned_is_done(system: &str, events: &[&str]) {
     let folder = workspace().join("events").join(system);
     let config = folder.join("millstream.toml").to_string_lossy().into_owned();
@@ -80,7 +80,7 @@ async fn planned_is_done(system: &str, events: &[&str]) {
         let query = format!("SELECT count(*) FROM {name} WHERE id IN ({ids})");
         assert_eq!(rows(&client, &query).await, [format!("{{\"count\":{}}}", table["rows"])], "{name}");
     }
-    // Nothing is left to be made for what has come.
+    // The same events need no further DDL.
     let again = millstream(&environment, &[&["--json", "plan"], &arguments[..]].concat()).await.unwrap();
     let again: Value = serde_json::from_str(&again.out).unwrap();
     assert!(again["events"].as_array().unwrap().iter().all(|event| event["ddl"] == json!([])), "{again}");

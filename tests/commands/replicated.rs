@@ -1,4 +1,4 @@
-//! `millstream backfill` and `millstream verify`, beside DynamoDB tables and a bucket; and the queues in `status`.
+//! `millstream backfill` and `millstream verify`, with DynamoDB tables and a bucket; and the queues in `status`.
 
 use millstream_tests::dynamodb::{export, put_item};
 use millstream_tests::process::workspace;
@@ -44,14 +44,14 @@ async fn golden_tables_are_filled_and_verified() {
         "{found}"
     );
 
-    // The dead letters of a system are an alarm.
+    // Dead letters need attention.
     let queue = aws_sdk_sqs::Client::new(replica.aws.config());
     queue.send_message().queue_url(&replica.queue).message_body("{}").send().await.unwrap();
     let undelivered = replica.aws.queue("on-failure").await.unwrap();
     replica.set("ON_FAILURE_QUEUE_URL", &undelivered);
     client.batch_execute("ANALYZE shop.stock").await.unwrap();
     assert_golden("status-queues", &replica.run(&["status"]).await.unwrap(), 3);
-    // Rows of a load say nothing of a stream.
+    // Loaded rows do not count as a stream's commits.
     let absent = "SELECT to_regclass('millstream.freshness') IS NULL AS absent";
     assert_eq!(rows(&client, absent).await, [r#"{"absent":true}"#]);
 }

@@ -24,7 +24,7 @@ async fn golden_status_tells_what_the_database_and_its_writers_say() {
     let documents: Vec<String> = (0..3).map(|id| document("entry", id)).chain([document("device", 1)]).collect();
     batch_of(&mut ingest(CONFIG, &url), "s", 1, &documents).await.unwrap();
     let client = client(&url).await;
-    // As it was five hours ago; and two shards more, that are closed.
+    // The state of five hours ago, with two more shards, which are closed.
     let (from, to) = (day(-14), day(-13));
     let age = format!(
         "UPDATE millstream.freshness SET committed_at = now() - interval '5 h', arrived_at = now() - interval '5 h 4 s';\
@@ -50,7 +50,7 @@ async fn golden_status_tells_what_the_database_and_its_writers_say() {
     let alarms: Vec<&str> = status["alarms"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
     assert!(alarms.contains(&"source log lags by 4.0 s"), "{alarms:?}");
 
-    // Once the upkeep has run, there is nothing to be looked at.
+    // After maintenance nothing needs attention.
     let upkeep = millstream(&environment, &["maintain"]).await.unwrap();
     assert_golden("maintain", &upkeep, 0);
     assert_eq!(rows(&client, "SELECT count(*) FROM millstream.freshness").await, [r#"{"count":2}"#]);
@@ -80,7 +80,7 @@ async fn what_status_cannot_know_is_said_in_clear_words() {
     assert!(help.code == 0 && help.out.contains("Exit codes:"), "{}", help.out);
 }
 
-/// A system that has not run yet has no tables, and nobody has told anything.
+/// A system that has not run yet has no tables and no published freshness.
 #[tokio::test]
 async fn an_empty_database_has_a_status_too() {
     let url = database().await;
@@ -113,12 +113,12 @@ async fn freshness_is_published_by_permitted_writers_and_fails_no_other() {
     let told = "SELECT source, split_part(stream, '/', 2) AS stream, shard, arrived_at < committed_at AS in_order FROM millstream.freshness";
     let row = r#"{"source":"log","stream":"s","shard":"shardId-000000000000","in_order":true}"#;
     assert_eq!(rows(&owner, told).await, [row]);
-    // What only holds refused records has committed nothing.
+    // A batch with only rejected records has committed nothing.
     owner.batch_execute("DROP SCHEMA millstream CASCADE").await.unwrap();
     let report = batch_of(&mut ingest(CONFIG, &url), "s", 3, &["no document"]).await.unwrap();
     assert_eq!(report.counts.retry, 1);
     assert_eq!(rows(&owner, absent).await, [r#"{"absent":true}"#]);
-    // A table that its owner has dropped is made again.
+    // A table that its owner has dropped is created again.
     batch_of(&mut ingest(CONFIG, &url), "s", 4, &[document("entry", 2)]).await.unwrap();
     assert_eq!(rows(&owner, told).await, [row]);
 }

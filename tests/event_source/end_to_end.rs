@@ -1,4 +1,4 @@
-//! The whole with the real programs: resharding under way, and a database that is away for too long.
+//! The event source with the real programs: resharding during a run, and a database that is unavailable for too long.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -21,7 +21,7 @@ use serde_json::json;
 
 use crate::support::{client, cluster, database, rows};
 
-/// When each shard's first invocation began, and its last one ended.
+/// When each shard's first invocation started, and when its last one ended.
 fn spans(delivered: &Delivered) -> BTreeMap<&str, (Instant, Instant)> {
     let mut spans = BTreeMap::new();
     for one in &delivered.invocations {
@@ -75,7 +75,7 @@ async fn a_stream_split_and_merged_while_events_flow_ends_in_the_right_rows() {
     assert_eq!(lanes, Some(3));
 }
 
-/// Runs a mapping while its function fails; once it has failed, two hours pass at once.
+/// Runs a mapping while its function fails; after the first failure the clock advances by two hours.
 async fn expire(source: &EventSource<'_>, clock: &Clock, progress: &Progress) -> Delivered {
     let passing = async {
         while progress.failed() == 0 {
@@ -88,7 +88,7 @@ async fn expire(source: &EventSource<'_>, clock: &Clock, progress: &Progress) ->
     delivered.unwrap()
 }
 
-/// Which records a mapping reads: by a clock far ahead all are too old, and are told of instead of handed over.
+/// The records that a mapping reads: with a clock far ahead all are too old, and are reported instead of delivered.
 async fn read(aws: &LocalAws, from: StartingPosition, progress: &Progress) -> Option<(String, String)> {
     let settings = Settings { binary: "/nowhere".into(), environment: Vec::new(), timeout: Duration::ZERO };
     let mapping = Mapping { starting_position: from, batch_size: 10_000, ..Mapping::new(kinesis::arn("s")) };
@@ -115,7 +115,7 @@ async fn the_starting_position_says_which_records_are_read() {
     assert_eq!(read(&aws, StartingPosition::TrimHorizon, &finished).await, range("1", "2"));
     assert_eq!(read(&aws, StartingPosition::AtTimestamp(between), &finished).await, range("2", "2"));
     assert_eq!(read(&aws, StartingPosition::Latest, &finished).await, None);
-    // What comes while it runs is read.
+    // Records put while it runs are read.
     let progress = Progress::default();
     let putting = async {
         while progress.read() == 0 {
@@ -127,14 +127,14 @@ async fn the_starting_position_says_which_records_are_read() {
     assert!(read.unwrap().0.parse::<u64>().unwrap() > 2);
 }
 
-/// Makes a database refuse connections, or take them again.
+/// Makes a database reject connections, or accept them again.
 async fn set_connections(url: &str, allowed: &str) {
     let (_, name) = url.rsplit_once('/').unwrap();
     let statement = format!("ALTER DATABASE {name} WITH ALLOW_CONNECTIONS {allowed}");
     client(&cluster().url("postgres")).await.batch_execute(&statement).await.unwrap();
 }
 
-/// Changes of the bank's accounts and of the shop's stock; what the bank's accounts are by then.
+/// Changes the bank's accounts and the shop's stock; returns the resulting accounts.
 async fn change(replica: &Replica, seed: u64, skus: [&str; 2]) -> Vec<String> {
     let mut bank = Bank::new(seed, 5);
     let records: Vec<_> = [bank.table()].into_iter().chain((0..20).map(|_| bank.change())).collect();
@@ -146,7 +146,7 @@ async fn change(replica: &Replica, seed: u64, skus: [&str; 2]) -> Vec<String> {
     bank.accounts.iter().map(|(id, cents)| format!(r#"{{"id":{id},"cents":{cents}}}"#)).collect()
 }
 
-/// A message of an on-failure queue: what every one must say, and the place.
+/// Checks the common part of a message of an on-failure queue; returns its range.
 fn batch_of_message(body: &str, function: &str) -> Batch {
     let OnFailure { request_context, response_context, version, timestamp, batch } =
         serde_json::from_str(body).unwrap();

@@ -1,4 +1,4 @@
-//! What fails: retries, throttles, bisection, expiry.
+//! Failures: retries, throttles, bisection, expiry.
 
 use std::time::Duration;
 

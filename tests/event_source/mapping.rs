@@ -1,4 +1,4 @@
-//! What Lambda would refuse of a mapping, and the environments behind one.
+//! Mappings that Lambda would reject, and the environments of a function.
 
 use std::path::PathBuf;
 use std::time::Duration;

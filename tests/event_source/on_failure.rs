@@ -30,7 +30,7 @@ fn kinesis() -> (Discarded, Origin<'static>) {
     (discarded, origin)
 }
 
-/// The message of that evening.
+/// The expected message.
 fn message(discarded: &Discarded, origin: Origin<'_>) -> String {
     let now = Timestamp::parse("2019-11-14T00:38:06.021Z").unwrap();
     serde_json::to_string(&OnFailure::new(discarded, origin, now)).unwrap()

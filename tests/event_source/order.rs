@@ -14,7 +14,7 @@ use serde_json::json;
 
 use super::{START, after, defaults, failure, number, record, success};
 
-/// Plays a shard whose invocations end in any order and fail now and then; what was done, and the most batches at once.
+/// Delivers a shard whose invocations end in any order and sometimes fail; returns what was done and the maximum of concurrent batches.
 fn play(factor: usize, seed: u64) -> (Vec<(String, u64)>, usize) {
     const RECORDS: u64 = 400;
     let mapping =
@@ -58,7 +58,7 @@ fn play(factor: usize, seed: u64) -> (Vec<(String, u64)>, usize) {
     (done, most)
 }
 
-/// The checkpoint is the end of what is done without a gap, however much is done behind it.
+/// The checkpoint is the end of the records done without a gap, regardless of later ones that are done.
 fn assert_checkpoint(shard: &Shard, done: &[(String, u64)]) {
     let done: BTreeSet<u64> = done.iter().map(|(_, number)| *number).collect();
     let first_not_done = (1..).find(|number| !done.contains(number)).unwrap();

@@ -9,7 +9,7 @@ fn reporting(maximum: u32) -> Mapping {
     Mapping { report_batch_item_failures: true, maximum_retry_attempts: Some(maximum), ..defaults() }
 }
 
-/// An answer that names these records.
+/// A response that names these records.
 fn failed(numbers: &[u64]) -> Response {
     let items = records(numbers.iter().copied());
     let items: Vec<_> = items.iter().map(|record| format!(r#"{{"itemIdentifier":"{}"}}"#, record.sequence.0)).collect();
@@ -37,7 +37,7 @@ fn progress_starts_the_count_over_and_none_counts() {
     let rest: &[u64] = &[2, 3, 4];
     assert_eq!(script.batches(), [&[1, 2, 3, 4], rest, rest, rest]);
     assert_eq!(script.given_up(), [(2, 4)]);
-    // The function answered, so there is no function error to tell.
+    // The function responded, so there is no function error to report.
     assert_eq!((script.discarded[0].invocations, script.discarded[0].failed), (3, Some(false)));
 }
 
@@ -57,7 +57,7 @@ fn a_partial_answer_is_not_bisected_and_an_error_is() {
     assert_eq!(script.batches(), expected);
 }
 
-/// What the first of two tries answers, and whether all is done with it.
+/// The response of the first of two attempts, and whether it completes the batch.
 const ANSWERS: &[(&str, bool)] = &[
     ("", true),
     ("null", true),

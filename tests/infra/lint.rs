@@ -5,8 +5,8 @@ use std::process::Command;
 
 use millstream_tests::process::{target, tool, workspace};
 
-/// A fault: where it is planted (folders of faults that do not hide each other), in which file, what is replaced by what, and what
-/// the lint must say of it.
+/// A planted fault: its folder (faults in one folder do not hide each other), the file, what is replaced by what, and what
+/// the lint must report.
 struct Fault {
     folder: &'static str,
     file: &'static str,
@@ -25,7 +25,7 @@ const fn fault(
 }
 
 const FAULTS: &[Fault] = &[
-    // What CloudFormation would refuse.
+    // What CloudFormation would reject.
     fault(
         "refused",
         "stream.yaml",
@@ -53,8 +53,8 @@ const FAULTS: &[Fault] = &[
         ],
         &["Resources.Redrive: E3004: Circular Dependencies"],
     ),
-    // The same in what SAM makes: cfn-lint overlooks it in the template itself. Without `Type` SAM gives the role of a function
-    // no permission to send to the destination; to a role that it does not make it gives none anyway.
+    // The same in SAM's output, which cfn-lint overlooks in the template itself. Without `Type` SAM gives the role of a function
+    // no permission to send to the destination, and never to a role that it does not create.
     fault(
         "refused",
         "template.yaml",
@@ -70,7 +70,7 @@ const FAULTS: &[Fault] = &[
             "KinesisIngestAgain: mapping: only stream.yaml may map streams",
         ],
     ),
-    // What CloudFormation would take.
+    // What CloudFormation would accept.
     fault(
         "taken",
         "stream.yaml",
@@ -144,7 +144,7 @@ const FAULTS: &[Fault] = &[
         ["DatabaseSecretArn", "DatabaseSecretKeyArn"],
         &["SecretIsNamed: assertion: DatabaseAuth=secret requires DatabaseSecretArn"],
     ),
-    // What nobody would be asked before the deployment.
+    // What would only be noticed on deployment.
     fault(
         "parameters",
         "parameters/sportsbook.toml",

@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use millstream_tests::process::{tool, workspace};
 use serde_json::{Value, json};
 
-/// What is there after a system was created, by kind and name.
+/// The resources of a created system, by kind and name.
 pub fn created(system: &str) -> &'static Value {
     static SPORTSBOOK: OnceLock<Value> = OnceLock::new();
     static REPLICA: OnceLock<Value> = OnceLock::new();
@@ -152,7 +152,7 @@ fn every_function_is_there_with_its_environment_and_its_share_of_the_connections
     assert!(secret["DATABASE_SECRET_ARN"].as_str().unwrap().contains(":secret:sportsbook/database"), "{secret:#}");
 }
 
-/// The variables that the functions read are those that the template sets: a name in one place only would be silently without effect.
+/// The variables that the functions read are those that the template sets: a name used in one of the two only would have no effect.
 #[test]
 fn the_environment_is_the_one_that_functions_read() {
     let source = std::fs::read_to_string(workspace().join("shared/src/config/environment.rs")).unwrap();

@@ -1,4 +1,4 @@
-//! The alarms and the dashboard, and that the metrics that they ask for are ones that the functions tell.
+//! The alarms and the dashboard: they use only metrics that the functions publish.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -38,7 +38,7 @@ fn every_fault_that_a_person_must_know_has_its_alarm() {
         assert_has(alarm, &asked);
         assert_eq!(alarm["AlarmActions"], json!(["arn:aws:sns:eu-west-1:123456789012:on-call"]), "{name}");
     }
-    // Shares are CloudWatch's to reckon: a quarter of seven days, eighty of a hundred parts of two minutes.
+    // CloudWatch computes the shares: 25 % of seven days, 80 % of two minutes.
     let shares = [
         ("kinesis-ingest-lag-critical", "100 * age / (3600000 * 168)", 25.0),
         ("kinesis-ingest-slow", "100 * duration / (1000 * 120)", 80.0),
@@ -50,7 +50,7 @@ fn every_fault_that_a_person_must_know_has_its_alarm() {
     }
     let stuck = &alarms["sportsbook-kinesis-ingest-no-commit"];
     assert_has(stuck, &json!({"EvaluationPeriods": 2, "Threshold": 1.0}));
-    // What reads no stream, and what may take its time, is not watched for it.
+    // Functions that read no stream, or may run long, have no such alarm.
     for absent in ["dynamodb-sync-lag", "maintain-lag", "backfill-slow", "redrive-slow", "dynamodb-sync-silent"] {
         assert_eq!(alarms[format!("sportsbook-{absent}")], Value::Null, "{absent}");
     }
@@ -72,7 +72,7 @@ fn the_dashboard_goes_from_freshness_to_cost() {
     assert!(cost.to_string().contains(reckoned), "{cost}");
 }
 
-/// The names of our own metrics that alarms and dashboard ask for.
+/// The names of Millstream's metrics that the alarms and the dashboard use.
 fn asked() -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     let system = created("sportsbook");
@@ -88,7 +88,7 @@ fn asked() -> BTreeSet<String> {
     names
 }
 
-/// What a function tells as metrics while it answers an event, one by one with its value.
+/// The metrics that a function publishes while it processes an event, each with its value.
 async fn published_metrics(function: &str, event: Vec<u8>, url: &str) -> Vec<(String, Value)> {
     let config = workspace().join("events/sportsbook/millstream.toml").to_string_lossy().into_owned();
     let environment = [("DATABASE_URL", url.to_owned()), ("MILLSTREAM_CONFIG", config)];

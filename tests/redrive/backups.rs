@@ -1,4 +1,4 @@
-//! Records that were refused at first are in the backup as well, and take nobody's place there.
+//! Records that were first rejected are in the backup as well, and replace no other record there.
 
 use std::time::Instant;
 

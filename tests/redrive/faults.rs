@@ -1,4 +1,4 @@
-//! What breaks while letters are redriven, and letters that are none.
+//! Faults during a redrive, and messages that are not dead letters.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use super::{Desk, NARROW, PLENTY, counted, documents, ingest_event, widened};
 use crate::support::{cluster, rows, through};
 
-/// So many letters, their table mended.
+/// Creates this many dead letters, and fixes their table.
 async fn desk(count: usize) -> Desk {
     let desk = Desk::open().await;
     let mut records: Vec<String> = (0..count).map(|number| format!("{{\"n\":{}}}", number + 10)).collect();
@@ -51,7 +51,7 @@ async fn a_database_that_is_cut_off_fails_the_run_and_every_message_is_there_aga
         cutting.abort();
         assert!(!error.needs_operator() && proxy.cuts() > 0, "{error}");
         assert_eq!(desk.counts().await, (25, 0), "{fault:?}");
-        // A single cut is not even noticed, or costs one more run.
+        // A single cut has no effect or costs one more run.
         proxy.cut(fault, "COMMIT");
         let mut redriven = 0;
         while redriven < 25 {
@@ -66,7 +66,7 @@ async fn a_database_that_is_cut_off_fails_the_run_and_every_message_is_there_aga
 #[tokio::test]
 async fn a_queue_that_fails_in_the_middle_costs_nothing() {
     let desk = desk(25).await;
-    // What is refused again cannot be stored: nothing of its batch is deleted.
+    // A record that is rejected again cannot be stored: no message of its batch is deleted.
     let nowhere = desk.queue.replace(&desk.bucket, "nowhere");
     let ingest = desk.ingest_into(NARROW, &desk.url, &nowhere);
     let narrowed = "ALTER TABLE log.log ALTER n TYPE numeric(1)";
@@ -77,7 +77,7 @@ async fn a_queue_that_fails_in_the_middle_costs_nothing() {
     assert_eq!(desk.counts().await, (25, 0));
     desk.fix_cause().await;
 
-    // What is written cannot be deleted: it is there twice, and written once.
+    // A message cannot be deleted after its record was written: it is processed twice and written once.
     let port = desk.aws.endpoint().rsplit(':').next().unwrap().parse().unwrap();
     let proxy = std::sync::Arc::new(Proxy::start(port).await.unwrap());
     let through = Aws::local(&format!("http://127.0.0.1:{}", proxy.port()), REGION).await;
@@ -90,7 +90,7 @@ async fn a_queue_that_fails_in_the_middle_costs_nothing() {
     assert_eq!(desk.counts().await, (25, 0));
     let written = rows(&owner, "SELECT count(*) FROM log.log").await;
     assert_eq!(written, [r#"{"count":13}"#]);
-    // Deleted, and the answer lost.
+    // The message is deleted, and the response is lost.
     proxy.cut(Fault::After, "DeleteMessageBatch");
     let progress = desk.redrive_from(queues, desk.ingest(&widened()), json!({"limit": 25}), PLENTY).await.unwrap();
     assert_eq!((progress.redriven, progress.records.duplicate, progress.records.applied), (25, 12, 13));
@@ -103,14 +103,14 @@ async fn two_runs_over_one_queue_do_not_disturb_each_other() {
     let config = widened();
     let (one, other) = tokio::join!(desk.redrive(&config, json!({})), desk.redrive(&config, json!({})));
     let (one, other) = (one.unwrap(), other.unwrap());
-    // SQS may hand a message to both.
+    // SQS may deliver a message to both.
     assert!(one.redriven + other.redriven >= 80, "{one:?} {other:?}");
     assert_eq!(one.records.applied + other.records.applied, 80, "{one:?} {other:?}");
     assert!(one.kept.is_empty() && other.kept.is_empty(), "{one:?} {other:?}");
     assert_whole(&desk, 80).await;
 }
 
-/// A letter as it would be, but for some members.
+/// A valid dead letter, except for some members.
 pub fn letter(changed: &Value) -> String {
     let mut letter = json!({
         "version": 1, "source": "log",
@@ -179,7 +179,7 @@ async fn what_is_no_letter_is_kept_and_told() {
     assert_eq!(left, expected);
 }
 
-/// What may be a letter is tried, however odd it is: no member is trusted.
+/// Messages that resemble dead letters are processed, however odd they are: no member is trusted.
 #[tokio::test]
 async fn an_odd_letter_is_written_or_refused_and_its_neighbours_written() {
     let desk = desk(10).await;
@@ -269,7 +269,7 @@ async fn a_letter_whose_key_is_not_known_yet_waits_and_does_not_keep_others() {
     let keyed = config("[table.keyed]\nsource = \"bank\"\nfrom = \"public.keyed\"\nkey = [\"id\"]\n");
     let progress = desk.redrive(&keyed, json!({"limit": 2})).await.unwrap();
     assert_eq!((progress.redriven, progress.kept.clone()), (1, counted(&[("failed", 1)])), "{progress:?}");
-    // The other shard's word has come, and has made the table.
+    // The other shard's control record has arrived and created the table.
     ingest_event(
         &mut desk.ingest(&keyed),
         &young(documents(9, &[control("unkeyed"), row("unkeyed").replace(":1}", ":2}")])),

@@ -1,4 +1,4 @@
-//! The real function: it answers its task, and may be killed at any moment.
+//! The real function: it returns its task, and may be killed at any time.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::{Desk, NARROW, counted, documents, ingest_event, widened};
 use crate::support::rows;
 
-/// Letters of which the first can be mended and the last cannot; their place in the stream begins at `first`.
+/// Dead letters of which the first can be fixed and the last cannot; their positions in the stream start at `first`.
 async fn refuse(desk: &Desk, queue: &str, first: u64, mendable: u64, malformed: u64) {
     let numbers = first..first + mendable;
     let mut records: Vec<String> = numbers.map(|number| format!("{{\"n\":{}}}", number + 10)).collect();
@@ -62,7 +62,7 @@ async fn the_function_answers_with_its_task_and_logs_no_value() {
 #[tokio::test]
 async fn a_function_killed_at_random_points_loses_nothing_and_doubles_nothing() {
     let desk = Desk::open().await;
-    // The local AWS takes the longer for a message the more of them there are.
+    // The local AWS needs more time per message the more messages there are.
     let mut queues = VecDeque::new();
     for number in 0..6 {
         let queue = desk.aws.queue(&format!("{}-{number}", desk.bucket)).await.unwrap();
@@ -70,12 +70,12 @@ async fn a_function_killed_at_random_points_loses_nothing_and_doubles_nothing() 
         queues.push_back(queue);
     }
     desk.fix_cause().await;
-    // As long as an invocation may take, its messages are out of sight after it is killed.
+    // After an invocation is killed, its messages stay invisible for as long as it could have run.
     let mut function = function(&desk, Duration::from_secs(4)).await;
     let (mut random, mut kills, mut whole) = (Random::new(11), 0, None);
     let began = Instant::now();
     while let Some(queue) = queues.pop_front() {
-        // The first is left alone, to know how long one takes.
+        // The first is not killed, to measure how long one takes.
         let killer = whole.filter(|_| kills < 4).map(|whole: Duration| {
             let (pid, moment) = (function.pid().to_string(), whole.mul_f64(random.below(100) as f64 / 100.0));
             tokio::spawn(async move {
@@ -98,7 +98,7 @@ async fn a_function_killed_at_random_points_loses_nothing_and_doubles_nothing() 
     assert!(kills >= 3, "{kills}");
     let found = "SELECT count(*), count(DISTINCT n) AS \"all\" FROM log.log";
     assert_eq!(rows(&desk.client().await, found).await, [r#"{"count":288,"all":288}"#]);
-    // Whoever is killed between sending a letter and deleting its forerunner leaves both.
+    // A process that is killed between sending a dead letter and deleting the previous one leaves both.
     let mut refused = desk.letters().await;
     assert!(refused.iter().all(|letter| letter.error.class == "malformed" && letter.attempts == 2));
     refused.dedup_by_key(|letter| letter.position.sequence_number.clone());

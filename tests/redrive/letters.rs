@@ -1,4 +1,4 @@
-//! Letters of every kind, made by really refusing: mended, they become the rows that they would have been at first.
+//! Dead letters of every kind, created by real rejections: once fixed, they become the rows that they would have been.
 
 use millstream::ingest::Ingest;
 use serde_json::json;
@@ -24,24 +24,24 @@ when = { path = "kind", is = "note" }
 columns = { text = { path = "text", type = "varchar(5)" } }
 "#;
 
-/// The configuration as it is after somebody has looked at the letters.
+/// The configuration after the causes have been fixed.
 fn fixed_config() -> String {
     let config = REFUSING.replace("numeric(6,2)\", check = \"stake > 0\"", "numeric(12,2)\"");
     let config = config.replace("varchar(5)", "text");
     format!("{config}[table.game]\nsource = \"log\"\nwhen = {{ path = \"kind\", is = \"game\" }}\n")
 }
 
-/// What the owner does beside it.
+/// What the owner changes in the database.
 const FIX_SQL: &str = "DO $$ DECLARE c name; BEGIN FOR c IN SELECT conname FROM pg_constraint WHERE conrelid = 'log.bet'::regclass \
     AND contype = 'c' LOOP EXECUTE format('ALTER TABLE log.bet DROP CONSTRAINT %I', c); END LOOP; END $$; \
     ALTER TABLE log.bet ALTER stake TYPE numeric(12,2); ALTER TABLE log.note ALTER text TYPE text";
 
-/// Bytes that say, with a right checksum, that they are an aggregate, and are none.
+/// Bytes with the magic number and a valid checksum of an aggregate that are not an aggregate.
 fn no_aggregate() -> Vec<u8> {
     sealed(&[0x1a, 0x02, 0x08, 0x05])
 }
 
-/// Three records that are good, four that can be mended, six that never will be.
+/// Three valid records, four that can be fixed, and six that cannot.
 fn mixture() -> Vec<u8> {
     let mut broken = gzip(br#"{"kind":"bet","id":"z","v":1}"#);
     broken.truncate(20);
@@ -64,7 +64,7 @@ fn mixture() -> Vec<u8> {
     event.replace(&whole, &whole.replacen("eyJ", "ey!", 1)).into_bytes()
 }
 
-/// The mixture, and two lives of which one change is refused: the older of the first, the newer of the second.
+/// The mixture, and two entities with a rejected change: the older one of the first, the newer one of the second.
 fn evening() -> [Vec<u8>; 3] {
     let older = [
         r#"{"kind":"bet","id":"life","v":1,"stake":-1,"side":"home"}"#,
@@ -74,7 +74,7 @@ fn evening() -> [Vec<u8>; 3] {
     [mixture(), documents(20, &older), documents(30, &newer)]
 }
 
-/// Records applied and refused.
+/// Records applied and rejected.
 async fn ingest_evening(ingest: &mut Ingest) -> (u64, u64) {
     let (mut applied, mut refused) = (0, 0);
     for event in evening() {
@@ -91,7 +91,7 @@ async fn dead_letters_become_the_rows_that_they_would_have_been_once_the_cause_i
     let (desk, twin) = (Desk::open().await, database().await);
     assert_eq!(ingest_evening(&mut desk.ingest(REFUSING)).await, (5, 12));
     desk.client().await.batch_execute(FIX_SQL).await.unwrap();
-    // SQS may hand out a message twice, and a person may put it there again.
+    // SQS may deliver a message twice, and an operator may send it again.
     let copies: Vec<String> = desk.bodies().await.into_iter().filter(|body| body.contains("log.bet")).take(2).collect();
     desk.put(&copies).await;
 
@@ -100,7 +100,7 @@ async fn dead_letters_become_the_rows_that_they_would_have_been_once_the_cause_i
     assert_eq!((first.redriven, first.kept), (14, counted(&[])), "{:?}", first.records);
     let records = first.records;
     assert_eq!(records.total(), 14);
-    // Of the two copies one finds its row, in whatever batch it came.
+    // One of the two copies is a duplicate, whichever batches they are in.
     assert_eq!(
         (records.applied + records.duplicate + records.superseded, records.dead_lettered),
         (8, 6),
@@ -116,21 +116,21 @@ async fn dead_letters_become_the_rows_that_they_would_have_been_once_the_cause_i
     let expected = [r#"{"id":"life","stake":7.00,"side":"home"}"#, r#"{"id":"turn","stake":-3.00,"side":"home"}"#];
     assert_eq!(rows(&client(&desk.url).await, life).await, expected);
 
-    // The twin's letters are on the queue as well by now.
+    // By now the duplicates' dead letters are on the queue as well.
     let second = desk.redrive(&fixed_config(), json!({"limit": 12})).await.unwrap();
     assert_eq!((second.redriven, second.records.dead_lettered, second.records.total()), (12, 12, 12));
     let account = desk.account().await;
     assert_eq!((account["unreadable 2"], account["unreadable 3"], account["malformed 3"]), (3, 3, 2), "{account:?}");
 }
 
-/// What cannot be read is kept as it came, its place and time with it, however often it is tried.
+/// An unreadable record is kept unchanged, with its position and time, however often it is retried.
 #[tokio::test]
 async fn a_letter_stays_the_same_however_often_it_is_refused() {
     let desk = Desk::open().await;
     ingest_event(&mut desk.ingest(REFUSING), &mixture()).await;
     let before = desk.letters().await;
     for _ in 0..2 {
-        // Enough: what was refused meanwhile is none of the run's.
+        // Finished: records rejected in the meantime do not belong to the run.
         let progress = desk.redrive(REFUSING, json!({"limit": 10})).await.unwrap();
         assert_eq!((progress.redriven, progress.records.dead_lettered), (10, 10));
     }
@@ -180,7 +180,7 @@ async fn an_old_letter_neither_overwrites_nor_resurrects() {
     ingest_event(&mut ingest, &dynamodb_event(&first)).await;
     let owner = desk.client().await;
     owner.batch_execute("ALTER TABLE shop.items ALTER text TYPE varchar(3)").await.unwrap();
-    // One by one: within a batch the newest change of a key would be the only one that is looked at.
+    // One by one: within a batch only the newest change of a key would be written.
     for record in &rest {
         ingest_event(&mut ingest, &dynamodb_event(std::slice::from_ref(record))).await;
     }

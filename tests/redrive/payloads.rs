@@ -1,4 +1,4 @@
-//! Payloads that a letter does not hold, and what is private in those that it does.
+//! Payloads that are not in the dead letter, and private fields in those that are.
 
 use base64_simd::STANDARD;
 use millstream::dead_letter::StoredPayload;
@@ -23,7 +23,7 @@ fn dms(table: &str, body: &str, kind: &str, operation: &str) -> String {
     )
 }
 
-/// A record of a table, with a holder whom nobody may see.
+/// A record of a table with a private field, `holder`.
 fn row(table: &str, id: u32) -> String {
     dms(table, &format!(r#""data":{{"id":{id},"holder":"Jane Roe"}}"#), "data", "insert")
 }
@@ -48,7 +48,7 @@ async fn what_was_withheld_is_read_back_from_kinesis() {
     .into();
     let keyed: Vec<_> = records.iter().map(|data| ("k".to_owned(), data.clone())).collect();
     put(&desk.aws, stream, &keyed).await.unwrap();
-    // Lambda's event; two of its elements have been damaged on the way, and one was never there.
+    // Lambda's event; two of its elements are damaged, and one does not exist in the stream.
     let mut numbered: Vec<ShardRecord> = (1..)
         .zip(records)
         .map(|(number, data)| ShardRecord { sequence: format!("{number}"), ..ShardRecord::numbered(number, data) })
@@ -69,7 +69,7 @@ async fn what_was_withheld_is_read_back_from_kinesis() {
         assert!(!told.contains("Jane") && !told.contains(&STANDARD.encode_to_string("Jane")[..4]), "{told}");
     }
 
-    // A control record of a table that was left out is heard by nobody.
+    // A control record of an excluded table is ignored.
     let open = bank(stream, "[table.secret]\nsource = \"bank\"\nfrom = \"public.secret\"\nkey = [\"id\"]\n");
     let progress = desk.redrive(&open, json!({"limit": 6})).await.unwrap();
     assert_eq!((progress.redriven, progress.kept.clone()), (5, counted(&[("gone", 1)])), "{progress:?}");
@@ -156,7 +156,7 @@ async fn large_payloads_come_from_s3_and_are_kept_while_they_are_not_there() {
     let large = |key: &str| format!(r#"{{"key":"{key}","n":10,"text":"{}"}}"#, key.repeat(200_000));
     let mut ingest = desk.ingest(LARGE);
     ingest_event(&mut ingest, &documents(1, &[r#"{"key":"small","n":1}"#.to_owned(), large("a"), large("b")])).await;
-    // The same place of another stream is another place.
+    // The same position in another stream is another position.
     let other = String::from_utf8(documents(2, &[large("c")])).unwrap().replace(":stream/s\"", ":stream/o\"");
     ingest_event(&mut ingest, other.as_bytes()).await;
     let address = |payload: &StoredPayload| match payload {

@@ -1,4 +1,4 @@
-//! A run in pieces, as invocations of a function: each goes on where the last one ended.
+//! A run in steps, as invocations of a function: each continues where the last one ended.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use super::faults::letter;
 use super::{Desk, NARROW, counted, documents, ingest_event, widened};
 use crate::support::rows;
 
-/// Letters of so many records that do not fit, their table mended; and the configuration that fits.
+/// Dead letters of this many records that did not fit, with their table fixed; returns the fixed configuration.
 async fn desk(count: usize, malformed: usize) -> (Desk, String) {
     let desk = Desk::open().await;
     let mut records: Vec<String> = (0..count).map(|number| format!("{{\"n\":{}}}", number + 10)).collect();
@@ -27,7 +27,7 @@ async fn piece(desk: &Desk, config: &str, task: serde_json::Value) -> RedrivePro
 #[tokio::test]
 async fn pieces_without_any_time_come_to_the_end_and_the_sums_are_right() {
     let (desk, config) = desk(35, 3).await;
-    // The first: asked for in every piece, and never to be had.
+    // The first one: requested in every step, and never available.
     let error = json!({"class": "does_not_fit", "table": "log.log", "sqlstate": null, "message": ""});
     let lost = letter(&json!({"payload": {"s3": "s3://nobody-s-bucket/key"}, "error": error}));
     let others = desk.aws.drain(&desk.queue).await.unwrap();
@@ -50,7 +50,7 @@ async fn pieces_without_any_time_come_to_the_end_and_the_sums_are_right() {
     assert_eq!(rows(&desk.client().await, "SELECT count(*) FROM log.log").await, [r#"{"count":36}"#]);
 }
 
-/// What was refused in an earlier piece belongs to the run as well.
+/// Records rejected in an earlier step belong to the run as well.
 #[tokio::test]
 async fn no_piece_takes_what_an_earlier_one_refused() {
     let (desk, config) = desk(12, 12).await;

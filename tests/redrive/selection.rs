@@ -1,4 +1,4 @@
-//! What a run takes, and what it leaves alone.
+//! Which messages a run selects, and which it leaves on the queue.
 
 use millstream::redrive::{RedriveError, RedriveTask};
 use serde_json::{Value, json};
@@ -26,7 +26,7 @@ source = "other"
 columns = { n = { path = "n", type = "numeric(3)" } }
 "#;
 
-/// A desk with seven letters: of two sources, three tables, three reasons, two hours.
+/// A desk with seven dead letters: from two sources, three tables, three reasons, two hours.
 async fn desk() -> Desk {
     let desk = Desk::open().await;
     let mut ingest = desk.ingest(CONFIG);
@@ -66,7 +66,7 @@ async fn a_dry_run_tells_the_selection_and_changes_nothing() {
         ),
         (json!({"to": "2026-02-08T23:30:00.98Z"}), &[]),
     ];
-    // Each on a queue of its own, all at once: every sweep's end is a second's wait.
+    // Each on a queue of its own, all at once, because each run waits a second at its end.
     let bodies = desk.bodies().await;
     let runs = cases.iter().enumerate().map(async |(number, (only, expected))| {
         let queue = desk.aws.queue(&format!("{}-{number}", desk.bucket)).await.unwrap();
@@ -79,7 +79,7 @@ async fn a_dry_run_tells_the_selection_and_changes_nothing() {
         let kept = |class: &str| progress.kept.get(class).copied().unwrap_or_default();
         assert_eq!((kept("dry_run"), kept("not_selected"), progress.redriven), (selected, 7 - selected, 0), "{only}");
         assert_eq!((progress.done, progress.records.total()), (true, 0), "{only}");
-        // At once, and every letter as it was.
+        // They are visible at once and unchanged.
         assert_eq!(copy.counts().await, (7, 0), "{only}");
         if number == 0 {
             assert_eq!(copy.letters().await, before);

@@ -1,4 +1,4 @@
-//! Lambda's own messages: the records that they speak of are read back from their stream.
+//! Lambda's on-failure records: the records that they refer to are read back from the stream.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use super::{DYNAMODB_SHARD, Desk, counted, dynamodb_sequence, everything};
 use crate::support::packed::aggregate;
 use crate::support::{database, rows};
 
-/// What Lambda says of a batch that it gave up, as AWS shows it; `info` is `KinesisBatchInfo` or `DDBStreamBatchInfo`.
+/// Lambda's on-failure record of a batch, as AWS documents it; `info` is `KinesisBatchInfo` or `DDBStreamBatchInfo`.
 fn message(info: &str, stream: &str, shard: &str, (first, last): (&str, &str), records: u64) -> Value {
     let batch = json!({
         "shardId": shard, "startSequenceNumber": first, "endSequenceNumber": last,
@@ -39,7 +39,7 @@ fn config(stream: &str) -> String {
     format!("[source.log]\nstream = \"{stream}\"\nformat = \"json\"\n")
 }
 
-/// A desk whose name is also that of a stream of so many records; the hundredth and the last are special.
+/// A desk with a stream of the same name with this many records; the hundredth and the last are special.
 async fn desk(records: u64) -> Desk {
     let desk = Desk::open().await;
     create_stream(&desk.aws, &desk.bucket, 1).await.unwrap();
@@ -57,7 +57,7 @@ async fn desk(records: u64) -> Desk {
 async fn a_range_of_a_kinesis_shard_is_written_whatever_it_holds_and_the_message_gone() {
     let desk = desk(1_200).await;
     let stream = &desk.bucket;
-    // Several pages; an aggregate, and a record that is refused.
+    // Several pages; an aggregate, and a record that is rejected.
     desk.put(&[kinesis(stream, ("50", "1200"), 1_151).to_string()]).await;
     let progress = desk.redrive(&config(stream), json!({"limit": 1})).await.unwrap();
     assert_eq!(progress.selected, counted(&[("log - undelivered", 1)]));
@@ -65,7 +65,7 @@ async fn a_range_of_a_kinesis_shard_is_written_whatever_it_holds_and_the_message
     assert_eq!((progress.records.applied, progress.records.dead_lettered), (1_151, 1));
     let found = "SELECT count(*), min(n), max(n), count(DISTINCT n) AS \"all\" FROM log.log";
     assert_eq!(rows(&desk.client().await, found).await, [r#"{"count":1151,"min":50,"max":1199,"all":1151}"#]);
-    // It was tried before, and now again.
+    // It had been tried before.
     assert_eq!(desk.account().await, [("malformed 2".to_owned(), 1)].into());
     let place = &desk.letters().await[0].position;
     assert_eq!(
@@ -89,10 +89,10 @@ async fn lambda_s_message_is_read_however_it_came_about() {
     let mut unknown = kinesis(stream, ("3", "4"), 2);
     unknown["KinesisBatchInfo"]["newMember"] = json!([1]);
     unknown["version"] = "2.0".into();
-    // A consumer of its own: the stream's ARN is the beginning.
+    // An enhanced fan-out consumer: its ARN starts with the stream's.
     let mut consumer = kinesis(stream, ("5", "5"), 1);
     consumer["KinesisBatchInfo"]["streamArn"] = format!("{}/consumer/c:1770593400", arn(stream)).into();
-    // A filter left out others between.
+    // A filter dropped other records in between.
     let filtered = kinesis(stream, ("6", "10"), 2);
     let messages = [never_invoked, pipes, unknown, consumer, filtered].map(|message| message.to_string());
     desk.put(&messages).await;
@@ -110,10 +110,10 @@ async fn a_range_that_is_not_all_there_is_kept_and_what_is_left_of_it_written() 
     incomplete["KinesisBatchInfo"].as_object_mut().unwrap().remove("endSequenceNumber");
     let messages = [
         incomplete,
-        // The oldest are gone; of a batch that a filter had thinned, too, where numbers alone would not tell.
+        // The oldest records have expired, also in a batch from which a filter dropped records, where counting is not enough.
         kinesis(stream, ("0", "20"), 21),
         kinesis(stream, ("0", "22"), 5),
-        // Wholly gone.
+        // All records have expired.
         kinesis(stream, ("500", "600"), 101),
         kinesis(stream, ("30", "20"), 0),
         kinesis("unheard-of", ("1", "2"), 2),
@@ -127,7 +127,7 @@ async fn a_range_that_is_not_all_there_is_kept_and_what_is_left_of_it_written() 
         assert_eq!(progress.kept, counted(&[("gone", 4), ("unavailable", 2), ("unreadable", 1)]));
         assert_eq!(desk.counts().await, (7, 0));
     }
-    // Nobody's stream is nobody's message.
+    // No configured source reads the stream.
     let progress = desk.redrive("[source.log]\nstream = \"x\"\nformat = \"json\"\n", json!({})).await.unwrap();
     assert_eq!(progress.kept, counted(&[("unknown_source", 6), ("unreadable", 1)]));
 }
@@ -136,7 +136,7 @@ async fn a_range_that_is_not_all_there_is_kept_and_what_is_left_of_it_written() 
 async fn what_is_left_of_a_range_is_written_once_and_its_letters_do_not_multiply() {
     let desk = desk(150).await;
     let stream = &desk.bucket;
-    // One that can be written, one that is refused, two that are not there.
+    // One that can be written, one that is rejected, two that do not exist.
     desk.put(&[kinesis(stream, ("149", "152"), 4).to_string()]).await;
     for (run, redriven, applied) in [(1, 0, 1), (2, 1, 0), (3, 1, 0)] {
         let progress = desk.redrive(&config(stream), json!({})).await.unwrap();
@@ -151,7 +151,7 @@ async fn what_is_left_of_a_range_is_written_once_and_its_letters_do_not_multiply
 /// What `dynamodb-sync` does without a configuration.
 const DYNAMODB: &str = "[source.dynamodb]\nstream = \"*\"\nformat = \"dynamodb\"\n";
 
-/// Every type of attribute, and digits and texts that are easily altered.
+/// Every type of attribute, with numbers and texts that are easily altered.
 fn items() -> [Value; 3] {
     [
         json!({
@@ -166,7 +166,7 @@ fn items() -> [Value; 3] {
     ]
 }
 
-/// What the real function makes of the stream.
+/// The rows that the real function writes from the stream.
 async fn synced(desk: &Desk, stream: &str) -> String {
     let url = database().await;
     let mut environment = desk.aws.environment();
@@ -201,7 +201,7 @@ async fn a_range_of_a_dynamodb_stream_becomes_the_rows_that_the_stream_makes() {
     let found = everything(&desk.url).await;
     assert_eq!(found, everything(&twin).await);
     assert!(found.len() == 2 && found.iter().any(|row| row.contains("later")), "{found:?}");
-    // Of a stream that is no more nobody can tell what it held.
+    // The content of a deleted stream is unknown.
     let lost = stream.replace(table, "never");
     desk.put(&[message("DDBStreamBatchInfo", &lost, DYNAMODB_SHARD, ("1", "2"), 2).to_string()]).await;
     let progress = desk.redrive(DYNAMODB, json!({"limit": 1})).await.unwrap();

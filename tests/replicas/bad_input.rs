@@ -1,4 +1,4 @@
-//! What is not as it should be is stored or refused with a reason, never lost, and its neighbours are stored.
+//! Invalid input is stored or rejected with a reason, never lost, and its neighbours are stored.
 
 use std::time::Duration;
 
@@ -14,10 +14,10 @@ fn nested(levels: usize) -> String {
     format!("{}{}{}", r#"{"L":["#.repeat(levels), r#"{"S":"deep"}"#, "]}".repeat(levels))
 }
 
-/// What an element's `dynamodb` holds besides its sequence number, and as what it may be refused; nothing: it is stored.
+/// What an element's `dynamodb` holds in addition to its sequence number, and the reasons for which it may be rejected; if empty, it is stored.
 fn images() -> Vec<(String, &'static [&'static str])> {
     const MALFORMED: &[&str] = &["malformed"];
-    // Whether it is a number, PostgreSQL may say.
+    // PostgreSQL decides whether it is a number.
     const ANY: &[&str] = &["", "malformed", "refused", "does_not_fit"];
     let attributes: &[(&str, &[&str])] = &[
         (r#"{"X":"1"}"#, MALFORMED),

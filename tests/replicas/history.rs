@@ -1,4 +1,4 @@
-//! Any history, in any order, split and repetition, by several writers, with full loads in between, ends as the source did.
+//! Any history ends as at the source: in any order and split, with duplicates, several writers and full loads in between.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,15 +15,15 @@ const ROUNDS: u64 = 60;
 const KEYS: u64 = 5;
 const ATTEMPTS_MAX: u32 = 2_000;
 
-/// Attributes but the key, each with its type.
+/// Attributes other than the key, each with its type.
 type Item = BTreeMap<String, Value>;
 
-/// What became of the source's table, and what is delivered of it.
+/// The history of the source's table, and what is delivered of it.
 struct History {
-    /// The items that the stream has never told of before it changed them.
+    /// The items that existed before the stream; it first delivers them when they change.
     before: Vec<Option<Item>>,
     after: Vec<Option<Item>>,
-    /// For each key: its last item that the stream or a load told.
+    /// For each key: the last item that the stream or a load delivered.
     last_delivered: Vec<Option<Item>>,
     records: Vec<String>,
 }
@@ -49,7 +49,7 @@ fn value(random: &mut Random) -> Value {
     }
 }
 
-/// Attributes come and go, and change their types; some are so rare that their columns are made late.
+/// Attributes appear, disappear and change their types; some are so rare that their columns are created late.
 fn item(random: &mut Random, step: u64) -> Item {
     let mut item = Item::new();
     for name in ["a", "b", "c", "d"] {
@@ -97,7 +97,7 @@ fn history(random: &mut Random) -> History {
     History { before, after: state, last_delivered, records }
 }
 
-/// The items that are there, as lines of an export or of a scan.
+/// The existing items, as lines of an export or of a scan.
 fn load(random: &mut Random, state: &[Option<Item>]) -> Vec<String> {
     let full = random.per_mille(500);
     let there = state.iter().enumerate().filter_map(|(at, item)| Some((key(at), attributes(item.as_ref()?))));
@@ -109,7 +109,7 @@ fn load(random: &mut Random, state: &[Option<Item>]) -> Vec<String> {
         .collect()
 }
 
-/// Delivers as Lambda does: until it is stored. A load waits for the stream, which tells the key.
+/// Delivers a batch as Lambda does: until it is stored. A load waits for the stream, which provides the key.
 async fn deliver(ingest: &mut Ingest, records: &[String]) {
     for _ in 0..ATTEMPTS_MAX {
         match send(ingest, records).await {
@@ -148,7 +148,7 @@ async fn deliver_all(random: &mut Random, url: &str, config: &str, records: &[St
     }
 }
 
-/// An attribute as JSON shows it: of its own type, wherever it is kept.
+/// An attribute as JSON, with its own type, from a column or the overflow.
 fn plain(attribute: &Value) -> Value {
     let (descriptor, value) = attribute.as_object().unwrap().iter().next().unwrap();
     match descriptor.as_str() {
@@ -233,7 +233,7 @@ async fn a_load_that_came_too_early_goes_through_once_the_stream_has_told_the_ke
     let (mut loading, mut streaming) = (ingest(CONFIG, &url), ingest(CONFIG, &url));
     let line = [exported("U", 5, r#""id":{"S":"a"}"#, Some(r#""v":{"N":"1"}"#))];
     let item = [loaded("T", r#""id":{"S":"a"},"v":{"N":"1"}"#)];
-    // An incremental export's line tells the key itself.
+    // A line of an incremental export contains the key.
     assert_eq!(send(&mut loading, &line).await.unwrap().counts.applied, 1);
     assert!(send(&mut loading, &item).await.is_err(), "without a key nothing can be stored");
     send(&mut streaming, &[put("T", 1, r#""id":{"S":"b"}"#, "")]).await.unwrap();

@@ -1,4 +1,4 @@
-//! Keys of every type: a row is found again, stays deleted, and comes back only when the source brings it back.
+//! Keys of every type: a row is found by its key, stays deleted, and returns only if the source recreates it.
 
 use super::{CONFIG, loaded, put, remove, sent};
 use crate::support::{client, database, ingest, rows};
@@ -7,7 +7,7 @@ async fn count(url: &str, table: &str) -> String {
     rows(&client(url).await, &format!("SELECT count(*) FROM shop.{table}")).await.remove(0)
 }
 
-/// A key, and other ways to write the same.
+/// A key, and other spellings of the same value.
 const KEYS: [(&str, &[&str]); 6] = [
     ("text", &[r#""id":{"S":"ä \" \\ \u0001"}"#]),
     ("bytes", &[r#""id":{"B":"AP8QgA=="}"#]),
@@ -76,7 +76,7 @@ async fn a_delete_of_what_was_never_seen_is_remembered() {
 
 #[tokio::test]
 async fn a_load_in_a_process_that_never_saw_the_stream_does_not_bring_deleted_rows_back() {
-    // The owner's key has its columns in an order of its own, and a second unique index is older than it.
+    // The owner's key has its columns in another order, and a second unique index is older.
     let url = database().await;
     let owner = client(&url).await;
     owner
@@ -97,7 +97,7 @@ async fn a_load_takes_the_key_from_the_attribute_that_the_stream_took_it_from() 
     let url = database().await;
     sent(&mut ingest(CONFIG, &url), &[put("T", 1, r#""id":{"S":"k0"}"#, r#""ID":{"S":"other"}"#)]).await;
     for number in 1..20 {
-        // Each process finds out anew which attribute the column `id` belongs to.
+        // Each process determines again which attribute the column `id` belongs to.
         let item = loaded("T", &format!(r#""ID":{{"S":"other"}},"id":{{"S":"k{number}"}}"#));
         sent(&mut ingest(CONFIG, &url), &[item]).await;
     }

@@ -1,11 +1,11 @@
-//! Names of tables and attributes that PostgreSQL, or two of them, would take for something else.
+//! Names of tables and attributes that collide with each other or have a meaning in PostgreSQL.
 
 use serde_json::json;
 
 use super::{CONFIG, element, put, send, sent, sequence};
 use crate::support::{batch_of, client, database, ingest, rows};
 
-/// The writer's own columns, names that differ by little, other scripts, what SQL or PostgreSQL might take for its own.
+/// Millstream's own columns, similar names, other scripts, and names with a meaning in SQL or PostgreSQL.
 const ODD: [&str; 47] = [
     "_version",
     "_versions",
@@ -56,7 +56,7 @@ const ODD: [&str; 47] = [
     "oid",
 ];
 
-/// An item whose attributes have these names, each with its place as value.
+/// An item whose attributes have these names, each with its index as the value.
 fn item(names: &[String], number: u64) -> String {
     let attribute = |(place, name): (usize, &String)| format!(r#"{}:{{"S":"{number}-{place}"}}"#, json!(name));
     names.iter().enumerate().map(attribute).collect::<Vec<_>>().join(",")

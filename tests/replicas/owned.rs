@@ -1,4 +1,4 @@
-//! Tables and columns that their owner made or changed go on receiving what fits.
+//! Tables and columns that their owner created or changed receive every value that fits.
 
 use millstream::catalog::{Catalog, load};
 use millstream::config::Config;

@@ -1,4 +1,4 @@
-//! Many writers at once, wanting the same tables, columns and keys.
+//! Many concurrent writers that need the same tables, columns and keys.
 
 use millstream_tests::random::Random;
 
@@ -85,7 +85,7 @@ async fn a_large_batch_is_written_in_slices_and_ends_as_if_it_were_not() {
     let element = |number: u64| {
         let key = format!(r#""id":{{"S":"k{}"}}"#, number % 2_900);
         match number {
-            // A column that is new in the last slice, a record that no slice can write, and a key that comes twice.
+            // A column that is new in the last slice, a record that no slice can write, and a repeated key.
             2_950 => put("T", number, &key, r#""late":{"S":"x"}"#),
             1_500 => put("T", number, &key, r#""bad":{"N":"no"}"#),
             _ => put("T", number, &key, &format!(r#""n":{{"N":"{number}"}}"#)),
@@ -99,7 +99,7 @@ async fn a_large_batch_is_written_in_slices_and_ends_as_if_it_were_not() {
         assert_eq!((report.counts.total(), report.counts.retry), (3_000, 1), "{report}");
         assert_eq!(round > 0, report.counts.applied == 0, "{report}");
     }
-    // Everything newer, in one piece: nothing is asked of the database that it does not have.
+    // Newer changes in one batch: no DDL is needed.
     let newer: Vec<String> = (0..2_900)
         .map(|key| put("T", 10_000 + key, &format!(r#""id":{{"S":"k{key}"}}"#), r#""n":{"N":"-1"}"#))
         .collect();

@@ -1,7 +1,7 @@
-//! What the bench measures, and how.
+//! What the benchmark measures, and how.
 //!
-//! Every figure of ours stands against a raw counterpart that writes the very same rows, already decoded, over one
-//! connection into the same tables. The two take turns, several times, from the same state; ratios are of the medians.
+//! Every figure is compared with a raw counterpart that writes the same rows, already decoded, over one
+//! connection into the same tables. The two alternate several times from the same state; ratios are of the medians.
 
 mod append;
 mod line;
@@ -29,13 +29,13 @@ use crate::say;
 use line::Line;
 use machine::Machine;
 
-/// What any part of the bench may end with.
+/// The result of any part of the benchmark.
 pub type Outcome<T> = Result<T, Box<dyn Error>>;
 
-/// Turns of each side.
+/// The number of runs of each side.
 const TURNS: usize = 5;
 
-/// The middle one.
+/// The median.
 pub fn median(times: &mut [Duration]) -> Duration {
     times.sort_unstable();
     times.get(times.len() / 2).copied().unwrap_or_default()
@@ -44,10 +44,10 @@ pub fn median(times: &mut [Duration]) -> Duration {
 /// The parts, in the order of the table.
 const PARTS: [&str; 8] = ["append", "sizes", "duplicates", "merge", "replica", "export", "process", "scale"];
 
-/// Runs all parts, prints the table and publishes it; or only prints the parts whose name holds the program's argument.
+/// Runs all parts, prints the table and publishes it; with an argument, runs and prints only the parts whose name contains it.
 ///
 /// # Errors
-/// A page is not ready for the results, no part has such a name, or a part cannot be measured.
+/// Returns an error if a page is not ready for the results, no part has such a name, or a part cannot be measured.
 pub async fn run() -> Outcome<()> {
     let selection = std::env::args().nth(1).unwrap_or_default();
     let parts: Vec<&str> = PARTS.into_iter().filter(|part| part.contains(&selection)).collect();
@@ -62,7 +62,7 @@ pub async fn run() -> Outcome<()> {
     say(&format!("{machine}\n\n{}", publish::HEAD));
     let mut results = Vec::new();
     for part in parts {
-        // Boxed: the compiler's limit for nested futures is near.
+        // Boxed, because nesting is close to the compiler's limit.
         let measured = Box::pin(measure(part, &server)).await?;
         measured.iter().for_each(|line| say(&line.to_string()));
         results.extend(measured);
@@ -105,7 +105,7 @@ pub fn events(documents: &[Vec<u8>], batch_size: usize) -> Vec<Vec<u8>> {
     records.chunks(batch_size).map(|batch| event("bench", "shardId-000000000000", batch)).collect()
 }
 
-/// Ingests events as Lambda would hand them over: bytes in, committed rows out. How many rows were written.
+/// Ingests events as Lambda delivers them: bytes in, committed rows out. Returns the number of rows written.
 pub async fn run_events(ingest: &mut Ingest, events: &[Vec<u8>]) -> Outcome<u64> {
     let mut rows = 0;
     for event in events {

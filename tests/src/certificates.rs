@@ -1,4 +1,4 @@
-//! A private certificate authority, and the certificates that it signs for servers: good ones and such as nobody shall accept.
+//! A private certificate authority, and the certificates that it signs for servers: valid ones and invalid ones.
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
 
@@ -11,26 +11,26 @@ pub struct Authority {
 /// A server's certificate and its key, both as PEM.
 #[derive(Clone, Debug)]
 pub struct Certificate {
-    /// What the server shows.
+    /// The certificate that the server presents.
     pub pem: String,
-    /// What only the server has.
+    /// The server's private key.
     pub key: String,
 }
 
-/// Until when a certificate is good.
+/// How long a certificate is valid.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Validity {
-    /// Longer than anybody looks.
+    /// Far in the future.
     Good,
-    /// Until some years ago.
+    /// Expired years ago.
     Expired,
 }
 
 impl Authority {
-    /// An authority that nobody has heard of yet.
+    /// Creates an authority that no client trusts yet.
     ///
     /// # Errors
-    /// The library's.
+    /// Returns an error if the library cannot sign it.
     pub fn new(name: &str) -> Result<Self, rcgen::Error> {
         let mut params = CertificateParams::new(Vec::new())?;
         params.distinguished_name.push(DnType::CommonName, name);
@@ -45,7 +45,7 @@ impl Authority {
         &self.pem
     }
 
-    /// The authority's own certificate as a server would show it that has no other.
+    /// The authority's own certificate, as a server without another certificate would present it.
     pub fn own(&self) -> Certificate {
         Certificate { pem: self.pem.clone(), key: self.issuer.key().serialize_pem() }
     }
@@ -53,7 +53,7 @@ impl Authority {
     /// A certificate for a server of these names and addresses.
     ///
     /// # Errors
-    /// The library's.
+    /// Returns an error if the library cannot sign it.
     pub fn issue(&self, names: &[&str], validity: Validity) -> Result<Certificate, rcgen::Error> {
         let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
         let mut params = CertificateParams::new(names)?;

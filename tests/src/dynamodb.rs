@@ -1,6 +1,6 @@
 //! DynamoDB tables on the local AWS, changed, exported and read through the JSON of its API.
 //!
-//! By hand, because the API's JSON is what Lambda hands over: the SDK would take it apart and leave it to be put together again.
+//! Without the SDK, because Lambda delivers the API's JSON, which the SDK would parse and not keep.
 
 use std::io::Write;
 
@@ -22,11 +22,11 @@ pub fn arn(table: &str) -> String {
     format!("arn:aws:dynamodb:{REGION}:{ACCOUNT}:table/{table}")
 }
 
-/// Makes a table with a stream of both images; the key's attributes come with their types, the hash key first. The
+/// Creates a table with a stream of both images; the key's attributes come with their types, the hash key first. Returns the
 /// stream's ARN.
 ///
 /// # Errors
-/// The API's.
+/// Returns an error if the API call fails.
 pub async fn create_table(aws: &LocalAws, table: &str, key: &[(&str, &str)]) -> Outcome<String> {
     let attribute = |(name, kind): &(&str, &str)| json!({"AttributeName": name, "AttributeType": kind});
     let part = |((name, _), kind): (&(&str, &str), &str)| json!({"AttributeName": name, "KeyType": kind});
@@ -44,7 +44,7 @@ pub async fn create_table(aws: &LocalAws, table: &str, key: &[(&str, &str)]) -> 
 /// Puts an item, in the JSON of DynamoDB.
 ///
 /// # Errors
-/// The API's.
+/// Returns an error if the API call fails.
 pub async fn put_item(aws: &LocalAws, table: &str, item: &Value) -> Outcome<()> {
     call(aws, "DynamoDB_20120810.PutItem", &json!({"TableName": table, "Item": item})).await.map(drop)
 }
@@ -52,7 +52,7 @@ pub async fn put_item(aws: &LocalAws, table: &str, item: &Value) -> Outcome<()> 
 /// Deletes an item.
 ///
 /// # Errors
-/// The API's.
+/// Returns an error if the API call fails.
 pub async fn delete_item(aws: &LocalAws, table: &str, key: &Value) -> Outcome<()> {
     call(aws, "DynamoDB_20120810.DeleteItem", &json!({"TableName": table, "Key": key})).await.map(drop)
 }
@@ -60,7 +60,7 @@ pub async fn delete_item(aws: &LocalAws, table: &str, key: &Value) -> Outcome<()
 /// All items of a table.
 ///
 /// # Errors
-/// The API's.
+/// Returns an error if the API call fails.
 pub async fn items(aws: &LocalAws, table: &str) -> Outcome<Vec<Value>> {
     let mut items = Vec::new();
     let mut request = json!({"TableName": table});
@@ -74,10 +74,10 @@ pub async fn items(aws: &LocalAws, table: &str) -> Outcome<Vec<Value>> {
     }
 }
 
-/// Exports a table to a bucket as DynamoDB does, which the local AWS does without manifests; the address of the summary.
+/// Exports a table to a bucket as DynamoDB does (the local AWS writes no manifests); returns the address of the summary.
 ///
 /// # Errors
-/// The API's.
+/// Returns an error if the API call fails.
 pub async fn export(aws: &LocalAws, table: &str, bucket: &str, files: usize) -> Outcome<String> {
     let time = millstream::clock::now();
     let items = items(aws, table).await?;
@@ -114,8 +114,8 @@ async fn store(aws: &LocalAws, bucket: &str, key: &str, body: Vec<u8>) -> Outcom
     Ok(())
 }
 
-/// A DynamoDB record as Lambda hands it over: with the stream's ARN, in whole seconds, and of today's version, where moto
-/// writes another.
+/// A DynamoDB record as Lambda delivers it: with the stream's ARN, in whole seconds, and of the current version; moto
+/// writes an older one.
 pub fn stream_record(stream: &str, record: &mut Value) -> StreamRecord {
     record["eventSourceARN"] = stream.into();
     record["eventVersion"] = "1.1".into();
@@ -131,7 +131,7 @@ pub fn stream_record(stream: &str, record: &mut Value) -> StreamRecord {
     }
 }
 
-/// One request of the JSON API; the local AWS looks at no signature.
+/// Sends one request of the JSON API; the local AWS checks no signature.
 pub(crate) async fn call(aws: &LocalAws, target: &str, body: &Value) -> Outcome<Value> {
     let address = aws.endpoint().trim_start_matches("http://").to_owned();
     let body = body.to_string();

@@ -1,9 +1,9 @@
-//! The local event source: brings a Kinesis or a DynamoDB stream to a function as Lambda's event source mapping does.
+//! The local event source: delivers a Kinesis or DynamoDB stream to a function as Lambda's event source mapping does.
 //!
-//! It polls the shards of the stream, parents before children, and invokes the real program, one batch at a time a shard, or a
-//! key where there is a parallelization factor. What it decides is pure and stands in [`lane`] (batches, retries, expiry),
-//! [`shard`] (keys, checkpoint) and [`lineage`] (which shards); [`run`], [`poller`], [`stream`] and [`environments`] do it. Checkpoints
-//! are in memory: a run goes on where the last one of the same [`EventSource`] has ended.
+//! It polls the shards of the stream, parents before children, and invokes the real program, one batch at a time per shard, or per
+//! key with a parallelization factor. The decisions are pure and made in [`lane`] (batches, retries, expiry),
+//! [`shard`] (keys, checkpoint) and [`lineage`] (which shards); [`run`], [`poller`], [`stream`] and [`environments`] act. Checkpoints
+//! are in memory: a run continues where the last one of the same [`EventSource`] ended.
 //!
 //! The rules: <https://docs.aws.amazon.com/lambda/latest/dg/with-kinesis.html>, <https://docs.aws.amazon.com/lambda/latest/dg/with-ddb.html>.
 
@@ -48,14 +48,14 @@ pub struct EventSource<'a> {
     lineage: Mutex<Lineage>,
 }
 
-/// What a run has done.
+/// The result of a run.
 #[derive(Clone, Default, Debug)]
 pub struct Delivered {
-    /// Every invocation, in the order in which they ended.
+    /// All invocations, in the order in which they ended.
     pub invocations: Vec<Invoked>,
-    /// What was given up, as the on-failure destination was told, if there is one.
+    /// The discarded batches, as they were reported to the on-failure destination, if there is one.
     pub discarded: Vec<OnFailure>,
-    /// What the function has written to its logs.
+    /// The function's logs.
     pub log: String,
 }
 
@@ -64,7 +64,7 @@ pub struct Delivered {
 pub struct Invoked {
     /// The shard.
     pub shard: String,
-    /// Which of its lanes.
+    /// The lane within the shard.
     pub lane: usize,
     /// The first record of the batch.
     pub first: SequenceNumber,
@@ -72,15 +72,15 @@ pub struct Invoked {
     pub last: SequenceNumber,
     /// Records in the batch.
     pub records: usize,
-    /// When it began.
+    /// When it started.
     pub began: Instant,
     /// How long it took.
     pub time: Duration,
-    /// What came of it.
+    /// Its outcome.
     pub response: Response,
 }
 
-/// Tells how far runs have come, and tells them to stop once they have read everything.
+/// Reports the progress of runs, and stops them once they have read everything.
 #[derive(Clone, Default, Debug)]
 pub struct Progress {
     read: Arc<AtomicU64>,
@@ -89,7 +89,7 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// What is there is to be delivered, and nothing more is awaited.
+    /// Delivers what is on the stream and waits for nothing more.
     pub fn finished() -> Self {
         let progress = Self::default();
         progress.finish();
@@ -111,7 +111,7 @@ impl Progress {
         self.read.load(Ordering::SeqCst)
     }
 
-    /// Invocations that failed or never began so far.
+    /// Invocations that failed or never started so far.
     pub fn failed(&self) -> u64 {
         self.failed.load(Ordering::SeqCst)
     }
@@ -125,11 +125,11 @@ impl Progress {
     }
 }
 
-/// Delivers all that is on the stream: when this returns, every record was taken by the function or given up, and the
-/// on-failure destination knows of it.
+/// Delivers everything on the stream: when this returns, every record was processed by the function or discarded, and the
+/// discarded ones were reported to the on-failure destination.
 ///
 /// # Errors
-/// What Lambda would say of the mapping, and what any part ends with.
+/// Returns an error if Lambda would reject the mapping or a part fails.
 pub async fn deliver_or_discard(aws: &LocalAws, mapping: Mapping, environments: Environments) -> Outcome<Delivered> {
     EventSource::new(aws, mapping, environments)?.run(&Progress::finished()).await
 }
@@ -138,7 +138,7 @@ impl<'a> EventSource<'a> {
     /// A mapping that has delivered nothing yet.
     ///
     /// # Errors
-    /// What Lambda would say of the mapping.
+    /// Returns an error if Lambda would reject the mapping.
     pub fn new(aws: &'a LocalAws, mapping: Mapping, environments: Environments) -> Result<Self, MappingError> {
         mapping.check()?;
         let lineage = Mutex::new(Lineage::new(mapping.starting_position));
@@ -146,16 +146,16 @@ impl<'a> EventSource<'a> {
         Ok(Self { aws, mapping, kind, environments, clock: Clock::default(), lineage })
     }
 
-    /// The same by another clock.
+    /// Replaces the clock.
     #[must_use]
     pub fn by(self, clock: Clock) -> Self {
         Self { clock, ..self }
     }
 
-    /// Delivers until it is told to finish, everything is read, and all of it is taken or given up.
+    /// Delivers until it is asked to finish, everything is read, and all of it is processed or discarded.
     ///
     /// # Errors
-    /// Whatever a part ends with. Failed invocations are no errors.
+    /// Returns an error if a part fails. Failed invocations are not errors.
     pub async fn run(&self, progress: &Progress) -> Outcome<Delivered> {
         let delivered = Run::new(self, progress).to_the_end().await?;
         Ok(Delivered { log: self.environments.end()?, ..delivered })

@@ -22,12 +22,12 @@ use tokio::task::JoinHandle;
 use crate::local_aws::{ACCOUNT, REGION};
 use crate::process::{Process, start, target, workspace};
 
-/// What a function is started with.
+/// The settings that a function is started with.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// The binary.
     pub binary: PathBuf,
-    /// Its environment, beside what Lambda sets.
+    /// Its environment, in addition to what Lambda sets.
     pub environment: Vec<(String, String)>,
     /// How long an invocation may take.
     pub timeout: Duration,
@@ -45,16 +45,16 @@ pub struct Function {
     request: String,
 }
 
-/// What went wrong with an invocation, as Lambda tells it.
+/// Why an invocation failed, as Lambda reports it.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum FunctionError {
-    /// The function answered an error.
+    /// The function returned an error.
     #[error("{0}")]
     Handled(String),
-    /// The process ended without an answer.
+    /// The process ended without a response.
     #[error("Runtime.ExitError: the process ended")]
     Exited,
-    /// It did not answer in time, and was killed.
+    /// It did not respond in time and was killed.
     #[error("Sandbox.Timedout: the invocation took longer than {0:?}")]
     TimedOut(Duration),
 }
@@ -78,7 +78,7 @@ impl Function {
     /// Starts the process and its Runtime API.
     ///
     /// # Errors
-    /// The system's.
+    /// Returns an error of the operating system.
     pub async fn start(settings: Settings) -> std::io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let api = listener.local_addr()?.to_string();
@@ -105,17 +105,17 @@ impl Function {
         self.process.id()
     }
 
-    /// Waits until the function asks for its first event; how long that took is for the caller to measure.
+    /// Waits until the function asks for its first event; the caller measures the time.
     pub async fn first_poll(&self) {
         while self.shared.polls.load(Ordering::SeqCst) == 0 {
             tokio::time::sleep(Duration::from_micros(200)).await;
         }
     }
 
-    /// Hands an event over and waits for the answer.
+    /// Delivers an event and waits for the response.
     ///
     /// # Errors
-    /// As Lambda tells them; the process is started anew where it ended.
+    /// Returns the errors that Lambda reports; a process that has ended is started again.
     pub async fn invoke(&mut self, payload: impl Into<Bytes>) -> Result<Bytes, FunctionError> {
         let id = request_id();
         self.request.clone_from(&id);
@@ -140,7 +140,7 @@ impl Function {
         }
     }
 
-    /// Ends the process at once, as Lambda ends an environment.
+    /// Kills the process, as Lambda ends an environment.
     pub fn kill(&mut self) {
         self.process.kill().unwrap_or_default();
         self.process.wait().map(drop).unwrap_or_default();
@@ -182,7 +182,7 @@ fn start_process(settings: &Settings, name: &str, api: &str) -> std::io::Result<
 /// The names of all functions: a folder each.
 ///
 /// # Errors
-/// The folder of the functions cannot be read.
+/// Returns an error if the folder of the functions cannot be read.
 pub fn names() -> std::io::Result<Vec<String>> {
     let folders = std::fs::read_dir(workspace().join("functions"))?;
     folders.map(|folder| Ok(folder?.file_name().to_string_lossy().into_owned())).collect()

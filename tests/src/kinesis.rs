@@ -1,4 +1,4 @@
-//! Kinesis events as Lambda hands them over, and streams on the local AWS.
+//! Kinesis events as Lambda delivers them, and streams on the local AWS.
 
 use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::primitives::Blob;
@@ -12,13 +12,13 @@ use crate::event_source::{StreamRecord, event_of};
 use crate::local_aws::{ACCOUNT, LocalAws, REGION};
 use crate::system::Outcome;
 
-/// Kinesis takes this many records in one request.
+/// Kinesis accepts this many records in one request.
 const PUT_RECORDS_MAX: usize = 500;
 
-/// A record as it stands in a shard.
+/// A record of a shard.
 #[derive(Clone, Debug)]
 pub struct ShardRecord {
-    /// Its place in the shard.
+    /// Its sequence number.
     pub sequence: String,
     /// When it arrived, in seconds since 1970, as Lambda writes it.
     pub arrival: String,
@@ -36,7 +36,7 @@ impl ShardRecord {
     }
 }
 
-/// A stream's ARN; what is one already stays as it is.
+/// A stream's ARN; an ARN is returned unchanged.
 pub fn arn(stream: &str) -> String {
     if stream.starts_with("arn:") {
         return stream.to_owned();
@@ -62,7 +62,7 @@ pub fn event(stream: &str, shard: &str, records: &[ShardRecord]) -> Vec<u8> {
     event_of(records.iter().map(|record| &*record.json))
 }
 
-/// A record as it stands in an event.
+/// A record as an event contains it.
 pub fn stream_record(stream: &str, shard: &str, record: &ShardRecord) -> StreamRecord {
     let ShardRecord { sequence, arrival, partition_key, data } = record;
     let (key, arn) = (serde_json::Value::from(partition_key.as_str()), arn(stream));
@@ -82,20 +82,20 @@ pub fn stream_record(stream: &str, shard: &str, record: &ShardRecord) -> StreamR
     }
 }
 
-/// Makes a stream and waits until it is there.
+/// Creates a stream and waits until it is active.
 ///
 /// # Errors
-/// The SDK's.
+/// Returns an error if a call of the SDK fails.
 pub async fn create_stream(aws: &LocalAws, stream: &str, shards: i32) -> Result<(), aws_sdk_kinesis::Error> {
     let client = Client::new(aws.config());
     client.create_stream().stream_name(stream).shard_count(shards).send().await?;
     Ok(())
 }
 
-/// Splits a shard in the middle of its keys' hashes; the ids of its children.
+/// Splits a shard in the middle of its hash key range; returns the ids of its children.
 ///
 /// # Errors
-/// The SDK's.
+/// Returns an error if a call of the SDK fails.
 pub async fn split(aws: &LocalAws, stream: &str, shard: &str) -> Outcome<Vec<String>> {
     let client = Client::new(aws.config());
     let shards = client.list_shards().stream_name(stream).send().await?;
@@ -108,10 +108,10 @@ pub async fn split(aws: &LocalAws, stream: &str, shard: &str) -> Outcome<Vec<Str
     children(&client, stream, shard).await
 }
 
-/// Merges two shards whose keys' hashes are neighbours; the id of their child.
+/// Merges two adjacent shards; returns the id of their child.
 ///
 /// # Errors
-/// The SDK's.
+/// Returns an error if a call of the SDK fails.
 pub async fn merge(aws: &LocalAws, stream: &str, shard: &str, adjacent: &str) -> Outcome<Vec<String>> {
     let client = Client::new(aws.config());
     let request = client.merge_shards().stream_name(stream).shard_to_merge(shard);
@@ -128,7 +128,7 @@ async fn children(client: &Client, stream: &str, shard: &str) -> Outcome<Vec<Str
 /// Puts records, each with its partition key.
 ///
 /// # Errors
-/// The SDK's; moto never refuses single records.
+/// Returns an error if a call of the SDK fails; moto never rejects single records.
 pub async fn put(aws: &LocalAws, stream: &str, records: &[(String, Vec<u8>)]) -> Result<(), aws_sdk_kinesis::Error> {
     let client = Client::new(aws.config());
     for chunk in records.chunks(PUT_RECORDS_MAX) {

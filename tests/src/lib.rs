@@ -1,5 +1,5 @@
-//! The real parts on one machine: a private PostgreSQL, a local AWS, Lambda's Runtime API, and an event source that behaves
-//! as Lambda's does. Tests, the demo and the bench stand on it.
+//! The harness: a private PostgreSQL, a local AWS, Lambda's Runtime API, and an event source that behaves
+//! as Lambda's does. Tests, the demo, the replay and the benchmark use it.
 
 pub mod bench;
 pub mod certificates;
@@ -20,10 +20,10 @@ pub mod shop;
 pub mod sportsbook;
 pub mod system;
 
-/// Says something to the person at the terminal.
+/// Prints a message to the terminal.
 pub fn say(text: &str) {
     use std::io::Write;
     let mut out = std::io::stdout();
-    // A reader that went away is no reason to stop.
+    // A closed pipe is not a reason to stop.
     writeln!(out, "{text}").and_then(|()| out.flush()).unwrap_or_default();
 }

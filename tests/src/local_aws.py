@@ -1,6 +1,6 @@
 """moto's server, with Kinesis streams that reshard as they should, bear load, and are read while they are written.
 
-In moto 5.2.5 a shard that was split or merged goes on taking records, and the records that it had are put again: into itself
+In moto 5.2.5 a shard that was split or merged continues to accept records, and its old records are put again: into itself
 by a split, into the child by a merge. In Kinesis they stay where they are, and further ones go to the children. Also, each
 record put, and each look at a shard, costs moto a walk over all that the shard has.
 """
@@ -53,7 +53,7 @@ def last_sequence_number(shard):
 
 
 def records_after(shard, sequence_number, limit):
-    """The records, the last one's number, and how far that is behind; moto numbers a shard's records from 1 on."""
+    """The records, the last one's number, and how far it lags; moto numbers a shard's records from 1."""
     # A place before the first: the iterator AT it is one before that.
     last = max(int(sequence_number), 0)
     records = list(islice(shard.records.values(), last, last + (limit or GET_RECORDS_MAX)))

@@ -1,4 +1,4 @@
-//! A local AWS: moto's server, its resharding put right (`local_aws.py`), reached with the real SDK.
+//! A local AWS: moto's server with its resharding fixed (`local_aws.py`), used through the real SDK.
 
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,7 @@ pub const REGION: &str = "us-east-1";
 
 /// A running local AWS.
 pub struct LocalAws {
-    /// Stopped when it is dropped; `None` where somebody else has started it.
+    /// Stopped when dropped; `None` if this process has not started it.
     _server: Option<Process>,
     endpoint: String,
     config: SdkConfig,
@@ -28,7 +28,7 @@ impl LocalAws {
     /// Starts it on a free port.
     ///
     /// # Errors
-    /// What keeps it from starting.
+    /// Returns an error if it does not start.
     pub async fn start() -> std::io::Result<Self> {
         let port = free_port()?;
         let log = target().join(format!("moto-{port}.log"));
@@ -54,7 +54,7 @@ impl LocalAws {
         Self { _server: None, endpoint: self.endpoint.clone(), config }
     }
 
-    /// What `AWS_ENDPOINT_URL` is to be.
+    /// The value of `AWS_ENDPOINT_URL`.
     pub fn endpoint(&self) -> &str {
         &self.endpoint
     }
@@ -76,19 +76,19 @@ impl LocalAws {
         .into()
     }
 
-    /// Makes a queue; its URL.
+    /// Creates a queue and returns its URL.
     ///
     /// # Errors
-    /// The SDK's.
+    /// Returns an error if a call of the SDK fails.
     pub async fn queue(&self, name: &str) -> Result<String, aws_sdk_sqs::Error> {
         let made = aws_sdk_sqs::Client::new(&self.config).create_queue().queue_name(name).send().await?;
         Ok(made.queue_url().unwrap_or_default().to_owned())
     }
 
-    /// Takes all messages from a queue.
+    /// Receives and deletes all messages of a queue.
     ///
     /// # Errors
-    /// The SDK's.
+    /// Returns an error if a call of the SDK fails.
     pub async fn drain(&self, queue: &str) -> Result<Vec<String>, aws_sdk_sqs::Error> {
         let client = aws_sdk_sqs::Client::new(&self.config);
         let mut bodies = Vec::new();

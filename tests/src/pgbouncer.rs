@@ -1,4 +1,4 @@
-//! PgBouncer in transaction mode before a cluster: each transaction on whatever backend is free, as RDS Proxy gives them.
+//! PgBouncer in transaction mode in front of a cluster: each transaction runs on any free backend, as with RDS Proxy.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use crate::postgresql::{connect, folder};
 use crate::process::{Process, free_port, server_user, start};
 use crate::system::Outcome;
 
-/// Where packages have it, if it is not on the path: Debian's, and Homebrew's.
+/// Where Debian's and Homebrew's packages install it, if it is not on the path.
 const FOLDERS: [&str; 3] = ["/usr/sbin", "/opt/homebrew/bin", "/usr/local/bin"];
 
 /// A running pooler.
@@ -21,12 +21,12 @@ pub struct PgBouncer {
     server: Process,
 }
 
-/// Whom it lets in.
+/// Which users it accepts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Admission {
-    /// Everybody, as the cluster's superuser.
+    /// Every user, connected as the cluster's superuser.
     Anybody,
-    /// Those who know the password that the cluster has for them.
+    /// Users who know their password in the cluster.
     Password,
 }
 
@@ -36,12 +36,12 @@ impl PgBouncer {
         program().is_some()
     }
 
-    /// Starts one before the cluster at a port of localhost. `backends` is how many connections it makes to a database.
+    /// Starts a pooler in front of the cluster at a port of localhost, with at most `backends` connections per database.
     ///
     /// # Errors
-    /// What keeps it from starting.
+    /// Returns an error if it does not start.
     pub fn start(cluster: u16, backends: u32, admission: Admission) -> std::io::Result<Self> {
-        // Between finding a free port and taking it another may come; then the next is tried.
+        // Another process may take the free port before the server does; then the next one is tried.
         let mut last = std::io::Error::other("no port is free");
         for _ in 0..5 {
             let port = free_port()?;
@@ -59,15 +59,15 @@ impl PgBouncer {
         self.port
     }
 
-    /// The URL of a database by way of the pooler; `direct` is the one that its cluster gave.
+    /// The URL of a database through the pooler; `direct` is the cluster's own.
     pub fn url(&self, direct: &str) -> String {
         format!("postgresql://postgres@127.0.0.1:{}/{}", self.port, name(direct))
     }
 
-    /// How many clients a database has at the pooler, idle ones too.
+    /// The number of a database's clients at the pooler, including idle ones.
     ///
     /// # Errors
-    /// PgBouncer's.
+    /// Returns PgBouncer's error.
     pub async fn clients(&self, direct: &str) -> Outcome<usize> {
         let console = connect(&self.url("/pgbouncer")).await?;
         let answer = console.simple_query("SHOW CLIENTS").await?;
@@ -75,10 +75,10 @@ impl PgBouncer {
         Ok(answer.iter().filter(is_of).count())
     }
 
-    /// What clients have left behind on the backends of a database. They are held all at once, so that each is another one.
+    /// The session state that clients have left on the backends of a database. All are held at once, so that each is read once.
     ///
     /// # Errors
-    /// PostgreSQL's, and if not every backend could be looked at.
+    /// Returns PostgreSQL's error, or one if not every backend could be read.
     pub async fn leftovers(&self, direct: &str) -> Outcome<Vec<String>> {
         let (mut held, mut numbers, mut found) = (Vec::new(), BTreeSet::new(), Vec::new());
         for _ in 0..self.backends {
@@ -90,7 +90,7 @@ impl PgBouncer {
             }
             held.push(client);
         }
-        // A backend whose client goes away within a transaction is closed; these are to stay.
+        // The pooler closes a backend whose client disconnects within a transaction; these must stay open.
         for client in &held {
             client.batch_execute("ROLLBACK").await?;
         }
@@ -121,9 +121,9 @@ impl Drop for PgBouncer {
     }
 }
 
-/// Each transaction goes to the backend that has waited longest, so that two in a row never have the same one if others are
-/// idle. A start-up parameter that is not of PostgreSQL's own few is refused, and nothing is reset between two clients of a
-/// backend: whatever one leaves behind, the next one meets. <https://www.pgbouncer.org/config.html>
+/// Each transaction goes to the backend that has been idle longest, so that consecutive ones never share one if others are
+/// idle. Start-up parameters other than PostgreSQL's standard ones are rejected, and a backend is not reset between two
+/// clients: session state of one reaches the next. <https://www.pgbouncer.org/config.html>
 fn settings(port: u16, cluster: u16, backends: u32, admission: Admission) -> String {
     let (database, auth) = match admission {
         Admission::Anybody => ("user=postgres", "auth_type = any"),

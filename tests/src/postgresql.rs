@@ -1,4 +1,4 @@
-//! A private PostgreSQL cluster under `target/`, on a free port, gone with its owner.
+//! A private PostgreSQL cluster under `target/`, on a free port, removed when it is dropped.
 
 mod access;
 mod programs;
@@ -18,12 +18,12 @@ pub use self::programs::psql_command;
 use self::tls_proxy::TlsProxy;
 use crate::process::{Process, as_user, free_port, is_running, server_user, start, target};
 
-/// How safe the cluster's disk writes are.
+/// The durability of the cluster's disk writes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Durability {
     /// PostgreSQL's defaults: for the demo and the bench.
     Full,
-    /// Nothing survives the machine's end: for tests, which end the server at most.
+    /// Data does not survive a crash of the machine: for tests, which at most stop the server.
     Test,
 }
 
@@ -37,15 +37,15 @@ pub struct PostgreSql {
     durability: Durability,
     server: Process,
     databases: AtomicU32,
-    /// Offers TLS where the server cannot.
+    /// Provides TLS if the server was built without it.
     tls_proxy: Option<TlsProxy>,
 }
 
 impl PostgreSql {
-    /// Makes a cluster and starts it.
+    /// Creates a cluster and starts it.
     ///
     /// # Errors
-    /// What keeps PostgreSQL from starting, with its log's last lines.
+    /// Returns an error with the log's last lines if PostgreSQL does not start.
     pub fn start(name: &str, durability: Durability) -> std::io::Result<Self> {
         let folder = folder(name)?;
         let mut command = as_server_user(&program("initdb")?);
@@ -54,7 +54,7 @@ impl PostgreSql {
         if !output.status.success() {
             return Err(std::io::Error::other(String::from_utf8_lossy(&output.stderr).into_owned()));
         }
-        // Between finding a free port and taking it another may come; then the next is tried.
+        // Another process may take the free port before the server does; then the next one is tried.
         let mut last = std::io::Error::other("no port is free");
         for _ in 0..5 {
             let port = free_port()?;
@@ -79,20 +79,20 @@ impl PostgreSql {
         self.tls_proxy.as_ref().map_or(self.port, TlsProxy::port)
     }
 
-    /// A new, empty database; its URL.
+    /// Creates an empty database and returns its URL.
     ///
     /// # Errors
-    /// PostgreSQL's.
+    /// Returns PostgreSQL's error.
     pub async fn database(&self) -> Result<String, tokio_postgres::Error> {
         let name = format!("test_{}", self.databases.fetch_add(1, Ordering::Relaxed));
         connect(&self.url("postgres")).await?.batch_execute(&format!("CREATE DATABASE {name}")).await?;
         Ok(self.url(&name))
     }
 
-    /// Everything that a database holds, as SQL.
+    /// The whole content of a database, as SQL.
     ///
     /// # Errors
-    /// What pg_dump says.
+    /// Returns the error output of pg_dump.
     pub fn dump(&self, url: &str) -> std::io::Result<String> {
         let output = Command::new(program("pg_dump")?).args(["-d", url]).output()?;
         if !output.status.success() {
@@ -104,10 +104,10 @@ impl PostgreSql {
         Ok(lines.map(|line| format!("{line}\n")).collect())
     }
 
-    /// Ends the server at once, as a crash would, and starts it again.
+    /// Stops the server immediately, like a crash, and starts it again.
     ///
     /// # Errors
-    /// What keeps it from starting.
+    /// Returns an error if it does not start.
     pub fn crash_and_restart(&mut self) -> std::io::Result<()> {
         self.stop();
         self.server = serve(&self.folder, self.port, self.durability)?;
@@ -134,17 +134,17 @@ impl Drop for PostgreSql {
 /// Connects; the connection lives as long as the client.
 ///
 /// # Errors
-/// PostgreSQL's.
+/// Returns PostgreSQL's error.
 pub async fn connect(url: &str) -> Result<Client, tokio_postgres::Error> {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
     tokio::spawn(async move { connection.await.unwrap_or_default() });
     Ok(client)
 }
 
-/// Runs a script by psql, with psql's variables and an environment.
+/// Runs a script with psql, with its variables and an environment.
 ///
 /// # Errors
-/// The system's, and what psql says where it does not end well.
+/// Returns an error of the operating system, or psql's error output if it fails.
 pub fn psql(url: &str, script: &Path, variables: &[&str], environment: &[(&str, &str)]) -> std::io::Result<()> {
     let mut command = Command::new(program("psql")?);
     variables.iter().for_each(|variable| {
@@ -189,7 +189,7 @@ fn serve(folder: &Path, port: u16, durability: Durability) -> std::io::Result<Pr
 /// What the names of folders in the system's temporary folder begin with.
 const TEMPORARY: &str = "millstream-cluster-";
 
-/// A new folder that the servers' user can reach, and that tells whose it is: those of ended processes are removed.
+/// Creates a folder that the servers' user can reach, named after this process; those of ended processes are removed.
 pub(crate) fn folder(name: &str) -> std::io::Result<PathBuf> {
     let base = target().join("postgresql");
     std::fs::create_dir_all(&base)?;
@@ -214,7 +214,7 @@ fn give(folder: &Path) -> std::io::Result<bool> {
     Ok(as_server_user(Path::new("test")).arg("-w").arg(folder).status()?.success())
 }
 
-/// Removes what ended processes have left, once and beside all else: a test's cluster has hundreds of databases.
+/// Removes what ended processes have left, once and in the background: a test's cluster has hundreds of databases.
 fn remove_abandoned(base: &Path) {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {

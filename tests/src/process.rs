@@ -1,4 +1,4 @@
-//! Processes that end with the one that started them, however that ends.
+//! Processes that end with the process that started them, however it ends.
 
 mod watchdog;
 
@@ -16,7 +16,7 @@ pub fn workspace() -> PathBuf {
     tests.parent().map(PathBuf::from).unwrap_or(tests)
 }
 
-/// The folder that holds what the project makes and installs.
+/// The folder for everything that is built and installed.
 pub fn target() -> PathBuf {
     workspace().join("target")
 }
@@ -26,10 +26,10 @@ pub fn tool(name: &str) -> PathBuf {
     target().join("tools/bin").join(name)
 }
 
-/// A port that was free a moment ago.
+/// Returns a port that was free just now.
 ///
 /// # Errors
-/// The system's.
+/// Returns an error of the operating system.
 pub fn free_port() -> std::io::Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
@@ -59,10 +59,10 @@ impl Drop for Process {
     }
 }
 
-/// Starts a program that ends when this process does, its output in a file; `set` gives it its arguments.
+/// Starts a program that ends when this process does, with its output in a file; `set` adds its arguments.
 ///
 /// # Errors
-/// The system's.
+/// Returns an error of the operating system.
 pub fn start(
     program: &Path,
     user: Option<User>,
@@ -87,7 +87,7 @@ pub struct User {
     pub gid: u32,
 }
 
-/// The user that servers run as: PostgreSQL and PgBouncer refuse to run as root. `None` is the user of this process.
+/// The user that servers run as, because PostgreSQL and PgBouncer do not run as root. `None` is the user of this process.
 pub fn server_user() -> Option<User> {
     static USER: OnceLock<Option<User>> = OnceLock::new();
     *USER.get_or_init(|| {
@@ -110,7 +110,7 @@ pub(crate) fn as_user(program: &Path, user: Option<User>) -> Command {
     command
 }
 
-/// Whether a process of this number runs.
+/// Whether a process with this ID is running.
 pub(crate) fn is_running(pid: &str) -> bool {
     if Path::new("/proc/self").exists() {
         return Path::new("/proc").join(pid).exists();

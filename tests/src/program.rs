@@ -7,21 +7,21 @@ use tokio::process::Command;
 use crate::function::binary;
 use crate::process::workspace;
 
-/// What a run of the program has left.
+/// The result of a run of the program.
 #[derive(Debug)]
 pub struct Ran {
     /// The exit code.
     pub code: i32,
-    /// Its answer.
+    /// Its standard output.
     pub out: String,
-    /// What it complained of.
+    /// Its standard error.
     pub err: String,
 }
 
 /// Runs the program in the workspace's folder, with this environment and no other.
 ///
 /// # Errors
-/// The system's.
+/// Returns an error of the operating system.
 pub async fn millstream(environment: &[(String, String)], arguments: &[&str]) -> std::io::Result<Ran> {
     let mut command = Command::new(binary("millstream")?);
     command.args(arguments).env_clear().envs(environment.iter().map(|(name, value)| (name, value)));

@@ -1,4 +1,4 @@
-//! A TCP proxy in front of PostgreSQL that cuts the connection when it is told to, at a chosen message.
+//! A TCP proxy in front of PostgreSQL that cuts the connection at a chosen message.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -8,14 +8,14 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
-/// What the proxy does to the next statement that holds its text.
+/// What the proxy does to the next statement that contains the text.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Fault {
     /// Everything passes.
     None,
     /// The connection is cut before the statement reaches the server.
     Before,
-    /// The statement reaches the server, and the connection is cut before the answer comes back.
+    /// The statement reaches the server, and the connection is cut before the response arrives.
     After,
 }
 
@@ -37,7 +37,7 @@ impl Proxy {
     /// A proxy for a server on localhost.
     ///
     /// # Errors
-    /// The system's.
+    /// Returns an error of the operating system.
     pub async fn start(server: u16) -> std::io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let port = listener.local_addr()?.port();
@@ -82,7 +82,7 @@ async fn serve(client: TcpStream, server: u16, plan: Arc<Plan>) -> std::io::Resu
     let (from_server, to_server) = server.into_split();
     let swallow = Arc::new(AtomicBool::new(false));
     let mut answers = tokio::spawn(answers(from_server, to_client, swallow.clone()));
-    // Whoever ends first ends both: dropping the halves closes the sockets.
+    // The direction that ends first ends both: dropping the halves closes the sockets.
     let outcome = tokio::select! {
         outcome = statements(from_client, to_server, &plan, &swallow) => outcome,
         _ = &mut answers => Ok(()),
@@ -118,7 +118,7 @@ async fn statements(
             Fault::After => {
                 swallow.store(true, Ordering::SeqCst);
                 to.write_all(&buffer[..length]).await?;
-                // The reader of answers swallows the next one and ends, by which the server has carried the statement out.
+                // The reader of responses discards the next one and ends; by then the server has executed the statement.
                 return std::future::pending().await;
             }
         }

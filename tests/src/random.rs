@@ -1,4 +1,4 @@
-//! Numbers that look random and are the same in every run: what went wrong once can be seen again.
+//! Pseudorandom numbers that are the same in every run, so that a failure can be reproduced.
 
 /// SplitMix64 (<https://prng.di.unimi.it/splitmix64.c>): for test data, not for secrets.
 #[derive(Clone, Debug)]
@@ -23,7 +23,7 @@ impl Random {
         self.number() % limit
     }
 
-    /// Whether something happens that happens in so many of a thousand cases.
+    /// Whether an event with this probability, in thousandths, occurs.
     pub fn per_mille(&mut self, cases: u64) -> bool {
         self.below(1_000) < cases
     }
@@ -48,7 +48,7 @@ impl Random {
         )
     }
 
-    /// Puts a list into another order.
+    /// Shuffles a list.
     pub fn shuffle<T>(&mut self, list: &mut [T]) {
         for end in (1..list.len()).rev() {
             list.swap(end, self.below(end as u64 + 1) as usize);

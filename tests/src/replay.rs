@@ -1,8 +1,8 @@
-//! A person's own data through a real function: NDJSON or a Lambda event into a database, and what became of it.
+//! A user's own data through a real function: NDJSON or a Lambda event into a database, and the outcome.
 //!
 //! A file of documents is read once, in bounded memory: each document becomes a record of a Kinesis stream, numbered by its
-//! line ([`batches`]), and the batches go to the function as Lambda hands them over. Where there is no configuration, the
-//! smallest one that reads the file is generated ([`settings`]) after the format that is detected ([`detect`]).
+//! line ([`batches`]), and the batches go to the function as Lambda delivers them. Without a configuration, the
+//! smallest one that reads the file is generated ([`settings`]) for the detected format ([`detect`]).
 
 mod batches;
 mod delivery;
@@ -42,7 +42,7 @@ pub use summary::Summary;
 pub use tables::TableContent;
 
 const KINESIS_INGEST: &str = "kinesis-ingest";
-/// Alone of all functions, it needs no configuration.
+/// The only function that needs no configuration.
 const DYNAMODB_SYNC: &str = "dynamodb-sync";
 
 /// What to replay.
@@ -52,11 +52,11 @@ pub struct Options {
     pub event: PathBuf,
     /// The function, if not the one that the file is for.
     pub function: Option<String>,
-    /// The configuration, if not the one beside the file.
+    /// The configuration, if not the one next to the file.
     pub config: Option<PathBuf>,
 }
 
-/// A replay whose file and configuration are known to be good.
+/// A replay whose file and configuration have been checked.
 pub struct Replay {
     event: PathBuf,
     function: String,
@@ -76,7 +76,7 @@ impl Replay {
     /// Reads the head of the file, and the configuration.
     ///
     /// # Errors
-    /// What is wrong with either; nothing has been started yet.
+    /// Returns an error if either is invalid; nothing has been started yet.
     pub fn prepare(options: Options) -> Outcome<Self> {
         let Options { event, function, config } = options;
         if let Some(name) = &function {
@@ -144,7 +144,7 @@ impl Replay {
     /// Replays into a database; `progress` gets a line of text now and then.
     ///
     /// # Errors
-    /// A file that turns out to be unreadable, and what the function fails with.
+    /// Returns an error if the file turns out to be unreadable, or the function fails.
     pub async fn run(self, url: &str, progress: &dyn Fn(&str)) -> Outcome<Summary> {
         let generated = self.generated_config().map(ConfigFile::write).transpose()?;
         let config = generated.as_ref().map(|file| file.0.as_path()).or(self.config.as_deref());
@@ -182,7 +182,7 @@ fn check_function(name: &str) -> Outcome<()> {
     Err(format!("unknown function {name}: expected one of {}", names.join(", ")).into())
 }
 
-/// Whether a function gets tasks, where others get batches of records.
+/// Whether a function receives tasks instead of batches of records.
 fn has_tasks(function: &str) -> bool {
     ![KINESIS_INGEST, DYNAMODB_SYNC].contains(&function)
 }
@@ -225,7 +225,7 @@ fn settings_of_event(payload: &[u8]) -> Outcome<Settings> {
     }
 }
 
-/// A generated configuration on disk, where a function finds it; removed with its owner.
+/// A generated configuration on disk, where a function finds it; removed when dropped.
 struct ConfigFile(PathBuf);
 
 impl ConfigFile {

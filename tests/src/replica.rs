@@ -1,4 +1,4 @@
-//! The reporting replica on one machine: tables and their streams, the functions behind them, a bucket, a queue.
+//! The reporting replica on one machine: tables and their streams, the functions that read them, a bucket, a queue.
 
 use std::path::Path;
 use std::time::Duration;
@@ -33,10 +33,10 @@ pub struct Replica {
 }
 
 impl Replica {
-    /// Makes the tables, the stream, the bucket and the queue. `folder` is the system's under `events/`.
+    /// Creates the tables, the stream, the bucket and the queue. `folder` is the system's under `events/`.
     ///
     /// # Errors
-    /// Whatever keeps a part from starting.
+    /// Returns an error if a part does not start.
     pub async fn start(folder: &Path, url: String) -> Outcome<Self> {
         let aws = LocalAws::start().await?;
         create_stream(&aws, BANK, 1).await?;
@@ -59,7 +59,7 @@ impl Replica {
     /// Makes a change in the shop.
     ///
     /// # Errors
-    /// The API's.
+    /// Returns an error if the API call fails.
     pub async fn change(&self, change: Change) -> Outcome<()> {
         match change {
             Change::Put(table, item) => put_item(&self.aws, table, &item).await,
@@ -67,10 +67,10 @@ impl Replica {
         }
     }
 
-    /// Consumes all streams until it is told to finish and nothing is left; what the functions reported.
+    /// Consumes all streams until it is asked to finish and nothing is left; returns the functions' reports.
     ///
     /// # Errors
-    /// Whatever a part ends with.
+    /// Returns an error if a part fails.
     pub async fn consume(&self, progress: &Progress) -> Outcome<Reported> {
         let streams = self.streams.iter().cloned().chain([kinesis::arn(BANK)]);
         let consuming = streams.map(|stream| async {
@@ -94,7 +94,7 @@ impl Replica {
     /// A mapping from one of the streams to the function that is for it.
     ///
     /// # Errors
-    /// What Lambda would say of the mapping, and a program that is not built.
+    /// Returns an error if Lambda would reject the mapping, or the program is not built.
     pub fn source(&self, mapping: Mapping) -> Outcome<EventSource<'_>> {
         let name = match mapping.kind()? {
             SourceKind::Kinesis => "kinesis-ingest",
@@ -113,18 +113,18 @@ impl Replica {
     /// Runs an operator's command.
     ///
     /// # Errors
-    /// The system's.
+    /// Returns an error of the operating system.
     pub async fn run(&self, arguments: &[&str]) -> std::io::Result<Ran> {
         millstream(&self.environment, arguments).await
     }
 
-    /// Runs `millstream backfill`; the task as it is when it is done.
+    /// Runs `millstream backfill`; returns the completed task.
     ///
     /// # Errors
-    /// What the program says.
+    /// Returns the program's error output.
     pub async fn backfill(&self, task: &serde_json::Value) -> Outcome<BackfillTask> {
         let ran = self.run(&["backfill", "--json", &task.to_string()]).await?;
-        // A comparison that has found differences has its own code.
+        // The exit code for differences is not an error here.
         if ![0, 3].contains(&ran.code) {
             return Err(ran.err.into());
         }

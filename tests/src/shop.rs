@@ -32,7 +32,7 @@ pub struct Shop {
 }
 
 impl Shop {
-    /// A shop of so many customers.
+    /// A shop with this many customers.
     pub fn new(seed: u64, customers: u64) -> Self {
         Self { random: Random::new(seed), customers }
     }
@@ -62,14 +62,14 @@ impl Shop {
             "tags": {"SS": [format!("t{}", number % 7), "all"]},
             "address": {"M": {"city": {"S": "Wien"}, "zip": {"N": number.to_string()}, "lines": {"L": [{"S": "a \"b\""}, {"NULL": true}]}}},
         });
-        // Now a text, now a number, now a null, now nothing.
+        // A text, a number, a null, or absent.
         match number % 4 {
             0 => item["tier"] = json!({"S": format!("tier{}", number % 3)}),
             1 => item["tier"] = json!({"N": (number % 3).to_string()}),
             2 => item["tier"] = json!({"NULL": true}),
             _ => {}
         }
-        // Attributes that appear by and by.
+        // Attributes that appear gradually.
         item[format!("extra{}", number % 20)] = json!({"B": "AAEC/w=="});
         Change::Put("Customers", item)
     }
@@ -95,7 +95,7 @@ impl Shop {
     }
 }
 
-/// The bank's accounts, one a customer, and what DMS tells of them.
+/// The bank's accounts, one per customer, and DMS's records of their changes.
 pub struct Bank {
     random: Random,
     customers: u64,
@@ -110,7 +110,7 @@ impl Bank {
         Self { random: Random::new(seed), customers, transactions: 0, accounts: BTreeMap::new() }
     }
 
-    /// What DMS says before the rows: the table's columns and its key.
+    /// DMS's control record before the rows: the table's columns and its key.
     pub fn table(&self) -> (String, Vec<u8>) {
         let column = |kind: &str, nullable: bool| json!({"type": kind, "nullable": nullable});
         let columns = json!({"id": column("INT64", false), "customer_id": column("STRING", true),

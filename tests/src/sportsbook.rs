@@ -1,5 +1,5 @@
 //! A Super Bowl evening at a sportsbook, as Segment sends it: bets through their whole life-cycle, odds, pages and people;
-//! some events twice, some late, some out of order, a few that no one can read.
+//! some events twice, some late, some out of order, a few unreadable.
 
 use millstream::timestamp::Timestamp;
 
@@ -16,7 +16,7 @@ const GAMES: &[(&str, [&str; 2])] = &[
     ("superbowl-coin-toss", ["heads", "tails"]),
 ];
 
-/// What an evening is made of, out of a thousand events.
+/// The composition of an evening, in thousandths of its events.
 #[derive(Clone, Copy, Debug)]
 pub struct Mixture {
     /// Delivered again, with the same message id.
@@ -36,7 +36,7 @@ impl Mixture {
     pub const CLEAN: Self = Self { duplicates: 0, late: 0, poison: 0, expired: 0 };
 }
 
-/// What was put on the stream, for the account at the end.
+/// What was put on the stream, for the final account.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct Expected {
     /// Records in all.
@@ -54,7 +54,7 @@ pub struct Expected {
 pub struct Evening {
     /// Partition key and data.
     pub records: Vec<(String, Vec<u8>)>,
-    /// What must come of them.
+    /// Their expected outcomes.
     pub expected: Expected,
 }
 
@@ -68,7 +68,7 @@ struct Bet {
     placed: Timestamp,
 }
 
-/// Makes an evening of about `count` events around `now`.
+/// Generates an evening of about `count` events around `now`.
 pub fn evening(count: usize, seed: u64, mixture: Mixture, now: Timestamp) -> Evening {
     let mut writer = Writer { random: Random::new(seed), now, events: Vec::with_capacity(count) };
     while writer.events.len() < count {
@@ -115,7 +115,7 @@ impl Evening {
     }
 }
 
-/// Four kinds of poison: no JSON, cut off, a number that is none, and a value that no column of ours may hold.
+/// Four kinds of bad records: not JSON, truncated, an invalid number, and a value that does not fit its column.
 fn poison(number: usize, json: &str) -> Vec<u8> {
     match number % 4 {
         0 => b"\xff\xfenot even text".to_vec(),
@@ -143,7 +143,7 @@ struct Writer {
 }
 
 impl Writer {
-    /// One visit: a look around, perhaps a sign-in, a few bets.
+    /// One visit: some pages, perhaps a sign-in, a few bets.
     fn next_customer(&mut self) {
         let customer = format!("customer-{}", self.random.below(20_000));
         let mut at =
@@ -206,7 +206,7 @@ impl Writer {
             "\"event\":\"{event}\",\"properties\":{{\"bet_id\":\"{id}\",\"game_id\":\"{game}\",\"side\":\"{side}\",{terms}\
              \"placedOn\":{{\"device\":\"mobile\",\"state\":\"NJ\"}},{more}}}"
         );
-        // A life-cycle event is of its own time; the whole bet is of the customer's shard.
+        // Each life-cycle event has its own time; all events of a bet go to the customer's shard.
         debug_assert!(at >= bet.placed);
         let json = call(&mut self.random, "track", &bet.customer, at, &body);
         self.push(&bet.customer, at, json);

@@ -16,7 +16,7 @@ use crate::kinesis::{arn, create_stream, put};
 use crate::local_aws::LocalAws;
 use crate::postgresql::connect;
 
-/// What any part of a system may end with.
+/// The result of any part of a system.
 pub type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
 /// A system of one stream.
@@ -31,7 +31,7 @@ pub struct System {
     settings: Settings,
 }
 
-/// Everything that happened to what was put on the stream.
+/// The outcome of everything that was put on the stream.
 #[derive(Clone, Default, PartialEq, Debug)]
 pub struct Account {
     /// Records put on the stream.
@@ -53,9 +53,9 @@ pub struct Account {
 pub struct Reported {
     /// In the database.
     pub applied: u64,
-    /// There already.
+    /// Already stored.
     pub duplicate: u64,
-    /// Older than what is there.
+    /// Older than what is stored.
     pub superseded: u64,
     /// Older than the tables keep.
     pub expired: u64,
@@ -68,7 +68,7 @@ pub struct Reported {
 }
 
 impl Reported {
-    /// All records spoken of.
+    /// The number of records reported.
     pub fn records(&self) -> u64 {
         let Self { applied, duplicate, superseded, expired, dead_lettered, control, rows: _ } = *self;
         applied + duplicate + superseded + expired + dead_lettered + control
@@ -76,7 +76,7 @@ impl Reported {
 }
 
 impl Account {
-    /// What does not add up, if anything.
+    /// What does not add up; `None` if everything does.
     pub fn mistakes(&self) -> Vec<String> {
         let mut mistakes = Vec::new();
         let letters: u64 = self.dead_letters.values().sum();
@@ -92,7 +92,7 @@ impl Account {
         mistakes
     }
 
-    /// The time that this part of the invocations stayed below.
+    /// The percentile of the invocations' times.
     pub fn percentile(&self, percent: usize) -> Duration {
         let index = (self.invocations.len() * percent / 100).min(self.invocations.len().saturating_sub(1));
         self.invocations.get(index).copied().unwrap_or_default()
@@ -100,10 +100,10 @@ impl Account {
 }
 
 impl System {
-    /// A stream of so many shards, `kinesis-ingest` behind it, and a queue. `folder` is the system's under `events/`.
+    /// Creates a stream with this many shards, read by `kinesis-ingest`, and a queue. `folder` is the system's under `events/`.
     ///
     /// # Errors
-    /// Whatever keeps a part from starting.
+    /// Returns an error if a part does not start.
     pub async fn start(folder: &Path, stream: &str, shards: usize, url: String) -> Outcome<Self> {
         let aws = LocalAws::start().await?;
         create_stream(&aws, stream, i32::try_from(shards)?).await?;
@@ -121,16 +121,16 @@ impl System {
     /// A client of the database.
     ///
     /// # Errors
-    /// PostgreSQL's.
+    /// Returns PostgreSQL's error.
     pub async fn client(&self) -> Outcome<Client> {
         Ok(connect(&self.url).await?)
     }
 
-    /// Puts the records on the stream while the functions consume it, and gives the account. `progress` tells how far the
-    /// reading has come.
+    /// Puts the records on the stream while the functions consume it, and returns the account. `progress` reports how far the
+    /// functions have read.
     ///
     /// # Errors
-    /// Whatever a part ends with.
+    /// Returns an error if a part fails.
     pub async fn run(&self, records: &[(String, Vec<u8>)], progress: &Progress) -> Outcome<Account> {
         let since = Instant::now();
         let putting = async {
@@ -148,20 +148,20 @@ impl System {
     /// Consumes what is on the stream, and leaves the dead letters on their queue.
     ///
     /// # Errors
-    /// Whatever a part ends with.
+    /// Returns an error if a part fails.
     pub async fn consume_only(&self) -> Outcome<Delivered> {
         deliver_or_discard(&self.aws, self.mapping(), self.environments()).await
     }
 
-    /// Consumes the stream by a mapping until it is told to finish and nothing is left.
+    /// Consumes the stream through a mapping until it is asked to finish and nothing is left.
     ///
     /// # Errors
-    /// Whatever a part ends with.
+    /// Returns an error if a part fails.
     pub async fn consume(&self, mapping: Mapping, progress: &Progress) -> Outcome<Delivered> {
         EventSource::new(&self.aws, mapping, self.environments())?.run(progress).await
     }
 
-    /// The mapping as it should be deployed: whatever fails is tried until it succeeds.
+    /// The mapping as it should be deployed: a failed batch is retried until it succeeds.
     pub fn mapping(&self) -> Mapping {
         Mapping {
             batch_size: 4_000,
@@ -171,15 +171,15 @@ impl System {
         }
     }
 
-    /// The function behind the stream.
+    /// The function that reads the stream.
     pub fn environments(&self) -> Environments {
         Environments::new(self.settings.clone())
     }
 
-    /// The account of what was put and delivered; takes the dead letters from their queue.
+    /// The account of what was put and delivered; removes the dead letters from their queue.
     ///
     /// # Errors
-    /// The queue's.
+    /// Returns an error if the queue cannot be read.
     pub async fn account(&self, put: u64, delivered: &Delivered, time: Duration) -> Outcome<Account> {
         let mut invocations: Vec<Duration> = delivered.invocations.iter().map(|one| one.time).collect();
         invocations.sort_unstable();

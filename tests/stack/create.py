@@ -91,7 +91,7 @@ class Aws:
         )
 
     def at_hand(self, name: str, value: str) -> str:
-        """What the example of the parameter file stands for."""
+        """The values for the parameter file's placeholders."""
         if name in self.network:
             return self.network[name]
         if name.endswith("StreamArn"):
@@ -169,7 +169,7 @@ class Aws:
         return [client.get_schedule(Name=each["Name"]) for each in client.list_schedules()["Schedules"]]
 
     def roles(self) -> dict:
-        """The statements of each role, whatever policy they stand in."""
+        """The statements of each role, from all its policies."""
         return {role["RoleName"]: self.statements(role["RoleName"]) for role in self.client("iam").list_roles()["Roles"]}
 
     def statements(self, role: str) -> list[dict]:

@@ -1,4 +1,4 @@
-//! What most tests begin with: the cluster they share, an ingest for a configuration, files, and a look at the rows.
+//! What most tests start with: the shared cluster, an ingest for a configuration, files, and reading rows.
 
 pub mod packed;
 
@@ -20,7 +20,7 @@ use millstream_tests::process::target;
 use millstream_tests::proxy::Proxy;
 use tokio_postgres::Client;
 
-/// The cluster of all tests that do not hurt it.
+/// The cluster that tests share unless they disrupt it.
 pub fn cluster() -> &'static PostgreSql {
     static CLUSTER: OnceLock<PostgreSql> = OnceLock::new();
     CLUSTER.get_or_init(|| PostgreSql::start("tests", Durability::Test).expect("PostgreSQL starts"))
@@ -31,7 +31,7 @@ pub async fn database() -> String {
     cluster().database().await.expect("a database is made")
 }
 
-/// An ingest without a dead-letter queue: refused records show up as `retry`.
+/// An ingest without a dead-letter queue: rejected records count as `retry`.
 pub fn ingest(config: &str, url: &str) -> Ingest {
     let aws = Aws::default();
     let database = Database::new(&DatabaseAddress::from_url(url), aws.clone()).expect("the address is good");
@@ -56,12 +56,12 @@ pub async fn batch_of(
     ingest.process_event(&event(stream, "shardId-000000000000", &records), Duration::from_secs(60)).await
 }
 
-/// The address of a database of the shared cluster, through a proxy before it.
+/// The address of a database of the shared cluster, through a proxy.
 pub fn through(url: &str, proxy: &Proxy) -> String {
     url.replace(&format!(":{}/", cluster().port()), &format!(":{}/", proxy.port()))
 }
 
-/// A pooler before a cluster. `None` where PgBouncer is not installed: what needs it is skipped, and `make test` says so. With
+/// A pooler in front of a cluster. `None` if PgBouncer is not installed: the test is skipped, and `make test` says so. With
 /// `MILLSTREAM_REQUIRE_PGBOUNCER=1` that is a failure.
 pub fn pooler(cluster: u16, backends: u32, admission: Admission) -> Option<PgBouncer> {
     if PgBouncer::is_installed() {
@@ -87,18 +87,18 @@ pub async fn client(url: &str) -> Client {
     connect(url).await.expect("PostgreSQL answers")
 }
 
-/// Files of a test, gone with their owner.
+/// Files of a test, removed when it is dropped.
 pub struct Files(PathBuf);
 
 impl Files {
-    /// A folder of this name and no other process's.
+    /// A folder of this name, unique to this process.
     pub fn new(name: &str) -> Self {
         let folder = target().join(format!("{name}-{}", std::process::id()));
         std::fs::create_dir_all(&folder).expect("a folder is made");
         Self(folder)
     }
 
-    /// Writes a file; its path.
+    /// Writes a file and returns its path.
     pub fn write(&self, name: &str, text: &str) -> String {
         let path = self.0.join(name);
         std::fs::write(&path, text).expect("a file is written");

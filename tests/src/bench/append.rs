@@ -1,4 +1,4 @@
-//! Appending events: against raw COPY, in batches of several sizes, and when everything is there already.
+//! Appending events: against raw COPY, in batches of several sizes, and when everything is already stored.
 
 use std::time::{Duration, Instant};
 
@@ -51,7 +51,7 @@ struct Turns {
     ours: Vec<Duration>,
     raw: Vec<Duration>,
     rows: u64,
-    /// The client's processor time, the least of all turns: the rest is the machine's noise.
+    /// The client's CPU time, the minimum of all runs: the rest is noise.
     cpu: Duration,
 }
 
@@ -75,7 +75,7 @@ async fn turns(server: &PostgreSql, documents: &[Vec<u8>], batch: usize) -> Outc
     Ok(turns)
 }
 
-/// Everything delivered a second time: against a temporary table and an insert of what is not there.
+/// Everything delivered a second time: against a temporary table and an insert of the missing rows.
 pub async fn duplicates(server: &PostgreSql) -> Outcome<Vec<Line>> {
     let url = server.database().await?;
     let client = connect(&url).await?;

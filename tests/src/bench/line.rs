@@ -63,7 +63,7 @@ pub struct Line {
     pub what: String,
     /// The figure.
     pub figure: Figure,
-    /// What it is to be, and whether it is.
+    /// The target, and whether it is met.
     pub target: String,
 }
 

@@ -1,4 +1,4 @@
-//! What this machine is, and how much of it this thread has used.
+//! Describes this machine, and measures this thread's CPU time.
 
 use std::fmt;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::Outcome;
 use crate::postgresql::{PostgreSql, connect};
 
-/// What the figures have to be read with.
+/// The context of the figures.
 pub struct Machine {
     /// The processor's model.
     pub processor: String,

@@ -1,4 +1,4 @@
-//! Merging entities whose rows are all there already, against a temporary table and `INSERT … ON CONFLICT`.
+//! Merging entities whose rows all exist, against a temporary table and `INSERT … ON CONFLICT`.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use crate::random::Random;
 
 const ROWS: usize = 20_000;
 const BATCH: usize = 4_000;
-/// Columns beside the key and the version.
+/// Columns in addition to the key and the version.
 const COLUMNS: usize = 16;
 
 /// The whole invocation by row and by column.
@@ -31,8 +31,8 @@ async fn rule(server: &PostgreSql, merge: &str, set: fn(&str) -> String) -> Outc
     Ok(Line::ratio(&what, ROWS as u64, &mut ours, &mut others, Some(0.8)))
 }
 
-/// Every row of `bench.item` changed, by turns by the whole invocation and by what a careful hand would write: our times,
-/// and the other's. `changed` gives the events that bring all rows to a revision, `set` what becomes of a column.
+/// Changes every row of `bench.item`, alternately by the whole invocation and by hand-written SQL; returns Millstream's times
+/// and the other's. `changed` returns the events that bring all rows to a revision, `set` a column's SET clause.
 pub async fn turns(
     server: &PostgreSql,
     config: &str,
@@ -50,7 +50,7 @@ pub async fn turns(
         let since = Instant::now();
         run_events(&mut ingest, &events).await?;
         ours.push(since.elapsed());
-        // The same rows again, as the database has them now, each one changed by the raw way once more.
+        // The same rows as they are now stored, changed once more by the raw statement.
         let exported = raw::export(&client, "bench", events.len()).await?;
         vacuum_and_checkpoint(&client).await?;
         let merge = |table: &str, columns: &str| upsert(table, columns, set);
@@ -59,13 +59,13 @@ pub async fn turns(
     Ok((ours, others))
 }
 
-/// Both sides begin without dead rows, and pay alike for the first change of each page after a checkpoint.
+/// Both sides start without dead rows and pay equally for the first change of each page after a checkpoint.
 async fn vacuum_and_checkpoint(client: &Client) -> Outcome<()> {
     client.batch_execute("VACUUM bench.item").await?;
     Ok(client.batch_execute("CHECKPOINT").await?)
 }
 
-/// What a careful hand would write: newer rows replace older ones.
+/// The hand-written SQL: newer rows replace older ones.
 fn upsert(table: &str, columns: &str, set: fn(&str) -> String) -> String {
     let set = columns.split(", ").filter(|column| *column != "id").map(set).collect::<Vec<_>>().join(", ");
     format!(
@@ -74,12 +74,12 @@ fn upsert(table: &str, columns: &str, set: fn(&str) -> String) -> String {
     )
 }
 
-/// A column takes whatever the newer row has.
+/// A column takes the newer row's value, even if it is NULL.
 pub fn newest(column: &str) -> String {
     format!("{column} = excluded.{column}")
 }
 
-/// A column takes what the newer row has, if it has something.
+/// A column takes the newer row's value unless it is NULL.
 fn carried(column: &str) -> String {
     format!("{column} = coalesce(excluded.{column}, t.{column})")
 }

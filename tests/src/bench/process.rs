@@ -1,4 +1,4 @@
-//! The real functions' processes: how large they are, how soon they ask for an event, and how much memory a full batch takes.
+//! The real functions' processes: package size, time to the first poll, and memory for a full batch.
 
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use crate::function::{Function, Settings, binary, names};
 use crate::postgresql::PostgreSql;
 use crate::process::target;
 
-/// A full payload: Lambda cuts batches at six megabytes.
+/// A full payload: Lambda limits batches to six megabytes.
 const PAYLOAD_BYTES: usize = 6 * 1024 * 1024;
 
 /// Sizes and starts, the largest and the slowest of all functions; and the peak of memory after a batch of six megabytes.
@@ -52,7 +52,7 @@ async fn start(settings: Settings) -> Outcome<Duration> {
     Ok(median(&mut starts))
 }
 
-/// What a zip file makes of the binary.
+/// The size of the zipped binary.
 fn package_megabytes(settings: &Settings) -> Outcome<f64> {
     let mut packer = DeflateEncoder::new(Vec::new(), Compression::default());
     packer.write_all(&std::fs::read(&settings.binary)?)?;
@@ -64,7 +64,7 @@ async fn memory(settings: Settings) -> Outcome<Line> {
     let bytes_each = events(&documents[..100], 100)[0].len() / 100;
     let event = events(&documents[..PAYLOAD_BYTES / bytes_each], documents.len()).remove(0);
     let mut function = Function::start(settings).await?;
-    // Twice: the first batch makes the tables, the second meets only duplicates.
+    // Twice: the first batch creates the tables, the second contains only duplicates.
     for _ in 0..2 {
         function.invoke(event.clone()).await?;
     }
@@ -72,7 +72,7 @@ async fn memory(settings: Settings) -> Outcome<Line> {
     Ok(Line::at_most(&what, peak_megabytes(function.pid())?, "MB", 64.0))
 }
 
-/// The most memory that a process has held, in MB.
+/// The peak memory of a process, in MB.
 pub fn peak_megabytes(pid: u32) -> Outcome<f64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find(|line| line.starts_with("VmHWM")).ok_or("no VmHWM")?;

@@ -45,7 +45,7 @@ pub enum PublishError {
         #[source]
         source: std::io::Error,
     },
-    /// A page does not say what is to be replaced.
+    /// A page has no marker for what is to be replaced.
     #[error("{file}: the marker {marker} is missing; add it where `make bench` writes its results")]
     NoMarker {
         /// The page.
@@ -91,7 +91,7 @@ impl Section {
 /// Whether the pages are ready, before anything is measured.
 ///
 /// # Errors
-/// A page cannot be read, or a marker is missing.
+/// Returns an error if a page cannot be read, or a marker is missing.
 pub fn check(workspace: &Path) -> Result<(), PublishError> {
     for section in [TABLE, SUMMARY] {
         section.replace(&section.read(workspace)?, "")?;
@@ -102,7 +102,7 @@ pub fn check(workspace: &Path) -> Result<(), PublishError> {
 /// Writes all results of one run. No page is written if one of them cannot be.
 ///
 /// # Errors
-/// As [`check`], and a line that the summary needs is missing.
+/// See [`check`]; also if a line that the summary needs is missing.
 pub fn publish(workspace: &Path, machine: &Machine, results: &[Line]) -> Result<(), PublishError> {
     let table = TABLE.replace(&TABLE.read(workspace)?, &table(machine, results))?;
     let summary = SUMMARY.replace(&SUMMARY.read(workspace)?, &summary(machine, results)?)?;
@@ -177,7 +177,7 @@ fn value(results: &[Line], prefix: &str) -> Result<String, PublishError> {
     })
 }
 
-/// Takes what is needed from the figure of the first line that begins with `prefix`.
+/// Returns what is needed from the figure of the first line that starts with `prefix`.
 fn find<T>(results: &[Line], prefix: &str, take: impl Fn(Figure) -> Option<T>) -> Result<T, PublishError> {
     let line = results.iter().find(|line| line.what.starts_with(prefix));
     line.and_then(|line| take(line.figure)).ok_or_else(|| PublishError::NoLine(prefix.to_owned()))

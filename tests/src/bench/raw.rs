@@ -1,4 +1,4 @@
-//! The raw counterparts: what `psql` would do with the same rows, already decoded.
+//! The raw counterparts: what a script for `psql` would do with the same rows, already decoded.
 
 use std::time::{Duration, Instant};
 
@@ -15,14 +15,14 @@ pub struct Exported {
     parts: Vec<Bytes>,
 }
 
-/// The leaf tables and plain tables of a schema, as one would name them in COPY: parents only.
+/// The tables of a schema as COPY would name them: partitioned parents and plain tables, without partitions.
 pub async fn tables(client: &Client, schema: &str) -> Outcome<Vec<String>> {
     let query = "SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
                  WHERE n.nspname = $1 AND c.relkind IN ('r', 'p') AND NOT c.relispartition ORDER BY 1";
     Ok(client.query(query, &[&schema]).await?.iter().map(|row| row.get(0)).collect())
 }
 
-/// Takes the rows out of all tables of a schema, in the order in which they lie there.
+/// Exports the rows of all tables of a schema, in their physical order.
 pub async fn export(client: &Client, schema: &str, batches: usize) -> Outcome<Vec<Exported>> {
     let mut exported = Vec::new();
     for table in tables(client, schema).await? {
@@ -52,7 +52,7 @@ pub async fn truncate(client: &Client, schema: &str) -> Outcome<()> {
     Ok(client.batch_execute(&format!("TRUNCATE {list}; CHECKPOINT")).await?)
 }
 
-/// Copies everything back, a transaction a batch; how long it took.
+/// Copies everything back, one transaction per batch; returns the time.
 pub async fn copy(client: &Client, exported: &[Exported]) -> Outcome<Duration> {
     let since = Instant::now();
     let batches = exported.iter().map(|table| table.parts.len()).max().unwrap_or(0);
@@ -68,7 +68,7 @@ pub async fn copy(client: &Client, exported: &[Exported]) -> Outcome<Duration> {
     Ok(since.elapsed())
 }
 
-/// Brings every batch through a temporary table and one statement a table; how long it took.
+/// Writes every batch through a temporary table with one statement per table; returns the time.
 pub async fn through_temporary(
     client: &Client,
     exported: &[Exported],

@@ -1,4 +1,4 @@
-//! Replicated tables: changed items against a temporary table, an export's load, and the price of a new column.
+//! Replicated tables: changed items against a temporary table, the load of an export, and the cost of a new column.
 
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -75,7 +75,7 @@ fn item(number: u64, revision: u64, random: &mut Random) -> String {
     format!("{{{}}}", attributes.join(","))
 }
 
-/// A hundred batches that bring a new column each, against a hundred that bring none.
+/// A hundred batches with a new column each, against a hundred without.
 async fn columns(server: &PostgreSql) -> Outcome<Line> {
     const BATCHES: u64 = 100;
     let url = server.database().await?;

@@ -52,7 +52,7 @@ const MANY_ROWS: &[&str] = &[
 async fn time(server: &PostgreSql, prepare: &[&str]) -> Outcome<Vec<Duration>> {
     let url = server.database().await?;
     let client = connect(&url).await?;
-    // The tables are made by a first event of each kind, which is not counted.
+    // A first event of each kind creates the tables; it is not counted.
     run_events(&mut ingest(CONFIG, &url)?, &events(&track_events(200), 200)).await?;
     for statement in prepare {
         client.batch_execute(statement).await?;

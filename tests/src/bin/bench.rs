@@ -1,7 +1,7 @@
-//! The bench: the function against PostgreSQL's own COPY, in one run on one machine.
+//! The benchmark: the function against PostgreSQL's own COPY, in one run on one machine.
 //!
 //! Prints the table and writes it to docs/benchmarks.md, with a summary in README.md. With an argument (`make bench PART=append`) it
-//! measures the parts whose name holds that, and only prints.
+//! measures the parts whose name contains it, and only prints.
 
 use std::process::ExitCode;
 

@@ -32,7 +32,7 @@ async fn main() -> ExitCode {
     }
 }
 
-/// `[--function NAME] [--config FILE] [--exit] EVENT`; whether to exit at the end, too.
+/// Reads `[--function NAME] [--config FILE] [--exit] EVENT`; also returns whether to exit at the end.
 fn read_arguments(mut arguments: impl Iterator<Item = String>) -> Option<(Options, bool)> {
     let (mut options, mut exits) = (Options::default(), false);
     while let Some(argument) = arguments.next() {
@@ -52,7 +52,7 @@ async fn replay(options: Options, exits: bool) -> Outcome<()> {
     say(&replay.introduction());
     say("Starting a private PostgreSQL …\n");
     let server = PostgreSql::start("replay", Durability::Test)?;
-    // The time zone of the tests is one that shows mistakes.
+    // Tests use a time zone other than UTC, to find errors; people prefer UTC.
     connect(&server.url("postgres")).await?.batch_execute("ALTER ROLE postgres SET timezone TO 'UTC'").await?;
     let url = server.database().await?;
     let summary = replay.run(&url, &say).await?;

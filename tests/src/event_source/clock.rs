@@ -1,4 +1,4 @@
-//! The event source's clock: the wall's, which a test may set ahead instead of waiting.
+//! The event source's clock: the wall clock, which a test may advance instead of waiting.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use millstream::clock;
 use millstream::timestamp::Timestamp;
 use tokio::sync::watch;
 
-/// A clock and its copies, which go together.
+/// A clock; its copies share the time.
 #[derive(Clone, Debug)]
 pub struct Clock(watch::Sender<i64>);
 
@@ -17,17 +17,17 @@ impl Default for Clock {
 }
 
 impl Clock {
-    /// What time it is.
+    /// The current time.
     pub fn now(&self) -> Timestamp {
         clock::now().saturating_add(*self.0.borrow())
     }
 
-    /// Sets the clock ahead, and wakes who waits for a moment that has thereby come.
+    /// Advances the clock and wakes the waiters whose time has come.
     pub fn advance(&self, time: Duration) {
         self.0.send_modify(|ahead| *ahead += i64::try_from(time.as_micros()).unwrap_or(i64::MAX));
     }
 
-    /// Waits until it is this late; for ever where there is no such moment.
+    /// Waits until this time; forever if it is `None`.
     pub async fn until(&self, moment: Option<Timestamp>) {
         let Some(moment) = moment else { return std::future::pending().await };
         let mut advanced = self.0.subscribe();
@@ -36,7 +36,7 @@ impl Clock {
             if left.is_zero() {
                 return;
             }
-            // Whether the time is over or the clock was advanced, the next look tells.
+            // The loop checks whether the time has come or the clock was advanced.
             tokio::time::timeout(left, advanced.changed()).await.map(drop).unwrap_or_default();
         }
     }

@@ -1,4 +1,4 @@
-//! The environments of one function: a process for each invocation under way, kept for the next one, as Lambda keeps them.
+//! The environments of one function: one process per concurrent invocation, reused for the next one, as Lambda does.
 
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -10,7 +10,7 @@ use tokio::sync::{Semaphore, TryAcquireError};
 use super::response::Response;
 use crate::function::{Function, Settings, arn, request_id};
 
-/// An account's concurrency, where a function has none of its own:
+/// An account's concurrency, which applies to functions without reserved concurrency:
 /// <https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html>.
 const ACCOUNT_CONCURRENCY: usize = 1_000;
 
@@ -27,21 +27,21 @@ pub struct Environments {
 pub struct Invocation {
     /// Its request id.
     pub request_id: String,
-    /// When it was asked for.
+    /// When it was requested.
     pub began: Instant,
     /// How long it took.
     pub time: Duration,
-    /// What came of it.
+    /// Its outcome.
     pub response: Response,
 }
 
 impl Environments {
-    /// None yet: they are started as they are needed.
+    /// Creates none yet: they are started on demand.
     pub fn new(settings: Settings) -> Self {
         Self::with_concurrency(settings, ACCOUNT_CONCURRENCY)
     }
 
-    /// At most so many at once (`ReservedConcurrentExecutions`); invocations beyond them are throttled.
+    /// Sets the maximum (`ReservedConcurrentExecutions`); invocations beyond it are throttled.
     pub fn with_concurrency(settings: Settings, reserved: usize) -> Self {
         Self { settings, concurrency: Semaphore::new(reserved), idle: Mutex::default(), logs: Mutex::default() }
     }
@@ -51,7 +51,7 @@ impl Environments {
         arn(&self.settings.binary.file_name().unwrap_or_default().to_string_lossy())
     }
 
-    /// Invokes the function in an environment of its own.
+    /// Invokes the function in a free environment.
     pub async fn invoke(&self, payload: impl Into<Bytes>) -> Invocation {
         let began = Instant::now();
         let ended = |request_id, response| Invocation { request_id, began, time: began.elapsed(), response };
@@ -71,10 +71,10 @@ impl Environments {
         ended
     }
 
-    /// Ends all environments; what they wrote to their logs.
+    /// Ends all environments and returns their logs.
     ///
     /// # Errors
-    /// The system's.
+    /// Returns an error of the operating system.
     pub fn end(&self) -> std::io::Result<String> {
         locked(&self.idle).clear();
         std::mem::take(&mut *locked(&self.logs)).into_iter().map(std::fs::read_to_string).collect()

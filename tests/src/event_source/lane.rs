@@ -1,11 +1,11 @@
-//! One lane of a shard: the records of its keys, one batch at a time, in order. It decides and does nothing: what time it is
-//! and what came of an invocation it is told.
+//! One lane of a shard: the records of its keys, one batch at a time, in order. It is pure: it receives the time and the
+//! outcomes of invocations, and decides what comes next.
 //!
-//! A batch that fails is handed over again, alone, until it is done or given up; what comes behind it waits.
+//! A batch that fails is delivered again, alone, until it is done or discarded; the records after it wait.
 //! The rules: <https://docs.aws.amazon.com/lambda/latest/dg/kinesis-on-failure-destination.html>. What AWS does not say:
-//! - The pause between two tries; ours doubles, and a batch that is split or has moved on is tried at once.
-//! - Whether moving on starts the count of attempts over; here it does.
-//! - What becomes of a record that no payload can hold; here it is given up without a try.
+//! - The delay between two attempts; here it doubles, and a batch that is split or has advanced is retried at once.
+//! - Whether an advance resets the number of attempts; here it does.
+//! - What happens to a record that is too large for any payload; here it is discarded without an attempt.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -19,9 +19,9 @@ use super::on_failure::{Condition, Discarded};
 use super::record::{StreamRecord, fitting};
 use super::response::{BatchOutcome, Response, batch_outcome};
 
-/// How long a stream keeps its records: Kinesis by default, DynamoDB always. Nothing older can be handed over.
+/// How long a stream keeps its records: Kinesis by default, DynamoDB always. Older records cannot be delivered.
 pub const STREAM_RETENTION: Duration = Duration::from_secs(24 * 60 * 60);
-/// The pause after a failed try, doubled each time up to the maximum.
+/// The delay after a failed attempt, doubled each time up to the maximum.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(2);
 
@@ -29,11 +29,11 @@ const RETRY_PAUSE_MAX: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct Lane {
     mapping: Arc<Mapping>,
-    /// Read and in no batch yet.
+    /// Records read and not yet in a batch.
     waiting: VecDeque<Arc<StreamRecord>>,
-    /// The batch under way, and behind it the other parts of what it was split from.
+    /// The current batch, followed by the other parts of the batch it was split from.
     batches: VecDeque<Batch>,
-    /// Given up, and not yet told.
+    /// Discarded and not yet reported.
     discarded: VecDeque<Discarded>,
     is_invoked: bool,
     window_opened: Timestamp,
@@ -41,25 +41,25 @@ pub struct Lane {
     pauses: u32,
 }
 
-/// What a lane wants next.
+/// A lane's next step.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Step {
-    /// The function is to be invoked with these records; the lane waits for [`Lane::answered`].
+    /// Invoke the function with these records; the lane waits for [`Lane::answered`].
     Invoke(Vec<Arc<StreamRecord>>),
-    /// These records are given up; the on-failure destination is to be told.
+    /// These records are discarded; report them to the on-failure destination.
     Discard(Discarded),
-    /// Nothing, before this moment or before something happens.
+    /// Nothing until this time or the next event.
     Wait(Option<Timestamp>),
 }
 
 #[derive(Debug)]
 struct Batch {
     records: Vec<Arc<StreamRecord>>,
-    /// Failed tries that count against the mapping's maximum.
+    /// Failed attempts that count against the mapping's maximum.
     attempts: u32,
-    /// All invocations that began with these records.
+    /// All invocations that started with these records.
     invocations: u32,
-    /// Whether the last of them failed; nothing where there was none.
+    /// Whether the last of them failed; `None` if there was none.
     failed: Option<bool>,
 }
 
@@ -68,7 +68,7 @@ impl Batch {
         Self { records, attempts: 0, invocations: 0, failed: None }
     }
 
-    /// Takes the first records out, with all that was tried with them.
+    /// Removes the first records, with their attempts.
     fn split(&mut self, at: usize) -> Self {
         let rest = self.records.split_off(at);
         Self { records: std::mem::replace(&mut self.records, rest), ..*self }
@@ -88,7 +88,7 @@ impl Batch {
 }
 
 impl Lane {
-    /// A lane with nothing in it; its first batching window opens now.
+    /// Creates an empty lane; its first batching window opens now.
     pub fn new(mapping: Arc<Mapping>, now: Timestamp) -> Self {
         Self {
             mapping,
@@ -102,7 +102,7 @@ impl Lane {
         }
     }
 
-    /// Takes a record of the lane's in.
+    /// Adds a record to the lane.
     pub fn arrived(&mut self, record: Arc<StreamRecord>, now: Timestamp) {
         if self.is_idle() {
             self.reopen_window(now);
@@ -115,19 +115,19 @@ impl Lane {
         self.unfinished().is_none()
     }
 
-    /// Records read and in no batch yet.
+    /// The number of records read and not yet in a batch.
     pub fn waiting(&self) -> usize {
         self.waiting.len()
     }
 
-    /// The first record that is neither done nor given up.
+    /// The first record that is neither done nor discarded.
     pub fn unfinished(&self) -> Option<&SequenceNumber> {
         let discarded = self.discarded.front().map(|discarded| &discarded.first.0);
         let tried = || self.batches.front().and_then(|batch| Some(&batch.records.first()?.sequence));
         discarded.or_else(tried).or_else(|| Some(&self.waiting.front()?.sequence))
     }
 
-    /// What is to be done now.
+    /// The lane's next step.
     pub fn next(&mut self, now: Timestamp) -> Step {
         if self.is_invoked {
             return Step::Wait(None);
@@ -151,7 +151,7 @@ impl Lane {
         Step::Invoke(batch.records.clone())
     }
 
-    /// Takes in what came of the invocation.
+    /// Processes the outcome of the invocation.
     pub fn answered(&mut self, response: &Response, now: Timestamp) {
         self.is_invoked = false;
         self.window_opened = now;
@@ -188,7 +188,7 @@ impl Lane {
         self.mapping.bisect_batch_on_function_error && batch.records.len() > 1
     }
 
-    /// A try that counts has failed: the batch is given up, or tried again after a pause.
+    /// Processes a failed attempt that counts: the batch is discarded, or retried after a delay.
     fn attempted(&mut self, mut batch: Batch, now: Timestamp) {
         if self.mapping.maximum_retry_attempts.is_some_and(|maximum| batch.attempts >= maximum) {
             self.discarded.extend(batch.discarded(Condition::RetryAttemptsExhausted));
@@ -206,7 +206,7 @@ impl Lane {
         self.pauses = (self.pauses + 1).min(10);
     }
 
-    /// Makes the next batch of what waits, once it is full or its window is over; else says until when to wait.
+    /// Forms the next batch once it is full or its window has ended; otherwise returns how long to wait.
     fn gather(&mut self, now: Timestamp) -> Result<(), Option<Timestamp>> {
         if self.waiting.is_empty() {
             return Err(None);
@@ -217,12 +217,12 @@ impl Lane {
         if !is_full && now < window_closes {
             return Err(Some(window_closes));
         }
-        // One that does not fit makes a batch of its own, to be given up.
+        // A record that does not fit becomes a batch of its own, which is discarded.
         self.batches.push_back(Batch::new(self.waiting.drain(..count.max(1)).collect()));
         Ok(())
     }
 
-    /// A window that ends without a record is followed by another one.
+    /// Opens another window if one ended without a record.
     fn reopen_window(&mut self, now: Timestamp) {
         let window = micros(self.mapping.maximum_batching_window);
         if window > 0 {
@@ -231,7 +231,7 @@ impl Lane {
         }
     }
 
-    /// Takes the records that are too old from the beginning of the batch.
+    /// Removes the records that are too old from the start of the batch.
     fn expire(&mut self, now: Timestamp) -> Option<Discarded> {
         let age = self.mapping.maximum_record_age.unwrap_or(STREAM_RETENTION).min(STREAM_RETENTION);
         let oldest = now.saturating_add(-micros(age));
@@ -245,7 +245,7 @@ impl Lane {
         expired.discarded(Condition::RecordAgeExceeded)
     }
 
-    /// Takes the batch where not even its first record fits an invocation.
+    /// Removes the batch if not even its first record fits in an invocation.
     fn too_large(&mut self) -> Option<Discarded> {
         let batch = self.batches.pop_front_if(|batch| fitting(&batch.records, 1) == 0)?;
         batch.discarded(Condition::RetryAttemptsExhausted)

@@ -1,4 +1,4 @@
-//! Which shards may be read: a child only once its parents are done, so that the order of a key survives split and merge.
+//! Which shards may be read: a child only once its parents are done, so that splits and merges keep the order of a key.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,27 +10,27 @@ use super::shard::Checkpoint;
 pub struct ListedShard {
     /// Its id.
     pub id: String,
-    /// What it was split or merged from: none, one or two.
+    /// Its parents: none, one (split) or two (merge).
     pub parents: Vec<String>,
-    /// Whether it has an `EndingSequenceNumber`: it takes no further records.
+    /// Whether it has an `EndingSequenceNumber`, so that it receives no further records.
     pub is_closed: bool,
 }
 
 /// Where the reading of a shard begins.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Position {
-    /// Where the mapping says.
+    /// At the mapping's starting position.
     Starting(StartingPosition),
-    /// Where an earlier reading has come to.
+    /// Where an earlier run ended.
     Checkpoint(Checkpoint),
 }
 
-/// What is known of a stream's shards, from one run of the mapping to the next.
+/// The state of a stream's shards, kept between runs of the mapping.
 #[derive(Debug)]
 pub struct Lineage {
     start: StartingPosition,
     listed: BTreeMap<String, ListedShard>,
-    /// Shards that were there when the mapping first looked.
+    /// Shards that existed when the mapping was first run.
     first: BTreeSet<String>,
     done: BTreeSet<String>,
     checkpoints: BTreeMap<String, Checkpoint>,
@@ -48,14 +48,14 @@ impl Lineage {
         }
     }
 
-    /// Takes in the stream's list of shards.
+    /// Updates the state from the stream's list of shards.
     pub fn listed(&mut self, shards: Vec<ListedShard>) {
         let is_first_look = self.listed.is_empty();
         self.listed = shards.into_iter().map(|shard| (shard.id.clone(), shard)).collect();
         if is_first_look {
             self.first = self.listed.keys().cloned().collect();
             if self.start == StartingPosition::Latest {
-                // All that a closed shard has lies behind the tip of the stream.
+                // All records of a closed shard are before the tip of the stream.
                 let closed = self.listed.values().filter(|shard| shard.is_closed);
                 self.done = closed.map(|shard| shard.id.clone()).collect();
             }
@@ -71,12 +71,12 @@ impl Lineage {
         self.listed.values().filter(is_ready).map(|shard| &*shard.id)
     }
 
-    /// Whether a shard takes no further records.
+    /// Whether a shard receives no further records.
     pub fn is_closed(&self, shard: &str) -> bool {
         self.listed.get(shard).is_some_and(|shard| shard.is_closed)
     }
 
-    /// Where the reading of a shard begins. One that came up later is read whole, whatever the mapping's start.
+    /// Where the reading of a shard starts. A shard created later is read completely, regardless of the mapping's starting position.
     pub fn position(&self, shard: &str) -> Position {
         match self.checkpoints.get(shard) {
             Some(checkpoint) => Position::Checkpoint(checkpoint.clone()),
@@ -85,14 +85,14 @@ impl Lineage {
         }
     }
 
-    /// Remembers how far the reading of a shard has come.
+    /// Records how far a shard has been read.
     pub fn reached(&mut self, shard: &str, checkpoint: Option<Checkpoint>) {
         if let Some(checkpoint) = checkpoint {
             self.checkpoints.insert(shard.to_owned(), checkpoint);
         }
     }
 
-    /// Everything of the shard is done, and it is closed.
+    /// Marks a shard as done: it is closed, and all its records are done.
     pub fn ended(&mut self, shard: &str) {
         self.done.insert(shard.to_owned());
     }

@@ -8,20 +8,20 @@ use std::time::Duration;
 
 use millstream::timestamp::Timestamp;
 
-/// How a stream is brought to a function.
+/// How a stream is delivered to a function.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Mapping {
     /// `EventSourceArn`: a Kinesis stream's, or a DynamoDB stream's with its label.
     pub event_source_arn: String,
-    /// `BatchSize`: records an invocation, 1 to 10,000.
+    /// `BatchSize`: records per invocation, 1 to 10,000.
     pub batch_size: usize,
     /// `MaximumBatchingWindowInSeconds`: how long records are gathered for a larger batch, at most 300 s.
     pub maximum_batching_window: Duration,
-    /// `ParallelizationFactor`: batches of a shard under way at once, 1 to 10.
+    /// `ParallelizationFactor`: concurrent batches per shard, 1 to 10.
     pub parallelization_factor: usize,
     /// `BisectBatchOnFunctionError`.
     pub bisect_batch_on_function_error: bool,
-    /// `MaximumRetryAttempts`, at most 10,000; `None` is Lambda's −1, for ever.
+    /// `MaximumRetryAttempts`, at most 10,000; `None` is Lambda's −1, unlimited.
     pub maximum_retry_attempts: Option<u32>,
     /// `MaximumRecordAgeInSeconds`, 60 to 604,800; `None` is Lambda's −1. It ends with the stream's own retention in any case.
     pub maximum_record_age: Option<Duration>,
@@ -33,14 +33,14 @@ pub struct Mapping {
     pub on_failure: Option<String>,
 }
 
-/// Where the reading of a stream begins.
+/// Where the reading of a stream starts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum StartingPosition {
-    /// With the oldest record that is there.
+    /// With the oldest record.
     TrimHorizon,
-    /// With what comes after the first look at the stream.
+    /// With records put after the mapping's first read.
     Latest,
-    /// With what arrived at this moment or later; Kinesis only.
+    /// With records that arrived at or after this time; Kinesis only.
     AtTimestamp(Timestamp),
 }
 
@@ -53,7 +53,7 @@ pub enum SourceKind {
     Dynamodb,
 }
 
-/// Why Lambda would refuse a mapping.
+/// Why Lambda would reject a mapping.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum MappingError {
     /// Neither kind of stream.
@@ -66,9 +66,9 @@ pub enum MappingError {
         parameter: &'static str,
         /// Its value; times in seconds.
         found: u64,
-        /// The least that Lambda takes.
+        /// The minimum.
         least: u64,
-        /// The most that Lambda takes.
+        /// The maximum.
         most: u64,
     },
     /// DynamoDB has no iterators by time.
@@ -99,9 +99,9 @@ impl Mapping {
     /// Which kind of stream it reads.
     ///
     /// # Errors
-    /// [`MappingError::Source`].
+    /// Returns [`MappingError::Source`] for any other ARN.
     pub fn kind(&self) -> Result<SourceKind, MappingError> {
-        // A DynamoDB stream's label is a moment, with colons of its own.
+        // A DynamoDB stream's label is a timestamp and contains colons.
         match self.event_source_arn.splitn(6, ':').collect::<Vec<_>>()[..] {
             ["arn", _, "kinesis", _, _, name] if name.starts_with("stream/") => Ok(SourceKind::Kinesis),
             ["arn", _, "dynamodb", _, _, table] if table.contains("/stream/") => Ok(SourceKind::Dynamodb),
@@ -109,10 +109,10 @@ impl Mapping {
         }
     }
 
-    /// Whether Lambda would take it.
+    /// Checks that Lambda would accept it.
     ///
     /// # Errors
-    /// The first thing that Lambda would refuse.
+    /// Returns the first error that Lambda would report.
     pub fn check(&self) -> Result<(), MappingError> {
         let kind = self.kind()?;
         let whole = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);

@@ -1,4 +1,4 @@
-//! What Lambda tells the on-failure destination of a batch that it gives up: where the records are, and not what they are.
+//! Lambda's message to the on-failure destination about a discarded batch: the position of the records, not their data.
 //!
 //! The form: <https://docs.aws.amazon.com/lambda/latest/dg/kinesis-on-failure-destination.html> and
 //! <https://docs.aws.amazon.com/lambda/latest/dg/services-dynamodb-errors.html>.
@@ -9,17 +9,17 @@ use serde::{Deserialize, Serialize};
 
 use super::mapping::SourceKind;
 
-/// Why records are given up.
+/// Why records are discarded.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Condition {
-    /// `MaximumRetryAttempts` are used up. The one condition that is documented, so it also stands for records that no
-    /// invocation can hold.
+    /// `MaximumRetryAttempts` is exhausted. It is the only documented condition, so it is also used for records that no
+    /// invocation can carry.
     RetryAttemptsExhausted,
-    /// `MaximumRecordAgeInSeconds` is over. Not documented; as seen in messages of AWS and in LocalStack's.
+    /// `MaximumRecordAgeInSeconds` is exceeded. Not documented; as in messages from AWS and LocalStack.
     RecordAgeExceeded,
 }
 
-/// Records that are given up.
+/// Discarded records.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Discarded {
     /// Why.
@@ -28,11 +28,11 @@ pub struct Discarded {
     pub first: (SequenceNumber, Timestamp),
     /// The last of them, and when it arrived.
     pub last: (SequenceNumber, Timestamp),
-    /// How many they are. Between the first and the last may stand more, of other lanes.
+    /// Their number. There may be more records between the first and the last, from other lanes.
     pub records: usize,
     /// How often the function was invoked with them.
     pub invocations: u32,
-    /// Whether the last of these invocations failed, or reported failures; nothing where there was none.
+    /// Whether the last of these invocations failed or reported failures; `None` if there was none.
     pub failed: Option<bool>,
 }
 
@@ -42,12 +42,12 @@ pub struct Discarded {
 pub struct OnFailure {
     /// About the invocation.
     pub request_context: RequestContext,
-    /// About the function's answer; absent where it was never invoked.
+    /// About the function's response; absent if it was never invoked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub response_context: Option<ResponseContext>,
     /// `1.0`.
     pub version: String,
-    /// When the records were given up.
+    /// When the records were discarded.
     pub timestamp: String,
     /// Where the records are.
     #[serde(flatten)]
@@ -68,15 +68,15 @@ pub struct RequestContext {
     pub approximate_invoke_count: u32,
 }
 
-/// About the function's answer.
+/// About the function's response.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ResponseContext {
-    /// 200, of failed functions too.
+    /// 200, for failed functions too.
     pub status_code: u16,
     /// `$LATEST`.
     pub executed_version: String,
-    /// `Unhandled`; absent where the function answered, and reported failures.
+    /// `Unhandled`; absent if the function responded and reported failures.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub function_error: Option<String>,
 }
@@ -107,21 +107,21 @@ impl Batch {
 pub struct BatchInfo {
     /// The shard.
     pub shard_id: String,
-    /// The first record's place.
+    /// The first record's sequence number.
     pub start_sequence_number: String,
-    /// The last record's place.
+    /// The last record's sequence number.
     pub end_sequence_number: String,
     /// When the first arrived.
     pub approximate_arrival_of_first_record: String,
     /// When the last arrived.
     pub approximate_arrival_of_last_record: String,
-    /// How many records are given up.
+    /// The number of discarded records.
     pub batch_size: usize,
     /// The stream.
     pub stream_arn: String,
 }
 
-/// Whose records they are, and who could not take them.
+/// Where the records come from, and the function that could not process them.
 #[derive(Clone, Copy, Debug)]
 pub struct Origin<'a> {
     /// The kind of stream.
@@ -137,7 +137,7 @@ pub struct Origin<'a> {
 }
 
 impl OnFailure {
-    /// The message for records given up at this moment.
+    /// The message for records discarded at this time.
     pub fn new(discarded: &Discarded, origin: Origin<'_>, now: Timestamp) -> Self {
         let Discarded { condition, first, last, records, invocations, failed } = discarded;
         let info = BatchInfo {

@@ -1,5 +1,5 @@
-//! One shard's poller: reads ahead, invokes for its lanes side by side, and tells the on-failure destination. What to do and
-//! when is [`Shard`]'s to say.
+//! One shard's poller: reads ahead, invokes the function for its lanes concurrently, and reports to the on-failure destination.
+//! [`Shard`] decides what to do and when.
 
 use std::pin::Pin;
 use std::time::{Duration, Instant};
@@ -21,19 +21,19 @@ use super::stream::Page;
 use crate::function::request_id;
 use crate::system::Outcome;
 
-/// Kinesis takes five looks a second at a shard: <https://docs.aws.amazon.com/kinesis/latest/APIReference/API_GetRecords.html>.
+/// Kinesis allows five reads per second and shard: <https://docs.aws.amazon.com/kinesis/latest/APIReference/API_GetRecords.html>.
 const READ_INTERVAL: Duration = Duration::from_millis(200);
 
-/// How the reading of a shard has come to rest: everything of it that was read is done.
+/// Why a poller has stopped: everything read from its shard is done.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Rest {
-    /// Nothing further will come into the shard.
+    /// The shard will receive no further records.
     Ended,
-    /// The run was told to finish, and nothing further was there.
+    /// The run was asked to finish, and there were no further records.
     Drained,
 }
 
-/// A poller at work.
+/// A running poller.
 pub struct Poller<'a> {
     run: &'a Run<'a>,
     id: &'a str,
@@ -41,7 +41,7 @@ pub struct Poller<'a> {
     /// The last invocation's request id, by lane.
     requests: Vec<String>,
     happenings: FuturesUnordered<Happening<'a>>,
-    /// Where the next look begins, while none is under way.
+    /// The iterator of the next read, while none is in progress.
     iterator: Option<String>,
     last_read_at: Option<Instant>,
     rest: Option<Rest>,
@@ -54,7 +54,7 @@ enum Happened {
     Read(Page, ReadContext),
 }
 
-/// Which records an invocation is about.
+/// The records of an invocation.
 struct BatchBounds {
     lane: usize,
     first: SequenceNumber,
@@ -62,7 +62,7 @@ struct BatchBounds {
     records: usize,
 }
 
-/// What was known before a look at the shard: only then does an empty page tell something.
+/// What was known before a read: only then is an empty page conclusive.
 #[derive(Clone, Copy)]
 struct ReadContext {
     is_closed: bool,
@@ -70,10 +70,10 @@ struct ReadContext {
 }
 
 impl<'a> Poller<'a> {
-    /// Reads a shard from where it was left, until it rests.
+    /// Reads a shard from its checkpoint until everything read is done.
     ///
     /// # Errors
-    /// The API's.
+    /// Returns an error if the API call fails.
     pub async fn run(run: &'a Run<'a>, id: &'a str) -> Outcome<Rest> {
         let position = run.source.lineage().position(id);
         let iterator = run.stream.iterator(id, &position).await?;
@@ -109,7 +109,7 @@ impl<'a> Poller<'a> {
         }
     }
 
-    /// Begins all that is to be done now. Until when there is nothing further to do.
+    /// Starts everything that is due; returns how long there is nothing further to do.
     async fn begin(&mut self) -> Outcome<Option<Timestamp>> {
         loop {
             match self.shard.next(self.run.source.clock.now()) {
@@ -128,7 +128,7 @@ impl<'a> Poller<'a> {
         }
     }
 
-    /// Looks for further records, unless a look is under way or enough is waiting.
+    /// Reads further records, unless a read is in progress or enough records wait.
     fn start_read(&mut self) {
         if self.shard.is_full() {
             return;
@@ -152,7 +152,7 @@ impl<'a> Poller<'a> {
         self.last_read_at = Some(Instant::now());
         self.rest = match (&self.iterator, count) {
             (None, _) => Some(Rest::Ended),
-            // moto hands out iterators for ever, and no empty pages before the end.
+            // moto returns iterators indefinitely, and no empty pages before the end.
             (Some(_), 0) if context.is_closed => Some(Rest::Ended),
             (Some(_), 0) if context.is_finishing => Some(Rest::Drained),
             (Some(_), _) => None,

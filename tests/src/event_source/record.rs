@@ -1,4 +1,4 @@
-//! Records as they stand in an event, and the events made of them: at most so many, and at most six megabytes.
+//! Records in the form that an event contains, and events built from them, limited in number and to six megabytes.
 
 use std::sync::Arc;
 
@@ -11,17 +11,17 @@ pub const PAYLOAD_BYTES_MAX: usize = 6 * 1024 * 1024;
 const OPENING: &str = "{\"Records\":[";
 const CLOSING: &str = "]}";
 
-/// What an event holds beside its records and the commas between them.
+/// The parts of an event around its records.
 pub const EVENT_OVERHEAD_BYTES: usize = OPENING.len() + CLOSING.len();
 
-/// A record of a shard, ready to be handed over.
+/// A record of a shard, ready for delivery.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct StreamRecord {
-    /// Its place in the shard, by which `batchItemFailures` names it.
+    /// Its sequence number, by which `batchItemFailures` names it.
     pub sequence: SequenceNumber,
-    /// What its order is kept by: the partition key (Kinesis), or the item's whole key (DynamoDB).
+    /// The key within which order is kept: the partition key (Kinesis), or the item's whole key (DynamoDB).
     pub key: String,
-    /// When it came into the stream.
+    /// When it arrived in the stream.
     pub arrival: Timestamp,
     /// Its JSON in the event.
     pub json: String,
@@ -33,7 +33,7 @@ pub fn event_of<'a>(records: impl IntoIterator<Item = &'a str>) -> Vec<u8> {
     [OPENING, &records.join(","), CLOSING].concat().into_bytes()
 }
 
-/// How many of the first records fit one invocation; none where the first alone is too large.
+/// How many of the first records fit in one invocation; 0 if the first alone is too large.
 pub fn fitting<'a>(records: impl IntoIterator<Item = &'a Arc<StreamRecord>>, batch_size: usize) -> usize {
     let mut bytes = EVENT_OVERHEAD_BYTES;
     let fitting = records.into_iter().take(batch_size).enumerate().take_while(|(index, record)| {

@@ -1,4 +1,4 @@
-//! What came of an invocation, and what a function's answer says of the batch.
+//! The outcome of an invocation, and what a function's response says about the batch.
 //!
 //! Partial batch responses: <https://docs.aws.amazon.com/lambda/latest/dg/services-kinesis-batchfailurereporting.html>.
 
@@ -10,23 +10,23 @@ use serde::Deserialize;
 use super::record::StreamRecord;
 use crate::function::FunctionError;
 
-/// What came of an invocation.
+/// The outcome of an invocation.
 #[derive(Clone, Debug)]
 pub enum Response {
-    /// It never began: throttled, or no environment could be made. This is no attempt.
+    /// It never started: throttled, or no environment could be created. This does not count as an attempt.
     NotInvoked(String),
     /// The function failed, or its environment did.
     Failed(FunctionError),
-    /// The function answered.
+    /// The function responded.
     Answered(Bytes),
 }
 
-/// What an answer says of its batch.
+/// What a response says about its batch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum BatchOutcome {
     /// All of it is done.
     Success,
-    /// Everything before this record is done; it and everything behind it are to be handed over again.
+    /// Everything before this record is done; it and everything after it must be delivered again.
     From(usize),
     /// None of it is done.
     Failure,
@@ -44,8 +44,8 @@ struct Item {
     item_identifier: Option<String>,
 }
 
-/// Reads an answer to a batch where `ReportBatchItemFailures` is on. No list and an empty one are success; an identifier that
-/// is missing, empty, or none of the batch's means that nothing can be trusted, and so does what is no such answer at all.
+/// Reads a response with `ReportBatchItemFailures` enabled. A missing or empty list is success. An invalid response is a
+/// failure of the whole batch, and so is an identifier that is missing, empty, or not in the batch.
 pub fn batch_outcome(batch: &[Arc<StreamRecord>], answer: &[u8]) -> BatchOutcome {
     if answer.is_empty() {
         return BatchOutcome::Success;

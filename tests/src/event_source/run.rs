@@ -1,4 +1,4 @@
-//! One run of a mapping: a poller for each shard, once the shard may be read, until all rest.
+//! One run of a mapping: one poller per shard, once the shard may be read, until all have stopped.
 
 use std::collections::BTreeSet;
 use std::pin::Pin;
@@ -14,7 +14,7 @@ use super::stream::Stream;
 use super::{Delivered, EventSource, Progress};
 use crate::system::Outcome;
 
-/// How often the stream is asked for new shards.
+/// The interval at which shards are listed.
 const LIST_PAUSE: Duration = Duration::from_millis(200);
 
 /// A run of a mapping.
@@ -23,7 +23,7 @@ pub struct Run<'a> {
     pub source: &'a EventSource<'a>,
     /// Its stream.
     pub stream: Stream<'a>,
-    /// How far it has come.
+    /// Its progress.
     pub progress: &'a Progress,
     delivered: Mutex<Delivered>,
 }
@@ -31,27 +31,27 @@ pub struct Run<'a> {
 type Happening<'a> = Pin<Box<dyn Future<Output = Outcome<Happened>> + Send + 'a>>;
 
 enum Happened {
-    /// The stream's shards, and whether by then nothing further would be put.
+    /// The stream's shards, and whether by then no further records were to be put.
     Listed(Vec<ListedShard>, bool),
     Rested(String, Rest),
 }
 
 impl<'a> Run<'a> {
-    /// A run that has done nothing yet.
+    /// Creates a run.
     pub fn new(source: &'a EventSource<'a>, progress: &'a Progress) -> Self {
         let stream = Stream::of(source.aws, &source.mapping, source.kind);
         Self { source, stream, progress, delivered: Mutex::default() }
     }
 
-    /// What was done so far.
+    /// The result so far.
     pub fn delivered(&self) -> MutexGuard<'_, Delivered> {
         self.delivered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Polls every shard, new ones too, until all rest; what was done.
+    /// Polls every shard, including new ones, until all have stopped; returns the result.
     ///
     /// # Errors
-    /// Whatever a part ends with.
+    /// Returns an error if a part fails.
     pub async fn to_the_end(&self) -> Outcome<Delivered> {
         let mut happenings: FuturesUnordered<Happening<'_>> = FuturesUnordered::new();
         let (mut polled, mut drained) = (BTreeSet::new(), BTreeSet::new());
@@ -88,7 +88,7 @@ impl<'a> Run<'a> {
         Ok(Happened::Rested(shard, rest))
     }
 
-    /// The shards that may be read. One that was drained and has been closed is at its end.
+    /// The shards that may be read. A drained shard that has since been closed is done.
     fn ready(&self, drained: &BTreeSet<String>) -> Vec<String> {
         let mut lineage = self.source.lineage();
         for shard in drained {

@@ -1,6 +1,6 @@
-//! The streams themselves: their shards, and the records of a shard page by page, in the form in which Lambda hands them over.
+//! The streams: their shards, and the records of a shard page by page, in the form in which Lambda delivers them.
 //!
-//! moto hands out iterators of closed shards for ever and names no child shards, so lineage and end come from the list of
+//! moto returns iterators of closed shards indefinitely and names no child shards, so lineage and end come from the list of
 //! shards: `ParentShardId` and `EndingSequenceNumber`.
 
 use aws_sdk_kinesis::Client;
@@ -27,12 +27,12 @@ pub struct Stream<'a> {
     arn: &'a str,
 }
 
-/// What one look at a shard has brought.
+/// The result of one read of a shard.
 #[derive(Debug)]
 pub struct Page {
     /// The records, in order.
     pub records: Vec<StreamRecord>,
-    /// Where the next look begins; nothing where the shard is at its end.
+    /// The iterator of the next read; `None` at the end of the shard.
     pub next: Option<String>,
 }
 
@@ -45,7 +45,7 @@ impl<'a> Stream<'a> {
     /// All shards, open and closed.
     ///
     /// # Errors
-    /// The API's.
+    /// Returns an error if the API call fails.
     pub async fn shards(&self) -> Outcome<Vec<ListedShard>> {
         match self.kind {
             SourceKind::Kinesis => self.kinesis_shards().await,
@@ -80,7 +80,7 @@ impl<'a> Stream<'a> {
     /// An iterator of a shard.
     ///
     /// # Errors
-    /// The API's.
+    /// Returns an error if the API call fails.
     pub async fn iterator(&self, shard: &str, position: &Position) -> Outcome<Option<String>> {
         let (kind, sequence, moment) = iterator_of(position);
         if self.kind == SourceKind::Kinesis {
@@ -101,7 +101,7 @@ impl<'a> Stream<'a> {
     /// The records at an iterator.
     ///
     /// # Errors
-    /// The API's.
+    /// Returns an error if the API call fails.
     pub async fn page(&self, shard: &str, iterator: &str) -> Outcome<Page> {
         if self.kind == SourceKind::Kinesis {
             let page = self.kinesis.get_records().shard_iterator(iterator).send().await?;

@@ -2,7 +2,7 @@
 SELECT pg_backend_pid(), left_behind.what
 FROM (SELECT) AS this
 LEFT JOIN (
-    -- The pooler itself keeps these two as the client at hand wants them.
+    -- The pooler itself sets these two for its current client.
     SELECT 'setting ' || name FROM pg_settings
     WHERE source = 'session' AND setting IS DISTINCT FROM reset_val AND name NOT IN ('application_name', 'client_encoding')
     UNION ALL SELECT 'statement ' || name FROM pg_prepared_statements

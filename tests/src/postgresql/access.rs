@@ -1,4 +1,4 @@
-//! Who may come into a cluster and how: TLS and the rules of `pg_hba.conf`, changed while it runs.
+//! Access to a cluster: TLS and the rules of `pg_hba.conf`, changed while it runs.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -10,17 +10,17 @@ use crate::certificates::Certificate;
 use crate::system::Outcome;
 
 impl PostgreSql {
-    /// Offers TLS with this certificate from now on, to those who ask for it. Where the server was built without TLS, a proxy
-    /// offers it, and the cluster's port is the proxy's.
+    /// Enables TLS with this certificate for clients that request it. If the server was built without TLS, a proxy
+    /// provides it, and the cluster's port is the proxy's.
     ///
     /// # Errors
-    /// The system's, or what PostgreSQL does not like about the certificate.
+    /// Returns an error of the operating system, or if PostgreSQL rejects the certificate.
     pub async fn offer_tls(&mut self, certificate: &Certificate) -> Outcome<()> {
         if let Some(proxy) = &self.tls_proxy {
             return proxy.replace(certificate);
         }
         let data = self.folder.join("data");
-        // The names that PostgreSQL looks for by default.
+        // PostgreSQL's default file names.
         for (name, text) in [("server.crt", &certificate.pem), ("server.key", &certificate.key)] {
             let path = data.join(name);
             std::fs::write(&path, text)?;
@@ -42,7 +42,7 @@ impl PostgreSql {
     /// The TLS version of a backend's connection; `None` if it is in plain text.
     ///
     /// # Errors
-    /// PostgreSQL's, or there is no such backend.
+    /// Returns PostgreSQL's error, or one if the backend does not exist.
     pub async fn tls_version(&self, backend: i32) -> Outcome<Option<String>> {
         let query = "SELECT client_port, version FROM pg_stat_activity JOIN pg_stat_ssl USING (pid) WHERE pid = $1";
         let row = connect(&self.url("postgres")).await?.query_one(query, &[&backend]).await?;
@@ -53,24 +53,24 @@ impl PostgreSql {
         })
     }
 
-    /// Puts a rule before all others, such as `host all app all scram-sha-256`.
+    /// Inserts a rule before all others, such as `host all app all scram-sha-256`.
     ///
     /// # Errors
-    /// The system's.
+    /// Returns an error of the operating system.
     pub async fn allow(&self, rule: &str) -> Outcome<()> {
         let path = self.folder.join("data/pg_hba.conf");
         prepend(&path, rule)?;
         self.reload().await
     }
 
-    /// Has the configuration read again, and waits until new connections go by it.
+    /// Reloads the configuration, and waits until new connections use it.
     async fn reload(&self) -> Outcome<()> {
         let url = self.url("postgres");
         let loaded = "SELECT extract(epoch FROM pg_conf_load_time())::float8";
         let client = connect(&url).await?;
         let before: f64 = client.query_one(loaded, &[]).await?.get(0);
         client.batch_execute("SELECT pg_reload_conf()").await?;
-        // A new connection has the time of the server process that it is a child of.
+        // A new connection inherits the load time from the server process.
         while connect(&url).await?.query_one(loaded, &[]).await?.get::<_, f64>(0) <= before {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
@@ -78,7 +78,7 @@ impl PostgreSql {
     }
 }
 
-/// The setting `ssl` is refused so by a server that was built without OpenSSL.
+/// The error with which a server that was built without OpenSSL rejects `ssl`.
 fn is_unsupported(error: &tokio_postgres::Error) -> bool {
     error.as_db_error().is_some_and(|error| error.message() == "SSL is not supported by this build")
 }

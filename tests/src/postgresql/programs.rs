@@ -1,4 +1,4 @@
-//! Which PostgreSQL runs: the one in the folder that `MILLSTREAM_TEST_PG` names, else the one that `make tools` installs.
+//! Which PostgreSQL runs: the one in the folder that `MILLSTREAM_TEST_PG` names, or else the one that `make tools` installs.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -10,11 +10,11 @@ use crate::process::{as_user, server_user, target, workspace};
 /// The folder of the programs of the server to use.
 const VARIABLE: &str = "MILLSTREAM_TEST_PG";
 
-/// A program of PostgreSQL, such as `initdb`. Where the chosen server comes without `psql` or `pg_dump`, the installed one's, which
+/// A program of PostgreSQL, such as `initdb`. If the chosen server comes without `psql` or `pg_dump`, the installed one, which
 /// is not older, is used.
 ///
 /// # Errors
-/// It is not installed, or the servers' user cannot run it.
+/// Returns an error if it is not installed, or the servers' user cannot run it.
 pub fn program(name: &str) -> std::io::Result<PathBuf> {
     static FOLDER: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     let folder = FOLDER.get_or_init(|| find().map_err(|error| error.to_string()));
@@ -22,10 +22,10 @@ pub fn program(name: &str) -> std::io::Result<PathBuf> {
     if chosen.is_file() { Ok(chosen) } else { Ok(installed()?.join(BIN).join(name)) }
 }
 
-/// What a person types for psql: its name if the shell finds it, else where it is.
+/// The command for psql: its name if it is on the path, otherwise its full path.
 ///
 /// # Errors
-/// As [`program`].
+/// See [`program`].
 pub fn psql_command() -> std::io::Result<String> {
     let on_path = |path: std::ffi::OsString| std::env::split_paths(&path).any(|folder| folder.join("psql").is_file());
     if std::env::var_os("PATH").is_some_and(on_path) {
@@ -65,7 +65,7 @@ fn installed() -> std::io::Result<PathBuf> {
     found.ok_or_else(|| error("PostgreSQL is not installed under target/tools: run `make tools`".to_owned()))
 }
 
-/// Whether the servers' user can run the programs in a folder: it cannot below a home that only its owner may enter.
+/// Whether the servers' user can run the programs in a folder; not inside a home folder that only its owner can enter.
 fn can_run(folder: &Path) -> bool {
     let run = as_user(&folder.join("postgres"), server_user()).arg("--version").current_dir("/").output();
     run.is_ok_and(|output| output.status.success())

@@ -1,4 +1,4 @@
-//! TLS for a server that was built without it: a proxy that answers PostgreSQL's `SSLRequest` and passes the rest on.
+//! TLS for a server that was built without it: a proxy that answers PostgreSQL's `SSLRequest` and forwards the rest.
 //!
 //! The protocol: <https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-SSL>.
 
@@ -43,7 +43,7 @@ impl TlsProxy {
         let listener = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let shared = serving.clone();
-                // A client that does not trust the certificate goes away: that is no fault of the proxy.
+                // A client that does not trust the certificate disconnects, which is not an error of the proxy.
                 tokio::spawn(async move { serve(client, &shared).await.unwrap_or_default() });
             }
         });
@@ -55,7 +55,7 @@ impl TlsProxy {
         self.port
     }
 
-    /// Shows another certificate from now on.
+    /// Replaces the certificate for new connections.
     pub(super) fn replace(&self, certificate: &Certificate) -> Outcome<()> {
         *self.shared.config.lock().unwrap_or_else(PoisonError::into_inner) = config(certificate)?;
         Ok(())

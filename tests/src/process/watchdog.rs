@@ -22,7 +22,7 @@ kill -TERM $pids; sleep 1; kill -INT $pids; sleep 3; kill -KILL $pids
 
 static WATCHDOG: Mutex<Option<ChildStdin>> = Mutex::new(None);
 
-/// Has a child ended when this process ends.
+/// Registers a child, which is ended when this process ends.
 pub(super) fn watch(pid: u32) -> std::io::Result<()> {
     let mut watchdog = lock();
     let pipe = match &mut *watchdog {
@@ -32,7 +32,7 @@ pub(super) fn watch(pid: u32) -> std::io::Result<()> {
     writeln!(pipe, "+ {pid}")
 }
 
-/// Forgets a child that has ended: its number may become another process's.
+/// Unregisters a child that has ended: its process ID may be reused.
 pub(super) fn forget(pid: u32) {
     if let Some(pipe) = &mut *lock() {
         writeln!(pipe, "- {pid}").unwrap_or_default();
@@ -43,7 +43,7 @@ fn lock() -> MutexGuard<'static, Option<ChildStdin>> {
     WATCHDOG.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// In a process group of its own, so that Ctrl-C does not reach it.
+/// Runs in its own process group, so that Ctrl-C does not reach it.
 fn start() -> std::io::Result<ChildStdin> {
     let mut command = Command::new("sh");
     command.args(["-c", SCRIPT]).process_group(0).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());

@@ -1,6 +1,6 @@
-//! Documents as Lambda gets them from Kinesis: in batches of records, as many as one invocation takes. Pure.
+//! Documents as Lambda receives them from Kinesis: in batches of as many records as fit in one invocation. Pure.
 //!
-//! A record's sequence number is the number of its document, so that what the function says of a record is said of a line.
+//! A record's sequence number is the number of its document, so that the function's messages refer to lines.
 
 use crate::event_source::record::{EVENT_OVERHEAD_BYTES, PAYLOAD_BYTES_MAX, event_of};
 use crate::kinesis::{ShardRecord, stream_record};
@@ -8,13 +8,13 @@ use crate::kinesis::{ShardRecord, stream_record};
 /// Lambda's largest batch: <https://docs.aws.amazon.com/lambda/latest/dg/services-kinesis-parameters.html>.
 const BATCH_RECORDS_MAX: usize = 10_000;
 
-/// What stands around a record's data in an event takes less than this; the longest part is the stream's ARN.
+/// Maximum size of an event's members around a record's data; the longest one is the stream's ARN.
 const ENVELOPE_BYTES_MAX: usize = 2 * 1024;
 
 /// No larger record fits in an invocation's payload: base64 makes four bytes of three.
 pub const RECORD_BYTES_MAX: usize = (PAYLOAD_BYTES_MAX - ENVELOPE_BYTES_MAX) / 4 * 3;
 
-/// A stream takes larger records only if it is configured to: `MaxRecordSizeInKiB`.
+/// A stream accepts larger records only if it is configured to: `MaxRecordSizeInKiB`.
 pub const STREAM_RECORD_BYTES: usize = 1024 * 1024;
 
 const SHARD: &str = "shardId-000000000000";

@@ -1,4 +1,4 @@
-//! A running function and what it gets: batch after batch, and its dead letters back.
+//! A running function: delivers batches to it and collects its dead letters.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
@@ -26,7 +26,7 @@ const INVOCATION_TIMEOUT: Duration = Duration::from_secs(900);
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Records of a replicated table without a known key are delivered again as long as they are younger than two minutes. Here
-/// nothing more comes that could tell the key.
+/// no further record can provide the key.
 const REPLICATED_AGE: Duration = Duration::from_secs(600);
 
 /// A function and what it has rejected so far.
@@ -40,7 +40,7 @@ impl Delivery {
     /// Starts a function.
     ///
     /// # Errors
-    /// The system's, and a binary that is not built.
+    /// Returns an error of the operating system, or if the binary is not built.
     pub async fn start(name: &str, config: Option<&Path>, url: &str, sink: Sink) -> Outcome<Self> {
         let mut environment = sink.environment();
         environment.push(("DATABASE_URL".to_owned(), url.to_owned()));
@@ -56,15 +56,15 @@ impl Delivery {
         self.function.log()
     }
 
-    /// Ends the function; what it has rejected.
+    /// Ends the function and returns what it has rejected.
     pub fn into_rejections(self) -> Rejections {
         self.rejections
     }
 
-    /// Invokes the function with an event as it is.
+    /// Invokes the function with an unchanged event.
     ///
     /// # Errors
-    /// What the invocation fails with.
+    /// Returns an error if the invocation fails.
     pub async fn invoke_once(&mut self, payload: Vec<u8>) -> Outcome<Summary> {
         let documents = unpack(&payload).map_or(0, |batch| batch.records.len() as u64);
         let answer = Some(self.invoke(payload).await?);
@@ -74,7 +74,7 @@ impl Delivery {
     /// Invokes the function with all documents of a file.
     ///
     /// # Errors
-    /// What the reading or an invocation fails with.
+    /// Returns an error if reading or an invocation fails.
     pub async fn ingest(
         &mut self,
         documents: &mut Documents<InputReader>,
@@ -147,7 +147,7 @@ fn too_long(number: u64) -> RejectedDocument {
     RejectedDocument { number: number.to_string(), sub_number: 0, table: None, reason }
 }
 
-/// Through Kinesis, a change says which table it is of; from a DynamoDB stream, the stream's ARN does.
+/// Through Kinesis, a change names its table; in a DynamoDB stream, the stream's ARN does.
 #[derive(Deserialize)]
 struct TableOfChange {
     #[serde(rename = "tableName")]

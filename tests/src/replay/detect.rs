@@ -1,14 +1,14 @@
-//! What a file holds, detected in its head. Pure.
+//! Detects what a file contains from its head. Pure.
 
 use millstream::config::Format;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 
-/// So many documents are enough to detect their format.
+/// The number of documents from which the format is detected.
 pub const SAMPLE_DOCUMENTS: usize = 1_000;
 
-/// How documents stand in a file.
+/// The layout of documents in a file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Layout {
     /// The whole file is the payload of one invocation.

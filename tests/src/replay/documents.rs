@@ -1,4 +1,4 @@
-//! The documents of a file, one by one: nothing but the current one is in memory.
+//! The documents of a file, one by one: only the current one is in memory.
 
 use std::io::{BufRead, Read};
 
@@ -7,7 +7,7 @@ use super::detect::Layout;
 /// A document and its number in the file, from 1.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Document {
-    /// Of a line, its line number.
+    /// For a line, its line number.
     pub number: u64,
     /// Its bytes, without white space around them; those of one that is too long are cut.
     pub bytes: Vec<u8>,
@@ -49,7 +49,7 @@ impl<R: BufRead> Documents<R> {
     /// The next document; `None` at the end of the file.
     ///
     /// # Errors
-    /// The system's, and what is no valid gzip stream.
+    /// Returns an error if the file cannot be read or is not valid gzip.
     pub fn next_document(&mut self) -> std::io::Result<Option<Document>> {
         if self.splitter.is_some() { self.next_value() } else { self.next_line() }
     }
@@ -109,7 +109,7 @@ impl<R: BufRead> Documents<R> {
     }
 }
 
-/// Finds where a value ends by its brackets and strings. Whether it is valid JSON is for others to decide.
+/// Finds the end of a value by its brackets and strings; does not check that it is valid JSON.
 #[derive(Debug)]
 struct Splitter {
     /// Whether the values are elements of arrays.
@@ -122,13 +122,13 @@ struct Splitter {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Step {
-    /// The byte stands between values.
+    /// The byte is between values.
     Skip,
     /// The byte belongs to the value.
     Take,
     /// The byte is the last of the value.
     TakeAndEnd,
-    /// The value ended before the byte, which stands between values.
+    /// The value ended before the byte, which is between values.
     End,
 }
 
@@ -159,7 +159,7 @@ impl Splitter {
         if self.depth == 0 && !self.in_arrays { Step::TakeAndEnd } else { Step::Take }
     }
 
-    /// Outside of all values, or in one that is no object, array or string.
+    /// Outside all values, or in one that is not an object, array or string.
     fn step_between(&mut self, byte: u8) -> Step {
         match byte {
             b'[' if self.in_arrays && !self.is_inside_array => {

@@ -1,4 +1,4 @@
-//! The file, plain or gzip, without its byte order mark. Its head is read first: what the file holds is detected there.
+//! The file, plain or gzip, without its byte order mark. Its head is read first, to detect what the file contains.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Chain, Cursor, Read};
@@ -35,7 +35,7 @@ pub enum InputError {
         /// The system's reason.
         source: std::io::Error,
     },
-    /// It holds nothing but white space.
+    /// It contains only white space.
     #[error("{} is empty: expected one JSON object per line", .0.display())]
     Empty(PathBuf),
     /// PowerShell's `>` writes such files.
@@ -50,7 +50,7 @@ impl Input {
     /// Opens a file and reads its head.
     ///
     /// # Errors
-    /// A file that cannot be read, is empty, or is encoded in a way that is not supported.
+    /// Returns an error if the file cannot be read, is empty, or has an unsupported encoding.
     pub fn open(path: &Path) -> Result<Self, InputError> {
         let io_error = |source| InputError::Io { path: path.to_owned(), source };
         let mut file = BufReader::new(File::open(path).map_err(io_error)?);

@@ -4,13 +4,13 @@ use millstream::dead_letter::DeadLetter;
 
 use crate::system::Outcome;
 
-/// So many rejections are shown.
+/// The number of rejections shown.
 pub const REJECTIONS_MAX: usize = 20;
 
 /// A rejected document.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct RejectedDocument {
-    /// Its number in the file; of a Lambda event the sequence number of its record.
+    /// Its number in the file; for a Lambda event, the sequence number of its record.
     pub number: String,
     /// Its position among several documents in one line, from 0.
     pub sub_number: u32,
@@ -33,7 +33,7 @@ impl Rejections {
     /// Adds those of one batch, as the dead-letter queue holds them.
     ///
     /// # Errors
-    /// A message that is no dead letter.
+    /// Returns an error if a message is not a dead letter.
     pub fn add_dead_letters(&mut self, bodies: &[String]) -> Outcome<()> {
         for body in bodies {
             self.add(rejected_document(body)?);
@@ -41,7 +41,7 @@ impl Rejections {
         Ok(())
     }
 
-    /// Adds one, in whatever order they come.
+    /// Adds one; the order does not matter.
     pub fn add(&mut self, document: RejectedDocument) {
         self.count += 1;
         let index = self.first.partition_point(|known| known.order() < document.order());
@@ -53,7 +53,7 @@ impl Rejections {
 }
 
 impl RejectedDocument {
-    /// Of two numbers the longer is the larger.
+    /// Compares decimal numbers: the longer one is larger.
     fn order(&self) -> (usize, &str, u32) {
         (self.number.len(), &self.number, self.sub_number)
     }

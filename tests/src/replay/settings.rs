@@ -1,4 +1,4 @@
-//! The configuration of a replay: the one that is given or found, or else the smallest that reads the file.
+//! The configuration of a replay: the given one, the one found, or else the smallest one that reads the file.
 
 use std::path::{Path, PathBuf};
 
@@ -7,7 +7,7 @@ use millstream::names::Naming;
 
 use crate::system::Outcome;
 
-/// PostgreSQL cuts longer names.
+/// PostgreSQL truncates longer names.
 const NAME_BYTES_MAX: usize = 63;
 
 /// A stream, and the configuration of the source that reads it.
@@ -30,7 +30,7 @@ pub fn find_config(file: &Path, given: Option<&Path>) -> Option<PathBuf> {
 /// Reads and checks a configuration.
 ///
 /// # Errors
-/// A file that cannot be read, and every mistake in it.
+/// Returns an error if the file cannot be read, or with every error in it.
 pub fn read_config(path: &Path) -> Outcome<Config> {
     let text = std::fs::read_to_string(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
     Ok(Config::parse(&path.to_string_lossy(), &text)?)
@@ -39,7 +39,7 @@ pub fn read_config(path: &Path) -> Outcome<Config> {
 /// The smallest configuration that reads a stream of the format; the source is named after the stream.
 pub fn generate(stream: &str, format: Format) -> Settings {
     let (name, word) = (source_name(stream), format_word(format));
-    // A string of JSON is one of TOML.
+    // A JSON string is a TOML string, too.
     let quoted = serde_json::Value::from(stream);
     let text = format!("[source.{name}]\nstream = {quoted}\nformat = \"{word}\"\n");
     Settings { generated: Some(text), stream: stream.to_owned(), format }
@@ -49,7 +49,7 @@ pub fn generate(stream: &str, format: Format) -> Settings {
 /// or the one with the file's name.
 ///
 /// # Errors
-/// No source or several of them fit.
+/// Returns an error if no source fits, or several do.
 pub fn choose_source(config: &Config, name: &str, format: Format) -> Outcome<Settings> {
     let of_format: Vec<&SourceConfig> = config.sources.iter().filter(|source| source.format == format).collect();
     let source = match (&config.sources[..], &of_format[..]) {

@@ -1,7 +1,7 @@
-//! Where a function's dead letters go. In place of SQS and S3, as far as a function that ingests needs them: a queue that
-//! takes messages by the thousand, and a bucket that forgets what it gets.
+//! Receives a function's dead letters. Replaces SQS and S3 as far as an ingesting function needs them: a queue that
+//! accepts thousands of messages, and a bucket that discards objects.
 //!
-//! The local AWS needs minutes for some thousand messages, and half of the lines of a file may be rejected.
+//! The local AWS needs minutes for a few thousand messages, and half of the lines of a file may be rejected.
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,7 +25,7 @@ const BUCKET: &str = "replay";
 
 const SEND_MESSAGE_BATCH: &str = "AmazonSQS.SendMessageBatch";
 
-/// Takes dead letters.
+/// Receives dead letters.
 pub enum Sink {
     /// For functions that ingest.
     Own {
@@ -63,10 +63,10 @@ struct Entry {
 }
 
 impl Sink {
-    /// A queue and a bucket of our own.
+    /// Starts a queue and a bucket in this process.
     ///
     /// # Errors
-    /// The system's.
+    /// Returns an error of the operating system.
     pub async fn start() -> Outcome<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let endpoint = format!("http://{}", listener.local_addr()?);
@@ -78,7 +78,7 @@ impl Sink {
     /// A queue and a bucket of the local AWS.
     ///
     /// # Errors
-    /// What keeps it from starting.
+    /// Returns an error if it does not start.
     pub async fn start_local_aws() -> Outcome<Self> {
         let aws = Box::new(LocalAws::start().await?);
         aws_sdk_s3::Client::new(aws.config()).create_bucket().bucket(BUCKET).send().await?;
@@ -106,10 +106,10 @@ impl Sink {
         environment
     }
 
-    /// Takes all dead letters that have come so far.
+    /// Removes and returns all dead letters received so far.
     ///
     /// # Errors
-    /// The queue's.
+    /// Returns an error if the queue cannot be read.
     pub async fn take(&self) -> Outcome<Vec<String>> {
         match self {
             Self::LocalAws { aws, queue } => Ok(aws.drain(queue).await?),

@@ -1,4 +1,4 @@
-//! What a replay has done, in so many lines that a person reads them.
+//! The result of a replay, short enough to be read.
 
 use std::fmt;
 use std::time::Duration;
@@ -8,18 +8,18 @@ use super::rejections::{RejectedDocument, Rejections};
 use super::tables::TableContent;
 use crate::system::{Outcome, Reported};
 
-/// So many tables are shown with their columns and rows.
+/// The number of tables shown with their columns and rows.
 pub const TABLES_MAX: usize = 20;
 const COLUMNS_MAX: usize = 100;
 const ROW_CHARACTERS_MAX: usize = 400;
 const LINE_CHARACTERS: usize = 100;
 
-/// What a replay has done.
+/// The result of a replay.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Summary {
-    /// How the documents stand in the file.
+    /// The layout of the documents in the file.
     pub layout: Layout,
-    /// Documents read, those that are too long included.
+    /// Documents read, including those that are too long.
     pub documents: u64,
     /// Lines without a document.
     pub blank_lines: u64,
@@ -27,7 +27,7 @@ pub struct Summary {
     pub large_documents: u64,
     /// Whether the file ends within an array or a document.
     pub is_truncated: bool,
-    /// The function's answer to a Lambda event.
+    /// The function's response to a Lambda event.
     pub answer: Option<String>,
     /// What the function reported.
     pub reported: Reported,
@@ -83,10 +83,10 @@ impl Summary {
         }
     }
 
-    /// Makes sure that every document has an outcome. A line may hold several documents; then there are more outcomes.
+    /// Checks that every document has an outcome. If a line holds several documents, there are more outcomes.
     ///
     /// # Errors
-    /// How many documents have none.
+    /// Returns an error with the number of documents without an outcome.
     pub fn check_account(&self) -> Outcome<()> {
         let rejected_unsent = self.rejections.count.saturating_sub(self.reported.dead_lettered);
         let missing = self.documents.saturating_sub(self.reported.records() + rejected_unsent);
@@ -185,7 +185,7 @@ fn write_list(f: &mut fmt::Formatter<'_>, items: impl Iterator<Item = String>) -
     if line.is_empty() { Ok(()) } else { writeln!(f, "  {line}") }
 }
 
-/// One line, its end left out where it is long.
+/// One line, truncated if it is long.
 fn shortened(text: &str) -> String {
     let text = text.replace(['\n', '\r'], " ");
     match text.char_indices().nth(ROW_CHARACTERS_MAX) {

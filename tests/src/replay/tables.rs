@@ -1,10 +1,10 @@
-//! The tables that a replay has filled, as a person wants to see them.
+//! The tables that a replay has filled, human-readable.
 
 use tokio_postgres::Client;
 
 use crate::system::Outcome;
 
-/// So many rows of a table are shown.
+/// The number of rows shown per table.
 pub const ROWS_MAX: i64 = 20;
 
 /// A table and its first rows.
@@ -34,7 +34,7 @@ const COLUMNS: &str = "SELECT quote_ident(attname), \
 /// Reads the tables of a database; rows of the first `tables_max` only.
 ///
 /// # Errors
-/// PostgreSQL's.
+/// Returns PostgreSQL's error.
 pub async fn read_tables(client: &Client, tables_max: usize) -> Outcome<Vec<TableContent>> {
     client.batch_execute("SET timezone TO 'UTC'").await?;
     let mut tables = Vec::new();

@@ -8,13 +8,13 @@ use millstream_tests::say;
 /// Moves to the next line, which clears what a longer frame left.
 const NEXT_LINE: &str = "\x1b[K\n";
 const CLEAR_BELOW: &str = "\x1b[J";
-/// Without the cursor, and without a second line for what is too wide: the number of lines must be known.
+/// Hides the cursor and disables wrapping, because the number of lines must be known.
 const HIDE_CURSOR_AND_CUT: &str = "\x1b[?25l\x1b[?7l";
 const RESTORE_CURSOR_AND_WRAP: &str = "\x1b[?25h\x1b[?7h";
-/// Where the terminal does not say how high it is.
+/// The height if the terminal does not report one.
 const USUAL_HEIGHT: usize = 24;
 
-/// The live display. It leaves the terminal as it found it.
+/// The live display. It restores the terminal when dropped.
 pub struct Display {
     terminal: bool,
     /// Lines of the frame that is on the terminal.
@@ -22,7 +22,7 @@ pub struct Display {
 }
 
 impl Display {
-    /// Nothing is shown yet.
+    /// Creates an empty display.
     pub fn new() -> Self {
         let display = Self { terminal: std::io::stdout().is_terminal(), lines: 0 };
         if display.terminal {
@@ -31,7 +31,7 @@ impl Display {
         display
     }
 
-    /// Shows a table and a line below it in the place of those before; where there is no terminal, the line alone.
+    /// Shows a table and a line below it, replacing the last ones; without a terminal, prints the line alone.
     pub fn draw(&mut self, table: &[String], status: &str) {
         if !self.terminal {
             return say(status);
@@ -46,7 +46,7 @@ impl Display {
 }
 
 impl Drop for Display {
-    /// What follows takes the place of the last frame.
+    /// Moves the cursor to the start of the last frame.
     fn drop(&mut self) {
         if self.terminal {
             write(&format!("{}{CLEAR_BELOW}{RESTORE_CURSOR_AND_WRAP}", up(self.lines)));
@@ -60,7 +60,7 @@ fn up(lines: usize) -> String {
 
 fn write(text: &str) {
     let mut out = std::io::stdout();
-    // A terminal that went away is no reason to stop.
+    // A closed terminal is not a reason to stop.
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).unwrap_or_default();
 }
 

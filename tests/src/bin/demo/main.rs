@@ -1,4 +1,4 @@
-//! `make demo`: a system on real parts, before one's eyes. `SYSTEM` says which: the sportsbook or the replica.
+//! `make demo`: shows a system on real parts. `SYSTEM` chooses it: the sportsbook or the replica.
 
 mod display;
 mod replica;
@@ -10,7 +10,7 @@ use millstream_tests::postgresql::psql_command;
 use millstream_tests::say;
 use millstream_tests::system::Outcome;
 
-/// What a shell reports of a program that SIGINT has ended.
+/// The exit code that shells report for a program ended by SIGINT.
 const INTERRUPTED: u8 = 130;
 
 #[tokio::main(flavor = "current_thread")]
@@ -23,7 +23,7 @@ async fn main() -> ExitCode {
             _ => Err(format!("unknown system {system}; expected sportsbook or replica").into()),
         }
     };
-    // Whatever Ctrl-C interrupts is dropped, so that the servers stop and the terminal is as it was.
+    // On Ctrl-C the demo is dropped, which stops the servers and restores the terminal.
     let ended = tokio::select! {
         biased;
         ended = demo => ended,
@@ -36,7 +36,7 @@ async fn main() -> ExitCode {
     })
 }
 
-/// Leaves the database running until Ctrl-C, unless `--exit` asks for an end.
+/// Leaves the database running until Ctrl-C, unless `--exit` is set.
 async fn stay(url: &str, look: &str) -> Outcome<()> {
     let psql = psql_command()?;
     say(&format!("\nAll counts match. To explore the database:\n\n  {psql} {url} -c '{look}'\n"));

@@ -1,4 +1,4 @@
-//! The reporting replica: three DynamoDB tables and a bank change, reports follow; then everything is lost and comes back.
+//! The reporting replica: three DynamoDB tables and a bank change, reports follow; then everything is lost and restored.
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -29,7 +29,7 @@ pub async fn demo() -> Outcome<ExitCode> {
     let folder = workspace().join("events/replica");
     let replica = Replica::start(&folder, server.database().await?).await?;
     let client = connect(&replica.url).await?;
-    // As text the functions stand before any table does.
+    // Functions with their text as a string can be created before the tables.
     client.batch_execute("SET check_function_bodies = off").await?;
     client.batch_execute(&std::fs::read_to_string(folder.join("report.sql"))?).await?;
     say(&format!(
@@ -58,7 +58,7 @@ pub async fn demo() -> Outcome<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Changes the sources; half-way, the shop's tables are exported. The exports' manifests.
+/// Changes the sources and exports the shop's tables half-way; returns the exports' manifests.
 async fn load(replica: &Replica, bank: &mut Bank, progress: &Progress) -> Outcome<Vec<String>> {
     let mut shop = Shop::new(2026, CUSTOMERS);
     let mut manifests = Vec::new();
@@ -89,7 +89,7 @@ async fn watch(client: &Client, progress: &Progress) -> Outcome<()> {
     }
 }
 
-/// The reports; while a source's tables are not there yet, they are silent.
+/// The reports; empty while a source's tables do not exist yet.
 async fn reports(client: &Client) -> Vec<String> {
     let mut lines = Vec::new();
     let reports = [
@@ -118,7 +118,7 @@ fn account(reported: &Reported) {
     ));
 }
 
-/// Compares every table with its replica, and tells.
+/// Compares every table with its replica and prints the result.
 async fn verified(replica: &Replica) -> Outcome<bool> {
     let mut same = true;
     for (table, _) in TABLES {

@@ -18,7 +18,7 @@ use super::stay;
 const EVENTS: usize = 100_000;
 const SHARDS: usize = 4;
 
-/// The evening, from its first bet to its account.
+/// Runs the evening, from its first bet to the final account.
 pub async fn demo() -> Outcome<ExitCode> {
     say("Starting a private PostgreSQL and local AWS services …");
     let server = PostgreSql::start("demo", Durability::Full)?;
@@ -48,7 +48,7 @@ pub async fn demo() -> Outcome<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Shows how it goes, every second.
+/// Shows the progress every second.
 async fn watch(client: &Client, progress: &Progress, records: usize) -> Outcome<()> {
     let (since, mut before, mut display) = (Instant::now(), 0, Display::new());
     loop {
@@ -67,7 +67,7 @@ async fn watch(client: &Client, progress: &Progress, records: usize) -> Outcome<
     }
 }
 
-/// Events in the database; while the tables are being made, none.
+/// The number of events in the database; 0 while the tables are being created.
 async fn committed(client: &Client) -> u64 {
     let query = "SELECT (SELECT count(*) FROM sportsbook.tracks) + (SELECT count(*) FROM sportsbook.pages) \
                  + (SELECT count(*) FROM sportsbook.identifies)";
@@ -80,7 +80,7 @@ async fn lag(client: &Client) -> String {
     row.and_then(|row| row.get::<_, Option<String>>(0)).unwrap_or_else(|| "none yet".to_owned())
 }
 
-/// The totals as a table; while no bet has been placed, a line that says so.
+/// The totals as a table; before the first bet, a line that says so.
 async fn totals(client: &Client) -> Vec<String> {
     let query = "SELECT coalesce(game_id, '?'), coalesce(side, '?'), bets::text, coalesce(round(staked, 2), 0)::text, \
                  coalesce(round(open_liability, 2), 0)::text, coalesce(round(paid, 2), 0)::text FROM sportsbook.betting_totals()";
