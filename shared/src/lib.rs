@@ -1,4 +1,4 @@
-//! AWS streams in, an always-fresh PostgreSQL database out.
+//! Loads Kinesis and DynamoDB streams into PostgreSQL tables, with exactly-once results.
 //!
 //! An event is unpacked into [`record`]s, records are [`decode`]d into [`change`]s, changes are [`plan`]ned, the plan is
 //! [`apply`]ed in one transaction, and every record is accounted for in a [`report`].
