@@ -1,4 +1,4 @@
-//! `millstream.toml`: the configuration of a system. Parsed, then checked as a whole; all mistakes are reported at once with
+//! `millstream.toml`: the configuration of a system. Parsed, then checked as a whole; all errors are reported at once with
 //! their position.
 //!
 //! A checked configuration is valid: names fit PostgreSQL, keys include their partition column, SQL types are types. Unknown
@@ -206,7 +206,7 @@ impl Config {
     /// Parses and checks a configuration; `file` is only used in messages.
     ///
     /// # Errors
-    /// Returns every mistake, each with its line, column and key.
+    /// Returns every error, each with its line, column and key.
     pub fn parse(file: &str, text: &str) -> Result<Self, ConfigErrors> {
         let mut errors = ConfigErrors::new(file, text);
         let (document, syntax_errors) = DeTable::parse_recoverable(text);

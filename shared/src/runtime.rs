@@ -1,6 +1,6 @@
 //! The life of a function: reads the environment once, creates its resources once, and passes each event to the handler.
 //!
-//! An unavailable dependency never fails the start: Lambda would count that against healthy records. Mistakes in the
+//! An unavailable dependency never fails the start: Lambda would count that against healthy records. Errors in the
 //! configuration are reported at the start and by every invocation, until they are fixed.
 
 mod failure;
@@ -153,7 +153,7 @@ impl App {
         Self { environment, aws: Aws::default(), ingest: None, fallback_config }
     }
 
-    /// Checks a configuration file at the start, so that its mistakes are logged when it is deployed.
+    /// Checks a configuration file at the start, so that its errors are logged when it is deployed.
     fn check_config_at_start(&mut self) {
         let config = &self.environment.config;
         if object_store::is_address(config) {

@@ -208,7 +208,7 @@ fn the_templates_are_clean_and_every_planted_fault_is_found() {
         let findings = of(&target().join("faults").join(fault.folder).join("infra"));
         for finding in fault.findings {
             let told = findings.iter().any(|line| line.contains(finding));
-            assert!(told, "{finding} is not told:\n{}\n{errors}", findings.join("\n"));
+            assert!(told, "{finding} is not reported:\n{}\n{errors}", findings.join("\n"));
         }
     }
     std::fs::remove_dir_all(target().join("faults")).unwrap();

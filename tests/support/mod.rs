@@ -28,7 +28,7 @@ pub fn cluster() -> &'static PostgreSql {
 
 /// A new database of the shared cluster.
 pub async fn database() -> String {
-    cluster().database().await.expect("a database is made")
+    cluster().database().await.expect("a database is created")
 }
 
 /// An ingest without a dead-letter queue: rejected records count as `retry`.
@@ -94,7 +94,7 @@ impl Files {
     /// A folder of this name, unique to this process.
     pub fn new(name: &str) -> Self {
         let folder = target().join(format!("{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).expect("a folder is made");
+        std::fs::create_dir_all(&folder).expect("a folder is created");
         Self(folder)
     }
 

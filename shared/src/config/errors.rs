@@ -1,9 +1,9 @@
-//! The mistakes of a configuration, collected with their positions and reported together.
+//! The errors of a configuration, collected with their positions and reported together.
 
 use std::fmt;
 use std::ops::Range;
 
-/// All mistakes of a configuration.
+/// All errors of a configuration.
 #[derive(Debug)]
 pub struct ConfigErrors {
     file: String,
@@ -27,14 +27,14 @@ impl ConfigErrors {
         Self { file: file.to_owned(), line_starts: std::iter::once(0).chain(starts).collect(), list: Vec::new() }
     }
 
-    /// Adds a mistake in `key` at `span`.
+    /// Adds an error in `key` at `span`.
     pub(super) fn add(&mut self, span: Range<usize>, key: &str, message: impl Into<String>) {
         let line = self.line_starts.partition_point(|&start| start <= span.start);
         let column = span.start - self.line_starts[line - 1] + 1;
         self.list.push(ConfigError { line, column, key: key.to_owned(), message: message.into() });
     }
 
-    /// Returns `value` if there are no mistakes.
+    /// Returns `value` if there are no errors.
     pub(super) fn or<T>(mut self, value: T) -> Result<T, Self> {
         self.list.sort_by_key(|error| (error.line, error.column));
         if self.list.is_empty() { Ok(value) } else { Err(self) }

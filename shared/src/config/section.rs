@@ -34,7 +34,7 @@ impl<'a> Section<'a> {
         if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }
 
-    /// Adds a mistake in a key, at its value or, if the key is missing, at the section.
+    /// Adds an error in a key, at its value or, if the key is missing, at the section.
     pub fn error(&self, errors: &mut ConfigErrors, key: &str, message: impl Into<String>) {
         let span = self.table.get(key).map_or(self.span.clone(), |value| value.span());
         errors.add(span, &self.key(key), message);

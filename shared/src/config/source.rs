@@ -25,7 +25,7 @@ const AHEAD_DEFAULT: u32 = 3;
 /// Kinesis keeps records for at most 365 days; retries may take another month.
 const TOMBSTONE_RETENTION_DEFAULT: i64 = 400 * 24 * 3_600_000_000;
 
-/// Checks a source. Returns one even if it has mistakes, so that its tables are checked too.
+/// Checks a source. Returns one even if it has errors, so that its tables are checked too.
 pub(super) fn check(raw: Section<'_>, errors: &mut ConfigErrors) -> SourceConfig {
     let name = raw.name().to_owned();
     let streams = raw.string_or_list(errors, "stream", "the name or ARN of the stream, or a list of them");
