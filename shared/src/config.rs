@@ -57,6 +57,8 @@ pub struct SourceConfig {
     pub backup: bool,
     /// Microseconds for which tombstones are kept: longer than any older change can still arrive or be reapplied.
     pub tombstone_retention_micros: i64,
+    /// For Debezium: the bytes of the connector's placeholder for values that it does not have, if it is not the default.
+    pub unavailable_value: Option<Vec<u8>>,
     /// The tables that the configuration declares.
     pub tables: Vec<TableConfig>,
 }
@@ -270,6 +272,22 @@ mod tests {
             "table.u.version",
         ] {
             assert!(message.contains(part), "{part} is missing in:\n{message}");
+        }
+    }
+
+    #[test]
+    fn the_unavailable_value_is_a_text_or_bytes_of_a_debezium_source() {
+        let config = |format: &str, value: &str| {
+            format!("[source.a]\nstream = \"a\"\nformat = \"{format}\"\nunavailable_value = \"{value}\"\n")
+        };
+        for (value, bytes) in [("hex:00fF", &[0, 255][..]), ("gone", b"gone"), ("hex", b"hex")] {
+            let parsed = Config::parse("", &config("debezium", value)).unwrap();
+            assert_eq!(parsed.sources[0].unavailable_value.as_deref(), Some(bytes), "{value}");
+        }
+        for (format, value) in
+            [("debezium", ""), ("debezium", "hex:"), ("debezium", "hex:0"), ("debezium", "hex:+1é"), ("dms", "x")]
+        {
+            assert!(errors(&config(format, value)).contains("source.a.unavailable_value"), "{format} {value}");
         }
     }
 

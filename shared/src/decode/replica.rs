@@ -205,7 +205,7 @@ pub fn read_unless_private<'a>(
     fields: &mut FieldTree,
     field: FieldId,
     json: &'a str,
-    has_no_value: fn(&str) -> bool,
+    has_no_value: impl Fn(&str) -> bool,
     read: impl FnOnce(&mut FieldTree) -> Result<Value<'a>, Rejection>,
 ) -> Result<Option<Value<'a>>, Rejection> {
     match fields.privacy(field) {
@@ -236,7 +236,7 @@ pub fn redact_column(
     (key, field): (&str, FieldId),
     scanner: &mut JsonScanner<'_>,
     fields: &mut FieldTree,
-    has_no_value: fn(&str) -> bool,
+    has_no_value: impl Fn(&str) -> bool,
     object: &mut JsonWriter<'_>,
 ) -> Result<(), Rejection> {
     let json = scanner.skip_value()?;
