@@ -6,6 +6,7 @@ mod commands;
 mod credentials;
 mod end_to_end;
 mod event_source;
+mod expansion;
 mod faults;
 mod functions;
 mod golden;
