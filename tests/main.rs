@@ -13,6 +13,7 @@ mod golden;
 mod infra;
 mod killed;
 mod maintain;
+mod neighbours;
 mod owners;
 mod pooler;
 mod properties;

@@ -176,7 +176,7 @@ impl Segment {
         for (field, value) in &mut values[start..] {
             self.collect_routing_fields(*field, value, &mut call);
         }
-        self.add_derived_fields(&call, record, values);
+        self.add_derived_fields(&call, record, start, values);
         self.targets(call, fields, tables, values)
     }
 
@@ -212,12 +212,21 @@ impl Segment {
     }
 
     /// Adds the values that the conventions derive: the id, the time of arrival, and the corrected time of the event,
-    /// `received_at - (sent_at - original_timestamp)`.
-    fn add_derived_fields(&self, call: &Call<'_>, record: &Record, values: &mut Vec<(FieldId, Value<'_>)>) {
+    /// `received_at - (sent_at - original_timestamp)`. The call's own values begin at `start`; those before it belong to
+    /// other records of the batch.
+    fn add_derived_fields(
+        &self,
+        call: &Call<'_>,
+        record: &Record,
+        start: usize,
+        values: &mut Vec<(FieldId, Value<'_>)>,
+    ) {
+        let is_arrival =
+            |(field, value): &(FieldId, Value<'_>)| *field == self.field.received_at && *value != Value::Null;
+        let has_arrival = values[start..].iter().any(is_arrival);
         if !call.has_id {
             values.push((self.field.id, Value::Text(Cow::Owned(record.position.to_string()))));
         }
-        let has_arrival = values.iter().any(|(field, value)| *field == self.field.received_at && *value != Value::Null);
         let received_at = call.received_at.unwrap_or(record.arrival);
         if call.received_at.is_none() && !has_arrival {
             values.push((self.field.received_at, Value::Time(received_at)));
