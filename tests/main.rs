@@ -14,6 +14,7 @@ mod infra;
 mod killed;
 mod maintain;
 mod neighbours;
+mod nul_names;
 mod owners;
 mod pooler;
 mod properties;

@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
+use super::check_name;
 use super::flatten::{hash_value, redact, value};
 use super::json_objects::{JsonWriter, append};
 use crate::change::{Change, Changes, Operation, Value, Version};
@@ -69,6 +70,7 @@ impl ReplicaTables {
     ) -> Result<ReplicaTable, Rejection> {
         if let Some(existing) = self.by_name.get(name) {
             if !key.is_empty() && tables.get(existing.table).key.is_empty() {
+                check_key_names(key)?;
                 let spec = self.spec(name, existing.root_field, key, fields);
                 tables.replace(existing.table, spec);
             }
@@ -77,6 +79,8 @@ impl ReplicaTables {
         if !self.source.replicates_table(name) {
             return Err(Rejection::new(RejectionReason::Excluded(name.to_owned())));
         }
+        check_name(name)?;
+        check_key_names(key)?;
         let root_field = fields.intern_table(name);
         self.mark_private_columns(name, root_field, fields);
         let table = tables.add(self.spec(name, root_field, key, fields));
@@ -191,6 +195,10 @@ impl ReplicaTables {
         let values = start..output.changes.values.len();
         output.changes.list.push(Change { record, table: table.table, operation, version: Some(version), values });
     }
+}
+
+fn check_key_names(key: &[KeyColumn]) -> Result<(), Rejection> {
+    key.iter().try_for_each(|column| check_name(&column.name))
 }
 
 /// The steps of a private path within the table; `None` if the path belongs to another table.

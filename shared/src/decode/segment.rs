@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use super::declared;
 use super::flatten::{each_member, flatten};
-use super::{TargetTable, malformed};
+use super::{TargetTable, check_name, malformed};
 use crate::change::Value;
 use crate::config::SourceConfig;
 use crate::field::{FieldId, FieldTree};
@@ -252,7 +252,7 @@ impl Segment {
                 let name =
                     call.event.filter(|name| !name.is_empty()).ok_or_else(|| malformed("track call has no `event`"))?;
                 let slug = self.field.slug;
-                let event = self.event(&name, fields, tables);
+                let event = self.event(&name, fields, tables)?;
                 values.push((slug, Value::Text(Cow::Owned(String::from(&*event.slug)))));
                 Ok(event.targets.clone())
             }
@@ -266,8 +266,14 @@ impl Segment {
     }
 
     /// The tables of a track event; its own table is added when the event is first seen.
-    fn event(&mut self, name: &str, fields: &mut FieldTree, tables: &mut TableRegistry) -> &TrackEvent {
+    fn event(
+        &mut self,
+        name: &str,
+        fields: &mut FieldTree,
+        tables: &mut TableRegistry,
+    ) -> Result<&TrackEvent, Rejection> {
         if !self.events.contains_key(name) {
+            check_name(name)?;
             let slug = self.source.naming.normalise(name);
             let is_taken = RESERVED_TABLES.contains(&slug.as_str())
                 || self.source.tables.iter().any(|table| table.name.as_str() == slug);
@@ -281,7 +287,7 @@ impl Segment {
             let slug = if slug.is_empty() { table.as_str().into() } else { slug.into() };
             self.events.insert(name.into(), TrackEvent { slug, targets });
         }
-        &self.events[name]
+        Ok(&self.events[name])
     }
 }
 

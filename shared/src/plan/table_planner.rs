@@ -32,7 +32,8 @@ pub enum FieldRoute {
     NewColumn(usize),
     /// The overflow column.
     Overflow,
-    /// The table is strict and has no such column: the record is rejected.
+    /// The table is strict and has no such column, or no column or overflow can hold the field's name: the record is
+    /// rejected.
     Rejected,
 }
 
@@ -166,10 +167,19 @@ impl<'p> TablePlanner<'p> {
         if self.fields.is_synthetic(field) || !in_scope || self.is_inside_jsonb_column(field) {
             return FieldRoute::Ignored;
         }
-        if self.spec.schema_mode == SchemaMode::Strict {
+        if self.spec.schema_mode == SchemaMode::Strict || self.fields.path(field).contains('\0') {
             return FieldRoute::Rejected;
         }
         self.undeclared_route(field)
+    }
+
+    /// Why a record with a field of the route [`FieldRoute::Rejected`] is rejected.
+    pub fn unstorable_field(&self, field: FieldId) -> RejectionReason {
+        let path = self.fields.path(field);
+        if path.contains('\0') {
+            return RejectionReason::nul_in_name(path);
+        }
+        RejectionReason::UnknownField { path: path.to_owned() }
     }
 
     /// Whether the field is part of an object that the table stores whole.

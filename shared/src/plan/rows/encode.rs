@@ -145,7 +145,7 @@ impl<'s, 'v> Encoder<'s, 'v> {
                     if !matches!(value, Value::Null | Value::Unchanged)
                         && self.planner.accepts_value(*field, value) =>
                 {
-                    return Err(RejectionReason::UnknownField { path: self.planner.fields.path(*field).to_owned() });
+                    return Err(self.planner.unstorable_field(*field));
                 }
                 FieldRoute::Unresolved
                 | FieldRoute::Ignored
