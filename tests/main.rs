@@ -26,6 +26,7 @@ mod replay;
 mod replicas;
 mod restore;
 mod roles;
+mod segment_members;
 mod support;
 mod tls;
 mod vocabulary;

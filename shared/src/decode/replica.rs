@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 
 use super::check_name;
-use super::flatten::{hash_value, redact, value};
+use super::flatten::{hash_value, redact, redacted_text, value};
 use super::json_objects::{JsonWriter, append};
 use crate::change::{Change, Changes, Operation, Value, Version};
 use crate::config::{self, DeletedRows, SourceConfig};
@@ -232,11 +232,6 @@ pub fn read_column<'a>(fields: &mut FieldTree, field: FieldId, json: &'a str) ->
         return Ok(Value::Text(redacted_text(fields, field, text)));
     }
     value(fields, field, json)
-}
-
-/// A text that holds JSON, without its private members; any other text unchanged.
-fn redacted_text<'a>(fields: &mut FieldTree, field: FieldId, text: Cow<'a, str>) -> Cow<'a, str> {
-    redact(fields, field, &text).map_or(text, Cow::Owned)
 }
 
 /// Rewrites the member `key` of an image without private data: the counterpart of [`read_unless_private`].
