@@ -29,14 +29,18 @@ async fn golden_events_become_the_expected_plans_and_reports() {
     let mut differing = Vec::new();
     for event in events {
         let name = event.file_stem().unwrap().to_string_lossy().into_owned();
-        let beside = [event.with_extension("toml"), event.with_file_name("millstream.toml")];
-        let config = beside.into_iter().find(|path| path.exists()).unwrap();
-        let found = outcome(&event, &std::fs::read_to_string(config).unwrap()).await;
+        let found = outcome(&event, &std::fs::read_to_string(config_beside(&event)).unwrap()).await;
         if !is_expected(&name, &found) {
             differing.push(name);
         }
     }
     assert_eq!(differing, [""; 0], "{HOW_TO_ACCEPT}");
+}
+
+/// The configuration of a sample event: its own, or its folder's.
+pub fn config_beside(event: &Path) -> PathBuf {
+    let candidates = [event.with_extension("toml"), event.with_file_name("millstream.toml")];
+    candidates.into_iter().find(|path| path.exists()).unwrap()
 }
 
 /// The advice for texts that differ.
@@ -52,7 +56,8 @@ pub fn is_expected(name: &str, found: &str) -> bool {
     same
 }
 
-fn json_files(folder: &Path) -> Vec<PathBuf> {
+/// The JSON files of a folder.
+pub fn json_files(folder: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     entries.filter(|path| path.extension().is_some_and(|extension| extension == "json")).collect()
 }

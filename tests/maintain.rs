@@ -52,7 +52,7 @@ fn day(days: i64) -> Timestamp {
 }
 
 #[tokio::test]
-async fn partitions_are_made_ahead_and_dropped_by_retention() {
+async fn partitions_are_created_ahead_and_dropped_by_retention() {
     let url = database().await;
     let mut ingest = ingest(CONFIG, &url);
     let report = batch(&mut ingest, 1, &[entry(1, 0), entry(2, -11), entry(3, 400)]).await.unwrap();
@@ -85,7 +85,7 @@ async fn what_was_interrupted_is_taken_up_again() {
 }
 
 #[tokio::test]
-async fn a_reader_in_the_way_postpones_and_nobody_queues_behind() {
+async fn a_blocking_reader_postpones_maintenance_without_blocking_others() {
     let url = database().await;
     let mut ingest = ingest(CONFIG, &url);
     batch(&mut ingest, 1, &[entry(1, 0)]).await.unwrap();
@@ -105,7 +105,7 @@ async fn a_reader_in_the_way_postpones_and_nobody_queues_behind() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn upkeep_beside_writers_fails_neither() {
+async fn maintenance_and_writers_do_not_fail_each_other() {
     let url = database().await;
     let writing = tokio::spawn({
         let url = url.clone();

@@ -145,7 +145,7 @@ async fn run_maintain(maintain: &mut Function) -> MaintenanceReport {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn writers_and_the_upkeep_take_turns_on_a_few_backends() {
+async fn writers_and_maintenance_share_a_few_backends() {
     let Some(pooler) = pooler(cluster().port(), BACKENDS, Admission::Anybody) else { return };
     let (direct, files) = (database().await, Files::new("pooler"));
     let config = files.write("millstream.toml", CONFIG);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use millstream::ingest::Ingest;
 use millstream_tests::kinesis::{ShardRecord, event};
 
-use crate::support::{client, database, ingest, rows};
+use crate::support::{client, database, ingest, rows, sample};
 
 const DEBEZIUM: &str = "[source.shop]\nstream = \"s\"\nformat = \"debezium\"\n";
 const DMS: &str = "[source.shop]\nstream = \"s\"\nformat = \"dms\"\n[table.item]\nsource = \"shop\"\nfrom = \"public.items\"\n\
@@ -46,6 +46,36 @@ fn debezium(run: usize, lsn: u64, op: &str, columns: &str) -> (String, String) {
     let source = format!(r#"{{"schema":"public","table":"items","lsn":{lsn}}}"#);
     let document = format!(r#"{{"before":{before},"after":{after},"source":{source},"op":"{op}"}}"#);
     (format!(r#"{{"id":{run}}}"#), document)
+}
+
+#[tokio::test]
+async fn arrays_and_bytes_that_debezium_leaves_out_are_kept() {
+    let url = database().await;
+    let mut ingest = ingest("[source.bank]\nstream = \"bank\"\nformat = \"debezium\"\nbackup = false\n", &url);
+    for name in ["toast-arrays-1.json", "toast-arrays-2.json"] {
+        let report = ingest.process_event(&sample(name), Duration::from_secs(60)).await.unwrap();
+        assert_eq!((report.counts.applied, report.counts.retry), (1, 0), "{name}: {report}");
+    }
+    let kept = rows(&client(&url).await, "SELECT title, marks, big, refs, days, texts FROM bank.sheet").await;
+    let expected = r#"{"title":"second","marks":[7, 8, 9],"big":[70000000000, 1],"refs":["11111111-2222-4333-8444-555555555555"],"days":[20000, 20001],"texts":["a", "b"]}"#;
+    assert_eq!(kept, [expected]);
+}
+
+#[tokio::test]
+async fn a_placeholder_that_the_source_configures_is_recognised_instead_of_the_default() {
+    let url = database().await;
+    let mut ingest = ingest(&format!("{DEBEZIUM}unavailable_value = \"hex:00ff\"\n"), &url);
+    let first = r#","name":"a","data":"AQ==","hex":"0102","marks":[7]"#;
+    let second = r#","name":"__debezium_unavailable_value","data":"AP8=","hex":"00ff","marks":[0,-1]"#;
+    for (lsn, columns) in [(1, first), (2, second)] {
+        let (partition_key, data) = debezium(1, lsn, "u", columns);
+        let record = ShardRecord { partition_key, ..ShardRecord::numbered(lsn, data) };
+        let event = event("s", "shardId-000000000000", &[record]);
+        let report = ingest.process_event(&event, Duration::from_secs(60)).await.unwrap();
+        assert_eq!(report.counts.applied, 1, "{report}");
+    }
+    let kept = rows(&client(&url).await, "SELECT name, data, hex, marks FROM shop.items").await;
+    assert_eq!(kept, [r#"{"name":"__debezium_unavailable_value","data":"AQ==","hex":"0102","marks":[7]}"#]);
 }
 
 #[tokio::test]

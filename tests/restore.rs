@@ -159,7 +159,7 @@ async fn in_pieces(replica: &Replica, task: serde_json::Value) -> usize {
 }
 
 #[tokio::test]
-async fn every_task_goes_on_where_its_last_piece_has_ended() {
+async fn every_task_resumes_where_its_last_step_ended() {
     let url = database().await;
     let replica = Replica::start(&workspace().join("events/replica"), url.clone()).await.unwrap();
     let mut shop = Shop::new(11, 25);

@@ -14,7 +14,8 @@ mod table;
 pub use environment::{Credentials, DatabaseAddress, Environment, EnvironmentError, config_location};
 pub use errors::ConfigErrors;
 
-use toml::de::DeTable;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
 
 use crate::field::Privacy;
 use crate::names::{Identifier, Naming};
@@ -57,6 +58,8 @@ pub struct SourceConfig {
     pub backup: bool,
     /// Microseconds for which tombstones are kept: longer than any older change can still arrive or be reapplied.
     pub tombstone_retention_micros: i64,
+    /// For Debezium: the bytes of the connector's placeholder for values that it does not have, if it is not the default.
+    pub unavailable_value: Option<Vec<u8>>,
     /// The tables that the configuration declares.
     pub tables: Vec<TableConfig>,
 }
@@ -213,6 +216,7 @@ impl Config {
         for error in syntax_errors {
             errors.add(error.span().unwrap_or_default(), "", error.message());
         }
+        reject_nul(document.get_ref(), &mut errors);
         let mut root = Section::root(&document);
         let sources = root.sections("source");
         let mut tables = root.sections("table");
@@ -236,6 +240,25 @@ impl Config {
     /// Returns the source that reads the stream, and its index.
     pub fn source_by_stream(&self, arn: &str) -> Option<(usize, &SourceConfig)> {
         self.sources.iter().enumerate().find(|(_, source)| source.reads_stream(arn))
+    }
+}
+
+/// Rejects U+0000, which TOML can write as an escape and PostgreSQL cannot store, in any key or string.
+fn reject_nul(table: &DeTable<'_>, errors: &mut ConfigErrors) {
+    for (key, value) in table.iter() {
+        if key.get_ref().contains('\0') {
+            errors.add(key.span(), "", "a key contains U+0000");
+        }
+        reject_nul_value(value, errors);
+    }
+}
+
+fn reject_nul_value(value: &Spanned<DeValue<'_>>, errors: &mut ConfigErrors) {
+    match value.get_ref() {
+        DeValue::String(text) if text.contains('\0') => errors.add(value.span(), "", "a string contains U+0000"),
+        DeValue::Array(elements) => elements.iter().for_each(|element| reject_nul_value(element, errors)),
+        DeValue::Table(table) => reject_nul(table, errors),
+        DeValue::String(_) | DeValue::Integer(_) | DeValue::Float(_) | DeValue::Boolean(_) | DeValue::Datetime(_) => {}
     }
 }
 
@@ -270,6 +293,33 @@ mod tests {
             "table.u.version",
         ] {
             assert!(message.contains(part), "{part} is missing in:\n{message}");
+        }
+    }
+
+    #[test]
+    fn no_text_contains_u0000() {
+        let message = errors(
+            "[source.a]\nstream = \"a\\u0000\"\nprivate = [\"x\\u0000\"]\n[table.\"t\\u0000\"]\nsource = \"a\"\n\
+             columns = { x = { path = \"x\", check = \"x <> '\\u0000'\" } }\n",
+        );
+        for part in [":2:10: a string", ":3:12: a string", ":4:8: a key", ":6:39: a string"] {
+            assert!(message.contains(part), "{part} is missing in:\n{message}");
+        }
+    }
+
+    #[test]
+    fn the_unavailable_value_is_a_text_or_bytes_of_a_debezium_source() {
+        let config = |format: &str, value: &str| {
+            format!("[source.a]\nstream = \"a\"\nformat = \"{format}\"\nunavailable_value = \"{value}\"\n")
+        };
+        for (value, bytes) in [("hex:00fF", &[0, 255][..]), ("gone", b"gone"), ("hex", b"hex")] {
+            let parsed = Config::parse("", &config("debezium", value)).unwrap();
+            assert_eq!(parsed.sources[0].unavailable_value.as_deref(), Some(bytes), "{value}");
+        }
+        for (format, value) in
+            [("debezium", ""), ("debezium", "hex:"), ("debezium", "hex:0"), ("debezium", "hex:+1é"), ("dms", "x")]
+        {
+            assert!(errors(&config(format, value)).contains("source.a.unavailable_value"), "{format} {value}");
         }
     }
 

@@ -151,6 +151,19 @@ fn parse_exponent(text: &[u8]) -> Option<i64> {
     Some(sign * significant.fold(0, |sum, digit| sum * 10 + i64::from(digit - b'0')))
 }
 
+/// The length of the text that PostgreSQL writes for a JSON number: without an exponent, and with as many digits as its exponent
+/// says. `None` if `numeric` cannot hold it.
+pub fn plain_text_bytes(mantissa: &str, exponent: &str) -> Option<usize> {
+    let exponent = parse_exponent(exponent.as_bytes())?;
+    let (sign, digits) = mantissa.strip_prefix('-').map_or((0, mantissa), |digits| (1, digits));
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+    let whole = whole.trim_start_matches('0').len() as i64;
+    let (integer, scale) = (whole + exponent, (fraction.len() as i64 - exponent).max(0));
+    let point = i64::from(scale > 0);
+    let is_numeric = integer <= INTEGER_DIGITS_MAX && scale <= FRACTION_DIGITS_MAX;
+    is_numeric.then(|| usize::try_from(sign + integer.max(1) + point + scale).ok()).flatten()
+}
+
 /// The decimal text of a big-endian two's complement number with `scale` digits after the decimal point. Returns `None`
 /// for more than 4,096 bytes, a negative scale, or a scale that `numeric` does not allow.
 pub fn from_twos_complement(bytes: &[u8], scale: i64) -> Option<String> {

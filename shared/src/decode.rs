@@ -302,6 +302,11 @@ fn malformed(message: impl Into<String>) -> Rejection {
     Rejection::new(RejectionReason::Malformed(message.into()))
 }
 
+/// Rejects the name of a table, event or key column that PostgreSQL cannot store: comments hold the source's names.
+fn check_name(name: &str) -> Result<(), Rejection> {
+    if name.contains('\0') { Err(Rejection::new(RejectionReason::nul_in_name(name))) } else { Ok(()) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -86,9 +86,10 @@ impl fmt::Display for TableName {
     }
 }
 
-/// Writes `text` as a SQL string literal.
+/// Writes `text` as a SQL string literal. No statement can contain U+0000: names that contain it are rejected before they
+/// get here, and a text that still does is written with the escape `\u0000`.
 pub fn quote_literal(text: &str) -> String {
-    let quoted = text.replace('\'', "''");
+    let quoted = text.replace('\0', "\\u0000").replace('\'', "''");
     if quoted.contains('\\') { format!("E'{}'", quoted.replace('\\', "\\\\")) } else { format!("'{quoted}'") }
 }
 
@@ -323,5 +324,6 @@ mod tests {
     fn quoting_cannot_be_escaped() {
         assert_eq!(Identifier::truncated("a\"; drop", "").to_string(), "\"a\"\"; drop\"");
         assert_eq!(quote_literal(r"it's \ here"), r"E'it''s \\ here'");
+        assert_eq!(quote_literal("a\0b"), r"E'a\\u0000b'");
     }
 }

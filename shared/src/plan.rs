@@ -8,6 +8,7 @@ pub mod cell;
 mod declared_diff;
 mod diff;
 mod display;
+mod expansion;
 pub mod merge;
 mod resolve;
 mod rows;

@@ -76,6 +76,12 @@ pub enum RejectionReason {
         /// The path in the document.
         path: String,
     },
+    /// A name contains U+0000, which neither PostgreSQL's text nor `jsonb` can hold.
+    #[error("the name `{name}` contains U+0000, which PostgreSQL cannot store; rename it at the source")]
+    NulInName {
+        /// The name or path, with U+0000 written as `\u0000`.
+        name: String,
+    },
     /// The row is too far in the future.
     #[error("column \"{column}\" is too far in the future (limit: partition.future)")]
     TooFarAhead {
@@ -91,6 +97,11 @@ pub enum RejectionReason {
 }
 
 impl RejectionReason {
+    /// The rejection of a name or path that contains U+0000.
+    pub fn nul_in_name(name: &str) -> Self {
+        Self::NulInName { name: name.replace('\0', "\\u0000") }
+    }
+
     /// A short name for metrics and for filtering dead letters.
     pub fn class(&self) -> &'static str {
         match self {
@@ -103,6 +114,7 @@ impl RejectionReason {
             Self::Missing { .. } => "missing",
             Self::DoesNotFit { .. } => "does_not_fit",
             Self::UnknownField { .. } => "unknown_field",
+            Self::NulInName { .. } => "malformed",
             Self::TooFarAhead { .. } => "too_far_ahead",
             Self::TooManyPartitions(_) => "too_many_partitions",
             Self::RejectedByDatabase(_) => "refused",

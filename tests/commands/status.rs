@@ -17,7 +17,7 @@ fn document(kind: &str, id: u32) -> String {
 }
 
 #[tokio::test]
-async fn golden_status_tells_what_the_database_and_its_writers_say() {
+async fn golden_status_reports_the_database_and_its_writers() {
     let url = database().await;
     let config = config_file("status", CONFIG);
     let environment = environment(&config, &url);

@@ -18,7 +18,7 @@ fn a_batch_has_at_most_batch_size_records_one_after_the_other() {
 }
 
 #[test]
-fn without_a_window_what_is_there_is_handed_over_at_once() {
+fn without_a_window_records_are_delivered_at_once() {
     let script = Script::play(defaults(), records([1]), |_| success());
     assert_eq!(script.handed, [(Duration::ZERO, vec![1])]);
 }

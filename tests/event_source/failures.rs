@@ -83,14 +83,14 @@ fn bisection_finds_the_poison_and_consumes_no_retries() {
 }
 
 #[test]
-fn without_bisection_good_records_are_given_up_with_the_poison() {
+fn without_bisection_good_records_are_discarded_with_the_bad_one() {
     let script =
         Script::play(retries(1), records(1..=4), |batch| if batch.contains(&3) { failure() } else { success() });
     assert_eq!(script.given_up(), [(1, 4)]);
 }
 
 #[test]
-fn a_record_older_than_the_maximum_is_not_handed_over_at_all() {
+fn a_record_older_than_the_maximum_is_not_delivered() {
     let mapping = Mapping { maximum_record_age: Some(MINUTE), ..defaults() };
     let mut script = Script::new(mapping);
     script.now = after(MINUTE);

@@ -24,7 +24,7 @@ fn the_defaults_are_lambda_s() {
 }
 
 #[test]
-fn what_lambda_refuses_is_refused() {
+fn what_lambda_rejects_is_rejected() {
     let seconds = Duration::from_secs;
     let at = StartingPosition::AtTimestamp(Timestamp(0));
     let refused = [

@@ -85,7 +85,7 @@ fn the_response_is_reported_if_there_was_one() {
 }
 
 #[test]
-fn dynamodb_records_are_handed_over_in_whole_seconds_with_their_stream() {
+fn dynamodb_records_are_delivered_in_whole_seconds_with_their_stream() {
     let mut record = json!({"eventID": "f07f", "eventName": "REMOVE", "eventVersion": "1.0", "eventSource": "aws:dynamodb",
         "awsRegion": "us-east-1", "dynamodb": {"ApproximateCreationDateTime": 1480642020.987654, "Keys": {"id": {"S": "a"}},
             "SequenceNumber": "1405400000000002063282832", "SizeBytes": 54, "StreamViewType": "NEW_AND_OLD_IMAGES"}});

@@ -142,7 +142,7 @@ fn a_child_is_read_once_all_its_parents_are_done() {
 }
 
 #[test]
-fn a_parent_that_the_stream_no_longer_lists_holds_nobody_up() {
+fn an_unlisted_parent_does_not_block_its_children() {
     let mut lineage = Lineage::new(StartingPosition::TrimHorizon);
     lineage.listed(resharded().split_off(1));
     assert_eq!(ready(&lineage), "bcd");

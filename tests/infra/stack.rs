@@ -163,7 +163,7 @@ fn the_environment_is_the_one_that_functions_read() {
 }
 
 #[test]
-fn upkeep_is_scheduled() {
+fn maintenance_is_scheduled() {
     let schedules = created("sportsbook")["schedules"].as_array().unwrap();
     let [schedule] = &schedules[..] else { panic!("{schedules:#?}") };
     assert_has(schedule, &json!({"ScheduleExpression": "rate(3 hours)", "State": "ENABLED"}));
@@ -246,7 +246,7 @@ fn the_full_load_is_a_state_machine_of_the_function() {
 }
 
 #[test]
-fn endpoints_are_made_where_they_are_asked_for() {
+fn endpoints_are_created_on_request() {
     let services = ["dynamodb", "kinesis-streams", "s3", "secretsmanager", "sqs"];
     let names = services.map(|service| format!("com.amazonaws.eu-west-1.{service}"));
     assert_eq!(created("sportsbook")["endpoints"], json!(names));

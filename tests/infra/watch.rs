@@ -114,7 +114,7 @@ async fn published_metrics(function: &str, event: Vec<u8>, url: &str) -> Vec<(St
 }
 
 #[tokio::test]
-async fn functions_tell_every_metric_that_is_asked_for() {
+async fn functions_publish_every_metric_that_alarms_use() {
     let url = database().await;
     let document = br#"{"type":"page","messageId":"1"}"#;
     let records = [ShardRecord::numbered(1, document)];

@@ -126,7 +126,7 @@ pub fn letter(changed: &Value) -> String {
 }
 
 #[tokio::test]
-async fn what_is_no_letter_is_kept_and_told() {
+async fn what_is_not_a_dead_letter_is_kept_and_reported() {
     let desk = desk(1).await;
     let unreadable = [
         " ".to_owned(),

@@ -88,7 +88,7 @@ async fn what_was_withheld_is_read_back_from_kinesis() {
 const SHOP: &str = "[source.shop]\nstream = \"*\"\nformat = \"dynamodb\"\nprivate = [\"*.ip\", { path = \"*.email\", as = \"sha256\" }]\n";
 
 #[tokio::test]
-async fn what_was_withheld_is_read_back_from_dynamodb_which_tells_no_shard() {
+async fn a_withheld_payload_is_read_back_from_dynamodb_without_a_shard() {
     let desk = Desk::open().await;
     let stream = create_table(&desk.aws, &desk.bucket, &[("id", "S")]).await.unwrap();
     let item = json!({"id": {"S": "a"}, "email": {"S": "jane@x"}, "n": {"N": "1"}});

@@ -52,7 +52,7 @@ async fn pieces_without_any_time_come_to_the_end_and_the_sums_are_right() {
 
 /// Records rejected in an earlier step belong to the run as well.
 #[tokio::test]
-async fn no_piece_takes_what_an_earlier_one_refused() {
+async fn no_step_processes_what_an_earlier_one_rejected() {
     let (desk, config) = desk(12, 12).await;
     let mut progress = RedriveProgress::default();
     while !progress.done {

@@ -42,7 +42,7 @@ async fn desk() -> Desk {
 }
 
 #[tokio::test]
-async fn a_dry_run_tells_the_selection_and_changes_nothing() {
+async fn a_dry_run_reports_the_selection_and_changes_nothing() {
     let desk = desk().await;
     let before = desk.letters().await;
     let all: &[(&str, u64)] = &[
@@ -112,7 +112,7 @@ async fn what_is_selected_is_redriven_up_to_the_limit_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn a_misspelt_member_or_moment_is_refused_rather_than_everything_taken() {
+async fn a_misspelt_member_or_timestamp_is_rejected() {
     for task in [
         json!({"onyl": {"table": "log.bet"}}),
         json!({"only": {"tabel": "log.bet"}}),

@@ -228,7 +228,7 @@ async fn any_history_with_soft_deletes_keeps_each_row_as_it_last_was() {
 }
 
 #[tokio::test]
-async fn a_load_that_came_too_early_goes_through_once_the_stream_has_told_the_key() {
+async fn an_early_load_succeeds_once_the_stream_provides_the_key() {
     let url = database().await;
     let (mut loading, mut streaming) = (ingest(CONFIG, &url), ingest(CONFIG, &url));
     let line = [exported("U", 5, r#""id":{"S":"a"}"#, Some(r#""v":{"N":"1"}"#))];

@@ -24,7 +24,7 @@ const KEYS: [(&str, &[&str]); 6] = [
 ];
 
 #[tokio::test]
-async fn a_key_is_deleted_and_made_again_however_it_is_written() {
+async fn a_key_is_deleted_and_recreated_in_any_spelling() {
     let url = database().await;
     for (name, ways) in KEYS {
         let way = |number: usize| ways[number % ways.len()];

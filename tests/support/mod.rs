@@ -16,7 +16,7 @@ use millstream::report::Report;
 use millstream_tests::kinesis::{ShardRecord, event};
 use millstream_tests::pgbouncer::{Admission, PgBouncer};
 use millstream_tests::postgresql::{Durability, PostgreSql, connect};
-use millstream_tests::process::target;
+use millstream_tests::process::{target, workspace};
 use millstream_tests::proxy::Proxy;
 use tokio_postgres::Client;
 
@@ -80,6 +80,11 @@ pub fn pooler(cluster: u16, backends: u32, admission: Admission) -> Option<PgBou
 pub async fn rows(client: &Client, query: &str) -> Vec<String> {
     let rows = client.query(&format!("SELECT row_to_json(q)::text FROM ({query}) q"), &[]).await;
     rows.unwrap_or_else(|error| panic!("{query}: {error:?}")).iter().map(|row| row.get(0)).collect()
+}
+
+/// A sample of `tests/inputs`: a Lambda event.
+pub fn sample(name: &str) -> Vec<u8> {
+    std::fs::read(workspace().join("tests/inputs").join(name)).expect("the sample exists")
 }
 
 /// A client of a database.

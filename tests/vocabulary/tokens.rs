@@ -178,7 +178,7 @@ fn escaped(letter: &str) -> String {
 }
 
 #[test]
-fn strings_comments_and_characters_are_told_apart() {
+fn strings_comments_and_characters_are_distinguished() {
     let source = "fn a<'x>(b: &'x str) { /* c /* d */ */ let e = \"f \\\n     g\\\"h\"; // i\n r#\"j\"k\"#; 'l'; '\\''; b\"m\" }";
     let of_kind = |kind| -> Vec<String> {
         tokens(source).into_iter().filter(|token| token.kind == kind).map(|token| token.text).collect()

@@ -64,6 +64,7 @@ pub(super) fn check(raw: Section<'_>, errors: &mut ConfigErrors) -> SourceConfig
             raw.error(errors, key, "only valid for dynamodb, dms and debezium sources");
         }
     }
+    let unavailable_value = unavailable_value(&raw, format, errors);
     raw.reject_unknown_keys(errors);
     SourceConfig {
         name,
@@ -79,6 +80,7 @@ pub(super) fn check(raw: Section<'_>, errors: &mut ConfigErrors) -> SourceConfig
         deletes: deletes.unwrap_or(defaults.deletes),
         backup,
         tombstone_retention_micros,
+        unavailable_value,
         tables: defaults.tables,
     }
 }
@@ -99,6 +101,7 @@ pub(super) fn default_for_format(name: &str, format: Format) -> SourceConfig {
         deletes: DeletedRows::Hard,
         backup: format.replicates(),
         tombstone_retention_micros: TOMBSTONE_RETENTION_DEFAULT,
+        unavailable_value: None,
         tables: Vec::new(),
     }
 }
@@ -152,6 +155,30 @@ pub(super) fn schema_policy(raw: &Section<'_>, inherited: SchemaPolicy, errors: 
         text_characters_max: text.unwrap_or(inherited.text_characters_max),
         columns_max: columns_max.unwrap_or(inherited.columns_max),
     }
+}
+
+/// `unavailable_value = "__unchanged"`, as the connector's `unavailable.value.placeholder`.
+fn unavailable_value(raw: &Section<'_>, format: Format, errors: &mut ConfigErrors) -> Option<Vec<u8>> {
+    let expected = "a non-empty string, or \"hex:\" and hexadecimal digits";
+    let placeholder =
+        raw.read(errors, "unavailable_value", expected, |value| value.as_str().and_then(placeholder_bytes));
+    if placeholder.is_some() && format != Format::Debezium {
+        raw.error(errors, "unavailable_value", "only valid for debezium sources");
+    }
+    placeholder
+}
+
+/// The bytes of a placeholder as its connector is configured; `None` if it is empty or not hexadecimal after `hex:`.
+fn placeholder_bytes(placeholder: &str) -> Option<Vec<u8>> {
+    let bytes = match placeholder.strip_prefix("hex:") {
+        None => placeholder.as_bytes().to_vec(),
+        Some(digits) => {
+            let is_hexadecimal = digits.len().is_multiple_of(2) && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+            let pairs = (0..digits.len()).step_by(2).filter(|_| is_hexadecimal);
+            pairs.map(|at| u8::from_str_radix(&digits[at..at + 2], 16).ok()).collect::<Option<_>>()?
+        }
+    };
+    (!bytes.is_empty()).then_some(bytes)
 }
 
 /// `private = ["context.ip", { path = "traits.email", as = "sha256" }]`

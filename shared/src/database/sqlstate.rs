@@ -1,5 +1,7 @@
 //! Classifies PostgreSQL's errors: retry, reject the row, refresh the catalog, or halt until an operator acts.
 
+use std::io;
+
 use tokio_postgres::Error;
 use tokio_postgres::error::DbError;
 
@@ -50,13 +52,23 @@ const ERROR_ACTIONS: &[(&str, ErrorAction)] = &[
     ("XX", ErrorAction::Retry),             // internal, such as "tuple concurrently updated"
 ];
 
-/// Classifies an error. An error without an SQLSTATE comes from the connection, and is transient.
+/// Classifies an error. An error without an SQLSTATE comes from the driver. It is transient only if the connection failed: any
+/// other one, such as a text that cannot be sent, would recur with every retry.
 pub fn classify(error: &Error) -> ErrorAction {
     match error.as_db_error() {
         Some(error) if is_missing_partition(error) => ErrorAction::RefreshCatalog,
         Some(error) => classify_sqlstate(error.code().code()),
-        None => ErrorAction::Retry,
+        None if is_connection_failure(error) => ErrorAction::Retry,
+        None => ErrorAction::Halt,
     }
+}
+
+/// Whether the connection was closed or failed with an I/O error, a timeout among them.
+fn is_connection_failure(error: &Error) -> bool {
+    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<io::Error>());
+    // `InvalidInput` is what the driver returns for a message that it cannot encode, or not decode.
+    let is_io = source.is_some_and(|source| source.kind() != io::ErrorKind::InvalidInput);
+    error.is_closed() || is_io
 }
 
 fn classify_sqlstate(code: &str) -> ErrorAction {

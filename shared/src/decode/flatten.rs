@@ -69,9 +69,19 @@ pub fn flatten<'a>(
             let json = scanner.skip_value()?;
             values.push((field, Value::Json(without_private_fields(fields, field, json)?)));
         }
+        // A text in place of an object may hold that object's JSON, private members included.
+        Some(b'"') if fields.has_private_descendant(field) => {
+            let text = scanner.string_value()?;
+            values.push((field, Value::Text(redacted_text(fields, field, text))));
+        }
         _ => values.push((field, scanner.scalar()?)),
     }
     Ok(())
+}
+
+/// A text that holds JSON, without its private members; any other text unchanged.
+pub fn redacted_text<'a>(fields: &mut FieldTree, field: FieldId, text: Cow<'a, str>) -> Cow<'a, str> {
+    redact(fields, field, &text).map_or(text, Cow::Owned)
 }
 
 /// A value that is not flattened: an array or object stays whole.
@@ -132,6 +142,10 @@ fn redact_value(
         }
         Some(b'[') if fields.has_private_descendant(field) => {
             rewrite_elements(scanner, out, |scanner, out| redact_value(fields, field, scanner, out))
+        }
+        Some(b'"') if fields.has_private_descendant(field) => {
+            let text = scanner.string_value()?;
+            append(out, &serde_json::Value::from(redacted_text(fields, field, text)).to_string())
         }
         _ => copy_value(scanner, out),
     }

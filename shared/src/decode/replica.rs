@@ -6,7 +6,8 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use super::flatten::{hash_value, redact, value};
+use super::check_name;
+use super::flatten::{hash_value, redact, redacted_text, value};
 use super::json_objects::{JsonWriter, append};
 use crate::change::{Change, Changes, Operation, Value, Version};
 use crate::config::{self, DeletedRows, SourceConfig};
@@ -69,6 +70,7 @@ impl ReplicaTables {
     ) -> Result<ReplicaTable, Rejection> {
         if let Some(existing) = self.by_name.get(name) {
             if !key.is_empty() && tables.get(existing.table).key.is_empty() {
+                check_key_names(key)?;
                 let spec = self.spec(name, existing.root_field, key, fields);
                 tables.replace(existing.table, spec);
             }
@@ -77,6 +79,8 @@ impl ReplicaTables {
         if !self.source.replicates_table(name) {
             return Err(Rejection::new(RejectionReason::Excluded(name.to_owned())));
         }
+        check_name(name)?;
+        check_key_names(key)?;
         let root_field = fields.intern_table(name);
         self.mark_private_columns(name, root_field, fields);
         let table = tables.add(self.spec(name, root_field, key, fields));
@@ -193,6 +197,10 @@ impl ReplicaTables {
     }
 }
 
+fn check_key_names(key: &[KeyColumn]) -> Result<(), Rejection> {
+    key.iter().try_for_each(|column| check_name(&column.name))
+}
+
 /// The steps of a private path within the table; `None` if the path belongs to another table.
 fn column_steps<'s>(steps: &'s [String], table: &str) -> Option<&'s [String]> {
     let is_table = |end: &usize| (*end == 1 && steps[0] == "*") || steps[..*end].join(".") == table;
@@ -205,7 +213,7 @@ pub fn read_unless_private<'a>(
     fields: &mut FieldTree,
     field: FieldId,
     json: &'a str,
-    has_no_value: fn(&str) -> bool,
+    has_no_value: impl Fn(&str) -> bool,
     read: impl FnOnce(&mut FieldTree) -> Result<Value<'a>, Rejection>,
 ) -> Result<Option<Value<'a>>, Rejection> {
     match fields.privacy(field) {
@@ -226,17 +234,12 @@ pub fn read_column<'a>(fields: &mut FieldTree, field: FieldId, json: &'a str) ->
     value(fields, field, json)
 }
 
-/// A text that holds JSON, without its private members; any other text unchanged.
-fn redacted_text<'a>(fields: &mut FieldTree, field: FieldId, text: Cow<'a, str>) -> Cow<'a, str> {
-    redact(fields, field, &text).map_or(text, Cow::Owned)
-}
-
 /// Rewrites the member `key` of an image without private data: the counterpart of [`read_unless_private`].
 pub fn redact_column(
     (key, field): (&str, FieldId),
     scanner: &mut JsonScanner<'_>,
     fields: &mut FieldTree,
-    has_no_value: fn(&str) -> bool,
+    has_no_value: impl Fn(&str) -> bool,
     object: &mut JsonWriter<'_>,
 ) -> Result<(), Rejection> {
     let json = scanner.skip_value()?;

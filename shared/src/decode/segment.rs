@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use super::declared;
 use super::flatten::{each_member, flatten};
-use super::{TargetTable, malformed};
+use super::{TargetTable, check_name, malformed};
 use crate::change::Value;
 use crate::config::SourceConfig;
 use crate::field::{FieldId, FieldTree};
@@ -176,7 +176,7 @@ impl Segment {
         for (field, value) in &mut values[start..] {
             self.collect_routing_fields(*field, value, &mut call);
         }
-        self.add_derived_fields(&call, record, values);
+        self.add_derived_fields(&call, record, start, values);
         self.targets(call, fields, tables, values)
     }
 
@@ -212,12 +212,21 @@ impl Segment {
     }
 
     /// Adds the values that the conventions derive: the id, the time of arrival, and the corrected time of the event,
-    /// `received_at - (sent_at - original_timestamp)`.
-    fn add_derived_fields(&self, call: &Call<'_>, record: &Record, values: &mut Vec<(FieldId, Value<'_>)>) {
+    /// `received_at - (sent_at - original_timestamp)`. The call's own values begin at `start`; those before it belong to
+    /// other records of the batch.
+    fn add_derived_fields(
+        &self,
+        call: &Call<'_>,
+        record: &Record,
+        start: usize,
+        values: &mut Vec<(FieldId, Value<'_>)>,
+    ) {
+        let is_arrival =
+            |(field, value): &(FieldId, Value<'_>)| *field == self.field.received_at && *value != Value::Null;
+        let has_arrival = values[start..].iter().any(is_arrival);
         if !call.has_id {
             values.push((self.field.id, Value::Text(Cow::Owned(record.position.to_string()))));
         }
-        let has_arrival = values.iter().any(|(field, value)| *field == self.field.received_at && *value != Value::Null);
         let received_at = call.received_at.unwrap_or(record.arrival);
         if call.received_at.is_none() && !has_arrival {
             values.push((self.field.received_at, Value::Time(received_at)));
@@ -243,7 +252,7 @@ impl Segment {
                 let name =
                     call.event.filter(|name| !name.is_empty()).ok_or_else(|| malformed("track call has no `event`"))?;
                 let slug = self.field.slug;
-                let event = self.event(&name, fields, tables);
+                let event = self.event(&name, fields, tables)?;
                 values.push((slug, Value::Text(Cow::Owned(String::from(&*event.slug)))));
                 Ok(event.targets.clone())
             }
@@ -257,8 +266,14 @@ impl Segment {
     }
 
     /// The tables of a track event; its own table is added when the event is first seen.
-    fn event(&mut self, name: &str, fields: &mut FieldTree, tables: &mut TableRegistry) -> &TrackEvent {
+    fn event(
+        &mut self,
+        name: &str,
+        fields: &mut FieldTree,
+        tables: &mut TableRegistry,
+    ) -> Result<&TrackEvent, Rejection> {
         if !self.events.contains_key(name) {
+            check_name(name)?;
             let slug = self.source.naming.normalise(name);
             let is_taken = RESERVED_TABLES.contains(&slug.as_str())
                 || self.source.tables.iter().any(|table| table.name.as_str() == slug);
@@ -272,7 +287,7 @@ impl Segment {
             let slug = if slug.is_empty() { table.as_str().into() } else { slug.into() };
             self.events.insert(name.into(), TrackEvent { slug, targets });
         }
-        &self.events[name]
+        Ok(&self.events[name])
     }
 }
 

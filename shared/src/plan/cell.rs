@@ -9,6 +9,10 @@ use bytes::BufMut;
 
 use base64_simd::STANDARD as BASE64;
 
+use super::expansion::{
+    COLUMN_EXPANSION_BYTES_MAX, OVERFLOW_EXPANSION_BYTES_MAX, bounded_json, json_expansion, may_expand,
+    number_expansion,
+};
 use crate::catalog::{ArrayElement, ColumnType};
 use crate::change::Value;
 use crate::decimal::{Decimal, format_numeric};
@@ -46,7 +50,7 @@ fn encode_content(kind: ColumnType, value: &Value<'_>, out: &mut Vec<u8>) -> Res
     match kind {
         ColumnType::Text { characters_max } => text(value, characters_max, out)?,
         ColumnType::Enum => text(value, None, out)?,
-        ColumnType::Other => text(value, None, out)?,
+        ColumnType::Other => other(value, out)?,
         ColumnType::ArrayText(_) => text(&Value::Text(Cow::Owned(array_literal(value)?)), None, out)?,
         ColumnType::Bytea => out.extend_from_slice(bytes(value)?),
         ColumnType::Array(element) => array(element, value, out)?,
@@ -74,7 +78,7 @@ fn encode_content(kind: ColumnType, value: &Value<'_>, out: &mut Vec<u8>) -> Res
         ColumnType::Json => out.extend_from_slice(as_json(value)?.as_bytes()),
         ColumnType::Jsonb => {
             out.push(JSONB_VERSION);
-            out.extend_from_slice(as_json(value)?.as_bytes());
+            out.extend_from_slice(bounded_json(as_json(value)?, COLUMN_EXPANSION_BYTES_MAX).as_bytes());
         }
     }
     Ok(())
@@ -121,6 +125,16 @@ fn text(value: &Value<'_>, characters_max: Option<usize>, out: &mut Vec<u8>) -> 
     Ok(())
 }
 
+/// A text that PostgreSQL casts, perhaps to a domain over `jsonb`, whose text must not be too long either.
+fn other(value: &Value<'_>, out: &mut Vec<u8>) -> Result<(), Mismatch> {
+    if let Value::Json(json) = value
+        && !may_expand(json.len(), json_expansion(json), COLUMN_EXPANSION_BYTES_MAX)
+    {
+        return Err(Mismatch::Range);
+    }
+    text(value, None, out)
+}
+
 fn boolean(value: &Value<'_>) -> Result<bool, Mismatch> {
     match value {
         Value::Bool(flag) => Ok(*flag),
@@ -144,6 +158,7 @@ fn bytes<'a>(value: &'a Value<'_>) -> Result<&'a [u8], Mismatch> {
 /// An array of one dimension, or of none if it is empty: <https://www.postgresql.org/docs/current/arrays.html>.
 fn array(element: ArrayElement, value: &Value<'_>, out: &mut Vec<u8>) -> Result<(), Mismatch> {
     let Value::List(values) = value else { return Err(Mismatch::Type) };
+    bound_numbers(values)?;
     let kind = element.column_type();
     let dimensions = i32::from(!values.is_empty());
     for word in [dimensions, 0, kind.element_type().oid() as i32] {
@@ -156,9 +171,22 @@ fn array(element: ArrayElement, value: &Value<'_>, out: &mut Vec<u8>) -> Result<
     values.iter().try_for_each(|value| encode(kind, value, out))
 }
 
+/// Rejects an array of numbers whose text in PostgreSQL would be too long.
+fn bound_numbers(values: &[Value<'_>]) -> Result<(), Mismatch> {
+    let (mut bytes, mut expansion) = (0, 0usize);
+    for value in values {
+        if let Value::Number(number) = value {
+            bytes += number.len();
+            expansion = expansion.saturating_add(number_expansion(number));
+        }
+    }
+    if may_expand(bytes, expansion, COLUMN_EXPANSION_BYTES_MAX) { Ok(()) } else { Err(Mismatch::Range) }
+}
+
 /// An array in PostgreSQL's text format, with bytes in hexadecimal.
 fn array_literal(value: &Value<'_>) -> Result<String, Mismatch> {
     let Value::List(values) = value else { return Err(Mismatch::Type) };
+    bound_numbers(values)?;
     let element = |value: &Value<'_>| {
         let text = match value {
             Value::Bytes(bytes) => format!("\\x{}", crate::names::hex(bytes)),
@@ -234,6 +262,11 @@ pub fn as_json<'a>(value: &'a Value<'_>) -> Result<Cow<'a, str>, Mismatch> {
         }
     };
     if holds_escaped_nul(json.as_bytes()) { Err(Mismatch::NulCharacter) } else { Ok(json) }
+}
+
+/// A value as the overflow column holds it.
+pub fn overflow_field<'a>(value: &'a Value<'_>) -> Result<Cow<'a, str>, Mismatch> {
+    Ok(bounded_json(as_json(value)?, OVERFLOW_EXPANSION_BYTES_MAX))
 }
 
 /// Whether valid JSON contains the escape `\u0000`, whose backslash is not itself escaped.

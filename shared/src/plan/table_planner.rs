@@ -32,7 +32,8 @@ pub enum FieldRoute {
     NewColumn(usize),
     /// The overflow column.
     Overflow,
-    /// The table is strict and has no such column: the record is rejected.
+    /// The table is strict and has no such column, or no column or overflow can hold the field's name: the record is
+    /// rejected.
     Rejected,
 }
 
@@ -148,10 +149,12 @@ impl<'p> TablePlanner<'p> {
         }
     }
 
-    /// Whether the table accepts this value: an object only if its field is declared, or if objects are stored whole.
+    /// Whether the table accepts this value: an object only if its field is declared, or if objects are stored whole and
+    /// this one does not just group its members.
     pub fn accepts_value(&self, field: FieldId, value: &Value<'_>) -> bool {
         let is_object = matches!(value, Value::Json(text) if text.starts_with('{'));
-        !is_object || self.spec.nested == Nested::Jsonb || self.declaration(field).is_some()
+        let stores_objects = || self.spec.nested == Nested::Jsonb && !self.fields.is_container(field);
+        !is_object || stores_objects() || self.declaration(field).is_some()
     }
 
     fn declaration(&self, field: FieldId) -> Option<&'p ColumnSpec> {
@@ -166,16 +169,29 @@ impl<'p> TablePlanner<'p> {
         if self.fields.is_synthetic(field) || !in_scope || self.is_inside_jsonb_column(field) {
             return FieldRoute::Ignored;
         }
-        if self.spec.schema_mode == SchemaMode::Strict {
+        if self.spec.schema_mode == SchemaMode::Strict || self.fields.path(field).contains('\0') {
             return FieldRoute::Rejected;
         }
+        // Anything but an object in place of the members' object has no column of its own.
+        if self.fields.is_container(field) {
+            return FieldRoute::Overflow;
+        }
         self.undeclared_route(field)
+    }
+
+    /// Why a record with a field of the route [`FieldRoute::Rejected`] is rejected.
+    pub fn unstorable_field(&self, field: FieldId) -> RejectionReason {
+        let path = self.fields.path(field);
+        if path.contains('\0') {
+            return RejectionReason::nul_in_name(path);
+        }
+        RejectionReason::UnknownField { path: path.to_owned() }
     }
 
     /// Whether the field is part of an object that the table stores whole.
     fn is_inside_jsonb_column(&self, field: FieldId) -> bool {
         let parent = self.fields.parent(field);
-        if self.fields.is_container(field) || (self.spec.nested == Nested::Jsonb && !self.fields.is_container(parent)) {
+        if self.spec.nested == Nested::Jsonb && !self.fields.is_container(parent) {
             return true;
         }
         let mut ancestor = parent;

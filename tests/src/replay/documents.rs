@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_keep_their_numbers_whatever_stands_between_them() {
+    fn lines_keep_their_numbers() {
         let text = "{\"a\":1}\r\n\r\n  \n{\"a\":2}\noops\n\n{\"a\":3}";
         let expected = [(1, "{\"a\":1}"), (4, "{\"a\":2}"), (5, "oops"), (7, "{\"a\":3}")];
         assert_eq!(documents(Layout::Lines, text), expected.map(|(number, text)| (number, text.to_owned())));

@@ -145,7 +145,7 @@ impl<'s, 'v> Encoder<'s, 'v> {
                     if !matches!(value, Value::Null | Value::Unchanged)
                         && self.planner.accepts_value(*field, value) =>
                 {
-                    return Err(RejectionReason::UnknownField { path: self.planner.fields.path(*field).to_owned() });
+                    return Err(self.planner.unstorable_field(*field));
                 }
                 FieldRoute::Unresolved
                 | FieldRoute::Ignored
@@ -275,9 +275,7 @@ impl<'s, 'v> Encoder<'s, 'v> {
             }
             overflow.extend_from_slice(&cell::NULL);
         } else {
-            let json = self.overflow_json()?;
-            let result = cell::encode(crate::catalog::ColumnType::Jsonb, &Value::Json(json.into()), &mut overflow);
-            result.map_err(|mismatch| self.overflow_mismatch(self.overflowing[0].0, mismatch))?;
+            cell::write_jsonb(&self.overflow_json()?, &mut overflow);
         }
         let length = overflow.len() as u32;
         self.write.cells.splice(at..at, overflow);
@@ -291,7 +289,7 @@ impl<'s, 'v> Encoder<'s, 'v> {
     fn overflow_json(&self) -> Result<String, RejectionReason> {
         let field_json = |(field, value): &(FieldId, &Value<'_>)| {
             let key = serde_json::Value::from(self.planner.fields.path(*field));
-            let json = cell::as_json(value).map_err(|mismatch| self.overflow_mismatch(*field, mismatch))?;
+            let json = cell::overflow_field(value).map_err(|mismatch| self.overflow_mismatch(*field, mismatch))?;
             Ok(format!("{key}:{json}"))
         };
         let fields: Vec<String> = self.overflowing.iter().map(field_json).collect::<Result<_, RejectionReason>>()?;
