@@ -42,8 +42,9 @@ bench: tools-demo ## Measure and write the figures of docs/benchmarks.md and REA
 	./target/release/bench $(PART)
 
 replay: tools-demo ## Load your own data: EVENT=my.ndjson, or a Lambda event; CONFIG=my.toml, FUNCTION=kinesis-ingest; REPLAY_EXIT=1 exits at the end
+	@[ -n "$(EVENT)" ] || { echo "usage: make replay EVENT=my.ndjson [CONFIG=my.toml] [FUNCTION=kinesis-ingest]" >&2; exit 1; }
 	@[ -e target/debug/replay ] || echo "Building the replay: about 3 minutes the first time, 1 after the demo"
-	@$(CARGO) build --quiet --workspace --bins --locked
+	@$(CARGO) build --quiet --workspace --locked $(addprefix --bin ,replay kinesis-ingest dynamodb-sync $(FUNCTION))
 	@./target/debug/replay $(if $(FUNCTION),--function $(FUNCTION)) $(if $(CONFIG),--config "$(CONFIG)") \
 	    $(if $(REPLAY_EXIT),--exit) $(if $(EVENT),"$(EVENT)")
 

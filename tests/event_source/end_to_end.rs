@@ -16,7 +16,7 @@ use millstream_tests::process::workspace;
 use millstream_tests::replica::{BANK, Replica};
 use millstream_tests::shop::{Bank, Change};
 use millstream_tests::sportsbook::{Mixture, evening};
-use millstream_tests::system::{Outcome, System};
+use millstream_tests::system::{System, SystemResult};
 use serde_json::json;
 
 use crate::support::{client, cluster, database, rows};
@@ -50,7 +50,7 @@ async fn a_stream_split_and_merged_while_events_flow_ends_in_the_right_rows() {
         let merged = merge(&system.aws, "sportsbook", &children[1], "shardId-000000000001").await?;
         put(&system.aws, "sportsbook", third).await?;
         progress.finish();
-        Outcome::Ok((children, merged))
+        SystemResult::Ok((children, merged))
     };
     let mapping = Mapping { batch_size: 100, parallelization_factor: 4, ..system.mapping() };
     let since = Instant::now();

@@ -30,7 +30,7 @@ use line::Line;
 use machine::Machine;
 
 /// The result of any part of the benchmark.
-pub type Outcome<T> = Result<T, Box<dyn Error>>;
+pub type BenchResult<T> = Result<T, Box<dyn Error>>;
 
 /// The number of runs of each side.
 const TURNS: usize = 5;
@@ -48,7 +48,7 @@ const PARTS: [&str; 8] = ["append", "sizes", "duplicates", "merge", "replica", "
 ///
 /// # Errors
 /// Returns an error if a page is not ready for the results, no part has such a name, or a part cannot be measured.
-pub async fn run() -> Outcome<()> {
+pub async fn run() -> BenchResult<()> {
     let selection = std::env::args().nth(1).unwrap_or_default();
     let parts: Vec<&str> = PARTS.into_iter().filter(|part| part.contains(&selection)).collect();
     if parts.is_empty() {
@@ -74,7 +74,7 @@ pub async fn run() -> Outcome<()> {
     Ok(())
 }
 
-async fn measure(part: &str, server: &PostgreSql) -> Outcome<Vec<Line>> {
+async fn measure(part: &str, server: &PostgreSql) -> BenchResult<Vec<Line>> {
     match part {
         "append" => append::measure(server).await,
         "sizes" => append::sizes(server).await,
@@ -88,7 +88,7 @@ async fn measure(part: &str, server: &PostgreSql) -> Outcome<Vec<Line>> {
 }
 
 /// An ingest in this process.
-pub fn ingest(config: &str, url: &str) -> Outcome<Ingest> {
+pub fn ingest(config: &str, url: &str) -> BenchResult<Ingest> {
     let aws = Aws::default();
     let database = Database::new(&DatabaseAddress::from_url(url), aws.clone())?;
     Ok(Ingest::new(
@@ -106,7 +106,7 @@ pub fn events(documents: &[Vec<u8>], batch_size: usize) -> Vec<Vec<u8>> {
 }
 
 /// Ingests events as Lambda delivers them: bytes in, committed rows out. Returns the number of rows written.
-pub async fn run_events(ingest: &mut Ingest, events: &[Vec<u8>]) -> Outcome<u64> {
+pub async fn run_events(ingest: &mut Ingest, events: &[Vec<u8>]) -> BenchResult<u64> {
     let mut rows = 0;
     for event in events {
         let report = ingest.process_event(event, Duration::from_secs(600)).await?;

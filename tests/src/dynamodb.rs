@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 
 use crate::event_source::StreamRecord;
 use crate::local_aws::{ACCOUNT, LocalAws, REGION};
-use crate::system::Outcome;
+use crate::system::SystemResult;
 
 /// A table's ARN.
 pub fn arn(table: &str) -> String {
@@ -27,7 +27,7 @@ pub fn arn(table: &str) -> String {
 ///
 /// # Errors
 /// Returns an error if the API call fails.
-pub async fn create_table(aws: &LocalAws, table: &str, key: &[(&str, &str)]) -> Outcome<String> {
+pub async fn create_table(aws: &LocalAws, table: &str, key: &[(&str, &str)]) -> SystemResult<String> {
     let attribute = |(name, kind): &(&str, &str)| json!({"AttributeName": name, "AttributeType": kind});
     let part = |((name, _), kind): (&(&str, &str), &str)| json!({"AttributeName": name, "KeyType": kind});
     let request = json!({
@@ -45,7 +45,7 @@ pub async fn create_table(aws: &LocalAws, table: &str, key: &[(&str, &str)]) -> 
 ///
 /// # Errors
 /// Returns an error if the API call fails.
-pub async fn put_item(aws: &LocalAws, table: &str, item: &Value) -> Outcome<()> {
+pub async fn put_item(aws: &LocalAws, table: &str, item: &Value) -> SystemResult<()> {
     call(aws, "DynamoDB_20120810.PutItem", &json!({"TableName": table, "Item": item})).await.map(drop)
 }
 
@@ -53,7 +53,7 @@ pub async fn put_item(aws: &LocalAws, table: &str, item: &Value) -> Outcome<()> 
 ///
 /// # Errors
 /// Returns an error if the API call fails.
-pub async fn delete_item(aws: &LocalAws, table: &str, key: &Value) -> Outcome<()> {
+pub async fn delete_item(aws: &LocalAws, table: &str, key: &Value) -> SystemResult<()> {
     call(aws, "DynamoDB_20120810.DeleteItem", &json!({"TableName": table, "Key": key})).await.map(drop)
 }
 
@@ -61,7 +61,7 @@ pub async fn delete_item(aws: &LocalAws, table: &str, key: &Value) -> Outcome<()
 ///
 /// # Errors
 /// Returns an error if the API call fails.
-pub async fn items(aws: &LocalAws, table: &str) -> Outcome<Vec<Value>> {
+pub async fn items(aws: &LocalAws, table: &str) -> SystemResult<Vec<Value>> {
     let mut items = Vec::new();
     let mut request = json!({"TableName": table});
     loop {
@@ -78,7 +78,7 @@ pub async fn items(aws: &LocalAws, table: &str) -> Outcome<Vec<Value>> {
 ///
 /// # Errors
 /// Returns an error if the API call fails.
-pub async fn export(aws: &LocalAws, table: &str, bucket: &str, files: usize) -> Outcome<String> {
+pub async fn export(aws: &LocalAws, table: &str, bucket: &str, files: usize) -> SystemResult<String> {
     let time = millstream::clock::now();
     let items = items(aws, table).await?;
     let folder = format!("AWSDynamoDB/{}-{table}", time.0);
@@ -108,7 +108,7 @@ pub async fn export(aws: &LocalAws, table: &str, bucket: &str, files: usize) -> 
     Ok(format!("s3://{bucket}/{summary_key}"))
 }
 
-async fn store(aws: &LocalAws, bucket: &str, key: &str, body: Vec<u8>) -> Outcome<()> {
+async fn store(aws: &LocalAws, bucket: &str, key: &str, body: Vec<u8>) -> SystemResult<()> {
     let client = aws_sdk_s3::Client::new(aws.config());
     client.put_object().bucket(bucket).key(key).body(ByteStream::from(body)).send().await?;
     Ok(())
@@ -132,7 +132,7 @@ pub fn stream_record(stream: &str, record: &mut Value) -> StreamRecord {
 }
 
 /// Sends one request of the JSON API; the local AWS checks no signature.
-pub(crate) async fn call(aws: &LocalAws, target: &str, body: &Value) -> Outcome<Value> {
+pub(crate) async fn call(aws: &LocalAws, target: &str, body: &Value) -> SystemResult<Value> {
     let address = aws.endpoint().trim_start_matches("http://").to_owned();
     let body = body.to_string();
     let request = format!(

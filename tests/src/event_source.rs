@@ -36,7 +36,7 @@ use self::lineage::Lineage;
 use self::response::Response;
 use self::run::Run;
 use crate::local_aws::LocalAws;
-use crate::system::Outcome;
+use crate::system::SystemResult;
 
 /// A mapping between a stream and a function.
 pub struct EventSource<'a> {
@@ -130,7 +130,11 @@ impl Progress {
 ///
 /// # Errors
 /// Returns an error if Lambda would reject the mapping or a part fails.
-pub async fn deliver_or_discard(aws: &LocalAws, mapping: Mapping, environments: Environments) -> Outcome<Delivered> {
+pub async fn deliver_or_discard(
+    aws: &LocalAws,
+    mapping: Mapping,
+    environments: Environments,
+) -> SystemResult<Delivered> {
     EventSource::new(aws, mapping, environments)?.run(&Progress::finished()).await
 }
 
@@ -156,7 +160,7 @@ impl<'a> EventSource<'a> {
     ///
     /// # Errors
     /// Returns an error if a part fails. Failed invocations are not errors.
-    pub async fn run(&self, progress: &Progress) -> Outcome<Delivered> {
+    pub async fn run(&self, progress: &Progress) -> SystemResult<Delivered> {
         let delivered = Run::new(self, progress).to_the_end().await?;
         Ok(Delivered { log: self.environments.end()?, ..delivered })
     }

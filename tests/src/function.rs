@@ -39,9 +39,9 @@ pub struct Function {
     name: String,
     api: String,
     process: Process,
-    events: mpsc::UnboundedSender<Event>,
+    events: mpsc::UnboundedSender<InvocationEvent>,
     server: JoinHandle<()>,
-    shared: Arc<Shared>,
+    shared: Arc<RuntimeState>,
     request: String,
 }
 
@@ -59,7 +59,7 @@ pub enum FunctionError {
     TimedOut(Duration),
 }
 
-struct Event {
+struct InvocationEvent {
     id: String,
     payload: Bytes,
     deadline: u128,
@@ -69,7 +69,7 @@ struct Event {
 type Answer = Result<Bytes, String>;
 
 #[derive(Default)]
-struct Shared {
+struct RuntimeState {
     waiting: Mutex<HashMap<String, oneshot::Sender<Answer>>>,
     polls: AtomicU64,
 }
@@ -82,7 +82,7 @@ impl Function {
     pub async fn start(settings: Settings) -> std::io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let api = listener.local_addr()?.to_string();
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(RuntimeState::default());
         let (events, received) = mpsc::unbounded_channel();
         let server = tokio::spawn(serve(listener, Arc::new(Mutex::new(received)), shared.clone()));
         let name = settings.binary.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
@@ -125,7 +125,7 @@ impl Function {
         let deadline =
             (SystemTime::now() + timeout).duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();
         let arn = arn(&self.name);
-        self.events.send(Event { id, payload: payload.into(), deadline, arn }).unwrap_or_default();
+        self.events.send(InvocationEvent { id, payload: payload.into(), deadline, arn }).unwrap_or_default();
         let since = Instant::now();
         loop {
             match tokio::time::timeout(Duration::from_millis(50), &mut told).await {
@@ -207,9 +207,9 @@ pub fn binary(name: &str) -> std::io::Result<PathBuf> {
     found.ok_or_else(|| std::io::Error::other(format!("the binary {name} is not built; run `cargo build --workspace`")))
 }
 
-type Received = Arc<Mutex<mpsc::UnboundedReceiver<Event>>>;
+type Received = Arc<Mutex<mpsc::UnboundedReceiver<InvocationEvent>>>;
 
-async fn serve(listener: TcpListener, events: Received, shared: Arc<Shared>) {
+async fn serve(listener: TcpListener, events: Received, shared: Arc<RuntimeState>) {
     while let Ok((stream, _)) = listener.accept().await {
         stream.set_nodelay(true).unwrap_or_default();
         let (events, shared) = (events.clone(), shared.clone());
@@ -224,7 +224,7 @@ async fn serve(listener: TcpListener, events: Received, shared: Arc<Shared>) {
 async fn answer(
     request: Request<Incoming>,
     events: Received,
-    shared: Arc<Shared>,
+    shared: Arc<RuntimeState>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     let path = request.uri().path().to_owned();
     let parts: Vec<&str> = path.trim_start_matches("/2018-06-01/runtime/").split('/').collect();
@@ -250,7 +250,7 @@ async fn answer(
     Ok(response)
 }
 
-fn next(event: Event) -> Response<Full<Bytes>> {
+fn next(event: InvocationEvent) -> Response<Full<Bytes>> {
     let response = Response::builder()
         .header("lambda-runtime-aws-request-id", event.id)
         .header("lambda-runtime-deadline-ms", event.deadline.to_string())

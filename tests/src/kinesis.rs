@@ -10,7 +10,7 @@ use millstream::timestamp::Timestamp;
 
 use crate::event_source::{StreamRecord, event_of};
 use crate::local_aws::{ACCOUNT, LocalAws, REGION};
-use crate::system::Outcome;
+use crate::system::SystemResult;
 
 /// Kinesis accepts this many records in one request.
 const PUT_RECORDS_MAX: usize = 500;
@@ -96,7 +96,7 @@ pub async fn create_stream(aws: &LocalAws, stream: &str, shards: i32) -> Result<
 ///
 /// # Errors
 /// Returns an error if a call of the SDK fails.
-pub async fn split(aws: &LocalAws, stream: &str, shard: &str) -> Outcome<Vec<String>> {
+pub async fn split(aws: &LocalAws, stream: &str, shard: &str) -> SystemResult<Vec<String>> {
     let client = Client::new(aws.config());
     let shards = client.list_shards().stream_name(stream).send().await?;
     let found = shards.shards().iter().find(|listed| listed.shard_id() == shard);
@@ -112,14 +112,14 @@ pub async fn split(aws: &LocalAws, stream: &str, shard: &str) -> Outcome<Vec<Str
 ///
 /// # Errors
 /// Returns an error if a call of the SDK fails.
-pub async fn merge(aws: &LocalAws, stream: &str, shard: &str, adjacent: &str) -> Outcome<Vec<String>> {
+pub async fn merge(aws: &LocalAws, stream: &str, shard: &str, adjacent: &str) -> SystemResult<Vec<String>> {
     let client = Client::new(aws.config());
     let request = client.merge_shards().stream_name(stream).shard_to_merge(shard);
     request.adjacent_shard_to_merge(adjacent).send().await?;
     children(&client, stream, shard).await
 }
 
-async fn children(client: &Client, stream: &str, shard: &str) -> Outcome<Vec<String>> {
+async fn children(client: &Client, stream: &str, shard: &str) -> SystemResult<Vec<String>> {
     let listed = client.list_shards().stream_name(stream).send().await?;
     let children = listed.shards().iter().filter(|listed| listed.parent_shard_id() == Some(shard));
     Ok(children.map(|child| child.shard_id().to_owned()).collect())

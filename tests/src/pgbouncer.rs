@@ -8,7 +8,7 @@ use tokio_postgres::SimpleQueryMessage;
 
 use crate::postgresql::{connect, folder};
 use crate::process::{Process, free_port, server_user, start};
-use crate::system::Outcome;
+use crate::system::SystemResult;
 
 /// Where Debian's and Homebrew's packages install it, if it is not on the path.
 const FOLDERS: [&str; 3] = ["/usr/sbin", "/opt/homebrew/bin", "/usr/local/bin"];
@@ -68,7 +68,7 @@ impl PgBouncer {
     ///
     /// # Errors
     /// Returns PgBouncer's error.
-    pub async fn clients(&self, direct: &str) -> Outcome<usize> {
+    pub async fn clients(&self, direct: &str) -> SystemResult<usize> {
         let console = connect(&self.url("/pgbouncer")).await?;
         let answer = console.simple_query("SHOW CLIENTS").await?;
         let is_of = |message: &&SimpleQueryMessage| matches!(message, SimpleQueryMessage::Row(row) if row.get("database") == Some(name(direct)));
@@ -79,7 +79,7 @@ impl PgBouncer {
     ///
     /// # Errors
     /// Returns PostgreSQL's error, or one if not every backend could be read.
-    pub async fn leftovers(&self, direct: &str) -> Outcome<Vec<String>> {
+    pub async fn leftovers(&self, direct: &str) -> SystemResult<Vec<String>> {
         let (mut held, mut numbers, mut found) = (Vec::new(), BTreeSet::new(), Vec::new());
         for _ in 0..self.backends {
             let client = connect(&self.url(direct)).await?;

@@ -26,7 +26,7 @@ use millstream::record::unpack;
 use crate::function::names;
 use crate::postgresql::connect;
 use crate::process::{target, workspace};
-use crate::system::{Outcome, reported};
+use crate::system::{SystemResult, reported};
 use batches::RECORD_BYTES_MAX;
 use delivery::Delivery;
 use documents::Documents;
@@ -77,7 +77,7 @@ impl Replay {
     ///
     /// # Errors
     /// Returns an error if either is invalid; nothing has been started yet.
-    pub fn prepare(options: Options) -> Outcome<Self> {
+    pub fn prepare(options: Options) -> SystemResult<Self> {
         let Options { event, function, config } = options;
         if let Some(name) = &function {
             check_function(name)?;
@@ -95,7 +95,12 @@ impl Replay {
         Ok(Self { event, function, config, settings: Some(settings), content })
     }
 
-    fn from_payload(event: PathBuf, function: Option<String>, config: Option<PathBuf>, input: Input) -> Outcome<Self> {
+    fn from_payload(
+        event: PathBuf,
+        function: Option<String>,
+        config: Option<PathBuf>,
+        input: Input,
+    ) -> SystemResult<Self> {
         let mut payload = Vec::new();
         input.into_reader().read_to_end(&mut payload)?;
         let function = function.unwrap_or_else(|| function_for(&payload).to_owned());
@@ -145,7 +150,7 @@ impl Replay {
     ///
     /// # Errors
     /// Returns an error if the file turns out to be unreadable, or the function fails.
-    pub async fn run(self, url: &str, progress: &dyn Fn(&str)) -> Outcome<Summary> {
+    pub async fn run(self, url: &str, progress: &dyn Fn(&str)) -> SystemResult<Summary> {
         let generated = self.generated_config().map(ConfigFile::write).transpose()?;
         let config = generated.as_ref().map(|file| file.0.as_path()).or(self.config.as_deref());
         let sink = if has_tasks(&self.function) { Sink::start_local_aws().await? } else { Sink::start().await? };
@@ -173,7 +178,7 @@ fn display_path(path: &Path) -> &Path {
     path.strip_prefix(workspace()).unwrap_or(path)
 }
 
-fn check_function(name: &str) -> Outcome<()> {
+fn check_function(name: &str) -> SystemResult<()> {
     let mut names = names()?;
     names.sort();
     if names.iter().any(|known| known == name) {
@@ -195,7 +200,7 @@ fn function_for(payload: &[u8]) -> &'static str {
     if is_dynamodb { DYNAMODB_SYNC } else { KINESIS_INGEST }
 }
 
-fn settings_of_documents(event: &Path, input: &Input, layout: Layout, config: Option<&Path>) -> Outcome<Settings> {
+fn settings_of_documents(event: &Path, input: &Input, layout: Layout, config: Option<&Path>) -> SystemResult<Settings> {
     let mut documents = Documents::new(input.head(), layout, RECORD_BYTES_MAX);
     let mut sample = Vec::new();
     while sample.len() < detect::SAMPLE_DOCUMENTS
@@ -214,7 +219,7 @@ fn settings_of_documents(event: &Path, input: &Input, layout: Layout, config: Op
     }
 }
 
-fn settings_of_event(payload: &[u8]) -> Outcome<Settings> {
+fn settings_of_event(payload: &[u8]) -> SystemResult<Settings> {
     let batch = unpack(payload)?;
     let format = detect::format(batch.records.iter().map(|record| batch.payload(record)));
     match (batch.records.iter().find(|record| !record.position.stream.is_empty()), format) {

@@ -12,7 +12,7 @@ use crate::kinesis::{self, create_stream};
 use crate::local_aws::LocalAws;
 use crate::program::{Ran, millstream};
 use crate::shop::{Change, TABLES};
-use crate::system::{Outcome, Reported, reported};
+use crate::system::{Reported, SystemResult, reported};
 
 /// The bucket of backups and exports.
 pub const BUCKET: &str = "archive";
@@ -37,7 +37,7 @@ impl Replica {
     ///
     /// # Errors
     /// Returns an error if a part does not start.
-    pub async fn start(folder: &Path, url: String) -> Outcome<Self> {
+    pub async fn start(folder: &Path, url: String) -> SystemResult<Self> {
         let aws = LocalAws::start().await?;
         create_stream(&aws, BANK, 1).await?;
         aws_sdk_s3::Client::new(aws.config()).create_bucket().bucket(BUCKET).send().await?;
@@ -60,7 +60,7 @@ impl Replica {
     ///
     /// # Errors
     /// Returns an error if the API call fails.
-    pub async fn change(&self, change: Change) -> Outcome<()> {
+    pub async fn change(&self, change: Change) -> SystemResult<()> {
         match change {
             Change::Put(table, item) => put_item(&self.aws, table, &item).await,
             Change::Delete(table, key) => delete_item(&self.aws, table, &key).await,
@@ -71,7 +71,7 @@ impl Replica {
     ///
     /// # Errors
     /// Returns an error if a part fails.
-    pub async fn consume(&self, progress: &Progress) -> Outcome<Reported> {
+    pub async fn consume(&self, progress: &Progress) -> SystemResult<Reported> {
         let streams = self.streams.iter().cloned().chain([kinesis::arn(BANK)]);
         let consuming = streams.map(|stream| async {
             let source = self.source(Mapping {
@@ -80,7 +80,7 @@ impl Replica {
                 report_batch_item_failures: true,
                 ..Mapping::new(stream)
             })?;
-            Outcome::Ok(source.run(progress).await?.log)
+            SystemResult::Ok(source.run(progress).await?.log)
         });
         let logs = futures_util::future::try_join_all(consuming).await?;
         Ok(reported(&logs.concat()))
@@ -95,7 +95,7 @@ impl Replica {
     ///
     /// # Errors
     /// Returns an error if Lambda would reject the mapping, or the program is not built.
-    pub fn source(&self, mapping: Mapping) -> Outcome<EventSource<'_>> {
+    pub fn source(&self, mapping: Mapping) -> SystemResult<EventSource<'_>> {
         let name = match mapping.kind()? {
             SourceKind::Kinesis => "kinesis-ingest",
             SourceKind::Dynamodb => "dynamodb-sync",
@@ -122,7 +122,7 @@ impl Replica {
     ///
     /// # Errors
     /// Returns the program's error output.
-    pub async fn backfill(&self, task: &serde_json::Value) -> Outcome<BackfillTask> {
+    pub async fn backfill(&self, task: &serde_json::Value) -> SystemResult<BackfillTask> {
         let ran = self.run(&["backfill", "--json", &task.to_string()]).await?;
         // The exit code for differences is not an error here.
         if ![0, 3].contains(&ran.code) {

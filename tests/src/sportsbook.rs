@@ -84,15 +84,15 @@ pub fn evening(count: usize, seed: u64, mixture: Mixture, now: Timestamp) -> Eve
     evening
 }
 
-struct Event {
+struct EveningEvent {
     key: String,
     at: Timestamp,
     json: String,
 }
 
 impl Evening {
-    fn add(&mut self, event: Event, number: usize, mixture: Mixture, random: &mut Random, now: Timestamp) {
-        let Event { key, json, .. } = event;
+    fn add(&mut self, event: EveningEvent, number: usize, mixture: Mixture, random: &mut Random, now: Timestamp) {
+        let EveningEvent { key, json, .. } = event;
         if random.per_mille(mixture.poison) {
             self.expected.poison += 1;
             self.push(key.clone(), poison(number, &json));
@@ -126,7 +126,7 @@ fn poison(number: usize, json: &str) -> Vec<u8> {
 }
 
 /// Moves some events back by a while.
-fn disorder(random: &mut Random, events: &mut [Event], late: u64) {
+fn disorder(random: &mut Random, events: &mut [EveningEvent], late: u64) {
     events.sort_by_key(|event| event.at);
     for index in 0..events.len() {
         if random.per_mille(late) {
@@ -139,7 +139,7 @@ fn disorder(random: &mut Random, events: &mut [Event], late: u64) {
 struct Writer {
     random: Random,
     now: Timestamp,
-    events: Vec<Event>,
+    events: Vec<EveningEvent>,
 }
 
 impl Writer {
@@ -213,7 +213,7 @@ impl Writer {
     }
 
     fn push(&mut self, customer: &str, at: Timestamp, json: String) {
-        self.events.push(Event { key: customer.to_owned(), at, json });
+        self.events.push(EveningEvent { key: customer.to_owned(), at, json });
     }
 }
 

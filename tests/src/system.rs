@@ -17,7 +17,7 @@ use crate::local_aws::LocalAws;
 use crate::postgresql::connect;
 
 /// The result of any part of a system.
-pub type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
+pub type SystemResult<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
 /// A system of one stream.
 pub struct System {
@@ -104,7 +104,7 @@ impl System {
     ///
     /// # Errors
     /// Returns an error if a part does not start.
-    pub async fn start(folder: &Path, stream: &str, shards: usize, url: String) -> Outcome<Self> {
+    pub async fn start(folder: &Path, stream: &str, shards: usize, url: String) -> SystemResult<Self> {
         let aws = LocalAws::start().await?;
         create_stream(&aws, stream, i32::try_from(shards)?).await?;
         let queue = aws.queue("dead-letters").await?;
@@ -122,7 +122,7 @@ impl System {
     ///
     /// # Errors
     /// Returns PostgreSQL's error.
-    pub async fn client(&self) -> Outcome<Client> {
+    pub async fn client(&self) -> SystemResult<Client> {
         Ok(connect(&self.url).await?)
     }
 
@@ -131,14 +131,14 @@ impl System {
     ///
     /// # Errors
     /// Returns an error if a part fails.
-    pub async fn run(&self, records: &[(String, Vec<u8>)], progress: &Progress) -> Outcome<Account> {
+    pub async fn run(&self, records: &[(String, Vec<u8>)], progress: &Progress) -> SystemResult<Account> {
         let since = Instant::now();
         let putting = async {
             for part in records.chunks(5_000) {
                 put(&self.aws, &self.stream, part).await?;
             }
             progress.finish();
-            Outcome::Ok(())
+            SystemResult::Ok(())
         };
         let consuming = self.consume(self.mapping(), progress);
         let ((), delivered) = futures_util::future::try_join(putting, consuming).await?;
@@ -149,7 +149,7 @@ impl System {
     ///
     /// # Errors
     /// Returns an error if a part fails.
-    pub async fn consume_only(&self) -> Outcome<Delivered> {
+    pub async fn consume_only(&self) -> SystemResult<Delivered> {
         deliver_or_discard(&self.aws, self.mapping(), self.environments()).await
     }
 
@@ -157,7 +157,7 @@ impl System {
     ///
     /// # Errors
     /// Returns an error if a part fails.
-    pub async fn consume(&self, mapping: Mapping, progress: &Progress) -> Outcome<Delivered> {
+    pub async fn consume(&self, mapping: Mapping, progress: &Progress) -> SystemResult<Delivered> {
         EventSource::new(&self.aws, mapping, self.environments())?.run(progress).await
     }
 
@@ -180,7 +180,7 @@ impl System {
     ///
     /// # Errors
     /// Returns an error if the queue cannot be read.
-    pub async fn account(&self, put: u64, delivered: &Delivered, time: Duration) -> Outcome<Account> {
+    pub async fn account(&self, put: u64, delivered: &Delivered, time: Duration) -> SystemResult<Account> {
         let mut invocations: Vec<Duration> = delivered.invocations.iter().map(|one| one.time).collect();
         invocations.sort_unstable();
         let mut dead_letters = BTreeMap::new();

@@ -7,7 +7,7 @@ use millstream::timestamp::Timestamp;
 use super::line::{Line, grouped};
 use super::machine::thread_cpu;
 use super::publish::lines;
-use super::{Outcome, TURNS, events, ingest, raw, run_events};
+use super::{BenchResult, TURNS, events, ingest, raw, run_events};
 use crate::postgresql::{PostgreSql, connect};
 use crate::sportsbook::{Mixture, evening};
 
@@ -24,7 +24,7 @@ pub fn track_events(count: usize) -> Vec<Vec<u8>> {
 }
 
 /// The whole invocation against raw COPY of the same rows, at Lambda's batch of 4,000.
-pub async fn measure(server: &PostgreSql) -> Outcome<Vec<Line>> {
+pub async fn measure(server: &PostgreSql) -> BenchResult<Vec<Line>> {
     const BATCH: usize = 4_000;
     let documents = track_events(20 * BATCH);
     let bytes = documents.iter().map(Vec::len).sum::<usize>() / documents.len();
@@ -37,7 +37,7 @@ pub async fn measure(server: &PostgreSql) -> Outcome<Vec<Line>> {
 }
 
 /// The same in smaller batches.
-pub async fn sizes(server: &PostgreSql) -> Outcome<Vec<Line>> {
+pub async fn sizes(server: &PostgreSql) -> BenchResult<Vec<Line>> {
     let mut measured = Vec::new();
     for (size, count) in [(1, 400), (10, 2_000), (100, 10_000), (1_000, 40_000)] {
         let Turns { mut ours, mut raw, rows, .. } = turns(server, &track_events(count), size).await?;
@@ -55,7 +55,7 @@ struct Turns {
     cpu: Duration,
 }
 
-async fn turns(server: &PostgreSql, documents: &[Vec<u8>], batch: usize) -> Outcome<Turns> {
+async fn turns(server: &PostgreSql, documents: &[Vec<u8>], batch: usize) -> BenchResult<Turns> {
     let url = server.database().await?;
     let client = connect(&url).await?;
     let mut ingest = ingest(CONFIG, &url)?;
@@ -76,7 +76,7 @@ async fn turns(server: &PostgreSql, documents: &[Vec<u8>], batch: usize) -> Outc
 }
 
 /// Everything delivered a second time: against a temporary table and an insert of the missing rows.
-pub async fn duplicates(server: &PostgreSql) -> Outcome<Vec<Line>> {
+pub async fn duplicates(server: &PostgreSql) -> BenchResult<Vec<Line>> {
     let url = server.database().await?;
     let client = connect(&url).await?;
     let mut ingest = ingest(CONFIG, &url)?;

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::Outcome;
+use super::BenchResult;
 use crate::postgresql::{PostgreSql, connect};
 
 /// The context of the figures.
@@ -22,7 +22,7 @@ pub struct Machine {
 
 impl Machine {
     /// This machine, and the server's version.
-    pub async fn read(server: &PostgreSql) -> Outcome<Self> {
+    pub async fn read(server: &PostgreSql) -> BenchResult<Self> {
         let query = "SELECT (current_setting('server_version_num')::int / 10000)::text, \
                      to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD')";
         let row = connect(&server.url("postgres")).await?.query_one(query, &[]).await?;

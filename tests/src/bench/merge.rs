@@ -6,7 +6,7 @@ use tokio_postgres::Client;
 
 use super::line::Line;
 use super::publish::lines;
-use super::{Outcome, TURNS, events, ingest, raw, run_events};
+use super::{BenchResult, TURNS, events, ingest, raw, run_events};
 use crate::postgresql::{PostgreSql, connect};
 use crate::random::Random;
 
@@ -16,11 +16,11 @@ const BATCH: usize = 4_000;
 const COLUMNS: usize = 16;
 
 /// The whole invocation by row and by column.
-pub async fn measure(server: &PostgreSql) -> Outcome<Vec<Line>> {
+pub async fn measure(server: &PostgreSql) -> BenchResult<Vec<Line>> {
     Ok(vec![rule(server, "row", newest).await?, rule(server, "column", carried).await?])
 }
 
-async fn rule(server: &PostgreSql, merge: &str, set: fn(&str) -> String) -> Outcome<Line> {
+async fn rule(server: &PostgreSql, merge: &str, set: fn(&str) -> String) -> BenchResult<Line> {
     let config = format!(
         "[source.bench]\nstream = \"bench\"\nformat = \"json\"\n[table.item]\nsource = \"bench\"\nkey = [\"id\"]\n\
          version = \"revision\"\nmerge = \"{merge}\"\n"
@@ -38,7 +38,7 @@ pub async fn turns(
     config: &str,
     changed: impl Fn(u64) -> Vec<Vec<u8>>,
     set: fn(&str) -> String,
-) -> Outcome<(Vec<Duration>, Vec<Duration>)> {
+) -> BenchResult<(Vec<Duration>, Vec<Duration>)> {
     let url = server.database().await?;
     let client = connect(&url).await?;
     let mut ingest = ingest(config, &url)?;
@@ -60,7 +60,7 @@ pub async fn turns(
 }
 
 /// Both sides start without dead rows and pay equally for the first change of each page after a checkpoint.
-async fn vacuum_and_checkpoint(client: &Client) -> Outcome<()> {
+async fn vacuum_and_checkpoint(client: &Client) -> BenchResult<()> {
     client.batch_execute("VACUUM bench.item").await?;
     Ok(client.batch_execute("CHECKPOINT").await?)
 }

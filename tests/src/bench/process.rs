@@ -9,7 +9,7 @@ use flate2::write::DeflateEncoder;
 use super::append::{CONFIG, track_events};
 use super::line::Line;
 use super::publish::lines;
-use super::{Outcome, events, median};
+use super::{BenchResult, events, median};
 use crate::function::{Function, Settings, binary, names};
 use crate::postgresql::PostgreSql;
 use crate::process::target;
@@ -18,14 +18,14 @@ use crate::process::target;
 const PAYLOAD_BYTES: usize = 6 * 1024 * 1024;
 
 /// Sizes and starts, the largest and the slowest of all functions; and the peak of memory after a batch of six megabytes.
-pub async fn measure(server: &PostgreSql) -> Outcome<Vec<Line>> {
+pub async fn measure(server: &PostgreSql) -> BenchResult<Vec<Line>> {
     let config = target().join("bench.toml");
     std::fs::write(&config, CONFIG)?;
     let environment = vec![
         ("DATABASE_URL".to_owned(), server.database().await?),
         ("MILLSTREAM_CONFIG".to_owned(), config.to_string_lossy().into_owned()),
     ];
-    let settings = |function: &str| -> Outcome<Settings> {
+    let settings = |function: &str| -> BenchResult<Settings> {
         let (binary, environment) = (binary(function)?, environment.clone());
         Ok(Settings { binary, environment, timeout: Duration::from_secs(60) })
     };
@@ -41,7 +41,7 @@ pub async fn measure(server: &PostgreSql) -> Outcome<Vec<Line>> {
     ])
 }
 
-async fn start(settings: Settings) -> Outcome<Duration> {
+async fn start(settings: Settings) -> BenchResult<Duration> {
     let mut starts = Vec::new();
     for _ in 0..10 {
         let since = Instant::now();
@@ -53,13 +53,13 @@ async fn start(settings: Settings) -> Outcome<Duration> {
 }
 
 /// The size of the zipped binary.
-fn package_megabytes(settings: &Settings) -> Outcome<f64> {
+fn package_megabytes(settings: &Settings) -> BenchResult<f64> {
     let mut packer = DeflateEncoder::new(Vec::new(), Compression::default());
     packer.write_all(&std::fs::read(&settings.binary)?)?;
     Ok(packer.finish()?.len() as f64 / 1e6)
 }
 
-async fn memory(settings: Settings) -> Outcome<Line> {
+async fn memory(settings: Settings) -> BenchResult<Line> {
     let documents = track_events(8_000);
     let bytes_each = events(&documents[..100], 100)[0].len() / 100;
     let event = events(&documents[..PAYLOAD_BYTES / bytes_each], documents.len()).remove(0);
@@ -73,7 +73,7 @@ async fn memory(settings: Settings) -> Outcome<Line> {
 }
 
 /// The peak memory of a process, in MB.
-pub fn peak_megabytes(pid: u32) -> Outcome<f64> {
+pub fn peak_megabytes(pid: u32) -> BenchResult<f64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find(|line| line.starts_with("VmHWM")).ok_or("no VmHWM")?;
     let kilobytes: f64 = line.split_whitespace().nth(1).ok_or("no value in VmHWM")?.parse()?;

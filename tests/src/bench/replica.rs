@@ -12,7 +12,7 @@ use super::line::{Figure, Line};
 use super::merge::{newest, turns};
 use super::process::peak_megabytes;
 use super::publish::lines;
-use super::{Outcome, ingest, run_events};
+use super::{BenchResult, ingest, run_events};
 use crate::dynamodb::arn;
 use crate::event_source::event_of;
 use crate::function::binary;
@@ -26,11 +26,11 @@ const BATCH: usize = 4_000;
 const CONFIG: &str = "[source.bench]\nstream = \"Item\"\nformat = \"dynamodb\"\nbackup = false\n";
 
 /// MODIFY batches, an export, and new columns.
-pub async fn measure(server: &PostgreSql) -> Outcome<Vec<Line>> {
+pub async fn measure(server: &PostgreSql) -> BenchResult<Vec<Line>> {
     Ok(vec![modify(server).await?, columns(server).await?])
 }
 
-async fn modify(server: &PostgreSql) -> Outcome<Line> {
+async fn modify(server: &PostgreSql) -> BenchResult<Line> {
     let (mut ours, mut others) = turns(server, CONFIG, changes, newest).await?;
     let what = "DynamoDB MODIFY, 20 attributes, 1 KB, against a temporary table and INSERT … ON CONFLICT";
     Ok(Line::ratio(what, ITEMS, &mut ours, &mut others, Some(0.8)))
@@ -76,7 +76,7 @@ fn item(number: u64, revision: u64, random: &mut Random) -> String {
 }
 
 /// A hundred batches with a new column each, against a hundred without.
-async fn columns(server: &PostgreSql) -> Outcome<Line> {
+async fn columns(server: &PostgreSql) -> BenchResult<Line> {
     const BATCHES: u64 = 100;
     let url = server.database().await?;
     let mut ingest = ingest(CONFIG, &url)?;
@@ -104,7 +104,7 @@ async fn columns(server: &PostgreSql) -> Outcome<Line> {
 }
 
 /// The load of an export of a gigabyte by the real program: its rate and its memory.
-pub async fn export(server: &PostgreSql) -> Outcome<Vec<Line>> {
+pub async fn export(server: &PostgreSql) -> BenchResult<Vec<Line>> {
     const FILES: u64 = 16;
     const BYTES: usize = 1_000_000_000;
     let aws = LocalAws::start().await?;

@@ -4,14 +4,14 @@ use std::time::{Duration, Instant};
 
 use super::append::{CONFIG, track_events};
 use super::line::Line;
-use super::{Outcome, TURNS, events, ingest, median, run_events};
+use super::{BenchResult, TURNS, events, ingest, median, run_events};
 use crate::postgresql::{PostgreSql, connect};
 
 const EVENTS: usize = 20_000;
 const BATCH: usize = 4_000;
 
 /// One partition against a thousand, and an empty table against ten million rows.
-pub async fn measure(server: &PostgreSql) -> Outcome<Vec<Line>> {
+pub async fn measure(server: &PostgreSql) -> BenchResult<Vec<Line>> {
     let mut small = time(server, &[]).await?;
     let mut many = time(server, MANY_PARTITIONS).await?;
     let mut large = time(server, MANY_ROWS).await?;
@@ -49,7 +49,7 @@ const MANY_ROWS: &[&str] = &[
 ];
 
 /// How long the same events take after the tables were prepared.
-async fn time(server: &PostgreSql, prepare: &[&str]) -> Outcome<Vec<Duration>> {
+async fn time(server: &PostgreSql, prepare: &[&str]) -> BenchResult<Vec<Duration>> {
     let url = server.database().await?;
     let client = connect(&url).await?;
     // A first event of each kind creates the tables; it is not counted.

@@ -8,7 +8,7 @@ use millstream_tests::postgresql::{Durability, PostgreSql, connect};
 use millstream_tests::process::workspace;
 use millstream_tests::replay::{Options, Replay, Summary};
 use millstream_tests::say;
-use millstream_tests::system::Outcome;
+use millstream_tests::system::SystemResult;
 
 const USAGE: &str = "usage: make replay EVENT=my.ndjson [CONFIG=my.toml] [FUNCTION=kinesis-ingest] [REPLAY_EXIT=1]
 
@@ -47,7 +47,7 @@ fn read_arguments(mut arguments: impl Iterator<Item = String>) -> Option<(Option
     (options.event != PathBuf::new()).then_some((options, exits))
 }
 
-async fn replay(options: Options, exits: bool) -> Outcome<()> {
+async fn replay(options: Options, exits: bool) -> SystemResult<()> {
     let replay = Replay::prepare(options)?;
     say(&replay.introduction());
     say("Starting a private PostgreSQL …\n");
@@ -61,7 +61,7 @@ async fn replay(options: Options, exits: bool) -> Outcome<()> {
 }
 
 /// Leaves the database running until Ctrl-C, unless the replay is to exit.
-async fn stay(url: &str, summary: &Summary, exits: bool) -> Outcome<()> {
+async fn stay(url: &str, summary: &Summary, exits: bool) -> SystemResult<()> {
     if exits {
         return Ok(());
     }

@@ -19,7 +19,7 @@ use super::run::Run;
 use super::shard::Shard;
 use super::stream::Page;
 use crate::function::request_id;
-use crate::system::Outcome;
+use crate::system::SystemResult;
 
 /// Kinesis allows five reads per second and shard: <https://docs.aws.amazon.com/kinesis/latest/APIReference/API_GetRecords.html>.
 const READ_INTERVAL: Duration = Duration::from_millis(200);
@@ -40,16 +40,16 @@ pub struct Poller<'a> {
     shard: Shard,
     /// The last invocation's request id, by lane.
     requests: Vec<String>,
-    happenings: FuturesUnordered<Happening<'a>>,
+    happenings: FuturesUnordered<PollerFuture<'a>>,
     /// The iterator of the next read, while none is in progress.
     iterator: Option<String>,
     last_read_at: Option<Instant>,
     rest: Option<Rest>,
 }
 
-type Happening<'a> = Pin<Box<dyn Future<Output = Outcome<Happened>> + Send + 'a>>;
+type PollerFuture<'a> = Pin<Box<dyn Future<Output = SystemResult<PollerEvent>> + Send + 'a>>;
 
-enum Happened {
+enum PollerEvent {
     Answered(BatchBounds, Invocation),
     Read(Page, ReadContext),
 }
@@ -74,7 +74,7 @@ impl<'a> Poller<'a> {
     ///
     /// # Errors
     /// Returns an error if the API call fails.
-    pub async fn run(run: &'a Run<'a>, id: &'a str) -> Outcome<Rest> {
+    pub async fn run(run: &'a Run<'a>, id: &'a str) -> SystemResult<Rest> {
         let position = run.source.lineage().position(id);
         let iterator = run.stream.iterator(id, &position).await?;
         let mapping = &run.source.mapping;
@@ -91,7 +91,7 @@ impl<'a> Poller<'a> {
         poller.work().await
     }
 
-    async fn work(mut self) -> Outcome<Rest> {
+    async fn work(mut self) -> SystemResult<Rest> {
         loop {
             self.start_read();
             let until = self.begin().await?;
@@ -101,8 +101,8 @@ impl<'a> Poller<'a> {
             }
             tokio::select! {
                 Some(happened) = self.happenings.next() => match happened? {
-                    Happened::Answered(bounds, invocation) => self.answered(bounds, invocation),
-                    Happened::Read(page, context) => self.finish_read(page, context),
+                    PollerEvent::Answered(bounds, invocation) => self.answered(bounds, invocation),
+                    PollerEvent::Read(page, context) => self.finish_read(page, context),
                 },
                 () = self.run.source.clock.until(until) => {}
             }
@@ -110,7 +110,7 @@ impl<'a> Poller<'a> {
     }
 
     /// Starts everything that is due; returns how long there is nothing further to do.
-    async fn begin(&mut self) -> Outcome<Option<Timestamp>> {
+    async fn begin(&mut self) -> SystemResult<Option<Timestamp>> {
         loop {
             match self.shard.next(self.run.source.clock.now()) {
                 (_, Step::Wait(until)) => return Ok(until),
@@ -121,7 +121,7 @@ impl<'a> Poller<'a> {
                     let bounds = BatchBounds { lane, first, last, records: records.len() };
                     let event = event_of(records.iter().map(|record| &*record.json));
                     let environments = &self.run.source.environments;
-                    let invoke = async move { Ok(Happened::Answered(bounds, environments.invoke(event).await)) };
+                    let invoke = async move { Ok(PollerEvent::Answered(bounds, environments.invoke(event).await)) };
                     self.happenings.push(Box::pin(invoke));
                 }
             }
@@ -140,7 +140,7 @@ impl<'a> Poller<'a> {
             tokio::time::sleep(pause).await;
             let is_closed = run.source.lineage().is_closed(id);
             let context = ReadContext { is_closed, is_finishing: run.progress.is_finishing() };
-            Ok(Happened::Read(run.stream.page(id, &iterator).await?, context))
+            Ok(PollerEvent::Read(run.stream.page(id, &iterator).await?, context))
         }));
     }
 
@@ -174,7 +174,7 @@ impl<'a> Poller<'a> {
         self.run.delivered().invocations.push(Invoked { shard, lane, first, last, records, began, time, response });
     }
 
-    async fn discard(&mut self, lane: usize, discarded: &Discarded) -> Outcome<()> {
+    async fn discard(&mut self, lane: usize, discarded: &Discarded) -> SystemResult<()> {
         let source = self.run.source;
         let origin = Origin {
             kind: source.kind,

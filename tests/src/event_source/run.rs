@@ -12,7 +12,7 @@ use super::lineage::ListedShard;
 use super::poller::{Poller, Rest};
 use super::stream::Stream;
 use super::{Delivered, EventSource, Progress};
-use crate::system::Outcome;
+use crate::system::SystemResult;
 
 /// The interval at which shards are listed.
 const LIST_PAUSE: Duration = Duration::from_millis(200);
@@ -28,9 +28,9 @@ pub struct Run<'a> {
     delivered: Mutex<Delivered>,
 }
 
-type Happening<'a> = Pin<Box<dyn Future<Output = Outcome<Happened>> + Send + 'a>>;
+type RunFuture<'a> = Pin<Box<dyn Future<Output = SystemResult<RunEvent>> + Send + 'a>>;
 
-enum Happened {
+enum RunEvent {
     /// The stream's shards, and whether by then no further records were to be put.
     Listed(Vec<ListedShard>, bool),
     Rested(String, Rest),
@@ -52,20 +52,20 @@ impl<'a> Run<'a> {
     ///
     /// # Errors
     /// Returns an error if a part fails.
-    pub async fn to_the_end(&self) -> Outcome<Delivered> {
-        let mut happenings: FuturesUnordered<Happening<'_>> = FuturesUnordered::new();
+    pub async fn to_the_end(&self) -> SystemResult<Delivered> {
+        let mut happenings: FuturesUnordered<RunFuture<'_>> = FuturesUnordered::new();
         let (mut polled, mut drained) = (BTreeSet::new(), BTreeSet::new());
         happenings.push(Box::pin(self.list(Duration::ZERO)));
         while let Some(happened) = happenings.next().await {
             let mut is_last = false;
             match happened? {
-                Happened::Listed(listed, is_finishing) => {
+                RunEvent::Listed(listed, is_finishing) => {
                     self.source.lineage().listed(listed);
                     is_last = is_finishing && happenings.is_empty();
                     happenings.push(Box::pin(self.list(LIST_PAUSE)));
                 }
-                Happened::Rested(shard, Rest::Ended) => self.source.lineage().ended(&shard),
-                Happened::Rested(shard, Rest::Drained) => drop(drained.insert(shard)),
+                RunEvent::Rested(shard, Rest::Ended) => self.source.lineage().ended(&shard),
+                RunEvent::Rested(shard, Rest::Drained) => drop(drained.insert(shard)),
             }
             let new: Vec<String> = self.ready(&drained).into_iter().filter(|shard| !polled.contains(shard)).collect();
             if is_last && new.is_empty() {
@@ -77,15 +77,15 @@ impl<'a> Run<'a> {
         Ok(std::mem::take(&mut *self.delivered()))
     }
 
-    async fn list(&self, pause: Duration) -> Outcome<Happened> {
+    async fn list(&self, pause: Duration) -> SystemResult<RunEvent> {
         tokio::time::sleep(pause).await;
         let is_finishing = self.progress.is_finishing();
-        Ok(Happened::Listed(self.stream.shards().await?, is_finishing))
+        Ok(RunEvent::Listed(self.stream.shards().await?, is_finishing))
     }
 
-    async fn poll(&self, shard: String) -> Outcome<Happened> {
+    async fn poll(&self, shard: String) -> SystemResult<RunEvent> {
         let rest = Poller::run(self, &shard).await?;
-        Ok(Happened::Rested(shard, rest))
+        Ok(RunEvent::Rested(shard, rest))
     }
 
     /// The shards that may be read. A drained shard that has since been closed is done.

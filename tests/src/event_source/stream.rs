@@ -17,7 +17,7 @@ use super::shard::Checkpoint;
 use crate::dynamodb::{call, stream_record as item_record};
 use crate::kinesis::{ShardRecord, stream_record};
 use crate::local_aws::LocalAws;
-use crate::system::Outcome;
+use crate::system::SystemResult;
 
 /// A stream to be read.
 pub struct Stream<'a> {
@@ -46,14 +46,14 @@ impl<'a> Stream<'a> {
     ///
     /// # Errors
     /// Returns an error if the API call fails.
-    pub async fn shards(&self) -> Outcome<Vec<ListedShard>> {
+    pub async fn shards(&self) -> SystemResult<Vec<ListedShard>> {
         match self.kind {
             SourceKind::Kinesis => self.kinesis_shards().await,
             SourceKind::Dynamodb => self.dynamodb_shards().await,
         }
     }
 
-    async fn kinesis_shards(&self) -> Outcome<Vec<ListedShard>> {
+    async fn kinesis_shards(&self) -> SystemResult<Vec<ListedShard>> {
         let mut shards = Vec::new();
         let mut page = self.kinesis.list_shards().stream_name(self.name()).send().await?;
         loop {
@@ -63,7 +63,7 @@ impl<'a> Stream<'a> {
         }
     }
 
-    async fn dynamodb_shards(&self) -> Outcome<Vec<ListedShard>> {
+    async fn dynamodb_shards(&self) -> SystemResult<Vec<ListedShard>> {
         let mut shards = Vec::new();
         let mut request = json!({"StreamArn": self.arn});
         loop {
@@ -81,7 +81,7 @@ impl<'a> Stream<'a> {
     ///
     /// # Errors
     /// Returns an error if the API call fails.
-    pub async fn iterator(&self, shard: &str, position: &Position) -> Outcome<Option<String>> {
+    pub async fn iterator(&self, shard: &str, position: &Position) -> SystemResult<Option<String>> {
         let (kind, sequence, moment) = iterator_of(position);
         if self.kind == SourceKind::Kinesis {
             let request = self.kinesis.get_shard_iterator().stream_name(self.name()).shard_id(shard);
@@ -102,7 +102,7 @@ impl<'a> Stream<'a> {
     ///
     /// # Errors
     /// Returns an error if the API call fails.
-    pub async fn page(&self, shard: &str, iterator: &str) -> Outcome<Page> {
+    pub async fn page(&self, shard: &str, iterator: &str) -> SystemResult<Page> {
         if self.kind == SourceKind::Kinesis {
             let page = self.kinesis.get_records().shard_iterator(iterator).send().await?;
             let records = page.records.into_iter().map(ShardRecord::from);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::tls_proxy::TlsProxy;
 use super::{PostgreSql, connect, give};
 use crate::certificates::Certificate;
-use crate::system::Outcome;
+use crate::system::SystemResult;
 
 impl PostgreSql {
     /// Enables TLS with this certificate for clients that request it. If the server was built without TLS, a proxy
@@ -15,7 +15,7 @@ impl PostgreSql {
     ///
     /// # Errors
     /// Returns an error of the operating system, or if PostgreSQL rejects the certificate.
-    pub async fn offer_tls(&mut self, certificate: &Certificate) -> Outcome<()> {
+    pub async fn offer_tls(&mut self, certificate: &Certificate) -> SystemResult<()> {
         if let Some(proxy) = &self.tls_proxy {
             return proxy.replace(certificate);
         }
@@ -43,7 +43,7 @@ impl PostgreSql {
     ///
     /// # Errors
     /// Returns PostgreSQL's error, or one if the backend does not exist.
-    pub async fn tls_version(&self, backend: i32) -> Outcome<Option<String>> {
+    pub async fn tls_version(&self, backend: i32) -> SystemResult<Option<String>> {
         let query = "SELECT client_port, version FROM pg_stat_activity JOIN pg_stat_ssl USING (pid) WHERE pid = $1";
         let row = connect(&self.url("postgres")).await?.query_one(query, &[&backend]).await?;
         let port = u16::try_from(row.get::<_, i32>(0))?;
@@ -57,14 +57,14 @@ impl PostgreSql {
     ///
     /// # Errors
     /// Returns an error of the operating system.
-    pub async fn allow(&self, rule: &str) -> Outcome<()> {
+    pub async fn allow(&self, rule: &str) -> SystemResult<()> {
         let path = self.folder.join("data/pg_hba.conf");
         prepend(&path, rule)?;
         self.reload().await
     }
 
     /// Reloads the configuration, and waits until new connections use it.
-    async fn reload(&self) -> Outcome<()> {
+    async fn reload(&self) -> SystemResult<()> {
         let url = self.url("postgres");
         let loaded = "SELECT extract(epoch FROM pg_conf_load_time())::float8";
         let client = connect(&url).await?;

@@ -14,18 +14,18 @@ use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 
 use crate::certificates::Certificate;
-use crate::system::Outcome;
+use crate::system::SystemResult;
 
 const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
 
 /// A running proxy. Clients that do not ask for TLS pass too.
 pub(super) struct TlsProxy {
     port: u16,
-    shared: Arc<Shared>,
+    shared: Arc<ProxyState>,
     listener: JoinHandle<()>,
 }
 
-struct Shared {
+struct ProxyState {
     server: u16,
     config: Mutex<Arc<ServerConfig>>,
     /// The TLS version of each connection, by the port from which the server is reached.
@@ -34,11 +34,11 @@ struct Shared {
 
 impl TlsProxy {
     /// Starts one for a server on localhost.
-    pub(super) async fn start(server: u16, certificate: &Certificate) -> Outcome<Self> {
+    pub(super) async fn start(server: u16, certificate: &Certificate) -> SystemResult<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let port = listener.local_addr()?.port();
         let config = Mutex::new(config(certificate)?);
-        let shared = Arc::new(Shared { server, config, versions: Mutex::default() });
+        let shared = Arc::new(ProxyState { server, config, versions: Mutex::default() });
         let serving = shared.clone();
         let listener = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
@@ -56,7 +56,7 @@ impl TlsProxy {
     }
 
     /// Replaces the certificate for new connections.
-    pub(super) fn replace(&self, certificate: &Certificate) -> Outcome<()> {
+    pub(super) fn replace(&self, certificate: &Certificate) -> SystemResult<()> {
         *self.shared.config.lock().unwrap_or_else(PoisonError::into_inner) = config(certificate)?;
         Ok(())
     }
@@ -73,7 +73,7 @@ impl Drop for TlsProxy {
     }
 }
 
-fn config(certificate: &Certificate) -> Outcome<Arc<ServerConfig>> {
+fn config(certificate: &Certificate) -> SystemResult<Arc<ServerConfig>> {
     let chain = vec![CertificateDer::from_pem_slice(certificate.pem.as_bytes())?];
     let key = PrivateKeyDer::from_pem_slice(certificate.key.as_bytes())?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -81,7 +81,7 @@ fn config(certificate: &Certificate) -> Outcome<Arc<ServerConfig>> {
     Ok(Arc::new(builder.with_no_client_auth().with_single_cert(chain, key)?))
 }
 
-async fn serve(mut client: TcpStream, shared: &Shared) -> std::io::Result<()> {
+async fn serve(mut client: TcpStream, shared: &ProxyState) -> std::io::Result<()> {
     client.set_nodelay(true)?;
     let mut first = [0; SSL_REQUEST.len()];
     client.read_exact(&mut first).await?;

@@ -18,7 +18,7 @@ use super::settings::Settings;
 use super::sink::Sink;
 use super::summary::{Summary, thousands};
 use crate::function::{Function, FunctionError, Settings as FunctionSettings, binary};
-use crate::system::Outcome;
+use crate::system::SystemResult;
 
 /// Lambda's longest time-out.
 const INVOCATION_TIMEOUT: Duration = Duration::from_secs(900);
@@ -41,7 +41,7 @@ impl Delivery {
     ///
     /// # Errors
     /// Returns an error of the operating system, or if the binary is not built.
-    pub async fn start(name: &str, config: Option<&Path>, url: &str, sink: Sink) -> Outcome<Self> {
+    pub async fn start(name: &str, config: Option<&Path>, url: &str, sink: Sink) -> SystemResult<Self> {
         let mut environment = sink.environment();
         environment.push(("DATABASE_URL".to_owned(), url.to_owned()));
         if let Some(config) = config {
@@ -65,7 +65,7 @@ impl Delivery {
     ///
     /// # Errors
     /// Returns an error if the invocation fails.
-    pub async fn invoke_once(&mut self, payload: Vec<u8>) -> Outcome<Summary> {
+    pub async fn invoke_once(&mut self, payload: Vec<u8>) -> SystemResult<Summary> {
         let documents = unpack(&payload).map_or(0, |batch| batch.records.len() as u64);
         let answer = Some(self.invoke(payload).await?);
         Ok(Summary { documents, answer, ..Summary::new(Layout::LambdaEvent) })
@@ -81,7 +81,7 @@ impl Delivery {
         layout: Layout,
         settings: &Settings,
         progress: &dyn Fn(&str),
-    ) -> Outcome<Summary> {
+    ) -> SystemResult<Summary> {
         let mut batches = Batches::new(&settings.stream, arrival_seconds(settings.format)?);
         let (mut summary, mut last_progress) = (Summary::new(layout), Instant::now());
         while let Some(document) = read_next(documents, &summary)? {
@@ -107,7 +107,7 @@ impl Delivery {
         Ok(Summary { blank_lines: documents.blank_lines(), is_truncated: documents.is_truncated(), ..summary })
     }
 
-    async fn invoke(&mut self, payload: Vec<u8>) -> Outcome<String> {
+    async fn invoke(&mut self, payload: Vec<u8>) -> SystemResult<String> {
         let answer = self.function.invoke(payload).await;
         let answer = answer.map_err(|error| {
             format!("{}; the function's log is {}", error_message(&error), self.function.log().display())
@@ -118,7 +118,7 @@ impl Delivery {
     }
 }
 
-fn read_next(documents: &mut Documents<InputReader>, summary: &Summary) -> Outcome<Option<Document>> {
+fn read_next(documents: &mut Documents<InputReader>, summary: &Summary) -> SystemResult<Option<Document>> {
     let Summary { documents: read, layout, .. } = summary;
     let next = documents.next_document();
     Ok(next.map_err(|error| format!("cannot read beyond {} {}s: {error}", thousands(*read), layout.unit()))?)
@@ -134,7 +134,7 @@ fn error_message(error: &FunctionError) -> String {
     message.unwrap_or_else(|| error.to_string())
 }
 
-fn arrival_seconds(format: Format) -> Outcome<u64> {
+fn arrival_seconds(format: Format) -> SystemResult<u64> {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
     Ok((if format.replicates() { now.saturating_sub(REPLICATED_AGE) } else { now }).as_secs())
 }

@@ -81,12 +81,12 @@ impl<R: BufRead> Documents<R> {
             let Some(splitter) = &mut self.splitter else { break };
             let step = splitter.step(byte);
             match step {
-                Step::Skip => continue,
-                Step::Take | Step::TakeAndEnd if bytes.len() <= self.bytes_max => bytes.push(byte),
-                Step::Take | Step::TakeAndEnd => is_cut = true,
-                Step::End => {}
+                ByteStep::Skip => continue,
+                ByteStep::Take | ByteStep::TakeAndEnd if bytes.len() <= self.bytes_max => bytes.push(byte),
+                ByteStep::Take | ByteStep::TakeAndEnd => is_cut = true,
+                ByteStep::End => {}
             }
-            if matches!(step, Step::End | Step::TakeAndEnd) && !bytes.trim_ascii().is_empty() {
+            if matches!(step, ByteStep::End | ByteStep::TakeAndEnd) && !bytes.trim_ascii().is_empty() {
                 break;
             }
         }
@@ -121,7 +121,7 @@ struct Splitter {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Step {
+enum ByteStep {
     /// The byte is between values.
     Skip,
     /// The byte belongs to the value.
@@ -141,11 +141,11 @@ impl Splitter {
         self.is_inside_array || self.depth > 0 || self.is_in_string
     }
 
-    fn step(&mut self, byte: u8) -> Step {
+    fn step(&mut self, byte: u8) -> ByteStep {
         if self.is_in_string {
             self.is_in_string = byte != b'"' || self.is_escaped;
             self.is_escaped = byte == b'\\' && !self.is_escaped;
-            return Step::Take;
+            return ByteStep::Take;
         }
         if self.depth == 0 {
             return self.step_between(byte);
@@ -156,27 +156,27 @@ impl Splitter {
             b'}' | b']' => self.depth -= 1,
             _ => {}
         }
-        if self.depth == 0 && !self.in_arrays { Step::TakeAndEnd } else { Step::Take }
+        if self.depth == 0 && !self.in_arrays { ByteStep::TakeAndEnd } else { ByteStep::Take }
     }
 
     /// Outside all values, or in one that is not an object, array or string.
-    fn step_between(&mut self, byte: u8) -> Step {
+    fn step_between(&mut self, byte: u8) -> ByteStep {
         match byte {
             b'[' if self.in_arrays && !self.is_inside_array => {
                 self.is_inside_array = true;
-                return Step::Skip;
+                return ByteStep::Skip;
             }
             b']' if self.is_inside_array => {
                 self.is_inside_array = false;
-                return Step::End;
+                return ByteStep::End;
             }
-            b',' if self.is_inside_array => return Step::End,
-            b'\n' if !self.is_inside_array => return Step::End,
+            b',' if self.is_inside_array => return ByteStep::End,
+            b'\n' if !self.is_inside_array => return ByteStep::End,
             b'"' => self.is_in_string = true,
             b'{' | b'[' => self.depth = 1,
             _ => {}
         }
-        Step::Take
+        ByteStep::Take
     }
 }
 

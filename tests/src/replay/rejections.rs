@@ -2,7 +2,7 @@
 
 use millstream::dead_letter::DeadLetter;
 
-use crate::system::Outcome;
+use crate::system::SystemResult;
 
 /// The number of rejections shown.
 pub const REJECTIONS_MAX: usize = 20;
@@ -34,7 +34,7 @@ impl Rejections {
     ///
     /// # Errors
     /// Returns an error if a message is not a dead letter.
-    pub fn add_dead_letters(&mut self, bodies: &[String]) -> Outcome<()> {
+    pub fn add_dead_letters(&mut self, bodies: &[String]) -> SystemResult<()> {
         for body in bodies {
             self.add(rejected_document(body)?);
         }
@@ -59,7 +59,7 @@ impl RejectedDocument {
     }
 }
 
-fn rejected_document(body: &str) -> Outcome<RejectedDocument> {
+fn rejected_document(body: &str) -> SystemResult<RejectedDocument> {
     let letter: DeadLetter = serde_json::from_str(body)?;
     Ok(RejectedDocument {
         number: letter.position.sequence_number,

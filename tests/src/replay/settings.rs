@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use millstream::config::{Config, Format, SourceConfig};
 use millstream::names::Naming;
 
-use crate::system::Outcome;
+use crate::system::SystemResult;
 
 /// PostgreSQL truncates longer names.
 const NAME_BYTES_MAX: usize = 63;
@@ -31,7 +31,7 @@ pub fn find_config(file: &Path, given: Option<&Path>) -> Option<PathBuf> {
 ///
 /// # Errors
 /// Returns an error if the file cannot be read, or with every error in it.
-pub fn read_config(path: &Path) -> Outcome<Config> {
+pub fn read_config(path: &Path) -> SystemResult<Config> {
     let text = std::fs::read_to_string(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
     Ok(Config::parse(&path.to_string_lossy(), &text)?)
 }
@@ -50,7 +50,7 @@ pub fn generate(stream: &str, format: Format) -> Settings {
 ///
 /// # Errors
 /// Returns an error if no source fits, or several do.
-pub fn choose_source(config: &Config, name: &str, format: Format) -> Outcome<Settings> {
+pub fn choose_source(config: &Config, name: &str, format: Format) -> SystemResult<Settings> {
     let of_format: Vec<&SourceConfig> = config.sources.iter().filter(|source| source.format == format).collect();
     let source = match (&config.sources[..], &of_format[..]) {
         ([only], _) => Some(only),

@@ -18,7 +18,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use crate::local_aws::{LocalAws, REGION};
-use crate::system::Outcome;
+use crate::system::SystemResult;
 
 /// Holds the payloads of dead letters that are too large for a message.
 const BUCKET: &str = "replay";
@@ -67,7 +67,7 @@ impl Sink {
     ///
     /// # Errors
     /// Returns an error of the operating system.
-    pub async fn start() -> Outcome<Self> {
+    pub async fn start() -> SystemResult<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let endpoint = format!("http://{}", listener.local_addr()?);
         let messages = Messages::default();
@@ -79,7 +79,7 @@ impl Sink {
     ///
     /// # Errors
     /// Returns an error if it does not start.
-    pub async fn start_local_aws() -> Outcome<Self> {
+    pub async fn start_local_aws() -> SystemResult<Self> {
         let aws = Box::new(LocalAws::start().await?);
         aws_sdk_s3::Client::new(aws.config()).create_bucket().bucket(BUCKET).send().await?;
         let queue = aws.queue("dead-letters").await?;
@@ -110,7 +110,7 @@ impl Sink {
     ///
     /// # Errors
     /// Returns an error if the queue cannot be read.
-    pub async fn take(&self) -> Outcome<Vec<String>> {
+    pub async fn take(&self) -> SystemResult<Vec<String>> {
         match self {
             Self::LocalAws { aws, queue } => Ok(aws.drain(queue).await?),
             Self::Own { messages, .. } => {

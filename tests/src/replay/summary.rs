@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::detect::Layout;
 use super::rejections::{RejectedDocument, Rejections};
 use super::tables::TableContent;
-use crate::system::{Outcome, Reported};
+use crate::system::{Reported, SystemResult};
 
 /// The number of tables shown with their columns and rows.
 pub const TABLES_MAX: usize = 20;
@@ -87,7 +87,7 @@ impl Summary {
     ///
     /// # Errors
     /// Returns an error with the number of documents without an outcome.
-    pub fn check_account(&self) -> Outcome<()> {
+    pub fn check_account(&self) -> SystemResult<()> {
         let rejected_unsent = self.rejections.count.saturating_sub(self.reported.dead_lettered);
         let missing = self.documents.saturating_sub(self.reported.records() + rejected_unsent);
         if missing > 0 {

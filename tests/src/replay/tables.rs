@@ -2,7 +2,7 @@
 
 use tokio_postgres::Client;
 
-use crate::system::Outcome;
+use crate::system::SystemResult;
 
 /// The number of rows shown per table.
 pub const ROWS_MAX: i64 = 20;
@@ -35,7 +35,7 @@ const COLUMNS: &str = "SELECT quote_ident(attname), \
 ///
 /// # Errors
 /// Returns PostgreSQL's error.
-pub async fn read_tables(client: &Client, tables_max: usize) -> Outcome<Vec<TableContent>> {
+pub async fn read_tables(client: &Client, tables_max: usize) -> SystemResult<Vec<TableContent>> {
     client.batch_execute("SET timezone TO 'UTC'").await?;
     let mut tables = Vec::new();
     for found in client.query(TABLES, &[]).await? {

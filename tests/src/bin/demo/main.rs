@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use millstream_tests::postgresql::psql_command;
 use millstream_tests::say;
-use millstream_tests::system::Outcome;
+use millstream_tests::system::SystemResult;
 
 /// The exit code that shells report for a program ended by SIGINT.
 const INTERRUPTED: u8 = 130;
@@ -37,7 +37,7 @@ async fn main() -> ExitCode {
 }
 
 /// Leaves the database running until Ctrl-C, unless `--exit` is set.
-async fn stay(url: &str, look: &str) -> Outcome<()> {
+async fn stay(url: &str, look: &str) -> SystemResult<()> {
     let psql = psql_command()?;
     say(&format!("\nAll counts match. To explore the database:\n\n  {psql} {url} -c '{look}'\n"));
     if std::env::args().any(|argument| argument == "--exit") {

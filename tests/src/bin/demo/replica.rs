@@ -11,7 +11,7 @@ use millstream_tests::process::workspace;
 use millstream_tests::replica::{BANK, BUCKET, Replica};
 use millstream_tests::say;
 use millstream_tests::shop::{Bank, Shop, TABLES};
-use millstream_tests::system::{Outcome, Reported};
+use millstream_tests::system::{Reported, SystemResult};
 use serde_json::json;
 use tokio_postgres::Client;
 
@@ -23,7 +23,7 @@ const CUSTOMERS: u64 = 200;
 const CHANGES: usize = 2_000;
 
 /// The load, the loss and the restore.
-pub async fn demo() -> Outcome<ExitCode> {
+pub async fn demo() -> SystemResult<ExitCode> {
     say("Starting a private PostgreSQL and local AWS services …");
     let server = PostgreSql::start("demo", Durability::Full)?;
     let folder = workspace().join("events/replica");
@@ -59,7 +59,7 @@ pub async fn demo() -> Outcome<ExitCode> {
 }
 
 /// Changes the sources and exports the shop's tables half-way; returns the exports' manifests.
-async fn load(replica: &Replica, bank: &mut Bank, progress: &Progress) -> Outcome<Vec<String>> {
+async fn load(replica: &Replica, bank: &mut Bank, progress: &Progress) -> SystemResult<Vec<String>> {
     let mut shop = Shop::new(2026, CUSTOMERS);
     let mut manifests = Vec::new();
     put(&replica.aws, BANK, &[bank.table()]).await?;
@@ -79,7 +79,7 @@ async fn load(replica: &Replica, bank: &mut Bank, progress: &Progress) -> Outcom
     Ok(manifests)
 }
 
-async fn watch(client: &Client, progress: &Progress) -> Outcome<()> {
+async fn watch(client: &Client, progress: &Progress) -> SystemResult<()> {
     let (since, mut display) = (Instant::now(), Display::new());
     loop {
         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -119,7 +119,7 @@ fn account(reported: &Reported) {
 }
 
 /// Compares every table with its replica and prints the result.
-async fn verified(replica: &Replica) -> Outcome<bool> {
+async fn verified(replica: &Replica) -> SystemResult<bool> {
     let mut same = true;
     for (table, _) in TABLES {
         let task = replica.backfill(&json!({"source": "shop", "verify": {"table": table}})).await?;
@@ -134,7 +134,7 @@ async fn verified(replica: &Replica) -> Outcome<bool> {
     Ok(same)
 }
 
-async fn bank_is_same(client: &Client, bank: &Bank) -> Outcome<bool> {
+async fn bank_is_same(client: &Client, bank: &Bank) -> SystemResult<bool> {
     let rows = client.query("SELECT id::bigint, (balance * 100)::bigint FROM bank.account ORDER BY 1", &[]).await?;
     let found: Vec<(i64, i64)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
     let expected: Vec<(i64, i64)> =
@@ -147,7 +147,7 @@ async fn bank_is_same(client: &Client, bank: &Bank) -> Outcome<bool> {
     Ok(found == expected)
 }
 
-async fn restore(replica: &Replica, manifests: &[String]) -> Outcome<()> {
+async fn restore(replica: &Replica, manifests: &[String]) -> SystemResult<()> {
     for manifest in manifests {
         let since = Instant::now();
         let task = replica.backfill(&json!({"source": "shop", "export": {"manifest": manifest}})).await?;

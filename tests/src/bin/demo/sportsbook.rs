@@ -9,7 +9,7 @@ use millstream_tests::postgresql::{Durability, PostgreSql};
 use millstream_tests::process::workspace;
 use millstream_tests::say;
 use millstream_tests::sportsbook::{Mixture, evening};
-use millstream_tests::system::{Account, Outcome, System};
+use millstream_tests::system::{Account, System, SystemResult};
 use tokio_postgres::Client;
 
 use super::display::Display;
@@ -19,7 +19,7 @@ const EVENTS: usize = 100_000;
 const SHARDS: usize = 4;
 
 /// Runs the evening, from its first bet to the final account.
-pub async fn demo() -> Outcome<ExitCode> {
+pub async fn demo() -> SystemResult<ExitCode> {
     say("Starting a private PostgreSQL and local AWS services …");
     let server = PostgreSql::start("demo", Durability::Full)?;
     let folder = workspace().join("events/sportsbook");
@@ -49,7 +49,7 @@ pub async fn demo() -> Outcome<ExitCode> {
 }
 
 /// Shows the progress every second.
-async fn watch(client: &Client, progress: &Progress, records: usize) -> Outcome<()> {
+async fn watch(client: &Client, progress: &Progress, records: usize) -> SystemResult<()> {
     let (since, mut before, mut display) = (Instant::now(), 0, Display::new());
     loop {
         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -95,7 +95,7 @@ async fn totals(client: &Client) -> Vec<String> {
     [String::new(), head].into_iter().chain(lines).collect()
 }
 
-async fn print_account(account: &Account, client: &Client) -> Outcome<()> {
+async fn print_account(account: &Account, client: &Client) -> SystemResult<()> {
     let Account { put, reported, dead_letters, time, failed, .. } = account;
     let written = committed(client).await;
     let bets: i64 = client.query_one("SELECT count(*) FROM sportsbook.bet", &[]).await?.get(0);
