@@ -3,6 +3,7 @@
 
 pub mod bench;
 pub mod certificates;
+pub mod cleartext_server;
 pub mod dynamodb;
 pub mod event_source;
 pub mod function;
