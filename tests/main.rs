@@ -15,6 +15,7 @@ mod maintain;
 mod owners;
 mod pooler;
 mod properties;
+mod raised;
 mod readme;
 mod records;
 mod redrive;
