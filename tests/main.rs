@@ -2,6 +2,7 @@
 // A test stops where something is not as it must be, its helpers included.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
+mod aws_errors;
 mod commands;
 mod credentials;
 mod end_to_end;

@@ -1,6 +1,7 @@
 //! The real parts on one machine: a private PostgreSQL, a local AWS, Lambda's Runtime API, and an event source that behaves
 //! as Lambda's does. Tests, the demo and the bench stand on it.
 
+pub mod aws_stand_in;
 pub mod bench;
 pub mod certificates;
 pub mod cleartext_server;
