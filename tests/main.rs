@@ -2,6 +2,7 @@
 // Tests and their helpers panic if something is not as expected.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
+mod aws_errors;
 mod commands;
 mod credentials;
 mod end_to_end;
@@ -18,6 +19,7 @@ mod nul_names;
 mod owners;
 mod pooler;
 mod properties;
+mod raised;
 mod readme;
 mod records;
 mod redrive;

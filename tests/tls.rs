@@ -3,12 +3,13 @@
 //! The server is on this machine nevertheless: `host` is the name to verify, `hostaddr` the address.
 
 use millstream::aws::Aws;
-use millstream::config::DatabaseAddress;
+use millstream::config::{Credentials, DatabaseAddress};
 use millstream::database::{Database, DatabaseError};
 use millstream_tests::certificates::{Authority, Validity};
+use millstream_tests::cleartext_server::CleartextServer;
 use millstream_tests::postgresql::{Durability, PostgreSql};
 
-use crate::support::{Files, cluster};
+use crate::support::{Files, client, cluster};
 
 /// The address of a server on this machine under another name, with a password that must not be logged.
 fn address(host: &str, server: &PostgreSql, ca_file: Option<&str>) -> DatabaseAddress {
@@ -101,4 +102,85 @@ async fn a_file_without_usable_certificates_is_named() {
     ] {
         assert_refused(&address("db.example", cluster(), Some(&file)), &[&file, reason, "DATABASE_CA_FILE"]).await;
     }
+}
+
+#[tokio::test]
+async fn a_password_is_not_sent_in_clear_text() {
+    let server = CleartextServer::start().await.unwrap();
+    let port = server.port();
+    let expected = ["asks for the password in clear text", "sslmode=verify-full", "scram-sha-256"];
+    for address in [
+        format!("postgresql://writer:hunter2@127.0.0.1:{port}/db"),
+        format!("postgresql://writer:hunter2@127.0.0.1:{port}/db?sslmode=disable"),
+        format!("host=localhost hostaddr=127.0.0.1 port={port} user=writer password=hunter2"),
+        format!("hostaddr=127.0.0.1 port={port} user=writer password=hunter2 sslmode=disable"),
+        format!("host=localhost,127.0.0.1 port={port} user=writer password=hunter2"),
+    ] {
+        let address = DatabaseAddress::from_url(&address);
+        assert_refused(&address, &expected).await;
+        let error = Database::new(&address, Aws::default()).unwrap().side_connection().await.map(drop).unwrap_err();
+        assert!(matches!(error, DatabaseError::Cleartext(_)), "{error}");
+    }
+    // With TLS required, nothing but the question for TLS is sent.
+    assert_refused(
+        &DatabaseAddress::from_url(&format!("postgresql://u:hunter2@db.example:{port}/db?hostaddr=127.0.0.1")),
+        &["does not support TLS"],
+    )
+    .await;
+    let received = server.received();
+    assert!(received.contains("writer") && !received.contains("hunter2"), "{received}");
+}
+
+#[tokio::test]
+async fn an_iam_token_is_not_sent_in_clear_text() {
+    let server = CleartextServer::start().await.unwrap();
+    let port = server.port();
+    for url in [
+        format!("postgresql://writer@127.0.0.1:{port}/db"),
+        format!("postgresql://writer@localhost:{port}/db"),
+        format!("postgresql://writer@db.example:{port}/db?hostaddr=127.0.0.1&sslmode=disable"),
+        format!("host=/tmp port={port} user=writer"),
+    ] {
+        let address = DatabaseAddress { credentials: Credentials::Iam, ..DatabaseAddress::from_url(&url) };
+        assert_refused(&address, &["DATABASE_AUTH=iam requires TLS", "sslmode=verify-full"]).await;
+    }
+    assert_eq!(server.received(), "");
+}
+
+#[tokio::test]
+async fn each_way_to_log_in_without_tls_works_but_clear_text() {
+    let mut server = PostgreSql::start("logins", Durability::Test).unwrap();
+    let owner = client(&server.url("postgres")).await;
+    for (role, stored, method) in [
+        ("scram", "scram-sha-256", "scram-sha-256"),
+        ("hashed", "md5", "md5"),
+        ("trusted", "scram-sha-256", "trust"),
+        ("clear", "scram-sha-256", "password"),
+    ] {
+        let create = format!("SET password_encryption = '{stored}'; CREATE ROLE {role} LOGIN PASSWORD 'hunter2'");
+        owner.batch_execute(&create).await.unwrap();
+        server.admit(&format!("host all {role} all {method}")).await.unwrap();
+    }
+    let url = |role: &str| format!("postgresql://{role}:hunter2@127.0.0.1:{}/postgres", server.port());
+    for role in ["scram", "hashed", "trusted"] {
+        let database = Database::new(&DatabaseAddress::from_url(&url(role)), Aws::default()).unwrap();
+        let connection = database.connection().await.unwrap();
+        let user = connection.query_typed("SELECT current_user::text", &[]).await.unwrap()[0].get::<_, String>(0);
+        assert_eq!(user, role);
+    }
+    let expected = ["127.0.0.1 asks for the password in clear text", "scram-sha-256"];
+    assert_refused(&DatabaseAddress::from_url(&url("clear")), &expected).await;
+    // A wrong password is still reported as one.
+    let wrong = url("scram").replace("hunter2", "hunter3");
+    let database = Database::new(&DatabaseAddress::from_url(&wrong), Aws::default()).unwrap();
+    let error = database.connection().await.map(drop).unwrap_err();
+    assert!(matches!(&error, DatabaseError::Connect(error) if error.code().is_some_and(|code| code.code() == "28P01")));
+
+    // Within TLS, clear text is what IAM tokens use.
+    let (authority, files) = (Authority::new("ours").unwrap(), Files::new("logins"));
+    server.offer_tls(&authority.issue(&["127.0.0.1"], Validity::Good).unwrap()).await.unwrap();
+    let ca = files.write("ca.pem", authority.pem());
+    let encrypted =
+        format!("postgresql://clear:hunter2@127.0.0.1:{}/postgres?sslmode=verify-full&sslrootcert={ca}", server.port());
+    assert_eq!(version(&server, &DatabaseAddress::from_url(&encrypted)).await.unwrap(), "TLSv1.3");
 }

@@ -5,6 +5,7 @@
 
 mod address;
 mod credentials;
+mod plaintext;
 pub mod sqlstate;
 mod tls;
 
@@ -18,16 +19,19 @@ use futures_util::future::BoxFuture;
 use tokio::task::JoinHandle;
 use tokio_postgres::config::{SslMode, TargetSessionAttrs};
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{Client, Config};
+use tokio_postgres::tls::MakeTlsConnect;
+use tokio_postgres::{Client, Config, Socket};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 pub use address::AddressError;
 pub use credentials::CredentialsError;
+pub use plaintext::CleartextRefusal;
 pub use tls::{TlsError, TlsRefusal};
 
 use crate::aws::Aws;
 use crate::config::DatabaseAddress;
 use credentials::LoginProvider;
+use plaintext::PlaintextConnector;
 use sqlstate::{ErrorAction, classify};
 
 /// A server that does not accept a connection in this time is considered down, and the invocation is retried.
@@ -62,6 +66,9 @@ pub enum DatabaseError {
     /// The server's identity cannot be verified, or it does not support TLS.
     #[error(transparent)]
     Refusal(#[from] TlsRefusal),
+    /// The server asks for the password in clear text without TLS.
+    #[error(transparent)]
+    Cleartext(#[from] CleartextRefusal),
     /// The server cannot be reached, or rejects the connection.
     #[error("could not connect to PostgreSQL")]
     Connect(#[source] tokio_postgres::Error),
@@ -74,7 +81,7 @@ impl DatabaseError {
     /// Whether an operator must act before a connection is possible.
     pub fn needs_operator(&self) -> bool {
         match self {
-            Self::Address(_) | Self::Tls(_) | Self::Refusal(_) => true,
+            Self::Address(_) | Self::Tls(_) | Self::Refusal(_) | Self::Cleartext(_) => true,
             Self::Credentials(error) => error.needs_operator(),
             Self::Connect(error) => classify(error) == ErrorAction::Halt,
             Self::Pool(_) => false,
@@ -92,7 +99,7 @@ impl Database {
         let ca_file = parsed.ca_file.as_deref().or(address.ca_file.as_deref());
         let mut config = parsed.config;
         config
-            .ssl_mode(if parsed.plaintext { SslMode::Disable } else { SslMode::Require })
+            .ssl_mode(SslMode::Require)
             .application_name("millstream")
             .connect_timeout(CONNECT_TIMEOUT)
             .keepalives_idle(KEEPALIVE_IDLE)
@@ -103,7 +110,9 @@ impl Database {
             .target_session_attrs(TargetSessionAttrs::ReadWrite);
         let credentials = LoginProvider::new(&address.credentials, &config, aws);
         let login = Arc::new(Mutex::new(config.clone()));
-        let connector = Connector { login, tls: tls::connector(ca_file)? };
+        let encryption =
+            if parsed.plaintext { Encryption::Plaintext } else { Encryption::Tls(tls::connector(ca_file)?) };
+        let connector = Connector { login, encryption };
         let recycling = ManagerConfig { recycling_method: RecyclingMethod::Verified };
         let manager = Manager::from_connect(config, connector.clone(), recycling);
         let pool =
@@ -168,7 +177,11 @@ impl Database {
     }
 
     fn connect_error(&self, error: tokio_postgres::Error) -> DatabaseError {
-        match TlsRefusal::from_connect_error(&error, &self.connector.login()) {
+        let login = self.connector.login();
+        if let Some(refusal) = CleartextRefusal::from_connect_error(&error, &login) {
+            return refusal.into();
+        }
+        match TlsRefusal::from_connect_error(&error, &login) {
             Some(refusal) => refusal.into(),
             None => DatabaseError::Connect(error),
         }
@@ -214,26 +227,51 @@ fn is_refused_login(error: &tokio_postgres::Error) -> bool {
 #[derive(Clone)]
 struct Connector {
     login: Arc<Mutex<Config>>,
-    tls: MakeRustlsConnect,
+    encryption: Encryption,
 }
+
+/// How connections are protected.
+#[derive(Clone)]
+enum Encryption {
+    Tls(MakeRustlsConnect),
+    /// None: the address is on this machine, or says `sslmode=disable`.
+    Plaintext,
+}
+
+type Dialled = Result<(Client, JoinHandle<()>), tokio_postgres::Error>;
 
 impl Connector {
     fn login(&self) -> Config {
         self.login.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    async fn dial(&self) -> Result<(Client, JoinHandle<()>), tokio_postgres::Error> {
-        let (client, connection) = self.login().connect(self.tls.clone()).await?;
-        let task = tokio::spawn(async move {
-            // The client's own calls report the same error, with their context.
-            connection.await.unwrap_or_default();
-        });
-        Ok((client, task))
+    async fn dial(&self) -> Dialled {
+        let mut login = self.login();
+        match &self.encryption {
+            Encryption::Tls(tls) => connect(&login, tls.clone()).await,
+            Encryption::Plaintext => {
+                plaintext::prepare(&mut login);
+                connect(&login, PlaintextConnector).await
+            }
+        }
     }
 }
 
+async fn connect<T>(login: &Config, tls: T) -> Dialled
+where
+    T: MakeTlsConnect<Socket>,
+    T::Stream: Send + 'static,
+{
+    let (client, connection) = login.connect(tls).await?;
+    let task = tokio::spawn(async move {
+        // The client's own calls report the same error, with their context.
+        connection.await.unwrap_or_default();
+    });
+    Ok((client, task))
+}
+
 impl Connect for Connector {
-    fn connect(&self, _: &Config) -> BoxFuture<'_, Result<(Client, JoinHandle<()>), tokio_postgres::Error>> {
+    fn connect(&self, _: &Config) -> BoxFuture<'_, Dialled> {
         self.dial().boxed()
     }
 }

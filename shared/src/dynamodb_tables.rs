@@ -4,11 +4,10 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::time::Duration;
 
-use aws_sdk_dynamodb::error::DisplayErrorContext;
 use aws_sdk_dynamodb::types::{AttributeValue, KeysAndAttributes};
 use base64_simd::STANDARD;
 
-use crate::aws::Aws;
+use crate::aws::{self, Aws};
 use crate::backoff::backoff_delay;
 use crate::spec::KeyColumn;
 
@@ -63,7 +62,7 @@ impl DynamodbTables {
             Err(error) if error.as_service_error().is_some_and(|error| error.is_resource_not_found_exception()) => {
                 return Ok(Vec::new());
             }
-            Err(error) => return Err(describe_error(table, DisplayErrorContext(&error))),
+            Err(error) => return Err(describe_error(table, aws::describe_error("DynamoDB DescribeTable", &error))),
         };
         let description = described.table();
         let definitions = description.map(|table| table.attribute_definitions()).unwrap_or_default();
@@ -96,7 +95,7 @@ impl DynamodbTables {
         let start =
             continuation_key.map(|key| item_key(key).ok_or_else(|| describe_error(table, "invalid continuation key")));
         let response = scan.set_exclusive_start_key(start.transpose()?).consistent_read(true).send().await;
-        let response = response.map_err(|error| describe_error(table, DisplayErrorContext(&error)))?;
+        let response = response.map_err(|error| describe_error(table, aws::describe_error("DynamoDB Scan", &error)))?;
         Ok(ScanPage {
             items: response.items().iter().map(format_item).collect(),
             next: response.last_evaluated_key().map(format_item),
@@ -118,7 +117,8 @@ impl DynamodbTables {
         let request = KeysAndAttributes::builder().set_keys(Some(keys)).consistent_read(true).build();
         let request = request.map_err(|error| describe_error(table, error))?;
         let response = self.client().await.batch_get_item().request_items(table, request).send().await;
-        let response = response.map_err(|error| describe_error(table, DisplayErrorContext(&error)))?;
+        let response =
+            response.map_err(|error| describe_error(table, aws::describe_error("DynamoDB BatchGetItem", &error)))?;
         let items = response.responses().and_then(|tables| tables.get(table));
         let unprocessed = response.unprocessed_keys().and_then(|tables| tables.get(table));
         let unprocessed = unprocessed.map(|unprocessed| unprocessed.keys().to_vec()).unwrap_or_default();

@@ -4,12 +4,11 @@
 use std::fmt::Display;
 use std::io::Write;
 
-use aws_sdk_s3::error::DisplayErrorContext;
 use aws_sdk_s3::primitives::ByteStream;
 use flate2::write::MultiGzDecoder;
 use futures_util::{StreamExt, TryStreamExt};
 
-use crate::aws::Aws;
+use crate::aws::{Aws, describe_error};
 
 /// Concurrent requests.
 const REQUESTS_MAX: usize = 8;
@@ -25,7 +24,7 @@ pub enum ObjectError {
     Read {
         /// The object.
         address: String,
-        /// The SDK's error.
+        /// What failed.
         reason: String,
     },
     /// S3 rejected the object.
@@ -33,7 +32,7 @@ pub enum ObjectError {
     Write {
         /// The object.
         address: String,
-        /// The SDK's error.
+        /// The failed request.
         reason: String,
     },
     /// There is no bucket to store objects in.
@@ -102,7 +101,7 @@ impl ObjectStore {
         let result = self.client().await.put_object().bucket(bucket).key(key).body(ByteStream::from(body)).send().await;
         result.map_err(|error| ObjectError::Write {
             address: address.clone(),
-            reason: DisplayErrorContext(&error).to_string(),
+            reason: describe_error("S3 PutObject", &error),
         })?;
         Ok(address)
     }
@@ -131,7 +130,8 @@ impl ObjectStore {
         if mode == ListMode::CommonPrefixes {
             request = request.delimiter("/");
         }
-        let response = request.send().await.map_err(|error| read_error(&address, DisplayErrorContext(&error)))?;
+        let response =
+            request.send().await.map_err(|error| read_error(&address, describe_error("S3 ListObjectsV2", &error)))?;
         Ok(ListPage {
             keys: response.contents().iter().filter_map(|object| object.key().map(str::to_owned)).collect(),
             folders: response
@@ -178,7 +178,7 @@ impl ObjectStore {
         let parts = address.strip_prefix("s3://").and_then(|rest| rest.split_once('/'));
         let (bucket, key) = parts.ok_or_else(|| ObjectError::Address(address.to_owned()))?;
         let object = self.client().await.get_object().bucket(bucket).key(key).send().await;
-        let object = object.map_err(|error| read_error(address, DisplayErrorContext(&error)))?;
+        let object = object.map_err(|error| read_error(address, describe_error("S3 GetObject", &error)))?;
         Ok(ObjectBody { address: address.to_owned(), body: object.body })
     }
 

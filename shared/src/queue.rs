@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use aws_sdk_sqs::error::DisplayErrorContext;
 use aws_sdk_sqs::types::{
     ChangeMessageVisibilityBatchRequestEntry, DeleteMessageBatchRequestEntry, QueueAttributeName,
     SendMessageBatchRequestEntry,
@@ -10,7 +9,7 @@ use aws_sdk_sqs::types::{
 use futures_util::StreamExt;
 use serde::Serialize;
 
-use crate::aws::Aws;
+use crate::aws::{Aws, describe_code, describe_error};
 
 /// SQS's limit for one request.
 const ENTRIES_MAX: usize = 10;
@@ -98,10 +97,11 @@ impl Queue {
             let entry = SendMessageBatchRequestEntry::builder().id(number.to_string()).message_body(body).build();
             request = request.entries(entry.map_err(|error| self.error(error))?);
         }
-        let response = request.send().await.map_err(|error| self.error(DisplayErrorContext(&error)))?;
+        let response =
+            request.send().await.map_err(|error| self.error(describe_error("SQS SendMessageBatch", &error)))?;
         match response.failed() {
             [] => Ok(()),
-            [first, ..] => Err(self.error(format!("{}: {}", first.code(), first.message().unwrap_or_default()))),
+            [first, ..] => Err(self.error(describe_code(first.code(), first.message()))),
         }
     }
 
@@ -116,7 +116,8 @@ impl Queue {
         };
         let request = self.client.get_queue_attributes().queue_url(&self.url);
         let request = request.set_attribute_names(Some(vec![Waiting, Delayed, InFlight]));
-        let response = request.send().await.map_err(|error| self.error(DisplayErrorContext(&error)))?;
+        let response =
+            request.send().await.map_err(|error| self.error(describe_error("SQS GetQueueAttributes", &error)))?;
         let attributes = response.attributes.unwrap_or_default();
         let number =
             |name: &QueueAttributeName| attributes.get(name).and_then(|text| text.parse::<i64>().ok()).unwrap_or(0);
@@ -131,7 +132,8 @@ impl Queue {
         let lease_seconds = lease.as_secs_f64().ceil().min(LEASE_SECONDS_MAX);
         let request = self.client.receive_message().queue_url(&self.url).max_number_of_messages(ENTRIES_MAX as i32);
         let request = request.visibility_timeout(lease_seconds as i32).wait_time_seconds(WAIT_SECONDS);
-        let received = request.send().await.map_err(|error| self.error(DisplayErrorContext(&error)))?;
+        let received =
+            request.send().await.map_err(|error| self.error(describe_error("SQS ReceiveMessage", &error)))?;
         let messages = received.messages.unwrap_or_default().into_iter();
         let leased = messages.filter_map(|message| {
             Some(LeasedMessage {
@@ -155,7 +157,8 @@ impl Queue {
                 let entry = entry.receipt_handle(&message.receipt).build();
                 request = request.entries(entry.map_err(|error| self.error(error))?);
             }
-            let response = request.send().await.map_err(|error| self.error(DisplayErrorContext(&error)))?;
+            let response =
+                request.send().await.map_err(|error| self.error(describe_error("SQS DeleteMessageBatch", &error)))?;
             if let Some(failed) = response.failed().first() {
                 return Err(self.error(format!("could not delete a processed message: {}", failed.code())));
             }
@@ -176,7 +179,10 @@ impl Queue {
                 request = request.entries(entry.map_err(|error| self.error(error))?);
             }
             // A message that is already visible again needs nothing.
-            request.send().await.map_err(|error| self.error(DisplayErrorContext(&error)))?;
+            request
+                .send()
+                .await
+                .map_err(|error| self.error(describe_error("SQS ChangeMessageVisibilityBatch", &error)))?;
         }
         Ok(())
     }

@@ -10,6 +10,8 @@ use std::time::Duration;
 use metrics::{Unit, counter, describe_counter, describe_histogram, gauge, histogram};
 use metrics_cloudwatch_embedded::{Builder, Collector};
 use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
 
 use crate::backfill::BackfillProgress;
 use crate::maintain::MaintenanceReport;
@@ -40,7 +42,8 @@ pub fn init(function: &str, level: LevelFilter) {
         .with_span_list(false)
         .with_target(false)
         .with_max_level(level)
-        .finish();
+        .finish()
+        .with(logged_targets(level));
     // Only tests initialize twice in one process; the first subscriber stays.
     tracing::subscriber::set_global_default(subscriber).unwrap_or_default();
     let built = Builder::new()
@@ -62,6 +65,16 @@ pub fn init(function: &str, level: LevelFilter) {
     }
 }
 
+/// What is logged at a level. The AWS SDK logs nothing at any level: it quotes responses, also in warnings, and with them
+/// secrets and rows. Its errors are reported by [`crate::aws::describe_error`]. Of other libraries only warnings are logged,
+/// because their lower levels may quote requests.
+fn logged_targets(level: LevelFilter) -> Targets {
+    Targets::new()
+        .with_target("millstream", level)
+        .with_target("aws", LevelFilter::OFF)
+        .with_default(level.min(LevelFilter::WARN))
+}
+
 /// Starts logging warnings and errors to standard error, for a terminal.
 pub fn init_terminal() {
     let subscriber = tracing_subscriber::fmt()
@@ -69,7 +82,8 @@ pub fn init_terminal() {
         .with_ansi(false)
         .with_target(false)
         .with_max_level(LevelFilter::WARN)
-        .finish();
+        .finish()
+        .with(logged_targets(LevelFilter::WARN));
     tracing::subscriber::set_global_default(subscriber).unwrap_or_default();
 }
 

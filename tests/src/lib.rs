@@ -1,8 +1,10 @@
 //! The harness: a private PostgreSQL, a local AWS, Lambda's Runtime API, and an event source that behaves
 //! as Lambda's does. Tests, the demo, the replay and the benchmark use it.
 
+pub mod aws_stand_in;
 pub mod bench;
 pub mod certificates;
+pub mod cleartext_server;
 pub mod dynamodb;
 pub mod event_source;
 pub mod function;

@@ -8,7 +8,7 @@ use super::locked_merge::merge_locked;
 use super::transaction::WriteTransaction;
 use super::upsert::upsert_rows;
 use super::{ApplyError, ApplyResult, AttemptResult, RejectedAttempt, TableHints, WriteHints, records};
-use crate::database::sqlstate::{ErrorAction, classify, describe};
+use crate::database::sqlstate::{ErrorAction, classify_row_error, describe};
 use crate::plan::{KeyChanges, TableWrite};
 use crate::rejection::{Rejection, RejectionReason};
 use crate::spec::{MergeBy, WriteMode};
@@ -88,7 +88,7 @@ fn is_deadlock(error: &ApplyError) -> bool {
 /// The rejection, if it is a data error; any other error concerns the whole batch.
 fn row_rejection(error: ApplyError) -> Result<Rejection, ApplyError> {
     let ApplyError::Database(database) = &error else { return Err(error) };
-    match classify(database) {
+    match classify_row_error(database) {
         ErrorAction::RejectRow => Ok(Rejection {
             reason: RejectionReason::RejectedByDatabase(describe(database)),
             table: None,

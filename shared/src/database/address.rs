@@ -7,7 +7,7 @@ use std::str::FromStr;
 use tokio_postgres::Config;
 use tokio_postgres::config::Host;
 
-use crate::config::DatabaseAddress;
+use crate::config::{Credentials, DatabaseAddress};
 
 /// A parsed address.
 pub struct ParsedAddress {
@@ -30,6 +30,11 @@ pub enum AddressError {
         "DATABASE_URL: sslmode={0} is not supported; use verify-full (the default except for localhost) or disable (no encryption)"
     )]
     SslMode(String),
+    /// An IAM token would be sent unencrypted.
+    #[error(
+        "DATABASE_AUTH=iam requires TLS, because the token is sent as a password in clear text; remove sslmode=disable from DATABASE_URL, and for a tunnel on this machine connect with host=<the server's name>, hostaddr=127.0.0.1 and sslmode=verify-full"
+    )]
+    IamWithoutTls,
 }
 
 /// Reads the address from the environment: a URL, single parts, or both. The secret provides what is missing.
@@ -51,6 +56,9 @@ pub fn read(settings: &DatabaseAddress) -> Result<ParsedAddress, AddressError> {
     }
     if let Some(user) = &settings.user {
         address.config.user(user);
+    }
+    if address.plaintext && settings.credentials == Credentials::Iam {
+        return Err(AddressError::IamWithoutTls);
     }
     Ok(address)
 }
@@ -119,6 +127,30 @@ mod tests {
         assert!(plaintext("host=localhost hostaddr=127.0.0.1 user=u"));
         assert!(!plaintext("host=localhost hostaddr=192.0.2.1 user=u"), "it is the address that is dialled");
         assert!(!plaintext("host=db.example hostaddr=127.0.0.1 user=u"));
+    }
+
+    #[test]
+    fn iam_tokens_require_tls() {
+        let read_url = |text: &str| {
+            read(&DatabaseAddress { credentials: Credentials::Iam, ..DatabaseAddress::from_url(text) }).map(|_| ())
+        };
+        for text in [
+            "postgresql://u@db.example/db?sslmode=disable",
+            "host=db.example user=u sslmode=disable",
+            "postgresql://u@localhost/db",
+            "postgresql://u@127.0.0.1:5433/db",
+            "host=/tmp user=u",
+            "host=localhost,127.0.0.1 user=u",
+        ] {
+            assert!(matches!(read_url(text), Err(AddressError::IamWithoutTls)), "{text}");
+        }
+        for text in [
+            "postgresql://u@db.example/db",
+            "postgresql://u@localhost/db?sslmode=verify-full",
+            "host=db.example hostaddr=127.0.0.1 user=u sslmode=verify-full",
+        ] {
+            assert!(read_url(text).is_ok(), "{text}");
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use tokio_postgres::Config;
 use tokio_postgres::config::Host;
 
-use crate::aws::Aws;
+use crate::aws::{Aws, describe_error};
 use crate::config::Credentials;
 
 /// A token is valid for 15 minutes and is checked only when a connection is opened:
@@ -25,11 +25,11 @@ const POSTGRESQL_PORT: u16 = 5432;
 #[derive(Debug, thiserror::Error)]
 pub enum CredentialsError {
     /// Secrets Manager does not respond, or rejects the request.
-    #[error("could not read secret {arn} from Secrets Manager: {reason}")]
+    #[error("could not read secret {arn}: {reason}")]
     Secret {
         /// The secret's ARN.
         arn: String,
-        /// The SDK's error.
+        /// The failed request.
         reason: String,
     },
     /// The secret does not have the form of the rotation templates.
@@ -105,7 +105,7 @@ impl LoginProvider {
     async fn read_secret(&self, arn: &str) -> Result<Config, CredentialsError> {
         let client = aws_sdk_secretsmanager::Client::new(self.aws.config().await);
         let response = client.get_secret_value().secret_id(arn).send().await.map_err(|error| {
-            let reason = aws_sdk_secretsmanager::error::DisplayErrorContext(&error).to_string();
+            let reason = describe_error("Secrets Manager GetSecretValue", &error);
             CredentialsError::Secret { arn: arn.to_owned(), reason }
         })?;
         let form_error = || CredentialsError::Form { arn: arn.to_owned() };
@@ -128,7 +128,11 @@ impl LoginProvider {
         let aws = self.aws.config().await;
         let region = aws.region().ok_or_else(|| token_error("no AWS region is configured"))?.clone();
         let provider = aws.credentials_provider().ok_or_else(|| token_error("no AWS credentials are configured"))?;
-        let identity = provider.provide_credentials().await.map_err(|e| CredentialsError::Token(e.to_string()))?.into();
+        let identity = provider.provide_credentials().await.map_err(|error| {
+            // Its sources may quote the response that should have contained the credentials.
+            CredentialsError::Token(format!("credentials could not be loaded: {error}"))
+        })?;
+        let identity = identity.into();
         let Some(Host::Tcp(host)) = self.base.get_hosts().first() else {
             return Err(token_error("DATABASE_HOST is not set"));
         };

@@ -3,7 +3,7 @@
 use std::io;
 
 use tokio_postgres::Error;
-use tokio_postgres::error::DbError;
+use tokio_postgres::error::{DbError, ErrorPosition, Severity};
 
 /// What an error means for the batch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -52,6 +52,23 @@ const ERROR_ACTIONS: &[(&str, ErrorAction)] = &[
     ("XX", ErrorAction::Retry),             // internal, such as "tuple concurrently updated"
 ];
 
+/// The name of each condition, as in PL/pgSQL: `23505 unique_violation`.
+const CONDITIONS: &str = include_str!("sqlstate/conditions.txt");
+
+/// Messages of these SQLSTATEs describe the session, its permissions, locks and resources, never a value of a row, if
+/// PostgreSQL wrote them and not a function.
+const MESSAGES_WITHOUT_VALUES: &[&str] = &["25", "26", "42501", "53", "55", "57", "58", "XX001", "XX002"];
+
+/// Messages of these SQLSTATEs describe the statement, if they have a position in it. Without a position they may quote a
+/// value: a cast to `regclass` or `tsquery` reports these, too.
+const MESSAGES_OF_STATEMENTS: &[&str] = &["0A", "3F", "42"];
+
+/// The routines of PostgreSQL that raise what a function or trigger in PL/pgSQL or PL/Python asks for.
+const RAISE_ROUTINES: &[&str] = &["exec_stmt_raise", "exec_stmt_assert", "PLy_elog", "PLy_elog_impl"];
+
+/// SQLSTATEs that are transient also if a function raises them: it may pass on an error that it caught.
+const TRANSIENT_IF_RAISED: &[&str] = &["08", "40", "53", "55006", "55P03", "57", "58"];
+
 /// Classifies an error. An error without an SQLSTATE comes from the driver. It is transient only if the connection failed: any
 /// other one, such as a text that cannot be sent, would recur with every retry.
 pub fn classify(error: &Error) -> ErrorAction {
@@ -71,9 +88,40 @@ fn is_connection_failure(error: &Error) -> bool {
     error.is_closed() || is_io
 }
 
+/// Classifies an error of a statement that writes rows. What the owner's functions and triggers raise concerns the row,
+/// whatever its SQLSTATE, and so does an SQLSTATE that PostgreSQL does not define.
+pub fn classify_row_error(error: &Error) -> ErrorAction {
+    let Some(db) = error.as_db_error() else { return classify(error) };
+    let code = db.code().code();
+    if is_raised(db) {
+        return if has_prefix(code, TRANSIENT_IF_RAISED) { ErrorAction::Retry } else { ErrorAction::RejectRow };
+    }
+    if action_of(code).is_none() && condition(code).is_none() {
+        return ErrorAction::RejectRow;
+    }
+    classify(error)
+}
+
 fn classify_sqlstate(code: &str) -> ErrorAction {
+    action_of(code).unwrap_or(ErrorAction::Halt)
+}
+
+fn action_of(code: &str) -> Option<ErrorAction> {
     let matching = ERROR_ACTIONS.iter().filter(|(prefix, _)| code.starts_with(prefix));
-    matching.max_by_key(|(prefix, _)| prefix.len()).map_or(ErrorAction::Halt, |(_, action)| *action)
+    matching.max_by_key(|(prefix, _)| prefix.len()).map(|(_, action)| *action)
+}
+
+fn condition(code: &str) -> Option<&'static str> {
+    CONDITIONS.lines().find_map(|line| line.strip_prefix(code)).map(str::trim_start)
+}
+
+fn has_prefix(code: &str, prefixes: &[&str]) -> bool {
+    prefixes.iter().any(|prefix| code.starts_with(prefix))
+}
+
+/// Whether a function or trigger of the database's owner chose the SQLSTATE and all texts of the error.
+fn is_raised(error: &DbError) -> bool {
+    error.routine().is_some_and(|routine| RAISE_ROUTINES.contains(&routine))
 }
 
 /// PostgreSQL reports "no partition of relation found for row" as a check violation without a constraint.
@@ -86,39 +134,42 @@ pub fn is_unique_violation(error: &Error) -> bool {
     error.code().is_some_and(|code| code.code() == "23505")
 }
 
-/// A human-readable error: PostgreSQL's message and code, or the connection's error. It omits the row's values, which
-/// PostgreSQL puts into the detail and sometimes into the message.
+/// A human-readable error: the SQLSTATE with its condition, and the table, column and constraint that PostgreSQL names; or
+/// the connection's error. The message is PostgreSQL's only where it cannot contain a value of a row. What a function or
+/// trigger raises is never quoted, and PostgreSQL's detail and hint neither.
 pub fn describe(error: &Error) -> String {
     let Some(db) = error.as_db_error() else {
         let source = std::error::Error::source(error).map(|source| format!(": {source}")).unwrap_or_default();
         return format!("{error}{source}");
     };
     let code = db.code().code();
+    if is_raised(db) {
+        let condition = condition(code).map(|name| format!(" ({name})")).unwrap_or_default();
+        return format!("raised by {}{condition} [SQLSTATE {code}]", raising_function(db));
+    }
+    let message = own_message(db).or_else(|| condition(code)).unwrap_or("condition unknown to PostgreSQL");
     let objects = [("table", db.table()), ("column", db.column()), ("constraint", db.constraint())];
     let objects: Vec<_> = objects.into_iter().filter_map(|(kind, name)| Some(format!("{kind} {}", name?))).collect();
-    let message = match classify_sqlstate(code) {
-        ErrorAction::RejectRow => data_error(code),
-        ErrorAction::Retry | ErrorAction::RefreshCatalog | ErrorAction::Halt => db.message(),
-    };
     let objects = if objects.is_empty() { String::new() } else { format!(" ({})", objects.join(", ")) };
     format!("{message}{objects} [SQLSTATE {code}]")
 }
 
-/// Describes a data error without the value that PostgreSQL's message may quote.
-fn data_error(code: &str) -> &'static str {
-    match code {
-        "23502" => "null value in a required column",
-        "23503" => "foreign key violation",
-        "23505" => "unique constraint violation (not Millstream's key)",
-        "23514" => "check constraint violation",
-        "23P01" => "exclusion constraint violation",
-        "22P02" => "invalid value for the column's type",
-        "22001" => "text too long for the column's type",
-        "22003" => "number out of range",
-        _ if code.starts_with("P0") => "a trigger raised an exception",
-        _ if code.starts_with("54") => "row too large",
-        _ => "data error",
-    }
+/// PostgreSQL's own message, where it cannot contain a value of a row. An error within a function has a context: its
+/// message may be about anything that the function does.
+fn own_message(error: &DbError) -> Option<&str> {
+    let code = error.code().code();
+    let ends_session = matches!(error.parsed_severity(), Some(Severity::Fatal | Severity::Panic));
+    let is_about_statement =
+        matches!(error.position(), Some(ErrorPosition::Original(_))) && has_prefix(code, MESSAGES_OF_STATEMENTS);
+    let is_safe = ends_session || is_about_statement || has_prefix(code, MESSAGES_WITHOUT_VALUES);
+    (is_safe && error.where_().is_none()).then(|| error.message())
+}
+
+/// The function that raised an error. The context's first line is PostgreSQL's: `PL/pgSQL function f(text) line 1 at RAISE`.
+fn raising_function(error: &DbError) -> &str {
+    let line = error.where_().and_then(|context| context.lines().next()).unwrap_or_default();
+    let signature = line.strip_prefix("PL/pgSQL ").and_then(|rest| rest.split_once(" line "));
+    signature.map_or("a function or trigger", |(function, _)| function)
 }
 
 #[cfg(test)]
@@ -142,5 +193,13 @@ mod tests {
         ] {
             assert_eq!(classify_sqlstate(code), action, "{code}");
         }
+    }
+
+    #[test]
+    fn conditions_have_their_standard_names() {
+        assert_eq!(condition("23505"), Some("unique_violation"));
+        assert_eq!(condition("P0001"), Some("raise_exception"));
+        assert_eq!(condition("UE001"), None);
+        assert!(CONDITIONS.lines().all(|line| line.len() > 6 && line.as_bytes()[5] == b' '));
     }
 }

@@ -76,7 +76,8 @@ fn advice(certificate_error: &CertificateError) -> &'static str {
     }
 }
 
-fn hosts(login: &Config) -> String {
+/// The hosts of a login, for messages.
+pub fn hosts(login: &Config) -> String {
     let name = |host: &Host| match host {
         Host::Tcp(name) => name.clone(),
         Host::Unix(path) => path.display().to_string(),

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use aws_sdk_dynamodbstreams::config::interceptors::AfterDeserializationInterceptorContextRef;
 use aws_sdk_dynamodbstreams::config::{ConfigBag, Intercept, RuntimeComponents};
-use aws_sdk_dynamodbstreams::error::{BoxError, DisplayErrorContext, ProvideErrorMetadata};
+use aws_sdk_dynamodbstreams::error::{BoxError, ProvideErrorMetadata};
 use aws_sdk_dynamodbstreams::types::ShardIteratorType as DynamodbIterator;
 use aws_sdk_kinesis::primitives::DateTime;
 use aws_sdk_kinesis::types::{Record, ShardIteratorType as KinesisIterator};
@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::message::KeepReason;
-use crate::aws::Aws;
+use crate::aws::{Aws, describe_error};
 use crate::record::{Batch, SequenceNumber, StreamPosition, unpack_data, unpack_element};
 use crate::timestamp::Timestamp;
 
@@ -100,7 +100,9 @@ impl StreamReader {
                 let request = client.get_shard_iterator().stream_arn(stream).shard_id(shard);
                 let request = request.shard_iterator_type(KinesisIterator::AtSequenceNumber);
                 let response = request.starting_sequence_number(first).send().await;
-                response.map_err(|error| unavailable(stream, DisplayErrorContext(&error)))?.shard_iterator
+                response
+                    .map_err(|error| unavailable(stream, describe_error("Kinesis GetShardIterator", &error)))?
+                    .shard_iterator
             }
             ShardClient::Dynamodb(client) => {
                 let request = client.get_shard_iterator().stream_arn(stream).shard_id(shard);
@@ -108,7 +110,9 @@ impl StreamReader {
                 match request.send().await {
                     Ok(response) => response.shard_iterator,
                     Err(error) if is_trimmed(&error) => None,
-                    Err(error) => return Err(unavailable(stream, DisplayErrorContext(&error))),
+                    Err(error) => {
+                        return Err(unavailable(stream, describe_error("DynamoDB Streams GetShardIterator", &error)));
+                    }
                 }
             }
         };
@@ -143,7 +147,10 @@ impl StreamReader {
         let (mut shards, mut start_after) = (Vec::new(), None);
         loop {
             let request = client.describe_stream().stream_arn(stream).set_exclusive_start_shard_id(start_after);
-            let response = request.send().await.map_err(|error| unavailable(stream, DisplayErrorContext(&error)))?;
+            let response = request
+                .send()
+                .await
+                .map_err(|error| unavailable(stream, describe_error("DynamoDB Streams DescribeStream", &error)))?;
             let description = response.stream_description();
             for shard in description.map(|description| description.shards()).unwrap_or_default() {
                 let range = shard.sequence_number_range();
@@ -207,7 +214,8 @@ async fn kinesis_page(
     limit: i32,
 ) -> Result<RecordPage, KeepReason> {
     let request = client.get_records().stream_arn(stream).shard_iterator(iterator).limit(limit);
-    let response = request.send().await.map_err(|error| unavailable(stream, DisplayErrorContext(&error)))?;
+    let response =
+        request.send().await.map_err(|error| unavailable(stream, describe_error("Kinesis GetRecords", &error)))?;
     let is_last = response.records.is_empty() && response.millis_behind_latest == Some(0);
     let unpack = |record: Record| {
         let sequence = SequenceNumber(record.sequence_number.into());
@@ -243,9 +251,9 @@ async fn dynamodb_page(
     let response = match request.interceptor(body.clone()).send().await {
         Ok(response) => response,
         Err(error) if is_trimmed(&error) => return Ok(RecordPage { records: Vec::new(), next: None, is_last: true }),
-        Err(error) => return Err(unavailable(stream, DisplayErrorContext(&error))),
+        Err(error) => return Err(unavailable(stream, describe_error("DynamoDB Streams GetRecords", &error))),
     };
-    let raw: StreamResponse = body.read().map_err(|error| unavailable(stream, error))?;
+    let raw: StreamResponse = body.read().map_err(|error| unavailable(stream, unreadable_page(&error)))?;
     let mut records = Vec::with_capacity(raw.records.len());
     for (mut element, typed) in raw.records.into_iter().zip(response.records()) {
         let change = typed.dynamodb();
@@ -268,9 +276,22 @@ struct StreamResponse {
     records: Vec<serde_json::Value>,
 }
 
+/// The position of an error in a response, without the text, which serde may quote.
+fn unreadable_page(error: &serde_json::Error) -> String {
+    let (line, column) = (error.line(), error.column());
+    format!("the response of DynamoDB Streams GetRecords is malformed at line {line} column {column}")
+}
+
 /// Keeps the raw body of a response: the SDK parses items, and the original text could not be reconstructed.
-#[derive(Clone, Default, Debug)]
+#[derive(Clone, Default)]
 struct ResponseBody(Arc<Mutex<Vec<u8>>>);
+
+/// The SDK may log its interceptors. The body contains rows.
+impl std::fmt::Debug for ResponseBody {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ResponseBody").finish_non_exhaustive()
+    }
+}
 
 impl ResponseBody {
     fn read<T: DeserializeOwned>(&self) -> serde_json::Result<T> {
