@@ -33,7 +33,7 @@ struct BackupLine<'a> {
     #[serde(borrow)]
     sequence_number: std::borrow::Cow<'a, str>,
     sub_sequence_number: u32,
-    /// The XXH3 of the document as the source sent it: versions contain it.
+    /// The XXH3 of the document without its private fields: versions contain it.
     digest: u64,
     arrival: String,
     #[serde(borrow)]
@@ -82,10 +82,12 @@ pub fn build_objects(
     let mut objects: BTreeMap<String, BackupObject> = BTreeMap::new();
     for (index, table) in tables {
         let record = &batch.records[index];
-        let Some(payload) = decoder.redact(record, batch.payload(record)) else { continue };
+        let document = batch.payload(record);
+        let Some((payload, digest)) = decoder.redact(record, document).zip(decoder.digest(record, document)) else {
+            continue;
+        };
         let table = table.map_or(CONTROL.to_owned(), |table| decoder.tables.get(table).name.table.as_str().to_owned());
         let key = format!("{}{}/", table_prefix(source, &table), hour(record.arrival));
-        let digest = record.digest(batch.payload(record));
         objects.entry(key).or_default().push(record, digest, &decoder.partition_key(record), payload);
     }
     objects.into_iter().map(|(folder, object)| object.finish(&folder, origin)).collect()

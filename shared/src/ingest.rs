@@ -15,7 +15,7 @@ use crate::catalog::CatalogError;
 use crate::clock::now;
 use crate::config::Config;
 use crate::database::{Database, DatabaseError};
-use crate::dead_letter::{DeadLetterError, DeadLetters};
+use crate::dead_letter::{DeadLetterError, DeadLetters, StorableRecord};
 use crate::decode::Decoder;
 use crate::object_store::{NewObject, ObjectError, ObjectStore};
 use crate::outcome::{Outcome, OutcomeLedger, Unaccounted};
@@ -390,9 +390,12 @@ impl OutcomeReporter {
                 error = %rejection,
                 "dead letter"
             );
-            let partition_key = decoder.partition_key(record).into_owned();
-            let payload = decoder.redact(record, original);
-            self.dead_letters.pending_dead_letter(source, record, original, payload, partition_key, rejection)
+            let stored = StorableRecord {
+                payload: decoder.redact(record, original),
+                partition_key: decoder.partition_key(record).into_owned(),
+                digest: decoder.digest(record, original),
+            };
+            self.dead_letters.pending_dead_letter(source, record, stored, rejection)
         });
         Ok(self.dead_letters.store(dead_letters.collect()).await?)
     }
