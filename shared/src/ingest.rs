@@ -417,7 +417,13 @@ fn backup_objects(
 ) -> Vec<NewObject> {
     match backup {
         BackupPolicy::Keep(origin) if object_store.has_bucket() => {
-            backup::build_objects(source, decoder, batch, &decoded.tables, &decoded.control_records, origin)
+            let (tables, control) = (&decoded.tables, &decoded.control_records);
+            let (objects, omitted) = backup::build_objects(source, decoder, batch, tables, control, origin);
+            if let Some(first) = omitted.first() {
+                let place = &batch.records[*first].position;
+                tracing::error!(source, records = omitted.len(), first = %place, "records without a backup");
+            }
+            objects
         }
         BackupPolicy::Keep(_) | BackupPolicy::None => Vec::new(),
     }

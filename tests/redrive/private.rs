@@ -299,7 +299,7 @@ async fn reapply(desk: &Desk, config: &str, source: &str) {
     let all = json!({"source": source, "reapply": {"from": "2000-01-01T00:00:00Z", "to": "2100-01-01T00:00:00Z"}});
     let task: BackfillTask = serde_json::from_value(all).unwrap();
     let progress = run(&mut backfill, &task).await.unwrap();
-    assert!(progress.done && progress.records > 0, "{progress:?}");
+    assert!(progress.done && progress.records > 0 && progress.unreadable.is_none(), "{progress:?}");
 }
 
 const READINGS: &str = "[source.s]\nstream = \"s\"\nformat = \"json\"\nprivate = [\"ip\", { path = \"user\", as = \"sha256\" }]\n\
