@@ -6,6 +6,7 @@ mod killed;
 mod letters;
 mod payloads;
 mod pieces;
+mod private;
 mod selection;
 mod undelivered;
 

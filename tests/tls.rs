@@ -159,7 +159,7 @@ async fn each_way_to_log_in_without_tls_works_but_clear_text() {
     ] {
         let create = format!("SET password_encryption = '{stored}'; CREATE ROLE {role} LOGIN PASSWORD 'hunter2'");
         owner.batch_execute(&create).await.unwrap();
-        server.admit(&format!("host all {role} all {method}")).await.unwrap();
+        server.allow(&format!("host all {role} all {method}")).await.unwrap();
     }
     let url = |role: &str| format!("postgresql://{role}:hunter2@127.0.0.1:{}/postgres", server.port());
     for role in ["scram", "hashed", "trusted"] {

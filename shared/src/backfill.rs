@@ -29,6 +29,9 @@ use crate::timestamp::Timestamp;
 const BATCH_RECORDS: usize = 4_000;
 const BATCH_BYTES: usize = 4 * 1024 * 1024;
 
+/// Unreadable lines that are named; the others are only counted. A task must fit the 256 KB that Step Functions passes on.
+const UNREADABLE_EXAMPLES_MAX: usize = 20;
+
 /// A backfill task: what to do, and the progress so far.
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
 pub struct BackfillTask {
@@ -108,10 +111,33 @@ pub struct BackfillProgress {
     /// The differences found by a comparison.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub differences: Option<Differences>,
+    /// The lines of a backup that could not be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unreadable: Option<UnreadableLines>,
     /// When the task began. Scanned rows have this timestamp.
     pub started: Option<String>,
     /// Where to continue.
     pub cursor: Option<BackfillCursor>,
+}
+
+/// Lines of a backup that could not be read: their records are not restored.
+#[derive(Clone, Default, PartialEq, Serialize, Deserialize, Debug)]
+pub struct UnreadableLines {
+    /// How many there are.
+    pub count: u64,
+    /// The first of them.
+    pub examples: Vec<UnreadableLine>,
+}
+
+/// A line of a backup that could not be read.
+#[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
+pub struct UnreadableLine {
+    /// The object.
+    pub object: String,
+    /// The line, from 1.
+    pub line: u64,
+    /// What is wrong.
+    pub error: String,
 }
 
 /// A position in a source.
@@ -143,17 +169,6 @@ pub enum BackfillError {
         /// What is wrong.
         reason: String,
     },
-    /// A damaged object of the backup.
-    #[error("{address}, line {line}")]
-    Line {
-        /// The object.
-        address: String,
-        /// The line, from 1.
-        line: u64,
-        /// What is wrong.
-        #[source]
-        source: InvalidBackupLine,
-    },
     /// A record was rejected and no dead-letter queue is configured.
     #[error("record {0} was rejected and cannot be kept: DEAD_LETTER_QUEUE_URL is not set")]
     Rejected(String),
@@ -173,7 +188,7 @@ impl BackfillError {
     pub fn needs_operator(&self) -> bool {
         match self {
             Self::UnknownSource(_) | Self::Time(_) | Self::Manifest { .. } => true,
-            Self::Line { .. } | Self::Rejected(_) => true,
+            Self::Rejected(_) => true,
             Self::Ingest(error) => error.needs_operator(),
             Self::Object(_) | Self::Table(_) => false,
         }
@@ -278,6 +293,16 @@ impl BackfillRun<'_, '_> {
         };
         let payload = start..self.batch.bytes.len();
         self.batch.records.push(Record::new(position, time, "".into(), payload));
+    }
+
+    /// Counts a line that could not be read. The other lines are written: a damaged line costs only itself.
+    fn report_unreadable(&mut self, object: &str, line: u64, error: &InvalidBackupLine) {
+        let unreadable = self.progress.unreadable.get_or_insert_default();
+        unreadable.count += 1;
+        if unreadable.examples.len() < UNREADABLE_EXAMPLES_MAX {
+            tracing::error!(object, line, %error, "unreadable line of the backup");
+            unreadable.examples.push(UnreadableLine { object: object.to_owned(), line, error: error.to_string() });
+        }
     }
 
     /// Adds an item to the batch, in the form of an export.

@@ -2,15 +2,14 @@
 //!
 //! A batch succeeds only after SQS has acknowledged each dead letter. A payload too large for a message is stored on
 //! S3, and the message refers to it. Private fields are removed from the payload. If they cannot be identified, the
-//! payload is withheld, and the dead letter holds only its stream position, length and digest.
+//! payload is withheld, and the dead letter holds only its stream position and length. Digests are taken after the
+//! removal: a digest of a private value reveals it to anyone who can try all possible values.
 
 use base64_simd::STANDARD;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use crate::aws::Aws;
 use crate::clock::now;
-use crate::names::hex;
 use crate::object_store::{ObjectError, ObjectStore};
 use crate::queue::{Queue, QueueError};
 use crate::record::Record;
@@ -40,7 +39,8 @@ pub struct DeadLetter {
     pub payload: StoredPayload,
     /// Whether the source's private fields are already dropped and hashed, and must not be hashed again.
     pub redacted: bool,
-    /// The XXH3 of the document as the source sent it, in hexadecimal: versions contain it.
+    /// The XXH3 of the document without its private fields, in hexadecimal: versions contain it. Zero if the payload is
+    /// withheld.
     pub digest: String,
     /// Why the record was rejected.
     pub error: RecordError,
@@ -78,8 +78,6 @@ pub enum StoredPayload {
     Withheld {
         /// Its length.
         bytes: usize,
-        /// Its SHA-256.
-        sha256: String,
     },
 }
 
@@ -94,6 +92,17 @@ pub struct RecordError {
     pub sqlstate: Option<String>,
     /// A human-readable message; never contains a value of the record.
     pub message: String,
+}
+
+/// What may be stored of a record: nothing private.
+#[derive(Debug)]
+pub struct StorableRecord {
+    /// The document without its private fields; `None` if they cannot be identified.
+    pub payload: Option<Vec<u8>>,
+    /// The partition key, or what of it is not private.
+    pub partition_key: String,
+    /// The digest of the document without its private fields.
+    pub digest: Option<u64>,
 }
 
 /// A dead letter before its payload is stored.
@@ -185,17 +194,15 @@ impl DeadLetters {
         Ok(self.object_store.put(&key, payload).await?)
     }
 
-    /// The dead letter of a rejected record. `payload` excludes private fields; it is `None` if they cannot be
-    /// identified.
+    /// The dead letter of a rejected record, given what of it may be stored.
     pub fn pending_dead_letter(
         &self,
         source: &str,
         record: &Record,
-        original: &[u8],
-        payload: Option<Vec<u8>>,
-        partition_key: String,
+        stored: StorableRecord,
         rejection: &Rejection,
     ) -> PendingDeadLetter {
+        let StorableRecord { payload, partition_key, digest } = stored;
         let position = &record.position;
         let dead_letter = DeadLetter {
             version: ENVELOPE_VERSION,
@@ -208,9 +215,9 @@ impl DeadLetters {
             },
             arrival: record.arrival.to_string(),
             partition_key,
-            payload: StoredPayload::Withheld { bytes: original.len(), sha256: hex(&Sha256::digest(original)) },
+            payload: StoredPayload::Withheld { bytes: record.payload.len() },
             redacted: payload.is_some(),
-            digest: format!("{:016x}", record.digest(original)),
+            digest: format!("{:016x}", digest.unwrap_or_default()),
             error: RecordError {
                 class: rejection.reason.class().to_owned(),
                 table: rejection.table.clone(),

@@ -17,6 +17,8 @@ mod segment;
 use std::borrow::Cow;
 use std::ops::Range;
 
+use xxhash_rust::xxh3::xxh3_64;
+
 use crate::change::{Change, Changes, Operation, Value, Version};
 use crate::config::{self, SourceConfig};
 use crate::decimal::Decimal;
@@ -90,9 +92,8 @@ impl Decoder {
             config::Format::Debezium => FormatDecoder::Debezium(Box::new(debezium::Debezium::new(&source))),
         };
         // This must follow the format's own naming of fields. Replicated tables mark theirs when they are first seen.
-        for (path, privacy) in source.private.iter().filter(|_| !source.format.replicates()) {
-            let field = fields.intern_path(path);
-            fields.set_privacy(field, *privacy);
+        if !source.format.replicates() {
+            mark_private_fields(&source, &mut fields);
         }
         Self { source, fields, tables, format }
     }
@@ -184,7 +185,10 @@ impl Decoder {
             let version = match target.version {
                 None => None,
                 Some(field) => {
-                    let digest = *digest.get_or_insert_with(|| record.digest(bytes));
+                    let digest = match digest {
+                        Some(digest) => digest,
+                        None => *digest.insert(self.document_digest(record, json)?),
+                    };
                     Some(self.version(field, &changes.values[values.clone()], digest, target.table)?)
                 }
             };
@@ -260,42 +264,77 @@ impl Decoder {
         (0..self.tables.count() as u32).map(TableId).filter(is_declared).collect()
     }
 
-    /// A record's partition key in the form that may be stored. Debezium's is the row's key: if the source has private
-    /// fields, only the column names and types are kept, which are all that decoding needs.
+    /// A record's partition key in the form that may be stored. Producers use what identifies a person or a row as the key, so
+    /// that it is withheld if the source has private fields. Of Debezium's, which is the row's key, the names and types of
+    /// the columns stay: decoding needs them.
     pub fn partition_key<'r>(&self, record: &'r Record) -> Cow<'r, str> {
         match &self.format {
-            FormatDecoder::Debezium(_) if !self.source.private.is_empty() => {
-                debezium::key_without_values(&record.partition_key).into()
-            }
-            FormatDecoder::Debezium(_)
-            | FormatDecoder::Dms(_)
-            | FormatDecoder::Dynamodb(_)
-            | FormatDecoder::Json(_)
-            | FormatDecoder::Segment(_) => Cow::Borrowed(&record.partition_key),
+            _ if self.source.private.is_empty() => Cow::Borrowed(&record.partition_key),
+            FormatDecoder::Debezium(_) => debezium::key_without_values(&record.partition_key).into(),
+            FormatDecoder::Dms(_) | FormatDecoder::Dynamodb(_) => "".into(),
+            FormatDecoder::Json(_) | FormatDecoder::Segment(_) => "".into(),
         }
     }
 
-    /// A document without its private fields, for a dead letter; `None` if they cannot be identified.
+    /// A document without its private fields, for a dead letter or a backup; `None` if they cannot be identified.
     pub fn redact(&mut self, record: &Record, bytes: &[u8]) -> Option<Vec<u8>> {
         if self.source.private.is_empty() {
             return Some(bytes.to_vec());
         }
-        // A record that was not unpacked may hold anything, even if it is valid JSON: an element's data is one string.
-        if record.unpack_error.is_some() {
-            return None;
-        }
         self.set_hash_forms(record, HashForm::Prefixed);
-        let json = str::from_utf8(bytes).ok()?;
-        let redacted = match &mut self.format {
-            FormatDecoder::Segment(_) | FormatDecoder::Json(_) => {
-                flatten::redact(&mut self.fields, FieldId::ROOT, json)
-            }
-            FormatDecoder::Dynamodb(dynamodb) => dynamodb.redact(record, json, &mut self.fields, &mut self.tables),
-            FormatDecoder::Dms(dms) => dms.redact(json, &mut self.fields, &mut self.tables),
-            FormatDecoder::Debezium(debezium) => debezium.redact(json, &mut self.fields, &mut self.tables),
-        };
-        redacted.ok().map(String::into_bytes)
+        self.redact_json(record, self.readable(record, bytes)?).ok().map(String::into_bytes)
     }
+
+    /// The digest of a document, for a dead letter or a backup: the same as in its version. `None` if the private fields
+    /// cannot be identified.
+    pub fn digest(&mut self, record: &Record, bytes: &[u8]) -> Option<u64> {
+        if self.source.private.is_empty() {
+            return Some(record.digest(bytes));
+        }
+        self.set_hash_forms(record, HashForm::Plain);
+        self.document_digest(record, self.readable(record, bytes)?).ok()
+    }
+
+    /// The text of a document. A record that was not unpacked may hold anything, even if it is valid JSON: an element's data is
+    /// one string.
+    fn readable<'r>(&self, record: &Record, bytes: &'r [u8]) -> Option<&'r str> {
+        str::from_utf8(bytes).ok().filter(|_| record.unpack_error.is_none())
+    }
+
+    /// The digest of a document as it may be stored, with hashes in their plain form. Taken over the document itself, a digest
+    /// would reveal private values to anyone who can try all possible ones.
+    fn document_digest(&mut self, record: &Record, json: &str) -> Result<u64, Rejection> {
+        if self.source.private.is_empty() {
+            return Ok(record.digest(json.as_bytes()));
+        }
+        Ok(redacted_digest(&self.redact_json(record, json)?))
+    }
+
+    fn redact_json(&mut self, record: &Record, json: &str) -> Result<String, Rejection> {
+        let (fields, tables) = (&mut self.fields, &mut self.tables);
+        match &mut self.format {
+            FormatDecoder::Segment(_) | FormatDecoder::Json(_) => flatten::redact(fields, FieldId::ROOT, json),
+            FormatDecoder::Dynamodb(dynamodb) => dynamodb.redact(record, json, fields, tables),
+            FormatDecoder::Dms(dms) => dms.redact(json, fields, tables),
+            FormatDecoder::Debezium(debezium) => debezium.redact(json, fields, tables),
+        }
+    }
+}
+
+/// Marks the private fields of a source without replicated tables.
+fn mark_private_fields(source: &SourceConfig, fields: &mut FieldTree) {
+    let private: Vec<_> = source.private.iter().map(|(path, privacy)| (fields.intern_path(path), *privacy)).collect();
+    fields.set_private(&private);
+    for column in source.tables.iter().flat_map(|table| &table.columns) {
+        let field = fields.intern_path(&column.path);
+        fields.set_private_column(field, column.name.as_str());
+    }
+}
+
+/// The digest of a redacted document. A backup has one line per record, so line breaks count as spaces.
+fn redacted_digest(redacted: &str) -> u64 {
+    let one_line = redacted.trim_ascii().replace(['\n', '\r'], " ");
+    xxh3_64(one_line.as_bytes())
 }
 
 fn malformed(message: impl Into<String>) -> Rejection {

@@ -2,11 +2,14 @@
 //!
 //! A tree only grows, by the paths that documents contain; [`crate::decode::Decoder::reset_if_too_large`] bounds it.
 
+mod private;
+
 use std::collections::HashMap;
 
 use sha2::{Digest, Sha256};
 
 use crate::names::{Naming, hex};
+use private::{NameScope, PartialMatch, PrivateNames};
 
 /// A path in the documents of a source, as a small number, which [`FieldTree`] resolves.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -18,12 +21,13 @@ impl FieldId {
 }
 
 /// How a private field is redacted before anything is stored.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// The stricter one is greater.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Privacy {
-    /// The field is removed, as if the source had not sent it.
-    Drop,
     /// The value is replaced by its SHA-256, in hexadecimal.
     Sha256,
+    /// The field is removed, as if the source had not sent it.
+    Drop,
 }
 
 /// The form of hashes in a document.
@@ -43,6 +47,7 @@ const HASH_PREFIX: &str = "millstream:sha256:";
 pub struct FieldTree {
     naming: Naming,
     nodes: Vec<Node>,
+    private_names: PrivateNames,
     request_whole_objects: bool,
     /// The form in the current input document.
     input_hashes: HashForm,
@@ -63,8 +68,12 @@ struct Node {
     next_sibling_hint: FieldId,
     privacy: Option<Privacy>,
     private_within: bool,
+    /// The private names that a member of this object, at any depth, may complete.
+    private_matches: Vec<PartialMatch>,
     wants_whole: bool,
     synthetic: bool,
+    /// Whether the format itself defines the field.
+    conventional: bool,
     container: bool,
     /// Whether it is a table whose members are its columns: paths and names start over within it.
     table: bool,
@@ -76,6 +85,7 @@ impl FieldTree {
         let mut fields = Self {
             naming,
             nodes: Vec::new(),
+            private_names: PrivateNames::default(),
             request_whole_objects: false,
             input_hashes: HashForm::Plain,
             output_hashes: HashForm::Plain,
@@ -98,8 +108,10 @@ impl FieldTree {
             children,
             privacy: None,
             private_within: false,
+            private_matches: Vec::new(),
             wants_whole: false,
             synthetic: false,
+            conventional: false,
             container: false,
             table: false,
         });
@@ -150,6 +162,7 @@ impl FieldTree {
         };
         let field = self.push(parent, key, path.into(), column.into());
         self.nodes[parent.0 as usize].children.insert(key.into(), field);
+        self.match_private_names(field);
         field
     }
 
@@ -222,19 +235,97 @@ impl FieldTree {
         self.nodes[field.0 as usize].column = "".into();
     }
 
-    /// Marks a field as private.
-    pub fn set_privacy(&mut self, field: FieldId, privacy: Privacy) {
-        self.nodes[field.0 as usize].privacy = Some(privacy);
-        let mut ancestor = field;
-        while ancestor != FieldId::ROOT {
-            ancestor = self.parent(ancestor);
-            self.nodes[ancestor.0 as usize].private_within = true;
+    /// Marks fields as private, and with them every field whose path is another spelling of theirs or whose column would
+    /// have the same name. Both are decided once per field, when it is first seen.
+    pub fn set_private(&mut self, private: &[(FieldId, Privacy)]) {
+        for &(field, privacy) in private {
+            self.nodes[field.0 as usize].privacy = Some(privacy);
+            let mut ancestor = field;
+            while ancestor != FieldId::ROOT {
+                ancestor = self.parent(ancestor);
+                self.nodes[ancestor.0 as usize].private_within = true;
+            }
+            let path = self.words_up_to(field, |tree, at| at == tree.scope(at));
+            self.add_private_name(field, path, privacy, NameScope::Path);
+            let column = self.words_up_to(field, |tree, at| tree.column(at).is_empty());
+            self.add_private_name(field, column, privacy, NameScope::Column);
+        }
+        for &(field, _) in private {
+            self.match_members(self.scope(field));
         }
     }
 
-    /// Whether a member of `field`, at any depth, is private.
+    /// Makes the fields private that would share a column called `name` with the private field `field`.
+    pub fn set_private_column(&mut self, field: FieldId, name: &str) {
+        if let Some(privacy) = self.privacy(field) {
+            self.add_private_name(field, self.naming.words(name), privacy, NameScope::Column);
+            self.match_members(self.scope(field));
+        }
+    }
+
+    fn add_private_name(&mut self, field: FieldId, name: String, privacy: Privacy, name_scope: NameScope) {
+        if !name.is_empty() {
+            let scope = self.scope(field);
+            let start = self.private_names.add(name, privacy, name_scope);
+            self.nodes[scope.0 as usize].private_matches.push(start);
+        }
+    }
+
+    /// Matches the fields that were seen before a name was added.
+    fn match_members(&mut self, scope: FieldId) {
+        let mut unmatched: Vec<FieldId> = self.members(scope).collect();
+        while let Some(field) = unmatched.pop() {
+            self.match_private_names(field);
+            unmatched.extend(self.members(field));
+        }
+    }
+
+    /// The words of the path's steps from the last one up to, but without, the first for which `stop` is true.
+    fn words_up_to(&self, field: FieldId, stop: fn(&Self, FieldId) -> bool) -> String {
+        let (mut words, mut at) = (Vec::new(), field);
+        while !stop(self, at) {
+            words.push(self.naming.words(self.key(at)));
+            at = self.parent(at);
+        }
+        words.reverse();
+        words.join("_")
+    }
+
+    /// The table that the field belongs to, or the document.
+    fn scope(&self, field: FieldId) -> FieldId {
+        let mut scope = field;
+        while scope != FieldId::ROOT && !self.node(scope).table {
+            scope = self.parent(scope);
+        }
+        scope
+    }
+
+    /// Decides whether the field is private because of its name.
+    fn match_private_names(&mut self, field: FieldId) {
+        let node = self.node(field);
+        if node.table {
+            return;
+        }
+        let mut found = self.private_names.follow(&self.node(node.parent).private_matches, self.naming, &node.key);
+        if node.column.is_empty() && !self.private_names.is_empty() {
+            // The names of its members' columns start over.
+            found.add_partial(&self.node(self.scope(field)).private_matches);
+        }
+        let privacy = if node.conventional { found.path } else { found.path.max(found.column) };
+        let node = &mut self.nodes[field.0 as usize];
+        node.privacy = node.privacy.or(privacy);
+        node.private_matches = found.partial;
+    }
+
+    /// Marks a field that the format defines: it is private only at its own path, never for its column's name.
+    pub fn set_conventional(&mut self, field: FieldId) {
+        self.nodes[field.0 as usize].conventional = true;
+    }
+
+    /// Whether a member of `field`, at any depth, is or may be private.
     pub fn has_private_descendant(&self, field: FieldId) -> bool {
-        self.node(field).private_within
+        let node = self.node(field);
+        node.private_within || !node.private_matches.is_empty()
     }
 
     /// How the field is redacted before anything is stored, if it is private.
@@ -303,6 +394,69 @@ pub fn split_path(path: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The fields at these paths that are private, each with its privacy.
+    fn private(fields: &mut FieldTree, paths: &[&str]) -> Vec<String> {
+        let mut private = Vec::new();
+        for path in paths {
+            let field = fields.intern_path(path);
+            private.extend(fields.privacy(field).map(|privacy| format!("{path} {privacy:?}")));
+        }
+        private
+    }
+
+    #[test]
+    fn a_private_path_covers_other_spellings_and_what_shares_its_column() {
+        let mut fields = FieldTree::new(Naming::Segment);
+        let before = fields.intern_path("u.E-mail");
+        let email = fields.intern_path("u.e_mail");
+        let card = fields.intern_path("card_number");
+        fields.set_private(&[(email, Privacy::Sha256), (card, Privacy::Drop)]);
+        assert_eq!(fields.privacy(before), Some(Privacy::Sha256));
+        let covered = [r"u\.eMail", "u_e_mail", "U.e-mail ", r"u\.e\.mail", "u_eMail", r"u\.e_mail\.domain"];
+        assert_eq!(private(&mut fields, &covered), covered.map(|path| format!("{path} Sha256")));
+        let covered = ["cardNumber", "Card Number", "card.number", r"card\.number"];
+        assert_eq!(private(&mut fields, &covered), covered.map(|path| format!("{path} Drop")));
+        let others = ["u.mail", "u.e", "e_mail", "u_e_mail_verified", "x.u.e_mail", "card", "card_number_last4"];
+        assert_eq!(private(&mut fields, &others), [""; 0]);
+        let (inside, other) = (fields.intern_path("Card"), fields.intern_path("cards"));
+        assert!(fields.has_private_descendant(inside) && !fields.has_private_descendant(other));
+    }
+
+    #[test]
+    fn a_field_of_the_format_is_private_only_at_its_own_path() {
+        let mut fields = FieldTree::new(Naming::Segment);
+        let (name, properties) = (fields.intern_path("name"), fields.intern_path("properties"));
+        fields.set_conventional(name);
+        fields.set_without_prefix(properties);
+        let private_field = fields.intern_path("properties.name");
+        fields.set_private(&[(private_field, Privacy::Drop)]);
+        let covered = ["Name", "traits.x", r"properties\.name", "Properties.Name", "name"];
+        let private = private(&mut fields, &covered);
+        assert_eq!(private, ["Name Drop", r"properties\.name Drop", "Properties.Name Drop"]);
+        fields.set_private(&[(name, Privacy::Drop)]);
+        assert_eq!(fields.privacy(name), Some(Privacy::Drop));
+    }
+
+    #[test]
+    fn the_stricter_of_two_paths_for_one_column_applies_except_to_their_own_spellings() {
+        let mut fields = FieldTree::new(Naming::Exact);
+        let (hashed, dropped) = (fields.intern_path("Email"), fields.intern_path("email"));
+        fields.set_private(&[(hashed, Privacy::Sha256), (dropped, Privacy::Drop)]);
+        assert_eq!(private(&mut fields, &["Email", "email", "EMAIL"]), ["Email Sha256", "email Drop", "EMAIL Drop"]);
+    }
+
+    #[test]
+    fn names_without_ascii_letters_are_matched_too() {
+        let mut fields = FieldTree::new(Naming::Snake);
+        let name = fields.intern_path("u.名前");
+        fields.set_private(&[(name, Privacy::Drop)]);
+        assert_eq!(private(&mut fields, &["U.名前 ", r"u\.名前", "u.名"]).len(), 2);
+        let email = fields.intern_path("email");
+        fields.set_private(&[(email, Privacy::Drop)]);
+        // The column of a member of `名` has no prefix.
+        assert_eq!(private(&mut fields, &["u.名.Email", r"名\.email", "名"]).len(), 2);
+    }
 
     #[test]
     fn a_dot_in_a_key_is_not_a_step() {

@@ -15,7 +15,7 @@ use crate::catalog::CatalogError;
 use crate::clock::now;
 use crate::config::Config;
 use crate::database::{Database, DatabaseError};
-use crate::dead_letter::{DeadLetterError, DeadLetters};
+use crate::dead_letter::{DeadLetterError, DeadLetters, StorableRecord};
 use crate::decode::Decoder;
 use crate::object_store::{NewObject, ObjectError, ObjectStore};
 use crate::outcome::{Outcome, OutcomeLedger, Unaccounted};
@@ -390,9 +390,12 @@ impl OutcomeReporter {
                 error = %rejection,
                 "dead letter"
             );
-            let partition_key = decoder.partition_key(record).into_owned();
-            let payload = decoder.redact(record, original);
-            self.dead_letters.pending_dead_letter(source, record, original, payload, partition_key, rejection)
+            let stored = StorableRecord {
+                payload: decoder.redact(record, original),
+                partition_key: decoder.partition_key(record).into_owned(),
+                digest: decoder.digest(record, original),
+            };
+            self.dead_letters.pending_dead_letter(source, record, stored, rejection)
         });
         Ok(self.dead_letters.store(dead_letters.collect()).await?)
     }
@@ -414,7 +417,13 @@ fn backup_objects(
 ) -> Vec<NewObject> {
     match backup {
         BackupPolicy::Keep(origin) if object_store.has_bucket() => {
-            backup::build_objects(source, decoder, batch, &decoded.tables, &decoded.control_records, origin)
+            let (tables, control) = (&decoded.tables, &decoded.control_records);
+            let (objects, omitted) = backup::build_objects(source, decoder, batch, tables, control, origin);
+            if let Some(first) = omitted.first() {
+                let place = &batch.records[*first].position;
+                tracing::error!(source, records = omitted.len(), first = %place, "records without a backup");
+            }
+            objects
         }
         BackupPolicy::Keep(_) | BackupPolicy::None => Vec::new(),
     }

@@ -124,6 +124,31 @@ impl Naming {
     }
 }
 
+impl Naming {
+    /// The words of `original`, joined by `_`. Two names with the same [normalised form](Self::normalise) have the same words;
+    /// with [`Exact`](Self::Exact), so have names that differ only in case and separators. Never empty, except for a blank name.
+    pub fn words(self, original: &str) -> String {
+        let words = match self {
+            Self::Segment => join_words(original, segment_word_len),
+            Self::Snake => join_words(original, snake_word_len),
+            // Without the prefix, which depends on the whole name.
+            Self::Rudder => join_words(original, rudder_word_len),
+            Self::Exact => unicode_words(original),
+        };
+        if !words.is_empty() {
+            return words;
+        }
+        let words = unicode_words(original);
+        if words.is_empty() { original.trim().to_owned() } else { words }
+    }
+}
+
+/// Runs of letters and digits of any script, in lower case.
+fn unicode_words(original: &str) -> String {
+    let runs = original.split(|c: char| !c.is_alphanumeric()).filter(|run| !run.is_empty());
+    runs.map(str::to_lowercase).collect::<Vec<_>>().join("_")
+}
+
 /// Joins the words that `word_len` finds in runs of ASCII letters and digits; all other characters are separators.
 fn join_words(original: &str, word_len: fn(&[u8]) -> usize) -> String {
     let mut name = String::with_capacity(original.len() + 4);
@@ -308,6 +333,22 @@ mod tests {
         {
             assert_eq!(Naming::Rudder.normalise(original), name, "{original}");
         }
+    }
+
+    #[test]
+    fn names_of_one_column_have_the_same_words() {
+        for (naming, names) in [
+            (Naming::Segment, &["cardNumber", "Card Number", "card_number", "card.number"][..]),
+            (Naming::Snake, &["HTTPServer", "http-server"]),
+            (Naming::Rudder, &["order", "Order", "_order"]),
+            (Naming::Exact, &["Email", "email ", "EMAIL"]),
+            (Naming::Segment, &["事件", " 事件 "]),
+            (Naming::Segment, &["!", "! "]),
+        ] {
+            let words: Vec<String> = names.iter().map(|name| naming.words(name)).collect();
+            assert!(!words[0].is_empty() && words.iter().all(|other| *other == words[0]), "{words:?}");
+        }
+        assert_ne!(Naming::Segment.words("e-mail"), Naming::Segment.words("email"));
     }
 
     #[test]

@@ -71,8 +71,9 @@ pub struct Record {
     pub partition_key: Arc<str>,
     /// The document's bytes, in [`Batch::bytes`].
     pub payload: Range<usize>,
-    /// The digest of the original document, if this record was archived (in a backup or a dead letter) with its private
-    /// fields dropped or hashed.
+    /// The digest stored with this record, if it was archived (in a backup or a dead letter), its private fields dropped or
+    /// hashed. While its source has private fields, [`crate::decode::Decoder::digest`] takes it again, because a field may have
+    /// become private since.
     pub archived_digest: Option<u64>,
     /// How often it has been rejected before; not zero if it comes from a dead letter.
     pub attempts: u32,
@@ -86,7 +87,7 @@ impl Record {
         Self { position, arrival, partition_key, payload, archived_digest: None, attempts: 0, unpack_error: None }
     }
 
-    /// The digest of the document as the source sent it. It is part of versions, so archiving must not change it.
+    /// The digest of a document without private fields. It is part of versions, so archiving must not change it.
     pub fn digest(&self, document: &[u8]) -> u64 {
         self.archived_digest.unwrap_or_else(|| xxh3_64(document.trim_ascii()))
     }

@@ -127,9 +127,20 @@ pub fn log_batch(report: &Report, request: &str) {
 
 /// Writes one INFO line for a call of a backfill task, and its progress as metrics.
 pub fn log_backfill(source: &str, progress: &BackfillProgress) {
-    let BackfillProgress { done, records, rows, dead_lettered, bytes, total, differences, started: _, cursor: _ } =
-        progress;
-    tracing::info!(source, done, records, rows, dead_lettered, bytes, total, differences = ?differences, "backfill");
+    let BackfillProgress { done, records, rows, dead_lettered, bytes, total, differences, .. } = progress;
+    let unreadable = progress.unreadable.as_ref().map_or(0, |lines| lines.count);
+    tracing::info!(
+        source,
+        done,
+        records,
+        rows,
+        dead_lettered,
+        unreadable,
+        bytes,
+        total,
+        differences = ?differences,
+        "backfill"
+    );
     gauge!("backfill_records").set(*records as f64);
     gauge!("backfill_left").set(total.unwrap_or(*records).saturating_sub(*records) as f64);
     gauge!("backfill_bytes").set(*bytes as f64);

@@ -1,9 +1,11 @@
 //! Reapplies the backup: every object of a time range, table by table, in order of arrival.
+//!
+//! Each line is applied, outside the time range, or reported as unreadable; none is skipped silently.
 
 use futures_util::stream::{self, StreamExt};
 
 use super::{BackfillCursor, BackfillError, BackfillRun};
-use crate::backup;
+use crate::backup::{self, UNKNOWN_ARRIVAL};
 use crate::object_store::{ListMode, ObjectStore};
 use crate::timestamp::Timestamp;
 
@@ -22,38 +24,76 @@ pub async fn reapply_backup(
         Some(table) => vec![backup::table_prefix(source, table)],
         None => table_folders(&run.backfill.object_store, &prefix).await?,
     };
-    let last_done = run.progress.cursor.clone().unwrap_or_default().object;
     for folder in folders {
-        let first = format!("{folder}{}", backup::hour(from));
-        // Sorts after the last hour, and is still within the folder.
-        let end = format!("{folder}{}0", backup::hour(to));
-        if last_done >= end {
-            continue;
-        }
-        let mut start_after = last_done.clone().max(first);
-        loop {
-            let page = run.backfill.object_store.list(&folder, &start_after, ListMode::Objects).await?;
-            let mut reads = Vec::new();
-            for key in page.keys.iter().filter(|key| **key < end) {
-                reads.push(read(run.backfill.object_store.clone(), key.clone()));
-            }
-            let mut objects = stream::iter(reads).buffered(OBJECTS_AHEAD);
-            while let Some(object) = objects.next().await {
-                let object = object?;
-                apply(run, &object, (from, to)).await?;
-                if run.is_out_of_time() {
-                    return run.write(BackfillCursor { object: object.key, ..BackfillCursor::default() }).await;
-                }
-            }
-            match page.keys.last().filter(|last| page.more && **last < end) {
-                Some(last) => start_after = last.clone(),
-                None => break,
+        for keys in key_ranges(&folder, from, to) {
+            if reapply_objects(run, &folder, keys, (from, to)).await? == RangeProgress::OutOfTime {
+                return Ok(());
             }
         }
     }
     run.write(BackfillCursor::default()).await?;
     run.finish();
     Ok(())
+}
+
+/// A range of a folder's keys.
+struct KeyRange {
+    /// Where it starts, exclusive.
+    first: String,
+    /// Where it ends, exclusive.
+    end: String,
+}
+
+#[derive(PartialEq, Eq)]
+enum RangeProgress {
+    Complete,
+    OutOfTime,
+}
+
+/// The keys of the hours from `from` to `to`. Before them, in the order of the keys, those of records that arrived at an
+/// unknown time.
+fn key_ranges(folder: &str, from: Timestamp, to: Timestamp) -> Vec<KeyRange> {
+    let hours = |from: Timestamp, to: Timestamp| KeyRange {
+        first: format!("{folder}{}", backup::hour(from)),
+        // Sorts after the last hour, and is still within the folder.
+        end: format!("{folder}{}0", backup::hour(to)),
+    };
+    let mut ranges = vec![hours(from, to)];
+    if from > UNKNOWN_ARRIVAL {
+        ranges.insert(0, hours(UNKNOWN_ARRIVAL, UNKNOWN_ARRIVAL));
+    }
+    ranges
+}
+
+/// Applies the objects of a range that earlier calls have not applied.
+async fn reapply_objects(
+    run: &mut BackfillRun<'_, '_>,
+    folder: &str,
+    KeyRange { first, end }: KeyRange,
+    times: (Timestamp, Timestamp),
+) -> Result<RangeProgress, BackfillError> {
+    let mut start_after = run.progress.cursor.clone().unwrap_or_default().object.max(first);
+    while start_after < end {
+        let page = run.backfill.object_store.list(folder, &start_after, ListMode::Objects).await?;
+        let mut reads = Vec::new();
+        for key in page.keys.iter().filter(|key| **key < end) {
+            reads.push(read(run.backfill.object_store.clone(), key.clone()));
+        }
+        let mut objects = stream::iter(reads).buffered(OBJECTS_AHEAD);
+        while let Some(object) = objects.next().await {
+            let object = object?;
+            apply(run, &object, times).await?;
+            if run.is_out_of_time() {
+                run.write(BackfillCursor { object: object.key, ..BackfillCursor::default() }).await?;
+                return Ok(RangeProgress::OutOfTime);
+            }
+        }
+        match page.keys.last().filter(|last| page.more && **last < end) {
+            Some(last) => start_after = last.clone(),
+            None => break,
+        }
+    }
+    Ok(RangeProgress::Complete)
 }
 
 /// Lists the folder of every table.
@@ -89,9 +129,13 @@ async fn apply(
     object: &FetchedObject,
     (from, to): (Timestamp, Timestamp),
 ) -> Result<(), BackfillError> {
-    for (number, line) in (1..).zip(object.text.split(|&byte| byte == b'\n').filter(|line| !line.is_empty())) {
-        let pushed = backup::push_line(line, from, to, &mut run.batch);
-        pushed.map_err(|source| BackfillError::Line { address: object.address.clone(), line: number, source })?;
+    for (number, line) in (1..).zip(object.text.split(|&byte| byte == b'\n')) {
+        if line.is_empty() {
+            continue;
+        }
+        if let Err(error) = backup::push_line(line, from, to, &mut run.batch) {
+            run.report_unreadable(&object.address, number, &error);
+        }
         if run.is_full() {
             let cursor = run.progress.cursor.clone().unwrap_or_default();
             run.write(cursor).await?;

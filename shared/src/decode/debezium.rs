@@ -19,8 +19,8 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::json_objects::{
     JsonWriter, copy_value, for_each_member, rewrite_document, rewrite_object, skip_value, write_null,
 };
-use super::malformed;
 use super::replica::{DecodeOutput, ReplicaTable, ReplicaTables, read_unless_private, redact_column};
+use super::{malformed, redacted_digest};
 use crate::change::Value;
 use crate::config::SourceConfig;
 use crate::field::{FieldId, FieldTree};
@@ -70,7 +70,11 @@ impl Debezium {
         let types = self.types(event.schema)?;
         let key = key(&record.partition_key, &types);
         let table = self.replica_tables.table(&event.table_name()?, &key, output.fields, output.tables)?;
-        let version = event.version(record.digest(json.as_bytes()))?;
+        let digest = match self.replica_tables.has_private_fields() {
+            true => redacted_digest(&self.redact(json, output.fields, output.tables)?),
+            false => record.digest(json.as_bytes()),
+        };
+        let version = event.version(digest)?;
         let start = output.changes.values.len();
         self.columns(&event, &types, table, output)?;
         match event.operation {
@@ -229,6 +233,9 @@ impl RowRedaction<'_> {
         for_each_member(scanner, |key, scanner| {
             if self.flattened && matches!(key, "__query" | "__source_query") {
                 return skip_value(scanner);
+            }
+            if self.flattened && is_metadata(key) {
+                return copy_value(scanner, object.member(key));
             }
             let field = fields.child(self.root_field, key);
             redact_column((key, field), scanner, fields, has_no_value, &mut object)

@@ -12,8 +12,8 @@ use super::json_objects::{
     JsonWriter, copy_value, for_each_member, read_raw, read_string, rewrite_document, rewrite_object, skip_value,
     write_null,
 };
-use super::malformed;
 use super::replica::{DecodeOutput, ReplicaTable, ReplicaTables, read_column, read_unless_private, redact_column};
+use super::{malformed, redacted_digest};
 use crate::change::Version;
 use crate::config::SourceConfig;
 use crate::field::{FieldId, FieldTree};
@@ -79,7 +79,8 @@ struct RowImages<'a> {
 impl Dms {
     /// The tables of a source.
     pub fn new(source: &SourceConfig) -> Self {
-        Self { replica_tables: ReplicaTables::new(source, "DMS table", MergeBy::Row), keys: HashMap::new() }
+        let replica_tables = ReplicaTables::new(source, "DMS table", MergeBy::Row).with_before_prefix(BEFORE_PREFIX);
+        Self { replica_tables, keys: HashMap::new() }
     }
 
     /// Stores the key that a control record provides. Errors in the record are left to [`Self::document`].
@@ -112,7 +113,11 @@ impl Dms {
         }
         let operation = parts.operation()?;
         let table = self.table_for(&parts, output.fields, output.tables)?;
-        let version = parts.version(operation, record.digest(json.as_bytes()))?;
+        let digest = match self.replica_tables.has_private_fields() {
+            true => redacted_digest(&self.redact(json, output.fields, output.tables)?),
+            false => record.digest(json.as_bytes()),
+        };
+        let version = parts.version(operation, digest)?;
         let changed_at = parts.commit_time().unwrap_or(record.arrival);
         let image = RowImages::read(&parts)?;
         match operation {
@@ -368,12 +373,7 @@ fn redact_columns(
         if key == DOCUMENT && scanner.peek() == Some(b'{') {
             return redact_columns(scanner, root_field, fields, object.member(key));
         }
-        // A previous value is as private as the current one.
-        let named_field = fields.child(root_field, key);
-        let field = match key.strip_prefix(BEFORE_PREFIX) {
-            Some(bare) if fields.privacy(named_field).is_none() => fields.child(root_field, bare),
-            Some(_) | None => named_field,
-        };
+        let field = fields.child(root_field, key);
         redact_column((key, field), scanner, fields, has_no_value, &mut object)
     })?;
     object.end()

@@ -8,12 +8,13 @@ use std::borrow::Cow;
 use base64_simd::STANDARD;
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::flatten::{hash_text, hashed_json, redact_text};
 use super::json_objects::{
     JsonWriter, append, copy_value, for_each_member, read_raw, read_string, rewrite_document, rewrite_elements,
     rewrite_object, skip_value, write_null,
 };
-use super::malformed;
 use super::replica::{DecodeOutput, ReplicaTable, ReplicaTables};
+use super::{malformed, redacted_digest};
 use crate::change::{Value, Version};
 use crate::config::SourceConfig;
 use crate::decimal::Decimal;
@@ -94,7 +95,10 @@ impl Dynamodb {
             None => self.resolve_table(&parts, record, output)?,
         };
         let deleted = parts.is_delete()?;
-        let version = parts.version(record, json)?;
+        let version = parts.version(record.arrival, || match self.replica_tables.has_private_fields() {
+            true => self.redact(record, json, output.fields, output.tables).map(|redacted| redacted_digest(&redacted)),
+            false => Ok(record.digest(json.as_bytes())),
+        })?;
         let image = if deleted { parts.keys.map(ItemImage::Raw) } else { parts.new_image.or(parts.item) };
         match image.ok_or_else(|| malformed("record has neither Keys nor an image"))? {
             ItemImage::Decoded => {}
@@ -219,8 +223,12 @@ impl<'a> DynamodbRecord<'a> {
     }
 
     /// Stream records are ordered by sequence number; records through Kinesis, which have none, by when the change was
-    /// made. Loaded items are older than both.
-    fn version(&self, record: &Record, json: &str) -> Result<Version, Rejection> {
+    /// made. Loaded items are older than both. `digest` calculates the document's digest, which few of them need.
+    fn version(
+        &self,
+        arrival: Timestamp,
+        digest: impl FnOnce() -> Result<u64, Rejection>,
+    ) -> Result<Version, Rejection> {
         if let Some(sequence) = &self.sequence_number {
             return sequence_version(sequence)
                 .ok_or_else(|| malformed("SequenceNumber is not a number of up to 40 digits"));
@@ -230,17 +238,17 @@ impl<'a> DynamodbRecord<'a> {
                 .trim_matches('"')
                 .parse()
                 .map_err(|_no| malformed("WriteTimestampMicros is not a number"))?;
-            return Ok(Version { origin: Version::SNAPSHOT, order: micros, digest: record.digest(json.as_bytes()) });
+            return Ok(Version { origin: Version::SNAPSHOT, order: micros, digest: digest()? });
         }
         if self.item.is_some() {
-            let order = i128::from(record.arrival.0);
-            return Ok(Version { origin: Version::SNAPSHOT, order, digest: record.digest(json.as_bytes()) });
+            let order = i128::from(arrival.0);
+            return Ok(Version { origin: Version::SNAPSHOT, order, digest: digest()? });
         }
         let changed_at = self
             .change_time()
             .ok_or_else(|| malformed("record has neither SequenceNumber nor ApproximateCreationDateTime"))?;
-        let identity = self.event_id.as_deref().unwrap_or(json.trim_ascii());
-        Ok(Version { origin: Version::STREAM, order: i128::from(changed_at.0), digest: xxh3_64(identity.as_bytes()) })
+        let digest = self.event_id.as_ref().map_or_else(digest, |id| Ok(xxh3_64(id.as_bytes())))?;
+        Ok(Version { origin: Version::STREAM, order: i128::from(changed_at.0), digest })
     }
 }
 
@@ -310,7 +318,7 @@ fn attributes<'a>(
         previous = Some(field);
         match fields.privacy(field) {
             Some(Privacy::Drop) => return skip_value(scanner),
-            Some(Privacy::Sha256) => values.push((field, Value::Text(Cow::Owned(hash_attribute(fields, scanner)?)))),
+            Some(Privacy::Sha256) => values.push((field, hash_attribute(fields, scanner)?)),
             None => values.push((field, attribute(scanner, field, fields)?)),
         }
         Ok(())
@@ -325,7 +333,10 @@ fn attribute<'a>(
 ) -> Result<Value<'a>, Rejection> {
     typed(scanner, |descriptor, scanner| {
         Ok(match descriptor {
-            "S" => Value::Text(scanner.string_value()?),
+            "S" => {
+                let text = scanner.string_value()?;
+                Value::Text(if fields.has_private_descendant(field) { redact_text(fields, field, text) } else { text })
+            }
             "N" => Value::Number(Cow::Borrowed(number(scanner)?)),
             "B" => Value::Bytes(Cow::Owned(bytes(scanner)?)),
             "BOOL" => Some(scanner.scalar()?)
@@ -423,6 +434,7 @@ fn write_typed(
     out: &mut String,
 ) -> Result<(), Rejection> {
     match descriptor {
+        "S" if fields.has_private_descendant(field) => write_redacted_text(scanner, field, fields, out),
         "S" | "B" | "BOOL" | "SS" | "BS" => copy_value(scanner, out),
         "N" => append(out, number(scanner)?),
         "NULL" => write_null(scanner, out),
@@ -435,7 +447,8 @@ fn write_typed(
                 match fields.privacy(child) {
                     Some(Privacy::Drop) => skip_value(scanner),
                     Some(Privacy::Sha256) => {
-                        append(object.member(key), &format!("\"{}\"", hash_attribute(fields, scanner)?))
+                        let hashed = hash_attribute(fields, scanner)?;
+                        append(object.member(key), &hashed_json(&hashed))
                     }
                     None => write_json(scanner, child, fields, object.member(key)),
                 }
@@ -446,20 +459,45 @@ fn write_typed(
     }
 }
 
-/// The hash of an attribute: of a string's text, of a number's digits, or of any other value's JSON.
-fn hash_attribute(fields: &FieldTree, scanner: &mut JsonScanner<'_>) -> Result<String, Rejection> {
-    let mut hash = String::new();
+/// What replaces a private attribute: the hash of a string's text, of a number's digits, or of any other value's JSON. A null
+/// and an empty string stay as they are.
+fn hash_attribute(fields: &FieldTree, scanner: &mut JsonScanner<'_>) -> Result<Value<'static>, Rejection> {
+    let mut hashed = Value::TypedNull;
     for_each_member(scanner, |descriptor, scanner| {
-        hash = match descriptor {
-            "S" | "N" => fields.hash(&scanner.string_value()?),
-            _ => fields.hash(scanner.skip_value()?),
+        hashed = match descriptor {
+            "S" | "N" => hash_text(fields, &scanner.string_value()?),
+            "NULL" => {
+                skip_value(scanner)?;
+                Value::TypedNull
+            }
+            _ => Value::Text(fields.hash(scanner.skip_value()?).into()),
         };
         Ok(())
     })?;
-    Ok(hash)
+    Ok(hashed)
 }
 
-/// Writes a member of a record: an image without its private attributes, anything else unchanged.
+/// Members of a record that describe the change and not the item.
+const METADATA: &[&str] = &[
+    "ApproximateCreationDateTime",
+    "ApproximateCreationDateTimePrecision",
+    "Metadata",
+    "SequenceNumber",
+    "SizeBytes",
+    "StreamViewType",
+    "awsRegion",
+    "eventID",
+    "eventName",
+    "eventSource",
+    "eventSourceARN",
+    "eventVersion",
+    "recordFormat",
+    "tableName",
+    "userIdentity",
+];
+
+/// Writes a member of a record: an image without its private attributes, metadata unchanged, and null for anything else,
+/// which may hold attributes, too.
 fn redact_image(
     key: &str,
     root_field: FieldId,
@@ -471,7 +509,8 @@ fn redact_image(
         "Keys" | "NewImage" | "OldImage" | "Item" if scanner.peek() == Some(b'{') => {
             redact_attributes(scanner, root_field, fields, out)
         }
-        _ => copy_value(scanner, out),
+        _ if METADATA.contains(&key) => copy_value(scanner, out),
+        _ => write_null(scanner, out),
     }
 }
 
@@ -487,7 +526,11 @@ fn redact_attributes(
         match fields.privacy(field) {
             Some(Privacy::Drop) => skip_value(scanner),
             Some(Privacy::Sha256) => {
-                append(object.member(key), &format!("{{\"S\":\"{}\"}}", hash_attribute(fields, scanner)?))
+                let attribute = match hash_attribute(fields, scanner)? {
+                    Value::Text(hash) => format!("{{\"S\":\"{hash}\"}}"),
+                    _ => r#"{"NULL":true}"#.to_owned(),
+                };
+                append(object.member(key), &attribute)
             }
             None => redact_attribute(scanner, field, fields, object.member(key)),
         }
@@ -507,6 +550,17 @@ fn redact_attribute(
     rewrite_object(scanner, out, &mut |descriptor, scanner, out| match descriptor {
         "M" => redact_attributes(scanner, field, fields, out),
         "L" => rewrite_elements(scanner, out, |scanner, out| redact_attribute(scanner, field, fields, out)),
+        "S" => write_redacted_text(scanner, field, fields, out),
         _ => copy_value(scanner, out),
     })
+}
+
+fn write_redacted_text(
+    scanner: &mut JsonScanner<'_>,
+    field: FieldId,
+    fields: &mut FieldTree,
+    out: &mut String,
+) -> Result<(), Rejection> {
+    let text = scanner.string_value()?;
+    append(out, &serde_json::Value::from(redact_text(fields, field, text)).to_string())
 }

@@ -51,8 +51,7 @@ pub fn flatten<'a>(
     match fields.privacy(field) {
         Some(Privacy::Drop) => return skip_value(scanner),
         Some(Privacy::Sha256) => {
-            let hash = hash_value(fields, scanner)?;
-            values.push((field, Value::Text(Cow::Owned(hash))));
+            values.push((field, hash_value(fields, scanner)?));
             return Ok(());
         }
         None => {}
@@ -69,20 +68,15 @@ pub fn flatten<'a>(
             let json = scanner.skip_value()?;
             values.push((field, Value::Json(without_private_fields(fields, field, json)?)));
         }
-        // A text in place of an object may hold that object's JSON, private members included.
         Some(b'"') if fields.has_private_descendant(field) => {
             let text = scanner.string_value()?;
-            values.push((field, Value::Text(redacted_text(fields, field, text))));
+            values.push((field, Value::Text(redact_text(fields, field, text))));
         }
         _ => values.push((field, scanner.scalar()?)),
     }
     Ok(())
 }
 
-/// A text that holds JSON, without its private members; any other text unchanged.
-pub fn redacted_text<'a>(fields: &mut FieldTree, field: FieldId, text: Cow<'a, str>) -> Cow<'a, str> {
-    redact(fields, field, &text).map_or(text, Cow::Owned)
-}
 
 /// A value that is not flattened: an array or object stays whole.
 pub fn value<'a>(fields: &mut FieldTree, field: FieldId, json: &'a str) -> Result<Value<'a>, Rejection> {
@@ -105,12 +99,35 @@ fn without_private_fields<'a>(
     })
 }
 
-/// The hash that replaces a private value: of a string's text, or of any other value's JSON.
-pub fn hash_value(fields: &FieldTree, scanner: &mut JsonScanner<'_>) -> Result<String, Rejection> {
+/// What replaces a private value: the hash of a string's text, or of any other value's JSON. A null and an empty string hold
+/// nothing to hide and stay as they are.
+pub fn hash_value(fields: &FieldTree, scanner: &mut JsonScanner<'_>) -> Result<Value<'static>, Rejection> {
     Ok(match scanner.peek() {
-        Some(b'"') => fields.hash(&scanner.string_value()?),
-        _ => fields.hash(scanner.skip_value()?),
+        Some(b'"') => hash_text(fields, &scanner.string_value()?),
+        Some(b'n') => {
+            skip_value(scanner)?;
+            Value::Null
+        }
+        _ => Value::Text(fields.hash(scanner.skip_value()?).into()),
     })
+}
+
+/// What replaces a private text: its hash, unless it is empty.
+pub fn hash_text(fields: &FieldTree, text: &str) -> Value<'static> {
+    Value::Text(if text.is_empty() { "".into() } else { fields.hash(text).into() })
+}
+
+/// A hashed value as JSON; hashes need no escapes.
+pub fn hashed_json(value: &Value<'_>) -> String {
+    if let Value::Text(hash) = value { format!("\"{hash}\"") } else { "null".to_owned() }
+}
+
+/// A text at `field`. If it holds a JSON object or array, its private members are removed.
+pub fn redact_text<'a>(fields: &mut FieldTree, field: FieldId, text: Cow<'a, str>) -> Cow<'a, str> {
+    match text.trim_ascii_start().as_bytes().first() {
+        Some(b'{' | b'[') => redact(fields, field, &text).map_or(text, Cow::Owned),
+        _ => text,
+    }
 }
 
 /// The JSON at `field`, without its private fields. An array's elements are treated as if each were at `field`.
@@ -130,8 +147,8 @@ fn redact_value(
             members(scanner, fields, field, &mut |fields, child, scanner| match fields.privacy(child) {
                 Some(Privacy::Drop) => skip_value(scanner),
                 Some(Privacy::Sha256) => {
-                    let hash = hash_value(fields, scanner)?;
-                    append(object.member(fields.key(child)), &format!("\"{hash}\""))
+                    let hashed = hash_value(fields, scanner)?;
+                    append(object.member(fields.key(child)), &hashed_json(&hashed))
                 }
                 None => {
                     let out = object.member(fields.key(child));
@@ -145,7 +162,7 @@ fn redact_value(
         }
         Some(b'"') if fields.has_private_descendant(field) => {
             let text = scanner.string_value()?;
-            append(out, &serde_json::Value::from(redacted_text(fields, field, text)).to_string())
+            append(out, &serde_json::Value::from(redact_text(fields, field, text)).to_string())
         }
         _ => copy_value(scanner, out),
     }
@@ -158,10 +175,8 @@ mod tests {
 
     fn leaves(json: &str, private: &[(&str, Privacy)]) -> String {
         let mut fields = FieldTree::new(Naming::Segment);
-        for (path, privacy) in private {
-            let field = fields.intern_path(path);
-            fields.set_privacy(field, *privacy);
-        }
+        let private: Vec<_> = private.iter().map(|(path, privacy)| (fields.intern_path(path), *privacy)).collect();
+        fields.set_private(&private);
         let mut values = Vec::new();
         each_member(json, &mut fields, |fields, field, scanner| flatten(fields, field, scanner, &mut values)).unwrap();
         let leaves = values.iter().map(|(field, value)| format!("{}={value:?}", fields.path(*field)));
@@ -185,6 +200,33 @@ mod tests {
             "{flattened}"
         );
         assert!(!flattened.contains("a@x") && !flattened.contains("1.2.3.4"));
+    }
+
+    #[test]
+    fn other_spellings_and_json_in_a_text_are_private_too() {
+        let private = [("ip", Privacy::Drop), ("who.email", Privacy::Sha256), ("list.ip", Privacy::Drop)];
+        for json in [
+            r#"{"IP":"secret"}"#,
+            r#"{"who.email":"secret"}"#,
+            r#"{"Who":{"Email ":"secret"}}"#,
+            r#"{"who":"{\"EMAIL\":\"secret\"}"}"#,
+            r#"{"who":["{\"EMAIL\":\"secret\"}",{"email":["secret"]}]}"#,
+            r#"{"who":[[{"email":{"a":"secret"}}]],"List":[{"Ip":"secret"}]}"#,
+            r#"{"list":"[\"{\\\"ip\\\":\\\"secret\\\"}\"]"}"#,
+        ] {
+            let found = leaves(json, &private);
+            assert!(!found.contains("secret"), "{json}: {found}");
+        }
+        let kept = r#"{"who":"secret","list":"[secret","ips":"secret","e-mail":"secret"}"#;
+        assert_eq!(leaves(kept, &private).matches("secret").count(), 4);
+    }
+
+    #[test]
+    fn null_and_an_empty_text_are_not_hashed() {
+        let private = [("a", Privacy::Sha256)];
+        let found = [r#"{"a":null}"#, r#"{"a":""}"#].map(|json| leaves(json, &private));
+        assert_eq!(found, ["a=Null", r#"a=Text("")"#]);
+        assert!(leaves(r#"{"a":0}"#, &private).starts_with(r#"a=Text("5feceb66ffc8"#));
     }
 
     #[test]

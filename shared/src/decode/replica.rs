@@ -3,11 +3,10 @@
 //! Each table of a source becomes a table in PostgreSQL, with normalised names of table and columns and the source's
 //! key. A change describes the whole row, and its version follows the order of the source.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 
 use super::check_name;
-use super::flatten::{hash_value, redact, redacted_text, value};
+use super::flatten::{hash_value, hashed_json, redact, redact_text, value};
 use super::json_objects::{JsonWriter, append};
 use crate::change::{Change, Changes, Operation, Value, Version};
 use crate::config::{self, DeletedRows, SourceConfig};
@@ -41,6 +40,8 @@ pub struct ReplicaTables {
     /// What a table's source label calls it, for example `DynamoDB table`.
     kind: &'static str,
     merge_by: MergeBy,
+    /// What precedes a column's name for its value before the change, which is as private as the column.
+    before_prefix: Option<&'static str>,
     by_name: HashMap<String, ReplicaTable>,
 }
 
@@ -56,7 +57,17 @@ pub struct ReplicaTable {
 impl ReplicaTables {
     /// The tables of a source whose changes may omit unchanged columns (`merge_by` column) or never do (row).
     pub fn new(source: &SourceConfig, kind: &'static str, merge_by: MergeBy) -> Self {
-        Self { source: source.clone(), kind, merge_by, by_name: HashMap::new() }
+        Self { source: source.clone(), kind, merge_by, before_prefix: None, by_name: HashMap::new() }
+    }
+
+    /// Adds the prefix of columns that hold a value before the change.
+    pub fn with_before_prefix(self, prefix: &'static str) -> Self {
+        Self { before_prefix: Some(prefix), ..self }
+    }
+
+    /// Whether the source has private fields.
+    pub fn has_private_fields(&self) -> bool {
+        !self.source.private.is_empty()
     }
 
     /// The table that the source calls `name`, added if it is new. An empty `key` means that the record does not
@@ -102,19 +113,33 @@ impl ReplicaTables {
     /// Marks the table's private columns: `table.column`, or `*.column` for those of every table. Dots in a table's
     /// name need no backslash.
     fn mark_private_columns(&self, name: &str, root_field: FieldId, fields: &mut FieldTree) {
+        let mut private = Vec::new();
         for (path, privacy) in &self.source.private {
             let steps = crate::field::split_path(path);
-            if let Some(column) = column_steps(&steps, name) {
-                let field = column.iter().fold(root_field, |field, step| fields.child(field, step));
-                fields.set_privacy(field, *privacy);
+            let Some([column, members @ ..]) = column_steps(&steps, name) else { continue };
+            let before = self.before_prefix.map(|prefix| format!("{prefix}{column}"));
+            for column in before.iter().chain([column]) {
+                let field = fields.child(root_field, column);
+                let field = members.iter().fold(field, |field, step| fields.child(field, step));
+                private.push((field, *privacy));
             }
+        }
+        fields.set_private(&private);
+        for column in self.declared(name).iter().flat_map(|table| &table.columns) {
+            let field = fields.intern_path_under(root_field, &column.path);
+            fields.set_private_column(field, column.name.as_str());
         }
     }
 
-    fn spec(&self, name: &str, root_field: FieldId, key: &[KeyColumn], fields: &mut FieldTree) -> TableSpec {
+    /// The table's section in the configuration.
+    fn declared(&self, name: &str) -> Option<&config::TableConfig> {
         let has_source_name =
             |table: &&config::TableConfig| table.from.as_deref().unwrap_or(table.name.as_str()) == name;
-        let declared = self.source.tables.iter().find(has_source_name);
+        self.source.tables.iter().find(has_source_name)
+    }
+
+    fn spec(&self, name: &str, root_field: FieldId, key: &[KeyColumn], fields: &mut FieldTree) -> TableSpec {
+        let declared = self.declared(name);
         let declared_name = declared.map(|table| table.name.clone());
         let base_name =
             name.rsplit_once('.').map_or(name, |(_, table)| if self.kind == "DynamoDB table" { name } else { table });
@@ -218,9 +243,7 @@ pub fn read_unless_private<'a>(
 ) -> Result<Option<Value<'a>>, Rejection> {
     match fields.privacy(field) {
         Some(Privacy::Drop) => Ok(None),
-        Some(Privacy::Sha256) if !has_no_value(json) => {
-            Ok(Some(Value::Text(Cow::Owned(hash_value(fields, &mut JsonScanner::new(json))?))))
-        }
+        Some(Privacy::Sha256) if !has_no_value(json) => hash_value(fields, &mut JsonScanner::new(json)).map(Some),
         Some(Privacy::Sha256) | None => read(fields).map(Some),
     }
 }
@@ -229,7 +252,7 @@ pub fn read_unless_private<'a>(
 pub fn read_column<'a>(fields: &mut FieldTree, field: FieldId, json: &'a str) -> Result<Value<'a>, Rejection> {
     if json.starts_with('"') && fields.has_private_descendant(field) {
         let text = JsonScanner::new(json).string_value()?;
-        return Ok(Value::Text(redacted_text(fields, field, text)));
+        return Ok(Value::Text(redact_text(fields, field, text)));
     }
     value(fields, field, json)
 }
@@ -245,13 +268,7 @@ pub fn redact_column(
     let json = scanner.skip_value()?;
     let redacted = match fields.privacy(field) {
         Some(Privacy::Drop) => return Ok(()),
-        Some(Privacy::Sha256) if !has_no_value(json) => {
-            format!("\"{}\"", hash_value(fields, &mut JsonScanner::new(json))?)
-        }
-        Some(Privacy::Sha256) | None if json.starts_with('"') && fields.has_private_descendant(field) => {
-            let text = JsonScanner::new(json).string_value()?;
-            serde_json::Value::from(redacted_text(fields, field, text)).to_string()
-        }
+        Some(Privacy::Sha256) if !has_no_value(json) => hashed_json(&hash_value(fields, &mut JsonScanner::new(json))?),
         Some(Privacy::Sha256) | None => redact(fields, field, json)?,
     };
     append(object.member(key), &redacted)

@@ -145,7 +145,10 @@ impl Segment {
                 declared.entry(event.clone()).or_default().push(target);
             }
         }
-        let not_stored = NOT_STORED.iter().map(|name| fields.child(FieldId::ROOT, name)).collect();
+        let not_stored: Vec<FieldId> = NOT_STORED.iter().map(|name| fields.child(FieldId::ROOT, name)).collect();
+        for field in &not_stored {
+            fields.set_conventional(*field);
+        }
         Self { source: source.clone(), field, not_stored, calls, events: HashMap::default(), declared }
     }
 
@@ -317,7 +320,11 @@ impl CallTables {
 
 impl SegmentFields {
     fn new(fields: &mut FieldTree) -> Self {
-        let mut child = |name: &str| fields.child(FieldId::ROOT, name);
+        let mut child = |name: &str| {
+            let field = fields.child(FieldId::ROOT, name);
+            fields.set_conventional(field);
+            field
+        };
         let segment_fields = Self {
             id: child("messageId"),
             received_at: child("receivedAt"),

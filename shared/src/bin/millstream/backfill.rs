@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
-use millstream::backfill::{BackfillJob, BackfillProgress, BackfillTask};
+use millstream::backfill::{BackfillJob, BackfillProgress, BackfillTask, UnreadableLine, UnreadableLines};
 use millstream::runtime::App;
 
 use crate::layout::format_count_of;
@@ -148,16 +148,23 @@ impl CommandOutput for BackfillTask {
             }
         };
         let BackfillProgress { records, rows, dead_lettered, bytes, .. } = self.progress;
-        format!(
+        let mut text = format!(
             "Done: {summary}\n  {} records ({} bytes), {} rows written, {} dead letters",
             format_count_of(records),
             format_count_of(bytes),
             format_count_of(rows),
             format_count_of(dead_lettered)
-        )
+        );
+        if let Some(UnreadableLines { count, examples }) = &self.progress.unreadable {
+            text.push_str(&format!("\n  {} unreadable lines, not restored:", format_count_of(*count)));
+            for UnreadableLine { object, line, error } in examples {
+                text.push_str(&format!("\n    {object}, line {line}: {error}"));
+            }
+        }
+        text
     }
 
     fn needs_attention(&self) -> bool {
-        self.progress.differences.is_some()
+        self.progress.differences.is_some() || self.progress.unreadable.is_some()
     }
 }
