@@ -213,7 +213,7 @@ mod tests {
         for piece in bytes.chunks(piece) {
             match reader.read(piece) {
                 LoginState::Pending => {}
-                state => return state,
+                state @ (LoginState::Complete | LoginState::CleartextRequested) => return state,
             }
         }
         LoginState::Pending
