@@ -211,9 +211,9 @@ mod tests {
     fn state(bytes: &[u8], piece: usize) -> LoginState {
         let mut reader = LoginReader::default();
         for piece in bytes.chunks(piece) {
-            let state = reader.read(piece);
-            if state != LoginState::Pending {
-                return state;
+            match reader.read(piece) {
+                LoginState::Pending => {}
+                state @ (LoginState::Complete | LoginState::CleartextRequested) => return state,
             }
         }
         LoginState::Pending
