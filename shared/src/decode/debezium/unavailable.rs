@@ -92,19 +92,23 @@ impl UnavailableValue {
     }
 
     fn is_text(&self, json: &str) -> bool {
-        let text = JsonScanner::new(json).string_value();
-        text.is_ok_and(|text| self.texts.iter().any(|form| *form == *text))
+        let is_form = |text: &str| self.texts.iter().any(|form| form == text);
+        let source = json.trim_matches('"');
+        // Most strings need no decoding.
+        is_form(source)
+            || (source.contains('\\') && JsonScanner::new(json).string_value().is_ok_and(|text| is_form(&text)))
     }
 
     fn is_array(&self, json: &str) -> Result<bool, Rejection> {
         let (mut count, mut is_integers, mut is_text) = (0, true, true);
-        JsonScanner::new(json).each_element(|scanner| {
+        let mut scanner = JsonScanner::new(json);
+        scanner.enter_array()?;
+        while (is_integers || is_text) && scanner.next_element(count == 0)? {
             let element = scanner.skip_value()?;
             is_integers &= self.integers.get(count).is_some_and(|integer| integer == element);
             is_text &= count == 0 && element.starts_with('"') && (self.is_text(element) || self.is_uuid(element));
             count += 1;
-            Ok::<(), Rejection>(())
-        })?;
+        }
         Ok((is_text && count == 1) || (is_integers && count == self.integers.len()))
     }
 
