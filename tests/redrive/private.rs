@@ -34,17 +34,17 @@ fn spelling(random: &mut Random, words: &[&str]) -> String {
     let edge = |random: &mut Random| *random.one_of(&["", "", "", " ", "-", "__", "("]);
     name.push_str(edge(random));
     for (number, word) in words.iter().enumerate() {
-        let capitalised = format!("{}{}", word[..1].to_uppercase(), &word[1..]);
+        let capitalised = format!("{}{}", word[..1].to_ascii_uppercase(), &word[1..]);
         let after_lower = name.ends_with(|c: char| c.is_ascii_lowercase());
         if number > 0 {
             let separators: [&str; 6] = ["_", " ", "-", "__", ".", if after_lower { "" } else { "_" }];
-            let separator: &str = *random.one_of(&separators);
+            let separator = *random.one_of(&separators);
             name.push_str(separator);
         }
         let joined = number > 0 && name.ends_with(|c: char| c.is_ascii_alphanumeric());
         name.push_str(&match random.below(4) {
             0 if !joined => (*word).to_owned(),
-            1 if !joined => word.to_uppercase(),
+            1 if !joined => word.to_ascii_uppercase(),
             _ => capitalised,
         });
     }
@@ -261,7 +261,8 @@ async fn no_spelling_of_a_private_field_is_stored() {
     let mut random = Random::new(3);
     for format in FORMATS {
         let desk = Desk::open().await;
-        let config = config(format, *random.one_of(&["segment", "snake_case"]), &mut random);
+        let naming = *random.one_of(&["segment", "snake_case"]);
+        let config = config(format, naming, &mut random);
         let records: Vec<ShardRecord> = (1..=40)
             .map(|id| {
                 let (document, partition_key) = document(format, &mut random, id);
