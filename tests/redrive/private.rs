@@ -38,7 +38,7 @@ fn spelling(random: &mut Random, words: &[&str]) -> String {
         let after_lower = name.ends_with(|c: char| c.is_ascii_lowercase());
         if number > 0 {
             let separators: [&str; 6] = ["_", " ", "-", "__", ".", if after_lower { "" } else { "_" }];
-            let separator = random.one_of(&separators);
+            let separator = *random.one_of(&separators);
             name.push_str(separator);
         }
         let joined = number > 0 && name.ends_with(|c: char| c.is_ascii_alphanumeric());
@@ -261,7 +261,8 @@ async fn no_spelling_of_a_private_field_is_stored() {
     let mut random = Random::new(3);
     for format in FORMATS {
         let desk = Desk::open().await;
-        let config = config(format, random.one_of(&["segment", "snake_case"]), &mut random);
+        let naming = *random.one_of(&["segment", "snake_case"]);
+        let config = config(format, naming, &mut random);
         let records: Vec<ShardRecord> = (1..=40)
             .map(|id| {
                 let (document, partition_key) = document(format, &mut random, id);

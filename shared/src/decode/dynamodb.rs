@@ -526,7 +526,8 @@ fn redact_attributes(
         match fields.privacy(field) {
             Some(Privacy::Drop) => skip_value(scanner),
             Some(Privacy::Sha256) => {
-                let attribute = if let Value::Text(hash) = hash_attribute(fields, scanner)? {
+                let hashed = hash_attribute(fields, scanner)?;
+                let attribute = if let Value::Text(hash) = &hashed {
                     format!("{{\"S\":\"{hash}\"}}")
                 } else {
                     r#"{"NULL":true}"#.to_owned()
