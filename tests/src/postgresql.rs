@@ -88,6 +88,14 @@ impl PostgreSql {
         Ok(self.url(&name))
     }
 
+    /// The server's log.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn log(&self) -> std::io::Result<String> {
+        std::fs::read_to_string(self.folder.join("log"))
+    }
+
     /// Everything that a database holds, as SQL.
     ///
     /// # Errors

@@ -79,6 +79,7 @@ async fn try_once(
     limits: Limits,
 ) -> Result<usize, ApplyError> {
     begin(client, LOCK_TIMEOUT, limits.statement).await?;
+    restrict_search_path(client, diff.columns.iter().any(|column| column.check.is_some())).await?;
     let mut statements = 0;
     if diff.source_label.is_some() {
         statements += create_schema(client, &diff.table).await?;
@@ -101,6 +102,7 @@ async fn try_once(
 /// Creates a table of Millstream's own schema if it does not exist. Returns whether it was created.
 pub async fn ensure_system_table(client: &Client, table: &SystemTable, limits: Limits) -> Result<bool, ApplyError> {
     begin(client, limits.lock, limits.statement).await?;
+    restrict_search_path(client, false).await?;
     match create_system_table(client, table).await {
         Ok(created) => {
             client.batch_execute("COMMIT").await?;
@@ -141,7 +143,7 @@ impl SystemTable {
     /// # Errors
     /// Returns an error if the query or the connection fails.
     pub async fn exists(&self, client: &Client) -> Result<bool, ApplyError> {
-        let find = "SELECT FROM pg_class WHERE oid = to_regclass($1)";
+        let find = "SELECT FROM pg_catalog.pg_class WHERE oid OPERATOR(pg_catalog.=) pg_catalog.to_regclass($1)";
         Ok(!client.query_typed(find, &[(&self.name, Type::TEXT)]).await?.is_empty())
     }
 
@@ -182,9 +184,15 @@ async fn begin_with(client: &Client, begin: &str, lock: Duration, statement: Dur
     Ok(client.batch_execute(&settings).await?)
 }
 
+/// Sees to it that names without a schema, in the statements of this transaction, mean what PostgreSQL provides.
+async fn restrict_search_path(client: &Client, has_check: bool) -> Result<(), ApplyError> {
+    client.query_typed(include_str!("ddl/search_path.sql"), &[(&has_check, Type::BOOL)]).await?;
+    Ok(())
+}
+
 /// Waits, at most until the lock timeout, until no other session holds the named lock, and takes it.
 pub async fn advisory_lock(client: &Client, name: &str) -> Result<(), ApplyError> {
-    let lock = "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))";
+    let lock = "SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended($1, 0))";
     client.query_typed(lock, &[(&format!("millstream {name}"), Type::TEXT)]).await?;
     Ok(())
 }
@@ -201,7 +209,7 @@ async fn create_schema(client: &Client, table: &TableName) -> Result<usize, Appl
 /// The statement that creates the schema, if it does not exist. `CREATE SCHEMA IF NOT EXISTS` requires a permission
 /// even if the schema exists.
 pub async fn missing_schema_ddl(client: &Client, schema: &Identifier) -> Result<Option<String>, ApplyError> {
-    let find = "SELECT FROM pg_namespace WHERE nspname = $1";
+    let find = "SELECT FROM pg_catalog.pg_namespace WHERE nspname OPERATOR(pg_catalog.=) $1";
     let schemas = client.query_typed(find, &[(&schema.as_str(), Type::TEXT)]).await?;
     Ok(schemas.is_empty().then(|| format!("CREATE SCHEMA {schema}")))
 }
