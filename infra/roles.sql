@@ -56,7 +56,7 @@ SELECT format('GRANT %I TO CURRENT_USER', :'owner') WHERE NOT pg_has_role(:'owne
   ALTER ROLE :"writer" CONNECTION LIMIT :connections;
 \endif
 
--- The writer creates the sources' schemas and `millstream`, which holds the tombstones.
+-- The writer creates the sources' schemas and `millstream`, which holds the tombstones, the freshness and the locks of schema changes.
 GRANT CONNECT, CREATE ON DATABASE :"DBNAME" TO :"writer";
 GRANT CONNECT ON DATABASE :"DBNAME" TO :"reader";
 

@@ -23,6 +23,7 @@ mod replay;
 mod replicas;
 mod restore;
 mod roles;
+mod schema_lock;
 mod search_path;
 mod support;
 mod tls;
