@@ -4,6 +4,7 @@
 
 mod commands;
 mod credentials;
+mod declared_sql;
 mod end_to_end;
 mod event_source;
 mod faults;

@@ -5,6 +5,7 @@
 //! again once the lock is held. A change waits at most [`LOCK_TIMEOUT`] for a table's lock, so that readers and writers do not
 //! queue for long.
 
+mod declared_sql;
 mod schema_lock;
 
 use std::time::Duration;
@@ -96,14 +97,23 @@ async fn try_once(
     load(client, catalog, std::slice::from_ref(&diff.table)).await?;
     let diff = diff.remaining(catalog.table(&diff.table).map(|table| &**table));
     if !diff.is_empty() {
+        declared_sql::verify(client, &diff).await?;
         let ddl = diff.statements();
-        client.batch_execute(&ddl.join(";")).await?;
+        execute_each(client, &ddl).await?;
         statements += ddl.len();
         catalog.invalidate(&diff.table);
         load(client, catalog, std::slice::from_ref(&diff.table)).await?;
     }
     client.batch_execute("COMMIT").await?;
     Ok(statements)
+}
+
+/// Executes statements, each of which PostgreSQL parses as one: text in one of them cannot start another.
+async fn execute_each(client: &Client, statements: &[String]) -> Result<(), tokio_postgres::Error> {
+    for statement in statements {
+        client.execute_typed(statement, &[]).await?;
+    }
+    Ok(())
 }
 
 /// Creates a table of Millstream's own schema if it does not exist. Returns whether it was created.
@@ -128,7 +138,7 @@ async fn create_system_table(client: &Client, table: &SystemTable) -> Result<boo
     lock(client, &Locked::Schema(&system_schema())).await?;
     let statements = table.missing_ddl(client).await?;
     if !statements.is_empty() {
-        client.batch_execute(&statements.join(";")).await?;
+        execute_each(client, &statements).await?;
     }
     Ok(!statements.is_empty())
 }
@@ -192,7 +202,8 @@ pub async fn begin_read_only(client: &Client, limits: Limits) -> Result<(), Appl
 
 async fn begin_with(client: &Client, begin: &str, lock: Duration, statement: Duration) -> Result<(), ApplyError> {
     let settings = format!(
-        "{begin}; SET LOCAL lock_timeout = {}; SET LOCAL statement_timeout = {}; SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO'",
+        "{begin}; SET LOCAL lock_timeout = {}; SET LOCAL statement_timeout = {}; SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO'; \
+         SET LOCAL standard_conforming_strings = on",
         lock.as_millis().max(1),
         statement.as_millis().max(1),
     );

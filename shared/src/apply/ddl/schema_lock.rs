@@ -6,7 +6,7 @@ use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
 use super::{
-    ATTEMPTS, BACKOFF_FIRST, BACKOFF_MAX, RETRYABLE_DDL_SQLSTATES, SystemTable, begin, relation_exists,
+    ATTEMPTS, BACKOFF_FIRST, BACKOFF_MAX, RETRYABLE_DDL_SQLSTATES, SystemTable, begin, execute_each, relation_exists,
     restrict_search_path,
 };
 use crate::apply::{ApplyError, Limits};
@@ -84,9 +84,7 @@ pub async fn missing_lock_ddl(client: &Client) -> Result<Vec<String>, ApplyError
 async fn create(client: &Client, limits: Limits) -> Result<(), ApplyError> {
     begin(client, limits.lock, limits.statement).await?;
     restrict_search_path(client, false).await?;
-    for statement in LOCK_TABLE.missing_ddl(client).await? {
-        client.batch_execute(&statement).await?;
-    }
+    execute_each(client, &LOCK_TABLE.missing_ddl(client).await?).await?;
     client.batch_execute("COMMIT").await?;
     Ok(())
 }
