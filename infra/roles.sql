@@ -14,8 +14,15 @@
 --                    writer is to evolve under SET ROLE millstream_writer.
 -- millstream_reader  reports: reads all present and future tables, and writes none.
 --
+-- Roles without a grant lose what PostgreSQL gives to everyone: CONNECT and TEMPORARY on the database, and CREATE in the schema
+-- `public` (PostgreSQL 14, and databases upgraded from it). The three roles search for names in pg_catalog only, so that nobody's
+-- functions and operators take the place of PostgreSQL's. A search_path that you set for a role in this database is kept: see
+-- docs/deploy.md.
+--
 -- Grant a role to each user: GRANT millstream_reader TO alice.
 \set ON_ERROR_STOP on
+-- Nobody's functions and operators take the place of PostgreSQL's in this script.
+SET search_path = pg_catalog, pg_temp;
 \if :{?prefix}
 \else
   \set prefix millstream
@@ -49,9 +56,23 @@ SELECT format('GRANT %I TO CURRENT_USER', :'owner') WHERE NOT pg_has_role(:'owne
   ALTER ROLE :"writer" CONNECTION LIMIT :connections;
 \endif
 
--- The writer creates the sources' schemas and `millstream`, which holds the tombstones.
+-- The writer creates the sources' schemas and `millstream`, which holds the tombstones, the freshness and the locks of schema changes.
 GRANT CONNECT, CREATE ON DATABASE :"DBNAME" TO :"writer";
 GRANT CONNECT ON DATABASE :"DBNAME" TO :"reader";
+
+-- What every role has by default.
+REVOKE CONNECT, TEMPORARY ON DATABASE :"DBNAME" FROM PUBLIC;
+SELECT 'REVOKE CREATE ON SCHEMA public FROM PUBLIC'
+FROM pg_namespace, aclexplode(nspacl) WHERE nspname = 'public' AND grantee = 0 AND privilege_type = 'CREATE'
+\gexec
+SELECT format('ALTER ROLE %I IN DATABASE %I SET search_path = pg_catalog', rolname, current_database())
+FROM pg_roles
+WHERE rolname IN (:'writer', :'owner', :'reader') AND NOT EXISTS (
+    SELECT FROM pg_db_role_setting, unnest(setconfig) AS setting
+    WHERE setrole = pg_roles.oid AND setdatabase = (SELECT oid FROM pg_database WHERE datname = current_database())
+      AND setting LIKE 'search_path=%'
+)
+\gexec
 
 -- Future objects: readers can read them, whichever of the two roles creates them.
 ALTER DEFAULT PRIVILEGES FOR ROLE :"writer", :"owner" GRANT USAGE ON SCHEMAS TO :"reader";

@@ -5,6 +5,7 @@
 mod aws_errors;
 mod commands;
 mod credentials;
+mod declared_sql;
 mod end_to_end;
 mod event_source;
 mod expansion;
@@ -29,6 +30,8 @@ mod replicas;
 mod restore;
 mod roles;
 mod segment_members;
+mod schema_lock;
+mod search_path;
 mod support;
 mod tls;
 mod vocabulary;

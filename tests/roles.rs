@@ -32,6 +32,9 @@ impl Server {
         let master = "CREATE ROLE master LOGIN CREATEROLE CREATEDB; CREATE ROLE rds_iam; GRANT rds_iam TO master WITH ADMIN OPTION";
         superuser.batch_execute(master).await.unwrap();
         superuser.batch_execute("CREATE DATABASE app OWNER master").await.unwrap();
+        // As on PostgreSQL 14.
+        let public = "ALTER SCHEMA public OWNER TO master; GRANT CREATE ON SCHEMA public TO PUBLIC";
+        connect(&cluster.url("app")).await.unwrap().batch_execute(public).await.unwrap();
         Self { cluster }
     }
 
@@ -81,6 +84,19 @@ async fn the_writer_evolves_the_reader_reads_and_a_second_run_changes_nothing() 
     );
     server.run(&["connections=40"], "hunter2");
     assert_eq!(state(&server.client("master").await).await, first);
+
+    // Roles without a grant have no right that PostgreSQL gives to everyone.
+    let master = server.client("master").await;
+    master.batch_execute("CREATE ROLE bare LOGIN").await.unwrap();
+    let error = connect(&server.url("bare")).await.map(drop).unwrap_err();
+    assert_eq!(error.code().map(|code| code.code()), Some("42501"), "{error:?}");
+    let rights = "SELECT bool_or(has_schema_privilege(name, 'public', 'CREATE')) AS creates, \
+        bool_or(has_database_privilege(name, current_database(), 'TEMPORARY')) AS temporary \
+        FROM unnest('{bare,millstream_writer,millstream_reader}'::name[]) AS name";
+    assert_eq!(rows(&master, rights).await, [r#"{"creates":false,"temporary":false}"#]);
+    let writing = server.client("millstream_writer").await;
+    let path = "SELECT current_setting('search_path') AS path";
+    assert_eq!(rows(&writing, path).await, [r#"{"path":"pg_catalog"}"#]);
 
     // The writer creates schemas, tables, partitions and columns, and drops partitions.
     let writer = server.url("millstream_writer");

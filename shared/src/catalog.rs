@@ -102,8 +102,12 @@ pub struct DbColumn {
     pub column_type: ColumnType,
     /// The OID of its type.
     pub type_oid: u32,
-    /// Its SQL type, for messages and casts.
+    /// Its SQL type, for messages.
     pub sql_type: String,
+    /// Its SQL type with the schema, for casts: no search path changes its meaning.
+    pub cast_type: String,
+    /// The schema of the operators that compare its values.
+    pub operator_schema: Identifier,
     /// The path of its values in the source, from the note in its comment.
     pub source_path: Option<String>,
     /// The whole comment.

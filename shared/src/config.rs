@@ -9,6 +9,7 @@ mod environment;
 mod errors;
 mod section;
 mod source;
+mod sql;
 mod table;
 
 pub use environment::{Credentials, DatabaseAddress, Environment, EnvironmentError, config_location};

@@ -40,6 +40,11 @@ impl Identifier {
         Self(format!("{}_{}", name[..end].replace('\0', "_"), short_hash(original)).into())
     }
 
+    /// The schema of PostgreSQL's own types, functions and operators.
+    pub fn pg_catalog() -> Self {
+        Self("pg_catalog".into())
+    }
+
     /// The name without quotes, for messages and for comparison with the catalog.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -194,7 +194,7 @@ pub async fn read(
 ) -> Result<Status, StatusError> {
     let connection = database.connection().await?;
     apply::begin_read_only(&connection, limits).await?;
-    let clock = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
+    let clock = "SELECT (extract(epoch FROM pg_catalog.clock_timestamp()) OPERATOR(pg_catalog.*) 1000000)::bigint";
     let at = Timestamp(query_i64(&connection, clock).await?);
     let has_freshness = apply::FRESHNESS_TABLE.exists(&connection).await?;
     let mut sources = Vec::new();
@@ -281,7 +281,7 @@ async fn tables(
         let name = TableName { schema: source.schema.clone(), table: Identifier::truncated(&table, &table) };
         let rows = match rows {
             RowCountMode::Estimated => row.get("rows"),
-            RowCountMode::Counted => query_i64(client, &format!("SELECT count(*) FROM {name}")).await?,
+            RowCountMode::Counted => query_i64(client, &format!("SELECT pg_catalog.count(*) FROM {name}")).await?,
         };
         let status = match partitioned_tables.iter().find(|partitioned| partitioned.name == name) {
             Some(partitioned) => partitions(client, partitioned, at).await?,

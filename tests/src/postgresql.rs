@@ -89,6 +89,14 @@ impl PostgreSql {
         Ok(self.url(&name))
     }
 
+    /// The server's log.
+    ///
+    /// # Errors
+    /// Returns an error if the log cannot be read.
+    pub fn log(&self) -> std::io::Result<String> {
+        std::fs::read_to_string(self.folder.join("log"))
+    }
+
     /// The whole content of a database, as SQL.
     ///
     /// # Errors

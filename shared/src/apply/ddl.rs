@@ -1,9 +1,12 @@
 //! Creates missing tables and columns, in short transactions of their own. Any number of functions can do so
 //! concurrently.
 //!
-//! An advisory lock for each table, held until the transaction ends, serializes them. The catalog is read again once
-//! the lock is held. A change waits at most [`LOCK_TIMEOUT`] for a table's lock, so that readers and writers do not
+//! A lock for each table, held until the transaction ends, serializes them: see [`schema_lock`]. The catalog is read
+//! again once the lock is held. A change waits at most [`LOCK_TIMEOUT`] for a table's lock, so that readers and writers do not
 //! queue for long.
+
+mod declared_sql;
+mod schema_lock;
 
 use std::time::Duration;
 
@@ -16,6 +19,8 @@ use crate::catalog::{Catalog, load};
 use crate::database::sqlstate::describe;
 use crate::names::{Identifier, TableName};
 use crate::plan::TableDiff;
+pub use schema_lock::missing_lock_ddl;
+use schema_lock::{Locked, ensure_lock_table, lock};
 
 /// While DDL waits for a lock, all other sessions queue for it.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
@@ -39,6 +44,9 @@ pub async fn create_missing(
     diffs: &[TableDiff],
     limits: Limits,
 ) -> Result<usize, ApplyError> {
+    if !diffs.is_empty() {
+        ensure_lock_table(client, limits).await?;
+    }
     let mut statements = 0;
     for diff in diffs {
         statements += create_missing_in_table(client, catalog, diff, limits).await?;
@@ -79,17 +87,19 @@ async fn try_once(
     limits: Limits,
 ) -> Result<usize, ApplyError> {
     begin(client, LOCK_TIMEOUT, limits.statement).await?;
+    restrict_search_path(client, diff.columns.iter().any(|column| column.check.is_some())).await?;
     let mut statements = 0;
     if diff.source_label.is_some() {
         statements += create_schema(client, &diff.table).await?;
     }
-    advisory_lock(client, &format!("{}.{}", diff.table.schema, diff.table.table)).await?;
+    lock(client, &Locked::Table(&diff.table)).await?;
     catalog.invalidate(&diff.table);
     load(client, catalog, std::slice::from_ref(&diff.table)).await?;
     let diff = diff.remaining(catalog.table(&diff.table).map(|table| &**table));
     if !diff.is_empty() {
+        declared_sql::verify(client, &diff).await?;
         let ddl = diff.statements();
-        client.batch_execute(&ddl.join(";")).await?;
+        execute_each(client, &ddl).await?;
         statements += ddl.len();
         catalog.invalidate(&diff.table);
         load(client, catalog, std::slice::from_ref(&diff.table)).await?;
@@ -98,9 +108,19 @@ async fn try_once(
     Ok(statements)
 }
 
+/// Executes statements, each of which PostgreSQL parses as one: text in one of them cannot start another.
+async fn execute_each(client: &Client, statements: &[String]) -> Result<(), tokio_postgres::Error> {
+    for statement in statements {
+        client.execute_typed(statement, &[]).await?;
+    }
+    Ok(())
+}
+
 /// Creates a table of Millstream's own schema if it does not exist. Returns whether it was created.
 pub async fn ensure_system_table(client: &Client, table: &SystemTable, limits: Limits) -> Result<bool, ApplyError> {
+    ensure_lock_table(client, limits).await?;
     begin(client, limits.lock, limits.statement).await?;
+    restrict_search_path(client, false).await?;
     match create_system_table(client, table).await {
         Ok(created) => {
             client.batch_execute("COMMIT").await?;
@@ -115,10 +135,10 @@ pub async fn ensure_system_table(client: &Client, table: &SystemTable, limits: L
 
 async fn create_system_table(client: &Client, table: &SystemTable) -> Result<bool, ApplyError> {
     // One lock for all of them, because the first one also creates their schema.
-    advisory_lock(client, SYSTEM_SCHEMA).await?;
+    lock(client, &Locked::Schema(&system_schema())).await?;
     let statements = table.missing_ddl(client).await?;
     if !statements.is_empty() {
-        client.batch_execute(&statements.join(";")).await?;
+        execute_each(client, &statements).await?;
     }
     Ok(!statements.is_empty())
 }
@@ -133,7 +153,15 @@ pub struct SystemTable {
 }
 
 /// Millstream's own schema.
-const SYSTEM_SCHEMA: &str = "millstream";
+fn system_schema() -> Identifier {
+    Identifier::truncated("millstream", "millstream")
+}
+
+/// Whether a relation exists; `name` is written as in SQL.
+async fn relation_exists(client: &Client, name: &str) -> Result<bool, ApplyError> {
+    let find = "SELECT FROM pg_catalog.pg_class WHERE oid OPERATOR(pg_catalog.=) pg_catalog.to_regclass($1)";
+    Ok(!client.query_typed(find, &[(&name, Type::TEXT)]).await?.is_empty())
+}
 
 impl SystemTable {
     /// Whether the table exists.
@@ -141,8 +169,7 @@ impl SystemTable {
     /// # Errors
     /// Returns an error if the query or the connection fails.
     pub async fn exists(&self, client: &Client) -> Result<bool, ApplyError> {
-        let find = "SELECT FROM pg_class WHERE oid = to_regclass($1)";
-        Ok(!client.query_typed(find, &[(&self.name, Type::TEXT)]).await?.is_empty())
+        relation_exists(client, self.name).await
     }
 
     /// The statements that create the table; empty if it exists.
@@ -156,7 +183,7 @@ impl SystemTable {
         let lines: Vec<&str> = self.ddl.lines().filter(|line| !line.starts_with("--")).collect();
         let statements = lines.join("\n");
         let statements = statements.split(';').map(|part| part.split_whitespace().collect::<Vec<_>>().join(" "));
-        let schema = Identifier::truncated(SYSTEM_SCHEMA, SYSTEM_SCHEMA);
+        let schema = system_schema();
         // `CREATE SCHEMA IF NOT EXISTS` requires a permission even if the schema exists.
         let existing = usize::from(missing_schema_ddl(client, &schema).await?.is_none());
         Ok(statements.skip(existing).collect())
@@ -165,7 +192,7 @@ impl SystemTable {
 
 /// Begins a transaction that reads and writes timestamps in UTC.
 pub async fn begin(client: &Client, lock: Duration, statement: Duration) -> Result<(), ApplyError> {
-    begin_with(client, "BEGIN", lock, statement).await
+    begin_with(client, "BEGIN ISOLATION LEVEL READ COMMITTED", lock, statement).await
 }
 
 /// Begins a read-only transaction with the same settings; PostgreSQL rejects any write.
@@ -175,22 +202,22 @@ pub async fn begin_read_only(client: &Client, limits: Limits) -> Result<(), Appl
 
 async fn begin_with(client: &Client, begin: &str, lock: Duration, statement: Duration) -> Result<(), ApplyError> {
     let settings = format!(
-        "{begin}; SET LOCAL lock_timeout = {}; SET LOCAL statement_timeout = {}; SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO'",
+        "{begin}; SET LOCAL lock_timeout = {}; SET LOCAL statement_timeout = {}; SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO'; \
+         SET LOCAL standard_conforming_strings = on",
         lock.as_millis().max(1),
         statement.as_millis().max(1),
     );
     Ok(client.batch_execute(&settings).await?)
 }
 
-/// Waits, at most until the lock timeout, until no other session holds the named lock, and takes it.
-pub async fn advisory_lock(client: &Client, name: &str) -> Result<(), ApplyError> {
-    let lock = "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))";
-    client.query_typed(lock, &[(&format!("millstream {name}"), Type::TEXT)]).await?;
+/// Sees to it that names without a schema, in the statements of this transaction, mean what PostgreSQL provides.
+async fn restrict_search_path(client: &Client, has_check: bool) -> Result<(), ApplyError> {
+    client.query_typed(include_str!("ddl/search_path.sql"), &[(&has_check, Type::BOOL)]).await?;
     Ok(())
 }
 
 async fn create_schema(client: &Client, table: &TableName) -> Result<usize, ApplyError> {
-    advisory_lock(client, &table.schema.to_string()).await?;
+    lock(client, &Locked::Schema(&table.schema)).await?;
     let missing = missing_schema_ddl(client, &table.schema).await?;
     if let Some(statement) = &missing {
         client.batch_execute(statement).await?;
@@ -201,7 +228,7 @@ async fn create_schema(client: &Client, table: &TableName) -> Result<usize, Appl
 /// The statement that creates the schema, if it does not exist. `CREATE SCHEMA IF NOT EXISTS` requires a permission
 /// even if the schema exists.
 pub async fn missing_schema_ddl(client: &Client, schema: &Identifier) -> Result<Option<String>, ApplyError> {
-    let find = "SELECT FROM pg_namespace WHERE nspname = $1";
+    let find = "SELECT FROM pg_catalog.pg_namespace WHERE nspname OPERATOR(pg_catalog.=) $1";
     let schemas = client.query_typed(find, &[(&schema.as_str(), Type::TEXT)]).await?;
     Ok(schemas.is_empty().then(|| format!("CREATE SCHEMA {schema}")))
 }

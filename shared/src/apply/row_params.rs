@@ -103,9 +103,8 @@ impl<'w> RowParams<'w> {
             }
         };
         let names: Vec<String> = names.into_iter().chain(extra).collect();
-        let parameters = sql::placeholders(1, count + self.extra.len());
         RowSource {
-            from: format!("unnest({parameters}) AS u ({})", names.join(", ")),
+            from: format!("{} AS u ({})", sql::unnest(1, count + self.extra.len()), names.join(", ")),
             as_text: matches!(self.form, ParamForm::Columns(_)),
         }
     }

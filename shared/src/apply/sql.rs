@@ -97,9 +97,19 @@ pub fn columns(write: &TableWrite) -> impl Iterator<Item = &DbColumn> {
     write.column_indexes.iter().map(|&index| &write.table.columns[index])
 }
 
-/// `$first, $first+1, …`
-pub fn placeholders(first: usize, count: usize) -> String {
-    (first..first + count).map(|number| format!("${number}")).collect::<Vec<_>>().join(", ")
+/// The type `text`, whatever the search path is.
+const TEXT: &str = "pg_catalog.text";
+
+/// The expansion of `count` array parameters, from `$first`. `unnest` with a schema takes one array, and without one it
+/// is looked up in the search path.
+pub fn unnest(first: usize, count: usize) -> String {
+    let arrays: Vec<String> = (first..first + count).map(|number| format!("pg_catalog.unnest(${number})")).collect();
+    format!("ROWS FROM ({})", arrays.join(", "))
+}
+
+/// A comparison operator for a column's values: the one of its type, never one of the search path.
+fn operator(name: &str, column: &DbColumn) -> String {
+    format!("OPERATOR({}.{name})", column.operator_schema)
 }
 
 /// `c0, c1, …`: names for expanded arrays that cannot collide with the table's names.
@@ -110,7 +120,7 @@ fn aliases(count: usize) -> String {
 /// An expanded value with the column's type: enums and types that the writer does not know are passed as text.
 fn cast(value: String, column: &DbColumn) -> String {
     match column.column_type {
-        ColumnType::Enum | ColumnType::Other | ColumnType::ArrayText(_) => format!("{value}::{}", column.sql_type),
+        ColumnType::Enum | ColumnType::Other | ColumnType::ArrayText(_) => format!("{value}::{}", column.cast_type),
         ColumnType::Text { .. }
         | ColumnType::Bool
         | ColumnType::Int2
@@ -133,15 +143,17 @@ fn aliased(index: usize, column: &DbColumn) -> String {
 }
 
 fn key_condition(write: &TableWrite, value: impl Fn(usize, &DbColumn) -> String) -> String {
-    let condition = |(index, column): (usize, &DbColumn)| format!("t.{} = {}", column.name, value(index, column));
+    let condition = |(index, column): (usize, &DbColumn)| {
+        format!("t.{} {} {}", column.name, operator("=", column), value(index, column))
+    };
     columns(write).take(write.key_column_count).enumerate().map(condition).collect::<Vec<_>>().join(" AND ")
 }
 
 /// The positions, from 1, of the keys that exist in one relation.
 pub fn select_existing_keys(write: &TableWrite, relation: &TableName) -> String {
     format!(
-        "SELECT u.n FROM unnest({}) WITH ORDINALITY AS u ({}, n) WHERE EXISTS (SELECT FROM {relation} t WHERE {})",
-        placeholders(1, write.key_column_count),
+        "SELECT u.n FROM {} WITH ORDINALITY AS u ({}, n) WHERE EXISTS (SELECT FROM {relation} t WHERE {})",
+        unnest(1, write.key_column_count),
         aliases(write.key_column_count),
         key_condition(write, aliased),
     )
@@ -160,9 +172,9 @@ pub enum RowLock {
 pub fn select_versions(write: &TableWrite, version: &str, lock: RowLock) -> String {
     let lock_clause = if lock == RowLock::Rows { " FOR NO KEY UPDATE OF t" } else { "" };
     format!(
-        "SELECT u.n, t.{version}::text FROM unnest({}) WITH ORDINALITY AS u ({}, n) JOIN {} t ON {} \
+        "SELECT u.n, t.{version}::{TEXT} FROM {} WITH ORDINALITY AS u ({}, n) JOIN {} t ON {} \
          ORDER BY u.n{lock_clause}",
-        placeholders(1, write.key_column_count),
+        unnest(1, write.key_column_count),
         aliases(write.key_column_count),
         write.table.name,
         key_condition(write, aliased),
@@ -185,9 +197,9 @@ impl RowSource {
 
     /// The value of the version column.
     fn version_value(&self, write: &TableWrite, name: &str) -> String {
-        let sql_type = write.table.column_index(name).map(|index| write.table.columns[index].sql_type.as_str());
-        match sql_type {
-            Some(sql_type) if self.as_text => format!("u.\"{name}\"::{sql_type}"),
+        let cast_type = write.table.column_index(name).map(|index| write.table.columns[index].cast_type.as_str());
+        match cast_type {
+            Some(cast_type) if self.as_text => format!("u.\"{name}\"::{cast_type}"),
             Some(_) | None => format!("u.\"{name}\""),
         }
     }
@@ -207,16 +219,16 @@ pub fn insert(write: &TableWrite, version_column: Option<&str>) -> String {
         columns(write).map(|column| column.name.to_string()).chain(version_column.map(|name| format!("\"{name}\"")));
     let values = columns(write).enumerate().map(|(index, column)| cast(format!("u.c{index}"), column));
     let version_type = |name: &str| {
-        write.table.column_index(name).map(|index| write.table.columns[index].sql_type.clone()).unwrap_or_default()
+        write.table.column_index(name).map(|index| write.table.columns[index].cast_type.clone()).unwrap_or_default()
     };
     let values = values.chain(version_column.map(|name| format!("u.c{count}::{}", version_type(name))));
     let total = count + usize::from(version_column.is_some());
     format!(
-        "INSERT INTO {} ({}) SELECT {} FROM unnest({}) AS u ({})",
+        "INSERT INTO {} ({}) SELECT {} FROM {} AS u ({})",
         write.table.name,
         names.collect::<Vec<_>>().join(", "),
         values.collect::<Vec<_>>().join(", "),
-        placeholders(1, total),
+        unnest(1, total),
         aliases(total),
     )
 }
@@ -262,7 +274,11 @@ pub fn update(
                 UpdateColumns::Same(_) => format!("{name} = {value}"),
                 UpdateColumns::Masked => {
                     let (mask, bit) = (index / COLUMNS_PER_MASK, 1i64 << (index % COLUMNS_PER_MASK));
-                    format!("{name} = CASE WHEN u.\"{}\" & {bit} <> 0 THEN {value} ELSE t.{name} END", mask_name(mask))
+                    format!(
+                        "{name} = CASE WHEN (u.\"{}\" OPERATOR(pg_catalog.&) {bit}::bigint) OPERATOR(pg_catalog.<>) 0 \
+                         THEN {value} ELSE t.{name} END",
+                        mask_name(mask)
+                    )
                 }
             }
         })
@@ -272,7 +288,7 @@ pub fn update(
             let name = &write.table.columns[write.column_indexes[index]].name;
             format!(
                 "{name} = CASE WHEN u.\"{NEW_FIELDS}\" IS NULL THEN t.{name} \
-                 ELSE coalesce(t.{name}, '{{}}') || u.\"{NEW_FIELDS}\"::jsonb END"
+                 ELSE coalesce(t.{name}, '{{}}') OPERATOR(pg_catalog.||) u.\"{NEW_FIELDS}\"::pg_catalog.jsonb END"
             )
         }))
         .collect();
@@ -300,9 +316,10 @@ pub fn upsert(write: &TableWrite, version: &str, target: &str, source: &RowSourc
     let set = names.iter().skip(write.key_column_count).map(|name| format!("{name} = excluded.{name}"));
     format!(
         "WITH written AS (INSERT INTO {} AS t ({}) SELECT {} FROM {} ON CONFLICT ({target}) DO UPDATE SET {} \
-         WHERE t.\"{version}\" IS NULL OR t.\"{version}\" COLLATE \"C\" < excluded.\"{version}\" COLLATE \"C\" \
-         RETURNING xmax = 0 AS is_new) \
-         SELECT count(*), count(*) FILTER (WHERE is_new) FROM written",
+         WHERE t.\"{version}\" IS NULL OR t.\"{version}\" COLLATE pg_catalog.\"C\" \
+         OPERATOR(pg_catalog.<) excluded.\"{version}\" COLLATE pg_catalog.\"C\" \
+         RETURNING xmax OPERATOR(pg_catalog.=) 0 AS is_new) \
+         SELECT pg_catalog.count(*), pg_catalog.count(*) FILTER (WHERE is_new) FROM written",
         write.table.name,
         names.join(", "),
         values.collect::<Vec<_>>().join(", "),
@@ -314,9 +331,9 @@ pub fn upsert(write: &TableWrite, version: &str, target: &str, source: &RowSourc
 /// Deletes rows by key.
 pub fn delete(write: &TableWrite) -> String {
     format!(
-        "DELETE FROM {} t USING unnest({}) AS u ({}) WHERE {}",
+        "DELETE FROM {} t USING {} AS u ({}) WHERE {}",
         write.table.name,
-        placeholders(1, write.key_column_count),
+        unnest(1, write.key_column_count),
         aliases(write.key_column_count),
         key_condition(write, aliased),
     )
@@ -325,30 +342,42 @@ pub fn delete(write: &TableWrite) -> String {
 /// The rows of `source` that are missing from the table or differ: the key, whether the row is missing, and the columns
 /// that differ.
 pub fn select_differences(write: &TableWrite, source: &RowSource) -> String {
-    // `json` has no equality operator.
-    let comparable = |value: String, column: &DbColumn| {
-        if column.column_type == ColumnType::Json { format!("{value}::text") } else { value }
-    };
     let differs: Vec<(String, String)> = columns(write)
         .skip(write.key_column_count)
         .map(|column| {
             let (stored, expected) = (format!("t.{}", column.name), source.value(column));
-            let differs = format!("{} IS DISTINCT FROM {}", comparable(stored, column), comparable(expected, column));
+            let differs = is_distinct(stored, expected, column);
             (format!("CASE WHEN {differs} THEN {} END", quote_literal(column.name.as_str())), differs)
         })
         .collect();
     let key: Vec<String> =
-        columns(write).take(write.key_column_count).map(|column| format!("{}::text", source.value(column))).collect();
+        columns(write).take(write.key_column_count).map(|column| format!("{}::{TEXT}", source.value(column))).collect();
     let first = columns(write).next().map(|column| column.name.to_string()).unwrap_or_default();
     let names = differs.iter().map(|(name, _)| &**name).collect::<Vec<_>>().join(", ");
     let any: String = differs.iter().map(|(_, differs)| format!(" OR {differs}")).collect();
     format!(
-        "SELECT concat_ws(', ', {}), t.{first} IS NULL, array_remove(ARRAY[{names}]::text[], NULL) FROM {} \
+        "SELECT pg_catalog.concat_ws(', ', {}), t.{first} IS NULL, \
+         pg_catalog.array_remove(ARRAY[{names}]::{TEXT}[], NULL) FROM {} \
          LEFT JOIN {} t ON {} WHERE t.{first} IS NULL{any}",
         key.join(", "),
         source.from,
         write.table.name,
         key_condition(write, |_, column| source.value(column)),
+    )
+}
+
+/// Whether two values differ; two nulls do not. `IS DISTINCT FROM` would look `=` up in the search path.
+fn is_distinct(stored: String, expected: String, column: &DbColumn) -> String {
+    // `json` has no equality operator.
+    let (stored, expected) = if column.column_type == ColumnType::Json {
+        (format!("{stored}::{TEXT}"), format!("{expected}::{TEXT}"))
+    } else {
+        (stored, expected)
+    };
+    let equal = operator("=", column);
+    format!(
+        "NOT coalesce({stored} {equal} {expected}, \
+         pg_catalog.num_nulls({stored}, {expected}) OPERATOR(pg_catalog.=) 2)"
     )
 }
 
@@ -358,16 +387,16 @@ pub fn select_keys(write: &TableWrite, after: bool, limit: i64) -> String {
         columns(write).take(write.key_column_count).map(|column| column.name.to_string()).collect();
     let selected = columns(write).take(write.key_column_count).map(|column| {
         let name = &column.name;
-        let bytes = format!("translate(encode({name}, 'base64'), E'\\n', '')");
-        if column.column_type == ColumnType::Bytea { bytes } else { format!("{name}::text") }
+        let bytes = format!("pg_catalog.translate(pg_catalog.encode({name}, 'base64'), E'\\n', '')");
+        if column.column_type == ColumnType::Bytea { bytes } else { format!("{name}::{TEXT}") }
     });
     let after_values = columns(write).take(write.key_column_count).zip(1..).map(|(column, number)| {
-        let bytes = format!("decode(${number}, 'base64')");
-        if column.column_type == ColumnType::Bytea { bytes } else { format!("${number}::{}", column.sql_type) }
+        let bytes = format!("pg_catalog.decode(${number}, 'base64')");
+        if column.column_type == ColumnType::Bytea { bytes } else { format!("${number}::{}", column.cast_type) }
     });
+    let after_values: Vec<String> = after_values.collect();
     let not_deleted = write.table.column_index(DELETED_AT).map(|_| format!("\"{DELETED_AT}\" IS NULL"));
-    let condition_after =
-        after.then(|| format!("({}) > ({})", names.join(", "), after_values.collect::<Vec<_>>().join(", ")));
+    let condition_after = after.then(|| follows(write, &names, &after_values));
     let conditions: Vec<String> = not_deleted.into_iter().chain(condition_after).collect();
     let filter = if conditions.is_empty() { String::new() } else { format!("WHERE {}", conditions.join(" AND ")) };
     format!(
@@ -376,4 +405,21 @@ pub fn select_keys(write: &TableWrite, after: bool, limit: i64) -> String {
         write.table.name,
         names.join(", "),
     )
+}
+
+/// Whether a key follows another one, in the order of an index on the key.
+fn follows(write: &TableWrite, names: &[String], after: &[String]) -> String {
+    let columns: Vec<&DbColumn> = columns(write).take(write.key_column_count).collect();
+    // PostgreSQL searches an index with a comparison of rows, which has one operator for all columns.
+    if columns.iter().all(|column| column.operator_schema == columns[0].operator_schema) {
+        return format!("({}) {} ({})", names.join(", "), operator(">", columns[0]), after.join(", "));
+    }
+    let alternative = |last: usize| {
+        let comparison = |index: usize| {
+            let symbol = if index == last { ">" } else { "=" };
+            format!("{} {} {}", names[index], operator(symbol, columns[index]), after[index])
+        };
+        (0..=last).map(comparison).collect::<Vec<_>>().join(" AND ")
+    };
+    format!("({})", (0..columns.len()).map(alternative).collect::<Vec<_>>().join(" OR "))
 }

@@ -120,6 +120,11 @@ fn db_column(row: &Row) -> Option<(u32, DbColumn)> {
         ),
         type_oid: row.get("atttypid"),
         sql_type: row.get("sql_type"),
+        cast_type: row.get("cast_type"),
+        operator_schema: row
+            .get::<_, Option<&str>>("operator_schema")
+            .and_then(Identifier::exact)
+            .unwrap_or_else(Identifier::pg_catalog),
         source_path: comment.as_deref().and_then(parse_note).map(str::to_owned),
         comment,
         required: row.get("required"),

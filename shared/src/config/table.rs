@@ -5,6 +5,7 @@ use toml::de::DeValue;
 
 use super::section::Section;
 use super::source::{SCHEMA_POLICY_DEFAULT, partition, schema_policy};
+use super::sql::{expression_mistake, is_type};
 use super::{ColumnConfig, ConfigErrors, Format, SourceConfig, TableConfig, TableKind};
 use crate::names::Identifier;
 use crate::spec::{MergeBy, OVERFLOW, VERSION, VERSIONS};
@@ -149,18 +150,16 @@ fn column<'a>(
         value.as_str().filter(|text| is_type(text)).map(str::to_owned)
     });
     let required = entry.boolean(errors, "required").unwrap_or(false);
-    let check = entry.string(errors, "check").map(str::to_owned);
+    let check = check_expression(&entry, errors);
     entry.reject_unknown_keys(errors);
     Some(ColumnConfig { name: name?, path: path?.to_owned(), sql_type, required, check })
 }
 
-/// Accepts words, optionally qualified, then optional numbers in parentheses and an optional `[]`: nothing that could end a
-/// statement.
-fn is_type(text: &str) -> bool {
-    let text = text.strip_suffix("[]").unwrap_or(text);
-    let (words, modifier) = text.split_once('(').unwrap_or((text, "0)"));
-    let numbers = modifier.strip_suffix(')');
-    let is_word = |word: &str| word.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') && !word.is_empty();
-    words.trim_end().split([' ', '.']).all(is_word)
-        && numbers.is_some_and(|list| list.split(',').all(|number| number.trim().parse::<u32>().is_ok()))
+/// `check = "stake > 0"`
+fn check_expression(entry: &Section<'_>, errors: &mut ConfigErrors) -> Option<String> {
+    let check = entry.string(errors, "check")?;
+    if let Some(mistake) = expression_mistake(check) {
+        entry.error(errors, "check", format!("must be one SQL expression, but {mistake}"));
+    }
+    Some(check.to_owned())
 }

@@ -140,6 +140,10 @@ async fn list_ddl(
     let existing = catalog.table(&diff.table).cloned();
     let diff = diff.remaining(existing.as_deref());
     let mut statements = Vec::new();
+    if !diff.is_empty() {
+        let lock = apply::missing_lock_ddl(client).await?;
+        statements.extend(lock.into_iter().filter(|statement| already_listed.insert(statement.clone())));
+    }
     if diff.source_label.is_some()
         && let Some(statement) = apply::missing_schema_ddl(client, &diff.table.schema).await?
         && already_listed.insert(statement.clone())
@@ -172,10 +176,11 @@ async fn system_tables(
     let needed = [(plan.deletes(), apply::TOMBSTONE_TABLE), (!plan.writes.is_empty(), apply::FRESHNESS_TABLE)];
     let mut statements = Vec::new();
     for (_, table) in needed.iter().filter(|(is_needed, _)| *is_needed) {
-        // Both tables are in one schema, which is created once.
-        statements.extend(
-            table.missing_ddl(client).await?.into_iter().filter(|statement| already_listed.insert(statement.clone())),
-        );
+        let missing = table.missing_ddl(client).await?;
+        let lock = if missing.is_empty() { Vec::new() } else { apply::missing_lock_ddl(client).await? };
+        // All of them are in one schema, which is created once.
+        let new = lock.into_iter().chain(missing).filter(|statement| already_listed.insert(statement.clone()));
+        statements.extend(new);
     }
     Ok(statements)
 }

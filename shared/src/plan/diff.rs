@@ -168,6 +168,8 @@ impl TableDiff {
                 column_type: kind,
                 type_oid,
                 sql_type: new.sql_type.clone(),
+                cast_type: new.sql_type.clone(),
+                operator_schema: Identifier::pg_catalog(),
                 source_path: new.source_path.clone(),
                 comment: new.source_path.as_deref().map(|path| with_note(None, path)),
                 required: not_null && new.default.is_none(),
