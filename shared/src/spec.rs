@@ -290,6 +290,11 @@ impl TableRegistry {
         &self.specs[id.0 as usize]
     }
 
+    /// The specification of the table with this name.
+    pub fn by_name(&self, name: &TableName) -> Option<&TableSpec> {
+        self.by_name.get(name).map(|&id| self.get(id))
+    }
+
     /// Whether every table is merged by row.
     pub fn all_merge_by_row(&self) -> bool {
         self.specs.iter().all(|spec| spec.write_mode == WriteMode::Merge(MergeBy::Row))

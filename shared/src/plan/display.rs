@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::cell::format_cell;
 use super::{KeyChanges, NewColumn, Plan, RowChange, TableDiff, TableWrite};
-use crate::catalog::comment::with_note;
+use crate::catalog::comment::{partition_note, with_note};
 use crate::change::Operation;
 use crate::names::quote_literal;
 
@@ -102,7 +102,7 @@ impl TableDiff {
         if self.key_is_by_partition() {
             statements.push(format!("ALTER TABLE {name} ADD PRIMARY KEY ({})", self.key_columns()));
         }
-        let comment = format!("Millstream: partition of {} {}", table.unquoted(), partition.bounds);
+        let comment = with_note(None, &partition_note(&table.unquoted(), partition.bounds));
         statements.push(format!("COMMENT ON TABLE {name} IS {}", quote_literal(&comment)));
         statements.push(format!("ALTER TABLE {table} ATTACH PARTITION {name} FOR VALUES FROM ({from}) TO ({to})"));
         statements
