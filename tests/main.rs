@@ -2,6 +2,7 @@
 // A test stops where something is not as it must be, its helpers included.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
+mod adoption;
 mod commands;
 mod credentials;
 mod end_to_end;
@@ -24,6 +25,7 @@ mod replicas;
 mod restore;
 mod roles;
 mod support;
+mod taken_names;
 mod tls;
 mod vocabulary;
 mod writer;

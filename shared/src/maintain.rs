@@ -174,7 +174,7 @@ pub async fn partitioned_tables(
         let note = comment.as_deref().and_then(parse_note);
         let has_note = note.is_some_and(|note| names_source(note, &source.name));
         let name = TableName { schema: source.schema.clone(), table };
-        let is_declared = note.is_none() && source.tables.iter().any(|declared| declared.name == name.table);
+        let is_declared = note.is_none() && decoder.tables.by_name(&name).is_some_and(|spec| spec.declared);
         let Some((partition_column, policy)) = decoder.partitioning(&name) else { continue };
         if partition_column.as_str() != by || !(has_note || is_declared) {
             continue;
@@ -219,10 +219,12 @@ async fn create_ahead(
     partitioned: &PartitionedTable,
     report: &mut MaintenanceReport,
 ) -> Result<(), MaintainError> {
-    let diff = pending::missing_partitions(table, partitioned, now());
+    let mut diff = pending::missing_partitions(table, partitioned, now());
     if diff.is_empty() {
         return Ok(());
     }
+    // Chosen again under the table's lock; here for the report.
+    apply::choose_partition_names(client, &mut diff).await?;
     match apply::create_missing(client, &mut Catalog::default(), std::slice::from_ref(&diff), LIMITS).await {
         Ok(_) => report.made.extend(diff.partitions.iter().map(|partition| partition.name.unquoted())),
         Err(error @ ApplyError::Schema { .. }) => report.postponed.push(error.to_string()),

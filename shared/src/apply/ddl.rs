@@ -12,9 +12,10 @@ use tokio_postgres::types::Type;
 
 use super::{ApplyError, Limits};
 use crate::backoff::backoff_delay;
-use crate::catalog::{Catalog, load};
+use crate::catalog::comment::partition_note;
+use crate::catalog::{self, Catalog, load};
 use crate::database::sqlstate::describe;
-use crate::names::{Identifier, TableName};
+use crate::names::{Identifier, SYSTEM_SCHEMA, TableName};
 use crate::plan::TableDiff;
 
 /// While DDL waits for a lock, all other sessions queue for it.
@@ -86,8 +87,10 @@ async fn try_once(
     advisory_lock(client, &format!("{}.{}", diff.table.schema, diff.table.table)).await?;
     catalog.invalidate(&diff.table);
     load(client, catalog, std::slice::from_ref(&diff.table)).await?;
-    let diff = diff.remaining(catalog.table(&diff.table).map(|table| &**table));
-    if !diff.is_empty() {
+    // If the name of a table turns out to be taken, the batch is planned again, with another name.
+    let mut diff = diff.remaining(catalog.table(&diff.table).map(|table| &**table));
+    if !diff.is_empty() && !catalog.is_taken(&diff.table) {
+        choose_partition_names(client, &mut diff).await?;
         let ddl = diff.statements();
         client.batch_execute(&ddl.join(";")).await?;
         statements += ddl.len();
@@ -96,6 +99,22 @@ async fn try_once(
     }
     client.batch_execute("COMMIT").await?;
     Ok(statements)
+}
+
+/// Gives another name to each missing partition whose name is taken, for example by a partition that the owner detached and
+/// kept, or by the table of an event with that name.
+pub async fn choose_partition_names(client: &Client, diff: &mut TableDiff) -> Result<(), ApplyError> {
+    loop {
+        let names: Vec<&TableName> = diff.partitions.iter().map(|partition| &partition.name).collect();
+        let taken = catalog::taken_names(client, &names).await?;
+        if taken.is_empty() {
+            return Ok(());
+        }
+        for partition in diff.partitions.iter_mut().filter(|partition| taken.contains(&partition.name)) {
+            let note = partition_note(&diff.table.unquoted(), partition.bounds);
+            partition.name.table = partition.name.table.alternative(&note);
+        }
+    }
 }
 
 /// Creates a table of Millstream's own schema if it does not exist. Returns whether it was created.
@@ -131,9 +150,6 @@ pub struct SystemTable {
     /// `CREATE SCHEMA` comes first.
     pub ddl: &'static str,
 }
-
-/// Millstream's own schema.
-const SYSTEM_SCHEMA: &str = "millstream";
 
 impl SystemTable {
     /// Whether the table exists.

@@ -57,7 +57,9 @@ async fn dry_run_table(
         loaded => loaded?,
     };
     let Some(table) = table else { return Ok(()) };
-    statements.extend(missing_partitions(&table, partitioned, now()).statements());
+    let mut diff = missing_partitions(&table, partitioned, now());
+    apply::choose_partition_names(client, &mut diff).await?;
+    statements.extend(diff.statements());
     for partition in expired(&table, partitioned, now()) {
         if let Some(mark) = mark(client, &partitioned.name, partition).await? {
             statements.extend([mark, detach(&partitioned.name, &partition.name), drop_table(&partition.name)]);
@@ -84,7 +86,6 @@ pub fn missing_partitions(table: &DbTable, partitioned: &PartitionedTable, now: 
         key: key_of_partitions(table, &partitioned.partition_column),
         partition_column: Some(partitioned.partition_column.clone()),
         columns: Vec::new(),
-        adopted_columns: Vec::new(),
         partitions: Vec::new(),
     };
     let mut timestamp = now;

@@ -20,6 +20,9 @@ impl fmt::Display for Plan {
             let table = rejection.table.as_deref().map(|table| format!(" by {table}")).unwrap_or_default();
             writeln!(f, "record {record} rejected{table}: {rejection}")?;
         }
+        for object in &self.owner_objects {
+            writeln!(f, "-- {object}")?;
+        }
         for (outcome, records) in [("expired", &self.expired), ("repeated", &self.repeated_in_batch)] {
             for record in records {
                 writeln!(f, "record {record} {outcome}")?;
@@ -64,9 +67,7 @@ impl TableDiff {
         }
         let path_comment =
             |column: &NewColumn| Some((column.name.clone(), with_note(None, column.source_path.as_ref()?)));
-        for (column, comment) in
-            self.columns.iter().filter_map(path_comment).chain(self.adopted_columns.iter().cloned())
-        {
+        for (column, comment) in self.columns.iter().filter_map(path_comment) {
             statements.push(format!("COMMENT ON COLUMN {table}.{column} IS {}", quote_literal(&comment)));
         }
         statements.extend(self.partitions.iter().flat_map(|partition| self.partition_statements(partition)));
