@@ -2,6 +2,7 @@
 // Tests and their helpers panic if something is not as expected.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
+mod adoption;
 mod aws_errors;
 mod commands;
 mod credentials;
@@ -29,10 +30,11 @@ mod replay;
 mod replicas;
 mod restore;
 mod roles;
-mod segment_members;
 mod schema_lock;
 mod search_path;
+mod segment_members;
 mod support;
+mod taken_names;
 mod tls;
 mod vocabulary;
 mod writer;

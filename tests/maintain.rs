@@ -8,7 +8,7 @@ use millstream::maintain::{MaintenanceReport, maintain};
 use millstream::timestamp::Timestamp;
 use tokio_postgres::Client;
 
-use crate::support::{batch, client, database, ingest, rows};
+use crate::support::{batch, batch_of, client, database, ingest, rows};
 
 const CONFIG: &str = "[source.log]\nstream = \"s\"\nformat = \"json\"\n\
     [table.entry]\nsource = \"log\"\nid = \"id\"\npartition = { by = \"at\", every = \"day\", ahead = 2, keep = \"10 days\" }\n";
@@ -70,18 +70,139 @@ async fn partitions_are_created_ahead_and_dropped_by_retention() {
 }
 
 #[tokio::test]
-async fn what_was_interrupted_is_taken_up_again() {
+async fn an_interrupted_drop_is_completed_by_the_next_run() {
     let url = database().await;
     batch(&mut ingest(CONFIG, &url), 1, &[entry(1, 0)]).await.unwrap();
     let client = client(&url).await;
-    let detached = old_partition(&client, 12).await;
-    client.batch_execute(&format!("ALTER TABLE log.entry DETACH PARTITION {detached}")).await.unwrap();
-    // Detached by its owner and kept, because it is younger than the retention.
-    let kept = old_partition(&client, 5).await;
-    client.batch_execute(&format!("ALTER TABLE log.entry DETACH PARTITION {kept}")).await.unwrap();
+    let old = old_partition(&client, 12).await;
+    // The drop fails after the detach.
+    client.batch_execute(&format!("CREATE VIEW log.seen AS SELECT * FROM {old}")).await.unwrap();
     let upkeep = run_maintain(&url).await;
-    assert_eq!(upkeep.dropped, [detached], "{upkeep:?}");
-    assert_eq!(rows(&client, &format!("SELECT count(*) FROM {kept}")).await, [r#"{"count":0}"#]);
+    assert_eq!((upkeep.dropped.len(), upkeep.postponed.len()), (0, 1), "{upkeep:?}");
+    assert!(upkeep.postponed[0].starts_with(&format!("dropping {old}: ")), "{upkeep:?}");
+    client.batch_execute("DROP VIEW log.seen").await.unwrap();
+    assert_eq!(run_maintain(&url).await.dropped, [old]);
+}
+
+#[tokio::test]
+async fn a_partition_that_its_owner_detached_is_kept_under_any_name() {
+    let url = database().await;
+    batch(&mut ingest(CONFIG, &url), 1, &[entry(1, 0)]).await.unwrap();
+    let client = client(&url).await;
+    let (kept, renamed) = (old_partition(&client, 12).await, old_partition(&client, 13).await);
+    client
+        .batch_execute(&format!(
+            "ALTER TABLE log.entry DETACH PARTITION {kept}; ALTER TABLE log.entry DETACH PARTITION {renamed}; \
+             ALTER TABLE {renamed} RENAME TO archive"
+        ))
+        .await
+        .unwrap();
+    let old = old_partition(&client, 14).await;
+    assert_eq!(run_maintain(&url).await.dropped, [old]);
+    assert_eq!(run_maintain(&url).await, MaintenanceReport::default());
+    for table in [&kept, "log.archive"] {
+        assert_eq!(rows(&client, &format!("SELECT count(*) FROM {table}")).await, [r#"{"count":0}"#]);
+    }
+}
+
+#[tokio::test]
+async fn a_mark_without_a_detach_proves_nothing_later() {
+    let url = database().await;
+    batch(&mut ingest(CONFIG, &url), 1, &[entry(1, 0)]).await.unwrap();
+    let client = client(&url).await;
+    let marked = old_partition(&client, 12).await;
+    let comment = format!("SELECT obj_description('{marked}'::regclass, 'pg_class') AS comment");
+    let before = rows(&client, &comment).await;
+    // As if a run had ended between the mark and the detach, and `keep` had been raised since.
+    let mark = format!(
+        "DO $$ BEGIN EXECUTE format('COMMENT ON TABLE {marked} IS %L', \
+         obj_description('{marked}'::regclass, 'pg_class') || '; detached by maintain'); END $$"
+    );
+    client.batch_execute(&mark).await.unwrap();
+    run_maintain_with(&CONFIG.replace("10 days", "20 days"), &url).await;
+    assert_eq!(rows(&client, &comment).await, before);
+    client.batch_execute(&format!("ALTER TABLE log.entry DETACH PARTITION {marked}")).await.unwrap();
+    assert_eq!(run_maintain(&url).await.dropped, [""; 0]);
+}
+
+#[tokio::test]
+async fn a_run_that_could_not_detach_leaves_no_mark() {
+    let url = database().await;
+    batch(&mut ingest(CONFIG, &url), 1, &[entry(1, 0)]).await.unwrap();
+    let (owner, reader) = (client(&url).await, client(&url).await);
+    let old = old_partition(&owner, 12).await;
+    owner.batch_execute(&format!("COMMENT ON TABLE {old} IS 'From the archive.'")).await.unwrap();
+    // Keeps even the detach's first step from its lock on the table.
+    reader.batch_execute("BEGIN; LOCK TABLE ONLY log.entry IN SHARE UPDATE EXCLUSIVE MODE").await.unwrap();
+    let upkeep = run_maintain(&url).await;
+    assert!(upkeep.dropped.is_empty() && !upkeep.postponed.is_empty(), "{upkeep:?}");
+    reader.batch_execute("COMMIT").await.unwrap();
+    let comment = rows(&owner, &format!("SELECT obj_description('{old}'::regclass, 'pg_class') AS comment")).await;
+    assert!(
+        comment[0].starts_with(r#"{"comment":"From the archive.\nMillstream: partition of log.entry ["#),
+        "{comment:?}"
+    );
+    assert!(!comment[0].contains("detached"), "{comment:?}");
+    assert_eq!(run_maintain(&url).await.dropped, [old]);
+}
+
+/// Two Segment sources in one schema; only the first drops partitions.
+const SAME_SCHEMA: &str = "[source.clicks]\nstream = \"clicks\"\nschema = \"app\"\n\
+    partition = { by = \"received_at\", every = \"day\", keep = \"30 days\" }\n\
+    [source.payments]\nstream = \"payments\"\nschema = \"app\"\n";
+
+#[tokio::test]
+async fn partitions_of_another_source_and_of_the_owner_are_kept() {
+    let url = database().await;
+    let (mut ingest, client) = (ingest(SAME_SCHEMA, &url), client(&url).await);
+    let track = |event: &str, days: i64| {
+        let at = Timestamp(now().0 + days * DAY);
+        format!(r#"{{"type":"track","event":"{event}","messageId":"{event}{days}","receivedAt":"{at}"}}"#)
+    };
+    batch_of(&mut ingest, "payments", 1, &[track("Payment", -100), track("Payment", 0)]).await.unwrap();
+    batch_of(&mut ingest, "clicks", 1, &[track("Click", 0)]).await.unwrap();
+    let (from, to) = (day(-60), day(-59));
+    let owner_s = |table: &str, column: &str, comment: &str| {
+        format!(
+            "CREATE TABLE app.{table} (id text, {column} timestamptz) PARTITION BY RANGE ({column}); {comment} \
+             CREATE TABLE app.{table}_old PARTITION OF app.{table} FOR VALUES FROM ('{from}') TO ('{to}');"
+        )
+    };
+    let mine = owner_s("mine", "received_at", "");
+    // The note names the source, but the table is partitioned by another time than the one that `keep` is about.
+    let other =
+        owner_s("other", "paid_at", "COMMENT ON TABLE app.other IS 'Millstream: source clicks, track event Other';");
+    let old = format!("CREATE TABLE app.click_old PARTITION OF app.click FOR VALUES FROM ('{from}') TO ('{to}')");
+    client.batch_execute(&(mine + &other + &old)).await.unwrap();
+    let upkeep = run_maintain_with(SAME_SCHEMA, &url).await;
+    assert_eq!((&upkeep.dropped[..], upkeep.postponed.len()), (&["app.click_old".to_owned()][..], 0), "{upkeep:?}");
+    let made = |table: &str| upkeep.made.iter().filter(|name| name.starts_with(table)).count();
+    assert_eq!(
+        (made("app.payment_p"), made("app.click_p"), made("app.mine"), made("app.other")),
+        (3, 3, 0, 0),
+        "{upkeep:?}"
+    );
+    let kept = "SELECT count(*) FROM pg_inherits \
+                WHERE inhparent IN ('app.mine'::regclass, 'app.other'::regclass) OR inhrelid::regclass::text LIKE 'app.payment_p%'";
+    assert_eq!(rows(&client, kept).await, [r#"{"count":7}"#]);
+}
+
+#[tokio::test]
+async fn a_foreign_table_among_the_partitions_is_kept() {
+    let url = database().await;
+    batch(&mut ingest(CONFIG, &url), 1, &[entry(1, 0)]).await.unwrap();
+    let client = client(&url).await;
+    let old = old_partition(&client, 12).await;
+    let (from, to) = (day(-20), day(-19));
+    let foreign = format!(
+        "CREATE FOREIGN DATA WRAPPER w; CREATE SERVER f FOREIGN DATA WRAPPER w; \
+         CREATE FOREIGN TABLE log.cold PARTITION OF log.entry FOR VALUES FROM ('{from}') TO ('{to}') SERVER f"
+    );
+    client.batch_execute(&foreign).await.unwrap();
+    let upkeep = run_maintain(&url).await;
+    assert_eq!(upkeep.dropped, [old], "{upkeep:?}");
+    assert_eq!(upkeep.postponed, ["dropping log.cold: not an ordinary table; detach and drop it yourself"]);
+    assert_eq!(partitions(&client).await, 4);
 }
 
 #[tokio::test]

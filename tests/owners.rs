@@ -1,6 +1,6 @@
 //! Tables and columns that their owner created: respected, used as they are, and distinguished from Millstream's.
 
-use crate::support::{batch, client, database, ingest, rows};
+use crate::support::{adopt, batch, client, database, ingest, rows};
 
 const EVENTS: &str = "[source.log]\nstream = \"s\"\nformat = \"json\"\n";
 const ENTITIES: &str = "[source.log]\nstream = \"s\"\nformat = \"json\"\n[table.item]\nsource = \"log\"\nkey = [\"id\"]\n\
@@ -20,6 +20,7 @@ async fn events_take_the_types_that_the_owner_gave() {
     let url = database().await;
     let client = client(&url).await;
     client.batch_execute(&format!("{TYPES} CREATE TABLE log.log (_id text PRIMARY KEY, {COLUMNS})")).await.unwrap();
+    adopt(&client, "log.log", "source log", ".*").await;
     let mut ingest = ingest(EVENTS, &url);
     let bad = [
         r#""mood":"angry""#,
@@ -50,6 +51,7 @@ async fn entities_take_the_types_that_the_owner_gave() {
         .batch_execute(&format!("{TYPES} CREATE TABLE log.item (id text PRIMARY KEY, v bigint, {COLUMNS})"))
         .await
         .unwrap();
+    adopt(&client, "log.item", "source log", ".*").await;
     let mut ingest = ingest(ENTITIES, &url);
     let document = |version: usize, columns: &str| format!(r#"{{"id":"i","v":{version},{columns}}}"#);
     for (version, columns) in
@@ -83,6 +85,7 @@ async fn a_second_unique_constraint_costs_the_row_that_breaks_it() {
         .batch_execute("CREATE SCHEMA log; CREATE TABLE log.log (_id text PRIMARY KEY, email text UNIQUE)")
         .await
         .unwrap();
+    adopt(&client, "log.log", "source log", "email").await;
     let mut ingest = ingest(EVENTS, &url);
     let report = batch(&mut ingest, 1, &[r#"{"email":"a"}"#, r#"{"email":"b"}"#, r#"{"email":"a"}"#]).await.unwrap();
     assert_eq!((report.counts.applied, report.counts.retry), (2, 1), "{report}");
@@ -139,11 +142,15 @@ async fn nested_objects_stay_whole_where_the_table_says_so() {
 async fn two_fields_of_one_name_stay_apart_for_good() {
     let url = database().await;
     let client = client(&url).await;
-    // The owner's column belongs to the first field that claims it, in every process from then on.
+    // The owner's column belongs to the field that its comment names, in every process.
     client
-        .batch_execute("CREATE SCHEMA log; CREATE TABLE log.log (_id text PRIMARY KEY, home_team text)")
+        .batch_execute(
+            "CREATE SCHEMA log; CREATE TABLE log.log (_id text PRIMARY KEY, home_team text); \
+             COMMENT ON COLUMN log.log.home_team IS 'Millstream: homeTeam'",
+        )
         .await
         .unwrap();
+    batch(&mut ingest(EVENTS, &url), 9, &[r#"{"home_team":"snake"}"#]).await.unwrap();
     batch(&mut ingest(EVENTS, &url), 1, &[r#"{"homeTeam":"camel"}"#]).await.unwrap();
     batch(&mut ingest(EVENTS, &url), 2, &[r#"{"home_team":"snake"}"#]).await.unwrap();
     batch(&mut ingest(EVENTS, &url), 3, &[r#"{"home_team":"snake","homeTeam":"camel"}"#]).await.unwrap();

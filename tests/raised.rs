@@ -37,7 +37,7 @@ fn trigger(raise: &str) -> String {
     )
 }
 
-const TABLE: &str = "CREATE SCHEMA log; CREATE TABLE log.item (id text PRIMARY KEY, v bigint, note text)";
+const TABLE: &str = "CREATE SCHEMA log; CREATE TABLE log.item (id text PRIMARY KEY, v bigint, note text); COMMENT ON COLUMN log.item.note IS 'Millstream: note'";
 
 /// Three rows, the second of which is rejected.
 fn documents() -> [String; 3] {

@@ -10,8 +10,8 @@ use millstream_tests::postgresql::{Durability, PostgreSql, connect};
 use millstream_tests::program::millstream;
 use tokio_postgres::Client;
 
-use crate::maintain::look_after_all;
-use crate::support::{Files, batch_of, ingest, rows};
+use crate::maintain::run_maintain_with;
+use crate::support::{Files, adopt, batch_of, ingest, rows};
 
 const CONFIG: &str = r#"
 [source.log]
@@ -66,6 +66,7 @@ impl Hostile {
         let client = connect(&url).await.unwrap();
         client.batch_execute("SET search_path = pg_catalog").await.unwrap();
         client.batch_execute(OWNED).await.unwrap();
+        adopt(&client, "doc.owned", "source doc", ".*").await;
         client.batch_execute(include_str!("search_path/hostile.sql")).await.unwrap();
         let database = url.rsplit('/').next().unwrap();
         let settings = format!(
@@ -150,7 +151,7 @@ async fn operate(hostile: &Hostile, ingest: &mut Ingest, client: &Client) {
          COMMENT ON TABLE doc.old IS 'Millstream: partition of doc.reading [{from}, {to})'"
     );
     client.batch_execute(&old).await.unwrap();
-    let maintained = look_after_all(CONFIG, &hostile.url).await;
+    let maintained = run_maintain_with(CONFIG, &hostile.url).await;
     let (made, dropped, postponed) = (&maintained.made, &maintained.dropped, &maintained.postponed);
     assert_eq!((made.is_empty(), dropped.len(), postponed.len()), (false, 1, 0), "{maintained:?}");
     let file = Files::new(&hostile.name);

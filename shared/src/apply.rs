@@ -28,7 +28,9 @@ use std::time::Duration;
 use tokio_postgres::Client;
 
 pub use compare::{RowDifference, diff_rows, list_keys};
-pub use ddl::{SystemTable, begin, begin_read_only, create_missing, missing_lock_ddl, missing_schema_ddl};
+pub use ddl::{
+    SystemTable, begin, begin_read_only, choose_partition_names, create_missing, missing_lock_ddl, missing_schema_ddl,
+};
 pub use freshness::{FRESHNESS_TABLE, Freshness};
 pub use tombstone::{TOMBSTONE_TABLE, ensure_tombstone_table};
 

@@ -8,11 +8,11 @@ mod column_type;
 pub mod comment;
 mod load;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 pub use column_type::{ArrayElement, ColumnType};
-pub use load::{CatalogError, fingerprints, load, lookup_types};
+pub use load::{CatalogError, fingerprints, load, lookup_types, taken_names};
 
 use crate::names::{Identifier, TableName};
 use crate::partition::TimeRange;
@@ -23,6 +23,8 @@ use crate::timestamp::Timestamp;
 #[derive(Default, Debug)]
 pub struct Catalog {
     tables: HashMap<TableName, Option<Arc<DbTable>>>,
+    /// Names of tables that do not exist and cannot be created: another relation or a type has the name.
+    taken: HashSet<TableName>,
     /// Whether the table of tombstones is known to exist.
     pub tombstone_table_exists: bool,
 }
@@ -43,6 +45,11 @@ impl Catalog {
         self.tables.get(name)?.as_ref()
     }
 
+    /// Whether the name of a table that does not exist belongs to another relation or to a type.
+    pub fn is_taken(&self, name: &TableName) -> bool {
+        self.taken.contains(name)
+    }
+
     /// Caches a table; `None` if it does not exist.
     pub fn insert(&mut self, name: TableName, table: Option<DbTable>) {
         self.tables.insert(name, table.map(Arc::new));
@@ -51,6 +58,7 @@ impl Catalog {
     /// Removes a table from the cache, so that it is loaded again.
     pub fn invalidate(&mut self, name: &TableName) {
         self.tables.remove(name);
+        self.taken.remove(name);
         self.tombstone_table_exists = false;
     }
 }
@@ -75,8 +83,6 @@ pub struct DbTable {
     pub row_type: RowTypeOids,
     /// What fills it, from the note in its comment, if Millstream wrote one.
     pub source_label: Option<String>,
-    /// Whether Millstream may alter it.
-    pub owned: bool,
     /// Whether it has a check constraint, which may reject a row.
     pub has_check: bool,
     /// The columns, without dropped ones.
@@ -110,8 +116,6 @@ pub struct DbColumn {
     pub operator_schema: Identifier,
     /// The path of its values in the source, from the note in its comment.
     pub source_path: Option<String>,
-    /// The whole comment.
-    pub comment: Option<String>,
     /// Whether an inserted row must provide a value: it is NOT NULL and has no default.
     pub required: bool,
     /// Whether it may reject a NULL: it is NOT NULL, or its type is a domain.
@@ -139,7 +143,6 @@ impl DbTable {
             oid: 0,
             row_type: RowTypeOids::default(),
             source_label: None,
-            owned: true,
             has_check: false,
             columns: Vec::new(),
             partition_column: spec.partition.map(|partition| spec.columns[partition.column].name.clone()),

@@ -325,6 +325,22 @@ mod tests {
     }
 
     #[test]
+    fn reserved_schemas_are_rejected() {
+        let message = errors(
+            "[source.millstream]\nstream = \"a\"\n[source.b]\nstream = \"b\"\nschema = \"pg_temp\"\n\
+             [source.information_schema]\nstream = \"c\"\n[source.pg_stat]\nstream = \"d\"\nschema = \"stat\"\n",
+        );
+        for part in [
+            "source.millstream.schema: the schema `millstream` is reserved for Millstream's own tables; set `schema` to another name",
+            "millstream.toml:5:10: source.b.schema: the schema `pg_temp` is reserved for PostgreSQL",
+            "source.information_schema.schema: the schema `information_schema` is reserved for PostgreSQL",
+        ] {
+            assert!(message.contains(part), "{part} is missing in:\n{message}");
+        }
+        assert!(!message.contains("pg_stat"), "{message}");
+    }
+
+    #[test]
     fn an_entity_must_be_partitioned_by_a_key_column() {
         let message = errors(
             "[source.a]\nstream = \"a\"\n[table.t]\nsource = \"a\"\nkey = [\"k\"]\nversion = \"v\"\n\

@@ -23,9 +23,10 @@ use crate::change::{Change, Changes, Operation, Value, Version};
 use crate::config::{self, SourceConfig};
 use crate::decimal::Decimal;
 use crate::field::{FieldId, FieldTree, HashForm};
+use crate::names::{Identifier, TableName};
 use crate::record::{Batch, Record};
 use crate::rejection::{Rejection, RejectionReason};
-use crate::spec::{KeyColumn, Nested, TableId, TableRegistry};
+use crate::spec::{KeyColumn, Nested, PartitionPolicy, TableId, TableRegistry};
 use crate::timestamp::Timestamp;
 use replica::{DecodeOutput, ReplicaTables};
 
@@ -262,6 +263,18 @@ impl Decoder {
             has_default_table || tables.iter().any(|table| table.name == *name)
         };
         (0..self.tables.count() as u32).map(TableId).filter(is_declared).collect()
+    }
+
+    /// How the source partitions a table that it fills, and by which column. A table that no specification describes, for
+    /// example of a Segment event that has not been seen, has the source's default partitioning.
+    pub fn partitioning(&mut self, table: &TableName) -> Option<(Identifier, PartitionPolicy)> {
+        if let Some(spec) = self.tables.by_name(table) {
+            let partition = spec.partition?;
+            return Some((spec.columns[partition.column].name.clone(), partition.policy));
+        }
+        let mut builder = declared::TableSpecBuilder { fields: &mut self.fields, columns: Vec::new() };
+        let partition = builder.partition(self.source.partition.as_ref())?;
+        Some((builder.columns[partition.column].name.clone(), partition.policy))
     }
 
     /// A record's partition key in the form that may be stored. Producers use what identifies a person or a row as the key, so

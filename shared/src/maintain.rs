@@ -4,6 +4,9 @@
 //! writers no longer write, and a partition is detached concurrently before it is dropped, so that no other transaction waits
 //! for the drop. The next run resumes whatever was interrupted.
 //!
+//! Drops only what belongs to it: partitions of tables whose note names the source. Before a partition is detached, its comment
+//! records that maintenance detaches it; a partition without that mark was detached by its owner, and stays.
+//!
 //! Settings never outlive their transaction, because a pooler may assign each transaction to a different backend. A concurrent
 //! detach cannot run in a transaction and therefore has no settings; if it waits too long, another connection cancels it.
 
@@ -18,14 +21,16 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 
 use crate::apply::{self, ApplyError, Limits};
+use crate::catalog::comment::{names_source, parse_note};
 use crate::catalog::{Catalog, CatalogError, DbTable};
 use crate::clock::now;
 use crate::config::{Config, SourceConfig};
 use crate::database::sqlstate::{ErrorAction, classify, describe};
 use crate::database::{Database, DatabaseError};
+use crate::decode::Decoder;
 use crate::names::{Identifier, TableName};
 use crate::spec::PartitionPolicy;
-use pending::InterruptedDrop;
+use pending::{InterruptedDrop, RemainingWork};
 
 /// Timeout of a maintenance statement; these change the catalog, not rows.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(60);
@@ -149,8 +154,8 @@ async fn prune_closed_shards(
     Ok(())
 }
 
-/// Returns the partitioned tables of a source: tables declared with their own partitioning, and all other range-partitioned
-/// tables of its schema if the source has a default partitioning.
+/// Returns the tables that are partitioned as the source partitions them: those that the source created or adopted, by the
+/// notes in their comments, and declared ones. Other tables of the schema belong to other sources or to its owner.
 ///
 /// # Errors
 /// Returns an error if the query fails.
@@ -161,19 +166,26 @@ pub async fn partitioned_tables(
     let rows = client
         .query_typed(include_str!("maintain/partitioned_tables.sql"), &[(&source.schema.as_str(), Type::TEXT)])
         .await?;
+    let mut decoder = Decoder::new(source.clone());
     let mut tables = Vec::new();
     for row in rows {
-        let (table, by): (String, String) = (row.get(0), row.get(1));
-        let declared = source.tables.iter().find(|declared| declared.name.as_str() == table);
-        let partition = declared.and_then(|declared| declared.partition.as_ref()).or(source.partition.as_ref());
-        let name = TableName { schema: source.schema.clone(), table: Identifier::truncated(&table, &table) };
-        if let Some(partition) = partition {
-            tables.push(PartitionedTable {
-                name,
-                partition_column: Identifier::truncated(&by, &by),
-                policy: partition.policy,
-            });
+        let (table, by, comment): (String, String, Option<String>) = (row.get(0), row.get(1), row.get(2));
+        let table = Identifier::truncated(&table, &table);
+        let note = comment.as_deref().and_then(parse_note);
+        let has_note = note.is_some_and(|note| names_source(note, &source.name));
+        let name = TableName { schema: source.schema.clone(), table };
+        let is_declared = note.is_none() && decoder.tables.by_name(&name).is_some_and(|spec| spec.declared);
+        let Some((partition_column, policy)) = decoder.partitioning(&name) else { continue };
+        if partition_column.as_str() != by || !(has_note || is_declared) {
+            continue;
         }
+        // A declared table without a note is its owner's: it gets partitions ahead of time, but nothing of it is dropped.
+        let retention_micros = policy.retention_micros.filter(|_| has_note);
+        tables.push(PartitionedTable {
+            name,
+            partition_column,
+            policy: PartitionPolicy { retention_micros, ..policy },
+        });
     }
     Ok(tables)
 }
@@ -207,10 +219,12 @@ async fn create_ahead(
     partitioned: &PartitionedTable,
     report: &mut MaintenanceReport,
 ) -> Result<(), MaintainError> {
-    let diff = pending::missing_partitions(table, partitioned, now());
+    let mut diff = pending::missing_partitions(table, partitioned, now());
     if diff.is_empty() {
         return Ok(());
     }
+    // Chosen again under the table's lock; here for the report.
+    apply::choose_partition_names(client, &mut diff).await?;
     match apply::create_missing(client, &mut Catalog::default(), std::slice::from_ref(&diff), LIMITS).await {
         Ok(_) => report.made.extend(diff.partitions.iter().map(|partition| partition.name.unquoted())),
         Err(error @ ApplyError::Schema { .. }) => report.postponed.push(error.to_string()),
@@ -227,9 +241,35 @@ async fn drop_expired(
     report: &mut MaintenanceReport,
 ) -> Result<(), MaintainError> {
     for partition in pending::expired(table, partitioned, now()) {
+        let Some(mark) = pending::mark(client, &partitioned.name, partition).await? else {
+            let reason = "not an ordinary table; detach and drop it yourself";
+            report.postponed.push(format!("dropping {}: {reason}", partition.name.unquoted()));
+            continue;
+        };
+        let marked = in_transaction(client, &mark).await;
+        if !report.record_step("detaching", &partition.name, marked)? {
+            continue;
+        }
         let detached = detach(database, client, &partitioned.name, &partition.name).await;
         if report.record_step("detaching", &partition.name, detached)? {
             drop_table(client, &partition.name, report).await?;
+        } else {
+            remove_marks(client, partitioned, report).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes the mark of partitions that are still attached: if their owner detaches them now, they are the owner's.
+async fn remove_marks(
+    client: &Client,
+    partitioned: &PartitionedTable,
+    report: &mut MaintenanceReport,
+) -> Result<(), MaintainError> {
+    for InterruptedDrop { name, remaining } in pending::interrupted_drops(client, partitioned, now()).await? {
+        if let RemainingWork::RemoveMark { statement } = remaining {
+            let removed = in_transaction(client, &statement).await;
+            report.record_step("restoring the comment of", &name, removed)?;
         }
     }
     Ok(())
@@ -263,14 +303,19 @@ async fn finish_detached(
     partitioned: &PartitionedTable,
     report: &mut MaintenanceReport,
 ) -> Result<(), MaintainError> {
-    for InterruptedDrop { name, pending } in pending::interrupted_drops(client, partitioned, now()).await? {
-        if pending {
-            let finalized = in_transaction(client, &pending::finalize(&partitioned.name, &name)).await;
-            if !report.record_step("detaching", &name, finalized)? {
-                continue;
+    remove_marks(client, partitioned, report).await?;
+    for InterruptedDrop { name, remaining } in pending::interrupted_drops(client, partitioned, now()).await? {
+        let drops = match remaining {
+            RemainingWork::RemoveMark { .. } => false,
+            RemainingWork::Drop => true,
+            RemainingWork::Finalize { drops } => {
+                let finalized = in_transaction(client, &pending::finalize(&partitioned.name, &name)).await;
+                report.record_step("detaching", &name, finalized)? && drops
             }
+        };
+        if drops {
+            drop_table(client, &name, report).await?;
         }
-        drop_table(client, &name, report).await?;
     }
     Ok(())
 }

@@ -45,6 +45,21 @@ impl Identifier {
         Self("pg_catalog".into())
     }
 
+    /// The name to try next if this one is taken, for what `original` identifies: always the same sequence of names.
+    pub fn alternative(&self, original: &str) -> Self {
+        if self.has_hash_suffix() {
+            // The name may already be the alternative for `original`.
+            return Self::with_hash_suffix(self.as_str(), &format!("{original} {}", self.as_str()));
+        }
+        Self::with_hash_suffix(self.as_str(), original)
+    }
+
+    fn has_hash_suffix(&self) -> bool {
+        self.as_str().rsplit_once('_').is_some_and(|(_, suffix)| {
+            suffix.len() == SUFFIX_DIGITS && suffix.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'))
+        })
+    }
+
     /// The name without quotes, for messages and for comparison with the catalog.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -68,6 +83,9 @@ fn short_hash(original: &str) -> String {
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
+
+/// Millstream's own schema.
+pub const SYSTEM_SCHEMA: &str = "millstream";
 
 /// A schema-qualified table. `Display` writes it quoted.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

@@ -21,11 +21,15 @@ pub use resolve::resolve_keys_and_names;
 pub use rows::{EncodedChanges, KeyChanges, RowChange, TableWrite};
 pub use table_planner::new_partition;
 
+use std::fmt;
+
 use crate::catalog::Catalog;
+use crate::catalog::comment::with_note;
 use crate::change::Changes;
 use crate::field::FieldTree;
+use crate::names::{Identifier, TableName, quote_literal};
 use crate::rejection::{Rejection, RejectionReason};
-use crate::spec::{DeleteMode, TableId, TableRegistry};
+use crate::spec::{DeleteMode, OVERFLOW, TableId, TableRegistry};
 use crate::timestamp::Timestamp;
 
 /// What a batch changes in the database.
@@ -41,12 +45,59 @@ pub struct Plan {
     pub expired: Vec<usize>,
     /// Records with a row that another record of the batch already holds.
     pub repeated_in_batch: Vec<usize>,
+    /// Tables and columns that the batch does not fill because they are their owner's.
+    pub owner_objects: Vec<OwnerObject>,
 }
 
 impl Plan {
     /// Whether the plan writes to a table whose rows may be deleted.
     pub fn deletes(&self) -> bool {
         self.writes.iter().any(|write| write.deletes == DeleteMode::Hard)
+    }
+}
+
+/// What Millstream did not create and the configuration does not declare; it is not filled. `Display` says how to adopt it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum OwnerObject {
+    /// A table with the name of one that the batch fills.
+    Table {
+        /// The table.
+        table: TableName,
+        /// The table that is filled instead.
+        used: TableName,
+        /// The label of the table that is filled.
+        label: String,
+    },
+    /// A column with the name of a field, which goes to the overflow.
+    Column {
+        /// The table.
+        table: TableName,
+        /// The column.
+        column: Identifier,
+        /// The path of the field.
+        path: String,
+    },
+}
+
+impl fmt::Display for OwnerObject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Table { table, used, label } => write!(
+                f,
+                "table {} is not Millstream's, so its rows go to {}; to fill it, declare it, or run: \
+                 COMMENT ON TABLE {table} IS {}",
+                table.unquoted(),
+                used.unquoted(),
+                quote_literal(&with_note(None, label))
+            ),
+            Self::Column { table, column, path } => write!(
+                f,
+                "column {column} of {} is not Millstream's, so {path} goes to {OVERFLOW}; to fill it, declare it, or run: \
+                 COMMENT ON COLUMN {table}.{column} IS {}",
+                table.unquoted(),
+                quote_literal(&with_note(None, path))
+            ),
+        }
     }
 }
 
@@ -88,15 +139,17 @@ pub struct PartialPlan {
     pub rejected: Vec<(usize, Rejection)>,
     /// See [`Plan::expired`].
     pub expired: Vec<usize>,
+    /// See [`Plan::owner_objects`].
+    pub owner_objects: Vec<OwnerObject>,
 }
 
 impl PartialPlan {
     /// Groups the changes by key, which completes the plan.
     pub fn fold_by_key(self) -> Plan {
-        let Self { diffs, encoded, rejected, expired } = self;
+        let Self { diffs, encoded, rejected, expired, owner_objects } = self;
         let (mut writes, mut repeated_in_batch) = (Vec::new(), Vec::new());
         writes.extend(encoded.into_iter().map(|encoded| encoded.fold_by_key(&mut repeated_in_batch)));
-        Plan { diffs, writes, rejected, expired, repeated_in_batch }
+        Plan { diffs, writes, rejected, expired, repeated_in_batch, owner_objects }
     }
 }
 
@@ -128,6 +181,7 @@ pub fn plan_changes(
         let mut planner = table_planner::TablePlanner::new(spec, fields, catalog);
         let rows = planner.changes(changes, &list, now, &mut partial_plan);
         partial_plan.diffs.extend(planner.diff());
+        partial_plan.owner_objects.extend(planner.take_owner_objects());
         planners.push((planner, rows));
     }
     if partial_plan.diffs.is_empty() {

@@ -31,6 +31,8 @@ pub struct TableId(pub u32);
 pub struct TableSpec {
     /// Schema and table.
     pub name: TableName,
+    /// The name that the table would have if it did not belong to another relation or to a type.
+    pub own_name: Option<TableName>,
     /// What fills the table, recorded in its comment.
     pub source_label: String,
     /// Columns known in advance, declared by the format or the configuration.
@@ -55,6 +57,8 @@ pub struct TableSpec {
     pub arrays: Arrays,
     /// Whether it replicates a table of its source, from which it takes its name and key.
     pub replicated: bool,
+    /// Whether the configuration names the table, so that it is filled even if its owner created it.
+    pub declared: bool,
     /// Which values are converted to a column type that Millstream chose.
     pub coercion: Coercion,
     /// New text columns are `varchar` of this many characters; `None` means `text`.
@@ -64,6 +68,25 @@ pub struct TableSpec {
 }
 
 impl TableSpec {
+    /// Whether rows may be written to an existing table with this note in its comment: only Millstream's own tables, and
+    /// those that the configuration declares. A partition has a note that names its parent.
+    pub fn accepts_table(&self, note: Option<&str>) -> bool {
+        match note {
+            Some(note) if self.replicated => note == self.source_label,
+            // The label of a table may change with the configuration; several events may share a table.
+            Some(note) => note.starts_with("source "),
+            None => self.declared,
+        }
+    }
+
+    /// The name that the table gets if its own belongs to another relation or to a type. It does not depend on which of
+    /// several events with one table is seen first.
+    pub fn alternative_name(&self) -> TableName {
+        let unquoted = self.name.unquoted();
+        let original = if self.replicated { &self.source_label } else { &unquoted };
+        TableName { schema: self.name.schema.clone(), table: self.name.table.alternative(original) }
+    }
+
     /// The columns of the key.
     pub fn key_columns(&self) -> impl Iterator<Item = &ColumnSpec> {
         self.key.iter().map(|&index| &self.columns[index])
@@ -278,16 +301,23 @@ impl TableRegistry {
         id
     }
 
-    /// Replaces the specification of a table.
+    /// Replaces the specification of a table. Several events may share a table: its previous name still finds it.
     pub fn replace(&mut self, id: TableId, spec: TableSpec) {
         let previous = std::mem::replace(&mut self.specs[id.0 as usize], spec);
-        self.by_name.remove(&previous.name);
+        if previous.replicated {
+            self.by_name.remove(&previous.name);
+        }
         self.by_name.insert(self.get(id).name.clone(), id);
     }
 
     /// The specification of the table.
     pub fn get(&self, id: TableId) -> &TableSpec {
         &self.specs[id.0 as usize]
+    }
+
+    /// The specification of the table with this name.
+    pub fn by_name(&self, name: &TableName) -> Option<&TableSpec> {
+        self.by_name.get(name).map(|&id| self.get(id))
     }
 
     /// Whether every table is merged by row.

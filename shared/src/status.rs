@@ -17,7 +17,7 @@ use tokio_postgres::types::Type;
 
 use crate::apply::{self, ApplyError, Limits};
 use crate::aws::Aws;
-use crate::catalog::comment::parse_note;
+use crate::catalog::comment::{names_source, parse_note};
 use crate::catalog::{CatalogError, DbTable};
 use crate::config::{Config, Environment, SourceConfig};
 use crate::database::sqlstate::describe;
@@ -295,8 +295,8 @@ async fn tables(
 
 /// Whether the table belongs to the source: two sources may share a schema, and a table's comment names its source.
 fn belongs_to(comment: Option<&str>, source: &SourceConfig) -> bool {
-    let label = comment.and_then(parse_note).and_then(|note| note.strip_prefix("source "));
-    label.is_none_or(|label| label.split(',').next() == Some(&source.name))
+    let note = comment.and_then(parse_note).filter(|note| note.starts_with("source "));
+    note.is_none_or(|note| names_source(note, &source.name))
 }
 
 /// Returns the status of a table's partitions, or what prevents their maintenance.

@@ -1,7 +1,7 @@
 //! Keys of every type: a row is found by its key, stays deleted, and returns only if the source recreates it.
 
 use super::{CONFIG, loaded, put, remove, sent};
-use crate::support::{client, database, ingest, rows};
+use crate::support::{adopt, client, database, ingest, rows};
 
 async fn count(url: &str, table: &str) -> String {
     rows(&client(url).await, &format!("SELECT count(*) FROM shop.{table}")).await.remove(0)
@@ -83,6 +83,7 @@ async fn a_load_in_a_process_that_never_saw_the_stream_does_not_bring_deleted_ro
         .batch_execute("CREATE SCHEMA shop; CREATE TABLE shop.t (b text, a text, e text UNIQUE, PRIMARY KEY (b, a))")
         .await
         .unwrap();
+    adopt(&owner, "shop.t", "DynamoDB table T", "a|b|e").await;
     let key = |a: &str| format!(r#""a":{{"S":"{a}"}},"b":{{"S":"2"}}"#);
     sent(&mut ingest(CONFIG, &url), &[put("T", 1, &key("1"), r#""e":{"S":"x"}"#), remove("T", 2, &key("1"))]).await;
     let item = |a: &str, e: &str| loaded("T", &format!(r#"{},"e":{{"S":"{e}"}}"#, key(a)));

@@ -9,12 +9,15 @@ use millstream::record::unpack;
 use millstream::timestamp::Timestamp;
 
 use super::{CONFIG, put, remove, sent};
-use crate::support::{client, database, ingest, rows};
+use crate::support::{adopt, client, database, ingest, rows};
 
 const OWNED: &str = "CREATE SCHEMA shop; CREATE TYPE shop.mood AS ENUM ('ok', 'bad'); \
     CREATE DOMAIN shop.positive AS integer CHECK (VALUE > 0); \
     CREATE TABLE shop.t (id text PRIMARY KEY, i integer, b bigint, at timestamptz, u uuid, d date, mood shop.mood, n shop.positive, \
     short varchar(5), list text[], local timestamp)";
+
+/// What the comment of a table says that Millstream may fill.
+const LABEL: &str = "DynamoDB table T";
 
 fn key(id: &str) -> String {
     format!(r#""id":{{"S":"{id}"}}"#)
@@ -29,6 +32,7 @@ async fn columns_of_the_owner_s_types_receive_what_fits() {
     let url = database().await;
     let owner = client(&url).await;
     owner.batch_execute(OWNED).await.unwrap();
+    adopt(&owner, "shop.t", LABEL, ".*").await;
     owner.batch_execute("SET TimeZone = 'UTC'").await.unwrap();
     let mut ingest = ingest(CONFIG, &url);
     for number in 1..3 {
@@ -58,6 +62,7 @@ async fn what_does_not_fit_the_owner_s_types_is_refused_by_table_and_column() {
     let url = database().await;
     let owner = client(&url).await;
     owner.batch_execute(OWNED).await.unwrap();
+    adopt(&owner, "shop.t", LABEL, ".*").await;
     let mut ingest = ingest(CONFIG, &url);
     sent(&mut ingest, &[put("T", 1, &key("a"), GOOD)]).await;
     let source = Config::parse("test.toml", CONFIG).unwrap().sources.remove(0);
@@ -110,6 +115,7 @@ async fn what_the_owner_asks_of_rows_does_not_keep_deletes_out() {
             "CREATE SCHEMA shop; CREATE DOMAIN shop.there AS numeric NOT NULL; CREATE TABLE shop.t (id text PRIMARY KEY, {constraint})"
         );
         owner.batch_execute(&table).await.unwrap();
+        adopt(&owner, "shop.t", LABEL, "id|v").await;
         let mut ingest = ingest(CONFIG, &url);
         let item = |id: &str, number: u64| put("T", number, &key(id), &format!(r#""v":{{"N":"{number}"}}"#));
         sent(&mut ingest, &[item("a", 1), item("b", 2), item("c", 9)]).await;
@@ -140,6 +146,7 @@ async fn an_item_without_an_attribute_leaves_the_owner_s_default() {
         .batch_execute("CREATE SCHEMA shop; CREATE TABLE shop.t (id text PRIMARY KEY, mine text NOT NULL DEFAULT 'x')")
         .await
         .unwrap();
+    adopt(&owner, "shop.t", LABEL, "id").await;
     let mut ingest = ingest(CONFIG, &url);
     let report = sent(&mut ingest, &[put("T", 1, &key("a"), ""), put("T", 1, &key("b"), r#""v":{"N":"1"}"#)]).await;
     assert_eq!(report.counts.applied, 2, "{report}");
@@ -204,22 +211,31 @@ async fn the_owner_s_comments_are_his_own_and_no_paths() {
         .batch_execute(
             "CREATE SCHEMA shop; CREATE TABLE shop.t (id text PRIMARY KEY, email text, mine text); \
              COMMENT ON COLUMN shop.t.email IS 'Where the customer is written to.'; \
-             COMMENT ON COLUMN shop.t.mine IS 'phone'",
+             COMMENT ON COLUMN shop.t.mine IS 'phone'; COMMENT ON TABLE shop.t IS E'Customers.\nMillstream: DynamoDB table T'",
         )
         .await
         .unwrap();
-    for number in [1, 2] {
-        let item = format!(r#""email":{{"S":"a{number}@x"}},"phone":{{"S":"{number}"}},"Email":{{"S":"other"}}"#);
-        sent(&mut ingest(CONFIG, &url), &[put("T", number, &key("a"), &item)]).await;
-        owner.batch_execute("UPDATE shop.t SET mine = 'kept'").await.unwrap();
+    // Without a note, the column is its owner's: no attribute fills it.
+    let item =
+        |number: u64| format!(r#""email":{{"S":"a{number}@x"}},"phone":{{"S":"{number}"}},"Email":{{"S":"other"}}"#);
+    sent(&mut ingest(CONFIG, &url), &[put("T", 1, &key("a"), &item(1))]).await;
+    owner.batch_execute("UPDATE shop.t SET mine = 'kept'").await.unwrap();
+    let found = rows(&owner, "SELECT email, phone, mine, _overflow FROM shop.t").await;
+    let overflow = r#""_overflow":{"Email": "other", "email": "a1@x"}"#;
+    assert_eq!(found, [format!(r#"{{"email":null,"phone":"1","mine":"kept",{overflow}}}"#)]);
+    // With one, it is filled, from that attribute only.
+    let note = "COMMENT ON COLUMN shop.t.email IS E'Where the customer is written to.\\nMillstream: email'";
+    owner.batch_execute(note).await.unwrap();
+    for number in [2, 3] {
+        sent(&mut ingest(CONFIG, &url), &[put("T", number, &key("a"), &item(number))]).await;
         let found = rows(&owner, "SELECT email, phone, mine FROM shop.t").await;
         assert_eq!(found, [format!(r#"{{"email":"a{number}@x","phone":"{number}","mine":"kept"}}"#)]);
     }
-    let more = sent(&mut ingest(CONFIG, &url), &[put("T", 3, &key("a"), r#""email":{"S":"a3@x"}"#)]).await;
+    let more = sent(&mut ingest(CONFIG, &url), &[put("T", 4, &key("a"), r#""email":{"S":"a4@x"}"#)]).await;
     assert_eq!(more.counts.applied, 1, "{more}");
     assert_eq!(
         rows(&owner, "SELECT email, phone, mine FROM shop.t").await,
-        [r#"{"email":"a3@x","phone":null,"mine":"kept"}"#]
+        [r#"{"email":"a4@x","phone":null,"mine":"kept"}"#]
     );
     let comments = "SELECT col_description('shop.t'::regclass, attnum) AS comment FROM pg_attribute \
                     WHERE attrelid = 'shop.t'::regclass AND attname IN ('email', 'mine') ORDER BY attname";

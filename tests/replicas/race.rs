@@ -3,7 +3,7 @@
 use millstream_tests::random::Random;
 
 use super::{CONFIG, put, remove, send, sent};
-use crate::support::{client, database, ingest, rows};
+use crate::support::{adopt, client, database, ingest, rows};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn eight_writers_bring_one_table_and_its_columns_at_once() {
@@ -45,6 +45,7 @@ async fn writers_with_the_same_keys_in_other_orders_do_not_deadlock() {
             .batch_execute(&format!("CREATE SCHEMA shop; CREATE TABLE shop.t ({owned} id text PRIMARY KEY)"))
             .await
             .unwrap();
+        adopt(&owner, "shop.t", "DynamoDB table T", "id|v").await;
         let change = |number: u64| {
             let key = format!(r#""id":{{"S":"{}"}}"#, number % 40);
             // Every third change of a key deletes it; the last change of each leaves it.

@@ -87,6 +87,18 @@ pub fn sample(name: &str) -> Vec<u8> {
     std::fs::read(workspace().join("tests/inputs").join(name)).expect("the sample exists")
 }
 
+/// Puts Millstream's notes on a table that its owner made, and on those of its columns whose names match, so that they are filled.
+pub async fn adopt(client: &Client, table: &str, label: &str, columns: &str) {
+    let notes = format!(
+        "SELECT format('COMMENT ON COLUMN %s.%I IS %L', attrelid::regclass, attname, 'Millstream: ' || attname) FROM pg_attribute \
+         WHERE attrelid = '{table}'::regclass AND attnum > 0 AND attname ~ '^({columns})$' \
+         UNION ALL SELECT format('COMMENT ON TABLE {table} IS %L', 'Millstream: {label}')"
+    );
+    for row in client.query(&notes, &[]).await.expect("the columns are listed") {
+        client.batch_execute(row.get(0)).await.expect("the owner comments");
+    }
+}
+
 /// A client of a database.
 pub async fn client(url: &str) -> Client {
     connect(url).await.expect("PostgreSQL answers")

@@ -15,9 +15,10 @@ use tokio_postgres::types::Type;
 
 use super::{ApplyError, Limits};
 use crate::backoff::backoff_delay;
-use crate::catalog::{Catalog, load};
+use crate::catalog::comment::partition_note;
+use crate::catalog::{self, Catalog, load};
 use crate::database::sqlstate::describe;
-use crate::names::{Identifier, TableName};
+use crate::names::{Identifier, SYSTEM_SCHEMA, TableName};
 use crate::plan::TableDiff;
 pub use schema_lock::missing_lock_ddl;
 use schema_lock::{Locked, ensure_lock_table, lock};
@@ -95,8 +96,10 @@ async fn try_once(
     lock(client, &Locked::Table(&diff.table)).await?;
     catalog.invalidate(&diff.table);
     load(client, catalog, std::slice::from_ref(&diff.table)).await?;
-    let diff = diff.remaining(catalog.table(&diff.table).map(|table| &**table));
-    if !diff.is_empty() {
+    // If the name of a table turns out to be taken, the batch is planned again, with another name.
+    let mut diff = diff.remaining(catalog.table(&diff.table).map(|table| &**table));
+    if !diff.is_empty() && !catalog.is_taken(&diff.table) {
+        choose_partition_names(client, &mut diff).await?;
         declared_sql::verify(client, &diff).await?;
         let ddl = diff.statements();
         execute_each(client, &ddl).await?;
@@ -114,6 +117,22 @@ async fn execute_each(client: &Client, statements: &[String]) -> Result<(), toki
         client.execute_typed(statement, &[]).await?;
     }
     Ok(())
+}
+
+/// Gives another name to each missing partition whose name is taken, for example by a partition that the owner detached and
+/// kept, or by the table of an event with that name.
+pub async fn choose_partition_names(client: &Client, diff: &mut TableDiff) -> Result<(), ApplyError> {
+    loop {
+        let names: Vec<&TableName> = diff.partitions.iter().map(|partition| &partition.name).collect();
+        let taken = catalog::taken_names(client, &names).await?;
+        if taken.is_empty() {
+            return Ok(());
+        }
+        for partition in diff.partitions.iter_mut().filter(|partition| taken.contains(&partition.name)) {
+            let note = partition_note(&diff.table.unquoted(), partition.bounds);
+            partition.name.table = partition.name.table.alternative(&note);
+        }
+    }
 }
 
 /// Creates a table of Millstream's own schema if it does not exist. Returns whether it was created.
@@ -154,7 +173,7 @@ pub struct SystemTable {
 
 /// Millstream's own schema.
 fn system_schema() -> Identifier {
-    Identifier::truncated("millstream", "millstream")
+    Identifier::truncated(SYSTEM_SCHEMA, SYSTEM_SCHEMA)
 }
 
 /// Whether a relation exists; `name` is written as in SQL.

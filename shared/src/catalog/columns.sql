@@ -1,6 +1,5 @@
 -- The columns of the requested tables, each with the type that its values are written as: a domain's innermost base type.
 SELECT n.nspname, c.relname, c.oid, c.reltype AS row_type, rt.typarray AS row_array,
-       pg_catalog.pg_has_role(c.relowner, 'USAGE') AS owned,
        pg_catalog.obj_description(c.oid, 'pg_class') AS comment_of_table,
        pt.partstrat::pg_catalog.text AS strategy, part.attname AS partitioned_by,
        a.attname, a.atttypid, declared.sql_type,

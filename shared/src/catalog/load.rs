@@ -32,8 +32,26 @@ pub async fn load(client: &Client, catalog: &mut Catalog, names: &[TableName]) -
     if missing.is_empty() {
         return Ok(());
     }
-    let schemas: Vec<&str> = missing.iter().map(|name| name.schema.as_str()).collect();
-    let tables: Vec<&str> = missing.iter().map(|name| name.table.as_str()).collect();
+    let mut found = load_tables(client, &missing).await?;
+    let absent: Vec<&TableName> = missing.iter().copied().filter(|name| !found.contains_key(name)).collect();
+    let mut taken = taken_names(client, &absent).await?;
+    if !taken.is_empty() {
+        // Another writer may have created the table between the two queries.
+        let created = load_tables(client, &taken.iter().collect::<Vec<_>>()).await?;
+        taken.retain(|name| !created.contains_key(name));
+        found.extend(created);
+    }
+    for name in missing {
+        catalog.insert(name.clone(), found.remove(name));
+    }
+    catalog.taken.extend(taken);
+    Ok(())
+}
+
+/// Reads those of the tables that exist.
+async fn load_tables(client: &Client, names: &[&TableName]) -> Result<HashMap<TableName, DbTable>, CatalogError> {
+    let schemas: Vec<&str> = names.iter().map(|name| name.schema.as_str()).collect();
+    let tables: Vec<&str> = names.iter().map(|name| name.table.as_str()).collect();
     let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&schemas, Type::TEXT_ARRAY), (&tables, Type::TEXT_ARRAY)];
     let rows = client.query_typed(include_str!("columns.sql"), &parameters).await?;
     let mut loaded: HashMap<u32, DbTable> = HashMap::new();
@@ -52,12 +70,22 @@ pub async fn load(client: &Client, catalog: &mut Catalog, names: &[TableName]) -
         }
     }
     loaded.values_mut().for_each(DbTable::write_arrays_as_text);
-    let mut by_name: HashMap<TableName, DbTable> =
-        loaded.into_values().map(|table| (table.name.clone(), table)).collect();
-    for name in missing {
-        catalog.insert(name.clone(), by_name.remove(name));
+    Ok(loaded.into_values().map(|table| (table.name.clone(), table)).collect())
+}
+
+/// Returns those of the names that a relation of any kind or a type already has, so that no table can be created.
+///
+/// # Errors
+/// Returns an error if the connection fails.
+pub async fn taken_names(client: &Client, names: &[&TableName]) -> Result<Vec<TableName>, CatalogError> {
+    if names.is_empty() {
+        return Ok(Vec::new());
     }
-    Ok(())
+    let schemas: Vec<&str> = names.iter().map(|name| name.schema.as_str()).collect();
+    let tables: Vec<&str> = names.iter().map(|name| name.table.as_str()).collect();
+    let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&schemas, Type::TEXT_ARRAY), (&tables, Type::TEXT_ARRAY)];
+    let rows = client.query_typed(include_str!("taken_names.sql"), &parameters).await?;
+    Ok(rows.iter().map(|row| table_name(row.get(0), row.get(1))).collect())
 }
 
 /// Looks up types by their declarations, such as `numeric(12,2)`; returns how their values are written and their OIDs,
@@ -96,7 +124,6 @@ fn db_table(oid: u32, row: &Row) -> DbTable {
         name: table_name(row.get("nspname"), row.get("relname")),
         oid,
         row_type: RowTypeOids { row: row.get("row_type"), array: row.get("row_array") },
-        owned: row.get("owned"),
         has_check: row.get("checked"),
         source_label: row.get::<_, Option<&str>>("comment_of_table").and_then(parse_note).map(str::to_owned),
         columns: Vec::new(),
@@ -109,7 +136,7 @@ fn db_table(oid: u32, row: &Row) -> DbTable {
 }
 
 fn db_column(row: &Row) -> Option<(u32, DbColumn)> {
-    let comment: Option<String> = row.get("comment");
+    let comment: Option<&str> = row.get("comment");
     let column = DbColumn {
         name: Identifier::exact(row.get("attname"))?,
         column_type: ColumnType::from_catalog(
@@ -125,8 +152,7 @@ fn db_column(row: &Row) -> Option<(u32, DbColumn)> {
             .get::<_, Option<&str>>("operator_schema")
             .and_then(Identifier::exact)
             .unwrap_or_else(Identifier::pg_catalog),
-        source_path: comment.as_deref().and_then(parse_note).map(str::to_owned),
-        comment,
+        source_path: comment.and_then(parse_note).map(str::to_owned),
         required: row.get("required"),
         may_reject_null: row.get("guarded"),
         generated: row.get("generated"),

@@ -3,7 +3,7 @@
 use super::section::Section;
 use super::{ConfigErrors, DeletedRows, Format, PartitionConfig, SchemaPolicy, SourceConfig};
 use crate::field::Privacy;
-use crate::names::{Identifier, Naming};
+use crate::names::{Identifier, Naming, SYSTEM_SCHEMA};
 use crate::partition::PartitionWidth;
 use crate::spec::{Arrays, Nested, PartitionPolicy, SchemaMode};
 
@@ -38,7 +38,7 @@ pub(super) fn check(raw: Section<'_>, errors: &mut ConfigErrors) -> SourceConfig
     ];
     let format = raw.one_of(errors, "format", &formats).unwrap_or(Format::Segment);
     let defaults = default_for_format(&name, format);
-    let schema = raw.identifier(errors, "schema").unwrap_or(defaults.schema);
+    let schema = schema(&raw, errors).unwrap_or(defaults.schema);
     let namings = [
         ("segment", Naming::Segment),
         ("rudder", Naming::Rudder),
@@ -83,6 +83,19 @@ pub(super) fn check(raw: Section<'_>, errors: &mut ConfigErrors) -> SourceConfig
         unavailable_value,
         tables: defaults.tables,
     }
+}
+
+/// The schema that the source fills, if it is given. The name of the source is the default.
+fn schema(raw: &Section<'_>, errors: &mut ConfigErrors) -> Option<Identifier> {
+    let given = raw.identifier(errors, "schema");
+    let name = given.as_ref().map_or(raw.name(), Identifier::as_str);
+    let owner = match name {
+        SYSTEM_SCHEMA => "Millstream's own tables",
+        name if name.starts_with("pg_") || name == "information_schema" => "PostgreSQL",
+        _ => return given,
+    };
+    raw.error(errors, "schema", format!("the schema `{name}` is reserved for {owner}; set `schema` to another name"));
+    given
 }
 
 /// A source that reads every stream, with only default settings; the schema has the source's name.

@@ -97,6 +97,8 @@ pub fn table(
         deletes: DeleteMode::Never,
         missing_columns: MissingColumns::default_for(write_mode),
         replicated: false,
+        own_name: None,
+        declared: true,
         coercion: Coercion::Convert,
         text_characters_max: shape.text_characters_max,
         partition,

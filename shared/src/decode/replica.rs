@@ -167,6 +167,8 @@ impl ReplicaTables {
             deletes: if soft_deletes { DeleteMode::Soft } else { DeleteMode::Hard },
             missing_columns: MissingColumns::SetNull,
             replicated: true,
+            own_name: None,
+            declared: declared.is_some(),
             coercion: Coercion::Exact,
             text_characters_max: shape.text_characters_max,
             partition: None,

@@ -419,6 +419,8 @@ impl SpecBuilder<'_> {
             deletes: DeleteMode::Never,
             missing_columns: MissingColumns::default_for(write_mode),
             replicated: false,
+            own_name: None,
+            declared: false,
             coercion: Coercion::Convert,
             text_characters_max: shape.text_characters_max,
             partition: None,

@@ -138,7 +138,8 @@ async fn list_ddl(
     already_listed: &mut BTreeSet<String>,
 ) -> Result<Vec<String>, IngestError> {
     let existing = catalog.table(&diff.table).cloned();
-    let diff = diff.remaining(existing.as_deref());
+    let mut diff = diff.remaining(existing.as_deref());
+    apply::choose_partition_names(client, &mut diff).await?;
     let mut statements = Vec::new();
     if !diff.is_empty() {
         let lock = apply::missing_lock_ddl(client).await?;

@@ -260,7 +260,14 @@ pub(super) async fn read_catalog(
         resolve_keys_and_names(&mut decoder.tables, &decoder.fields, catalog);
         // Resolving may have renamed a table because the database has another one of that name; then the loop goes on.
         // Two tables may have one name until it is known which of them owns it.
-        let names: BTreeSet<TableName> = tables.iter().map(|&table| decoder.tables.get(table).name.clone()).collect();
+        let mut names = BTreeSet::new();
+        for spec in tables.iter().map(|&table| decoder.tables.get(table)) {
+            names.insert(spec.name.clone());
+            // A table that does not exist may have been created with another name, while its own was taken.
+            if catalog.is_loaded(&spec.name) && catalog.table(&spec.name).is_none() {
+                names.insert(spec.alternative_name());
+            }
+        }
         let names: Vec<TableName> = names.into_iter().collect();
         if names.iter().all(|name| catalog.is_loaded(name)) {
             return Ok(());

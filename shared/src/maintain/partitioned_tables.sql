@@ -1,5 +1,5 @@
--- The tables of a schema that are range-partitioned by one column, and that column.
-SELECT c.relname, a.attname
+-- The tables of a schema that are range-partitioned by one column, that column, and the table's comment.
+SELECT c.relname, a.attname, pg_catalog.obj_description(c.oid, 'pg_class') AS comment
 FROM pg_catalog.pg_class c
 JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
 JOIN pg_catalog.pg_partitioned_table pt

@@ -8,10 +8,13 @@ use tokio_postgres::types::{ToSql, Type};
 
 use super::{LIMITS, MaintainError, PartitionedTable, partitioned_tables};
 use crate::apply;
+use crate::catalog::comment::{
+    DETACHED, detached_note, detached_partition_end, split_note, with_note, without_detached_mark,
+};
 use crate::catalog::{self, Catalog, CatalogError, DbPartition, DbTable};
 use crate::clock::now;
 use crate::config::Config;
-use crate::names::{Identifier, TableName};
+use crate::names::{Identifier, TableName, quote_literal};
 use crate::plan::{TableDiff, new_partition};
 use crate::timestamp::Timestamp;
 
@@ -36,9 +39,15 @@ async fn dry_run_table(
     partitioned: &PartitionedTable,
     statements: &mut Vec<String>,
 ) -> Result<(), MaintainError> {
-    for InterruptedDrop { name, pending } in interrupted_drops(client, partitioned, now()).await? {
-        statements.extend(pending.then(|| finalize(&partitioned.name, &name)));
-        statements.push(drop_table(&name));
+    for InterruptedDrop { name, remaining } in interrupted_drops(client, partitioned, now()).await? {
+        match remaining {
+            RemainingWork::RemoveMark { statement } => statements.push(statement),
+            RemainingWork::Drop => statements.push(drop_table(&name)),
+            RemainingWork::Finalize { drops } => {
+                statements.push(finalize(&partitioned.name, &name));
+                statements.extend(drops.then(|| drop_table(&name)));
+            }
+        }
     }
     let table = match load(client, partitioned).await {
         Err(error @ CatalogError::DefaultPartition(_)) => {
@@ -48,9 +57,13 @@ async fn dry_run_table(
         loaded => loaded?,
     };
     let Some(table) = table else { return Ok(()) };
-    statements.extend(missing_partitions(&table, partitioned, now()).statements());
+    let mut diff = missing_partitions(&table, partitioned, now());
+    apply::choose_partition_names(client, &mut diff).await?;
+    statements.extend(diff.statements());
     for partition in expired(&table, partitioned, now()) {
-        statements.extend([detach(&partitioned.name, &partition.name), drop_table(&partition.name)]);
+        if let Some(mark) = mark(client, &partitioned.name, partition).await? {
+            statements.extend([mark, detach(&partitioned.name, &partition.name), drop_table(&partition.name)]);
+        }
     }
     Ok(())
 }
@@ -73,7 +86,6 @@ pub fn missing_partitions(table: &DbTable, partitioned: &PartitionedTable, now: 
         key: key_of_partitions(table, &partitioned.partition_column),
         partition_column: Some(partitioned.partition_column.clone()),
         columns: Vec::new(),
-        adopted_columns: Vec::new(),
         partitions: Vec::new(),
     };
     let mut timestamp = now;
@@ -112,11 +124,28 @@ pub fn expired<'t>(
 pub struct InterruptedDrop {
     /// The partition's table.
     pub name: TableName,
-    /// Whether the detach itself was interrupted.
-    pub pending: bool,
+    /// What is left to do.
+    pub remaining: RemainingWork,
 }
 
-/// Returns interrupted detaches, and partitions that were detached but not dropped, if all their rows have expired.
+/// What is left to do for a partition that an earlier run started to drop.
+pub enum RemainingWork {
+    /// The detach did not begin. The statement removes the mark, so that a detach by the owner is not taken for this one.
+    RemoveMark {
+        /// Restores the partition's comment.
+        statement: String,
+    },
+    /// The detach was interrupted. An unmarked partition was being detached by its owner and is not dropped.
+    Finalize {
+        /// Whether the partition is dropped afterwards.
+        drops: bool,
+    },
+    /// The partition is detached.
+    Drop,
+}
+
+/// Returns marked partitions and interrupted detaches. A partition that was detached without the mark is its owner's; one
+/// that has not expired, because the retention was extended, stays as it is.
 ///
 /// # Errors
 /// Returns an error if the query fails.
@@ -125,25 +154,52 @@ pub async fn interrupted_drops(
     partitioned: &PartitionedTable,
     now: Timestamp,
 ) -> Result<Vec<InterruptedDrop>, MaintainError> {
-    let Some(cutoff) = partitioned.policy.retention_cutoff(now) else { return Ok(Vec::new()) };
+    let cutoff = partitioned.policy.retention_cutoff(now);
+    let parent = partitioned.name.unquoted();
     let (schema, name) = (partitioned.name.schema.as_str(), partitioned.name.table.as_str());
-    let comment = format!("Millstream: partition of {} [", partitioned.name.unquoted());
     let parameters: [(&(dyn ToSql + Sync), Type); 3] =
-        [(&schema, Type::TEXT), (&name, Type::TEXT), (&comment, Type::TEXT)];
-    let rows = client.query_typed(include_str!("detached.sql"), &parameters).await?;
-    let interrupted_drop = |row: &tokio_postgres::Row| {
-        let (table, pending, comment): (String, bool, String) = (row.get(0), row.get(1), row.get(2));
+        [(&schema, Type::TEXT), (&name, Type::TEXT), (&DETACHED, Type::TEXT)];
+    let mut drops = Vec::new();
+    for row in client.query_typed(include_str!("detached.sql"), &parameters).await? {
+        let (table, comment): (String, Option<&str>) = (row.get("relname"), row.get("comment"));
         let name = TableName { schema: partitioned.name.schema.clone(), table: Identifier::truncated(&table, &table) };
-        ends_before(&comment, cutoff).then_some(InterruptedDrop { name, pending })
-    };
-    Ok(rows.iter().filter_map(interrupted_drop).collect())
+        let (owner, note) = comment.map(split_note).unwrap_or_default();
+        let end = note.and_then(|note| detached_partition_end(note, &parent));
+        let has_expired = end.zip(cutoff).is_some_and(|(end, cutoff)| end <= cutoff);
+        let remaining = match (row.get("attached"), row.get("pending")) {
+            (_, true) => RemainingWork::Finalize { drops: has_expired },
+            (true, false) => match note.and_then(without_detached_mark) {
+                Some(note) => RemainingWork::RemoveMark { statement: set_comment(&name, &with_note(owner, note)) },
+                None => continue,
+            },
+            (false, false) if has_expired => RemainingWork::Drop,
+            (false, false) => continue,
+        };
+        drops.push(InterruptedDrop { name, remaining });
+    }
+    Ok(drops)
 }
 
-/// Whether the partition with this comment holds only expired rows. A newer partition, which the owner detached to keep it,
-/// stays.
-fn ends_before(comment: &str, cutoff: Timestamp) -> bool {
-    let end = comment.rsplit_once(", ").and_then(|(_, end)| end.strip_suffix(')'));
-    end.and_then(Timestamp::parse).is_some_and(|end| end <= cutoff)
+/// Returns the statement that marks a partition as detached by maintenance, before it is detached: afterwards nothing could
+/// prove it. `None` for a partition that is not an ordinary table, for example a foreign table: Millstream did not create it.
+///
+/// # Errors
+/// Returns an error if the query fails.
+pub async fn mark(
+    client: &Client,
+    table: &TableName,
+    partition: &DbPartition,
+) -> Result<Option<String>, MaintainError> {
+    let (schema, name) = (partition.name.schema.as_str(), partition.name.table.as_str());
+    let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&schema, Type::TEXT), (&name, Type::TEXT)];
+    let rows = client.query_typed(include_str!("partition.sql"), &parameters).await?;
+    let Some(row) = rows.first().filter(|row| row.get("is_table")) else { return Ok(None) };
+    let (owner, _) = row.get::<_, Option<&str>>("comment").map(split_note).unwrap_or_default();
+    Ok(Some(set_comment(&partition.name, &with_note(owner, &detached_note(&table.unquoted(), partition.bounds)))))
+}
+
+fn set_comment(table: &TableName, comment: &str) -> String {
+    format!("COMMENT ON TABLE {table} IS {}", quote_literal(comment))
 }
 
 /// Detaches without blocking other transactions; cannot run inside a transaction.

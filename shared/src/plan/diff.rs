@@ -1,6 +1,5 @@
 //! What a table is missing for a batch. Its `Display` is the DDL that would be run.
 
-use crate::catalog::comment::{parse_note, with_note};
 use crate::catalog::{ColumnType, DbColumn, DbPartition, DbTable, RowTypeOids};
 use crate::change::Value;
 use crate::names::{Identifier, TableName};
@@ -20,8 +19,6 @@ pub struct TableDiff {
     pub partition_column: Option<Identifier>,
     /// Missing columns.
     pub columns: Vec<NewColumn>,
-    /// Existing columns that from now on hold the values of a path, with the comments that record the path.
-    pub adopted_columns: Vec<(Identifier, String)>,
     /// Missing partitions.
     pub partitions: Vec<NewPartition>,
 }
@@ -55,10 +52,7 @@ pub struct NewPartition {
 impl TableDiff {
     /// Whether nothing is missing.
     pub fn is_empty(&self) -> bool {
-        self.source_label.is_none()
-            && self.columns.is_empty()
-            && self.adopted_columns.is_empty()
-            && self.partitions.is_empty()
+        self.source_label.is_none() && self.columns.is_empty() && self.partitions.is_empty()
     }
 
     /// Whether keys are unique only within a partition. If so, the index is created there.
@@ -70,22 +64,14 @@ impl TableDiff {
     pub fn remaining(&self, table: Option<&DbTable>) -> Self {
         let mut diff = self.clone();
         let Some(table) = table else { return diff };
-        if self.source_label.is_some() && table.source_label.is_some() && table.source_label != self.source_label {
-            // Another table of the source has taken the name. The batch is planned again with another name for this table.
-            return Self {
-                source_label: None,
-                columns: Vec::new(),
-                adopted_columns: Vec::new(),
-                partitions: Vec::new(),
-                ..diff
-            };
+        if self.source_label.is_some() && table.source_label != self.source_label {
+            // Another table has taken the name. The batch is planned again: with that table, if it may be filled, or else
+            // with another name for this one.
+            return Self { source_label: None, columns: Vec::new(), partitions: Vec::new(), ..diff };
         }
         diff.source_label = None;
         diff.partition_column = table.partition_column.clone();
         diff.columns.retain(|column| table.column_index(column.name.as_str()).is_none());
-        diff.adopted_columns.retain(|(name, _)| {
-            table.columns.iter().any(|column| column.name == *name && column.source_path.is_none())
-        });
         diff.partitions.retain(|new| !table.partitions.iter().any(|existing| existing.bounds.overlaps(&new.bounds)));
         diff
     }
@@ -171,17 +157,10 @@ impl TableDiff {
                 cast_type: new.sql_type.clone(),
                 operator_schema: Identifier::pg_catalog(),
                 source_path: new.source_path.clone(),
-                comment: new.source_path.as_deref().map(|path| with_note(None, path)),
                 required: not_null && new.default.is_none(),
                 may_reject_null: not_null,
                 generated: false,
             });
-        }
-        for (name, comment) in &self.adopted_columns {
-            for column in table.columns.iter_mut().filter(|column| column.name == *name) {
-                column.source_path = parse_note(comment).map(str::to_owned);
-                column.comment = Some(comment.clone());
-            }
         }
         let unique = if self.key_is_by_partition() { vec![self.key.clone()] } else { table.unique.clone() };
         let partitions = self.partitions.iter().map(|new| DbPartition {
@@ -202,7 +181,6 @@ impl TableDiff {
             oid: 0,
             row_type: RowTypeOids::default(),
             source_label: self.source_label.clone(),
-            owned: true,
             has_check: false,
             columns: Vec::new(),
             partition_column: self.partition_column.clone(),

@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::cell::format_cell;
 use super::{KeyChanges, NewColumn, Plan, RowChange, TableDiff, TableWrite};
-use crate::catalog::comment::with_note;
+use crate::catalog::comment::{partition_note, with_note};
 use crate::change::Operation;
 use crate::names::quote_literal;
 
@@ -19,6 +19,9 @@ impl fmt::Display for Plan {
         for (record, rejection) in &self.rejected {
             let table = rejection.table.as_deref().map(|table| format!(" by {table}")).unwrap_or_default();
             writeln!(f, "record {record} rejected{table}: {rejection}")?;
+        }
+        for object in &self.owner_objects {
+            writeln!(f, "-- {object}")?;
         }
         for (outcome, records) in [("expired", &self.expired), ("repeated", &self.repeated_in_batch)] {
             for record in records {
@@ -64,9 +67,7 @@ impl TableDiff {
         }
         let path_comment =
             |column: &NewColumn| Some((column.name.clone(), with_note(None, column.source_path.as_ref()?)));
-        for (column, comment) in
-            self.columns.iter().filter_map(path_comment).chain(self.adopted_columns.iter().cloned())
-        {
+        for (column, comment) in self.columns.iter().filter_map(path_comment) {
             statements.push(format!("COMMENT ON COLUMN {table}.{column} IS {}", quote_literal(&comment)));
         }
         statements.extend(self.partitions.iter().flat_map(|partition| self.partition_statements(partition)));
@@ -102,7 +103,7 @@ impl TableDiff {
         if self.key_is_by_partition() {
             statements.push(format!("ALTER TABLE {name} ADD PRIMARY KEY ({})", self.key_columns()));
         }
-        let comment = format!("Millstream: partition of {} {}", table.unquoted(), partition.bounds);
+        let comment = with_note(None, &partition_note(&table.unquoted(), partition.bounds));
         statements.push(format!("COMMENT ON TABLE {name} IS {}", quote_literal(&comment)));
         statements.push(format!("ALTER TABLE {table} ATTACH PARTITION {name} FOR VALUES FROM ({from}) TO ({to})"));
         statements

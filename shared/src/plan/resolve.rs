@@ -1,25 +1,25 @@
-//! Resolves what a replicated table's records do not provide from the database: the key, and a name of its own.
+//! Resolves what only the database knows: the key of a replicated table whose records do not provide it, and the name of a
+//! table whose own name belongs to something else.
 
 use crate::catalog::{Catalog, DbTable};
 use crate::field::{FieldId, FieldTree};
-use crate::names::{Identifier, TableName};
+use crate::names::Identifier;
 use crate::spec::{ColumnSpec, TableId, TableRegistry, TableSpec};
 
 /// Resolves missing keys and conflicting names. A renamed table must be loaded from the database again.
 pub fn resolve_keys_and_names(tables: &mut TableRegistry, fields: &FieldTree, catalog: &Catalog) {
     for id in (0..tables.count() as u32).map(TableId) {
         let spec = tables.get(id);
-        if !spec.replicated || !catalog.is_loaded(&spec.name) {
+        if !catalog.is_loaded(&spec.name) {
             continue;
         }
-        let table = catalog.table(&spec.name);
-        let resolved = match (table, table.and_then(|table| table.source_label.as_ref())) {
-            // The names of two source tables are equal after normalization. The second table gets a name of its own, derived
-            // from the source's and therefore always the same.
-            (_, Some(origin)) if *origin != spec.source_label => Some(with_own_name(spec)),
-            (None, _) if is_second(id, spec, tables) => Some(with_own_name(spec)),
-            (Some(table), _) => with_catalog_key(spec, table, fields),
-            (None, _) => None,
+        let resolved = match catalog.table(&spec.name) {
+            Some(table) if spec.accepts_table(table.source_label.as_deref()) => with_catalog_key(spec, table, fields),
+            // The owner's table, a partition, or another table of the source, whose name is equal after normalization.
+            Some(_) => Some(with_alternative_name(spec)),
+            None if catalog.is_taken(&spec.name) || is_second(id, spec, tables) => Some(with_alternative_name(spec)),
+            None if was_renamed(spec, catalog) => Some(with_alternative_name(spec)),
+            None => None,
         };
         if let Some(spec) = resolved {
             tables.replace(id, spec);
@@ -27,14 +27,21 @@ pub fn resolve_keys_and_names(tables: &mut TableRegistry, fields: &FieldTree, ca
     }
 }
 
-/// Whether an earlier table has the same name, which no table in the database has yet.
-fn is_second(id: TableId, spec: &TableSpec, tables: &TableRegistry) -> bool {
-    (0..id.0).map(|earlier| tables.get(TableId(earlier))).any(|earlier| earlier.name == spec.name)
+/// Whether the table exists under its alternative name. It keeps that name after its own has become free.
+fn was_renamed(spec: &TableSpec, catalog: &Catalog) -> bool {
+    catalog
+        .table(&spec.alternative_name())
+        .is_some_and(|table| table.source_label.is_some() && spec.accepts_table(table.source_label.as_deref()))
 }
 
-fn with_own_name(spec: &TableSpec) -> TableSpec {
-    let table = Identifier::with_hash_suffix(spec.name.table.as_str(), &spec.source_label);
-    TableSpec { name: TableName { schema: spec.name.schema.clone(), table }, ..spec.clone() }
+/// Whether an earlier table has the same name, which no table in the database has yet.
+fn is_second(id: TableId, spec: &TableSpec, tables: &TableRegistry) -> bool {
+    spec.replicated && (0..id.0).map(|earlier| tables.get(TableId(earlier))).any(|earlier| earlier.name == spec.name)
+}
+
+fn with_alternative_name(spec: &TableSpec) -> TableSpec {
+    let own_name = spec.own_name.clone().unwrap_or_else(|| spec.name.clone());
+    TableSpec { name: spec.alternative_name(), own_name: Some(own_name), ..spec.clone() }
 }
 
 /// The specification with the existing table's key, if the source provides none.

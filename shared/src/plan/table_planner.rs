@@ -4,8 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::diff::{InferredType, NewColumn, NewPartition, TableDiff};
-use super::{PartialPlan, PlanError, cell};
-use crate::catalog::comment::with_note;
+use super::{OwnerObject, PartialPlan, PlanError, cell};
 use crate::catalog::{Catalog, ColumnType, DbColumn, DbTable};
 use crate::change::{Changes, Value};
 use crate::field::{FieldId, FieldTree};
@@ -56,7 +55,8 @@ pub struct TablePlanner<'p> {
     pub routes: Vec<FieldRoute>,
     existing: Option<&'p Arc<DbTable>>,
     pending: Vec<PendingColumn>,
-    adopted_columns: Vec<(Identifier, String)>,
+    /// What the batch does not fill because it is its owner's.
+    owner_objects: Vec<OwnerObject>,
     partitions: Vec<NewPartition>,
 }
 
@@ -79,7 +79,7 @@ impl<'p> TablePlanner<'p> {
             existing,
             table,
             pending: Vec::new(),
-            adopted_columns: Vec::new(),
+            owner_objects: owner_table(spec, catalog).into_iter().collect(),
             partitions: Vec::new(),
         };
         planner.declared_columns();
@@ -91,9 +91,7 @@ impl<'p> TablePlanner<'p> {
         let is_new = self.existing.is_none();
         let spec = self.spec;
         for column in spec.columns.iter().filter(|column| is_new && column.sql_type.is_some()) {
-            // The source names of key columns are kept, too: a full load does not say which attributes form the key.
-            let field = column.field.filter(|&field| spec.replicated && !self.fields.is_synthetic(field));
-            let source_path = field.map(|field| self.fields.path(field).to_owned());
+            let source_path = self.noted_path(column);
             self.add_pending(NewColumn { source_path, ..declared_column(column) }, None, true);
         }
         let version = self.spec.version_column().map(|name| (name, "text"));
@@ -102,6 +100,13 @@ impl<'p> TablePlanner<'p> {
                 self.add_pending(system_column(name, sql_type), None, true);
             }
         }
+    }
+
+    /// The path for the note of a declared column. The source names of a replica's key columns are kept, too: a full load does
+    /// not say which attributes form the key.
+    fn noted_path(&self, column: &ColumnSpec) -> Option<String> {
+        let field = column.field.filter(|&field| self.spec.replicated && !self.fields.is_synthetic(field));
+        field.map(|field| self.fields.path(field).to_owned())
     }
 
     fn add_pending(&mut self, column: NewColumn, inferred: Option<InferredType>, has_value: bool) -> usize {
@@ -206,7 +211,10 @@ impl<'p> TablePlanner<'p> {
             return FieldRoute::Column(column_index, column.on_mismatch);
         }
         let pending_index = self.pending.iter().position(|pending| pending.column.name == column.name);
-        FieldRoute::NewColumn(pending_index.unwrap_or_else(|| self.add_pending(declared_column(column), None, false)))
+        FieldRoute::NewColumn(pending_index.unwrap_or_else(|| {
+            let source_path = self.noted_path(column);
+            self.add_pending(NewColumn { source_path, ..declared_column(column) }, None, false)
+        }))
     }
 
     fn undeclared_route(&mut self, field: FieldId) -> FieldRoute {
@@ -230,23 +238,17 @@ impl<'p> TablePlanner<'p> {
             Some(DbColumn { source_path: Some(_), .. }) => {
                 self.route_by_name(Identifier::with_hash_suffix(self.fields.column(field), path), path)
             }
-            Some(DbColumn { source_path: None, .. })
-                if self.adopted_columns.iter().any(|(adopted, _)| *adopted == name) =>
-            {
-                self.route_by_name(Identifier::with_hash_suffix(self.fields.column(field), path), path)
-            }
             Some(DbColumn { source_path: None, .. }) | None => self.route_by_name(name, path),
         }
     }
 
-    /// The route to the column for `path`, whether it exists or not.
+    /// The route of a field that no column is for. A column that has the name is its owner's: a field fills only columns whose
+    /// note names its path, or which are declared.
     fn route_by_name(&mut self, name: Identifier, path: &str) -> FieldRoute {
-        if let Some(column_index) = self.table.column_index(name.as_str()) {
-            let column = &self.table.columns[column_index];
-            if column.source_path.is_none() && self.table.owned {
-                self.adopted_columns.push((name, with_note(column.comment.as_deref(), path)));
-            }
-            return self.existing_route(column_index);
+        if self.table.column_index(name.as_str()).is_some() {
+            let table = self.spec.name.clone();
+            self.owner_objects.push(OwnerObject::Column { table, column: name, path: path.to_owned() });
+            return FieldRoute::Overflow;
         }
         let is_full = self.table.columns.len() + self.pending.len() >= self.spec.columns_max;
         if self.spec.schema_mode == SchemaMode::Fixed || is_full {
@@ -353,7 +355,6 @@ impl<'p> TablePlanner<'p> {
             key: self.spec.key_columns().map(|column| column.name.clone()).collect(),
             partition_column: self.table.partition_column.clone(),
             columns: Vec::new(),
-            adopted_columns: Vec::new(),
             partitions: Vec::new(),
         }
     }
@@ -371,7 +372,6 @@ impl<'p> TablePlanner<'p> {
         let diff = TableDiff {
             source_label: self.existing.is_none().then(|| self.spec.source_label.clone()),
             columns: self.pending.iter().filter(|pending| pending.has_value).map(with_type).collect(),
-            adopted_columns: self.adopted_columns.clone(),
             partitions: self.partitions.clone(),
             ..self.empty_diff()
         };
@@ -418,10 +418,23 @@ impl<'p> TablePlanner<'p> {
         without_index.map_or(Ok(()), |partition| Err(no_unique_index(&partition.name)))
     }
 
+    /// What the batch does not fill because it is its owner's.
+    pub fn take_owner_objects(&mut self) -> Vec<OwnerObject> {
+        std::mem::take(&mut self.owner_objects)
+    }
+
     /// The table, if it exists.
     pub fn existing_table(&self) -> Option<&'p Arc<DbTable>> {
         self.existing
     }
+}
+
+/// The owner's table that keeps the rows of this one out of its name.
+fn owner_table(spec: &TableSpec, catalog: &Catalog) -> Option<OwnerObject> {
+    let table = spec.own_name.as_ref()?;
+    let is_owner_s = catalog.table(table).is_some_and(|table| table.source_label.is_none());
+    let (table, used, label) = (table.clone(), spec.name.clone(), spec.source_label.clone());
+    is_owner_s.then_some(OwnerObject::Table { table, used, label })
 }
 
 /// The partition for a time that no partition covers yet, clipped to the gap between its neighbors.

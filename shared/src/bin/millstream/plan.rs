@@ -140,6 +140,7 @@ fn event_json(file: &Path, planned: &DryRunResult) -> Value {
         "ddl": ddl,
         "tables": plan.writes.iter().map(table_json).collect::<Vec<_>>(),
         "refused": plan.rejected.iter().map(rejection_json).collect::<Vec<_>>(),
+        "owner_objects": plan.owner_objects.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "expired": plan.expired,
         "repeated": plan.repeated_in_batch,
     })
