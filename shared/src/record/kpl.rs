@@ -5,6 +5,8 @@
 //! is an error. Sub-records outside the shard's hash range are kept: after a reshard they may arrive twice, which is
 //! harmless because writes are idempotent, while dropping them would lose those of producers other than the KPL.
 
+use std::sync::Arc;
+
 use md5::{Digest, Md5};
 use prost::Message;
 
@@ -32,8 +34,8 @@ struct AggregatedEntry {
 /// One record of an aggregate.
 #[derive(Debug, PartialEq)]
 pub struct UserRecord {
-    /// The producer's partition key, not the aggregate's.
-    pub partition_key: String,
+    /// The producer's partition key, not the aggregate's. Records with one key share it.
+    pub partition_key: Arc<str>,
     /// What the producer sent.
     pub data: Vec<u8>,
 }
@@ -53,7 +55,7 @@ pub fn deaggregate(bytes: &[u8]) -> Option<Result<Vec<UserRecord>, UnpackError>>
 }
 
 fn user_records(aggregate: AggregatedRecord) -> Result<Vec<UserRecord>, UnpackError> {
-    let keys = &aggregate.partition_key_table;
+    let keys: Vec<Arc<str>> = aggregate.partition_key_table.into_iter().map(Arc::from).collect();
     let mut records = Vec::with_capacity(aggregate.records.len());
     for entry in aggregate.records {
         let key = usize::try_from(entry.partition_key_index).ok().and_then(|index| keys.get(index));
@@ -79,9 +81,9 @@ mod tests {
     #[test]
     fn an_aggregate_of_the_reference_implementation_is_unpacked() {
         let records = deaggregate(&golden()).unwrap().unwrap();
-        let unpacked: Vec<_> =
-            records.iter().map(|r| (r.partition_key.as_str(), str::from_utf8(&r.data).unwrap())).collect();
+        let unpacked: Vec<_> = records.iter().map(|r| (&*r.partition_key, str::from_utf8(&r.data).unwrap())).collect();
         assert_eq!(unpacked, [("pk0", r#"{"i":0}"#), ("pk1", r#"{"i":1}"#), ("pk0", r#"{"i":2}"#)]);
+        assert!(Arc::ptr_eq(&records[0].partition_key, &records[2].partition_key));
     }
 
     #[test]

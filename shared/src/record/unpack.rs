@@ -198,7 +198,7 @@ impl BatchBuilder {
                 for inner in records {
                     let start = self.batch.bytes.len();
                     self.batch.bytes.extend_from_slice(&inner.data);
-                    let record = Record { partition_key: inner.partition_key.into(), ..record.clone() };
+                    let record = Record { partition_key: inner.partition_key, ..record.clone() };
                     self.push_user_record(record, start, &mut sub_sequence);
                 }
             }
