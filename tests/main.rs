@@ -12,6 +12,7 @@ mod golden;
 mod infra;
 mod killed;
 mod maintain;
+mod memory;
 mod owners;
 mod pooler;
 mod properties;

@@ -30,6 +30,10 @@ use replica::{DecodeOutput, ReplicaTables};
 /// Bounds the memory that the paths of hostile documents can take: past this many, the next batch gets a new decoder.
 const FIELDS_MAX: usize = 100_000;
 
+/// The bytes of a partition key that are stored: Kinesis accepts at most 256 characters. Only a KPL aggregate can hold a
+/// longer key, which thousands of its records may share, and each dead letter carries its record's key.
+const STORED_KEY_BYTES_MAX: usize = 1_024;
+
 /// Decodes the records of one source.
 #[derive(Debug)]
 pub struct Decoder {
@@ -157,6 +161,7 @@ impl Decoder {
         let json =
             str::from_utf8(bytes).map_err(|e| malformed(format!("invalid UTF-8 at byte {}", e.valid_up_to())))?;
         self.set_hash_forms(record, HashForm::Plain);
+        self.fields.begin_document();
         let start = changes.values.len();
         let targets = match &mut self.format {
             FormatDecoder::Segment(segment) => {
@@ -222,7 +227,7 @@ impl Decoder {
             Some(Value::Date(_) | Value::Json(_) | Value::Bytes(_) | Value::List(_)) => None,
         };
         order.map(|order| Version { origin: Version::STREAM, order, digest }).ok_or_else(|| {
-            let path = self.fields.path(field).to_owned();
+            let path = self.fields.path(field);
             Rejection::for_table(
                 self.tables.get(table).name.unquoted(),
                 RejectionReason::Missing { path, role: "the version (a timestamp or an integer)" },
@@ -261,17 +266,23 @@ impl Decoder {
     }
 
     /// A record's partition key in the form that may be stored. Debezium's is the row's key: if the source has private
-    /// fields, only the column names and types are kept, which are all that decoding needs.
+    /// fields, only the column names and types are kept, which are all that decoding needs. Of a key longer than Kinesis
+    /// accepts, only the beginning is kept.
     pub fn partition_key<'r>(&self, record: &'r Record) -> Cow<'r, str> {
         match &self.format {
             FormatDecoder::Debezium(_) if !self.source.private.is_empty() => {
-                debezium::key_without_values(&record.partition_key).into()
+                let mut key = debezium::key_without_values(&record.partition_key);
+                key.truncate(key.floor_char_boundary(STORED_KEY_BYTES_MAX));
+                key.into()
             }
             FormatDecoder::Debezium(_)
             | FormatDecoder::Dms(_)
             | FormatDecoder::Dynamodb(_)
             | FormatDecoder::Json(_)
-            | FormatDecoder::Segment(_) => Cow::Borrowed(&record.partition_key),
+            | FormatDecoder::Segment(_) => {
+                let key = &record.partition_key;
+                Cow::Borrowed(&key[..key.floor_char_boundary(STORED_KEY_BYTES_MAX)])
+            }
         }
     }
 
@@ -287,9 +298,7 @@ impl Decoder {
         self.set_hash_forms(record, HashForm::Prefixed);
         let json = str::from_utf8(bytes).ok()?;
         let redacted = match &mut self.format {
-            FormatDecoder::Segment(_) | FormatDecoder::Json(_) => {
-                flatten::redact(&mut self.fields, FieldId::ROOT, json)
-            }
+            FormatDecoder::Segment(_) | FormatDecoder::Json(_) => flatten::redact(&self.fields, FieldId::ROOT, json),
             FormatDecoder::Dynamodb(dynamodb) => dynamodb.redact(record, json, &mut self.fields, &mut self.tables),
             FormatDecoder::Dms(dms) => dms.redact(json, &mut self.fields, &mut self.tables),
             FormatDecoder::Debezium(debezium) => debezium.redact(json, &mut self.fields, &mut self.tables),
@@ -322,6 +331,43 @@ mod tests {
         let (changes, rejected) = decoder.decode(batch);
         assert!(rejected.is_empty(), "{rejected:?}");
         changes.values.iter().map(|(field, value)| format!("{} {value:?}", decoder.fields.path(*field))).collect()
+    }
+
+    #[test]
+    fn a_document_beyond_a_limit_is_rejected_alone_and_its_dead_letter_holds_nothing_private() {
+        let config = "[source.s]\nstream = \"s\"\nformat = \"json\"\nprivate = [\"who.email\"]\n";
+        let config = Config::parse("test.toml", config).unwrap_or_else(|mistakes| panic!("{mistakes}"));
+        let mut decoder = Decoder::new(config.sources[0].clone());
+        let members: Vec<String> = (0..=crate::field::FIELDS_PER_DOCUMENT_MAX).map(|n| format!("\"{n}\":1")).collect();
+        let long = "k".repeat(crate::field::KEY_BYTES_MAX + 1);
+        for (member, limit) in [
+            (format!("\"{long}\":1"), "more than 1024 bytes (at `who.kkk"),
+            (members.join(","), "more than 10000 fields (at `who.99"),
+        ] {
+            let text = |email: &str| format!("{{\"who\":{{{member}{email}}}}}");
+            let hostile = batch(text(",\"email\":\"private@x\"").as_bytes(), None);
+            let (changes, rejected) = decoder.decode(&hostile);
+            assert!(changes.list.is_empty() && rejected.len() == 1);
+            let (_, rejection) = &rejected[0];
+            assert_eq!(rejection.reason.class(), "limit_exceeded");
+            assert!(rejection.to_string().contains(limit), "{rejection}");
+            let redacted = decoder.redact(&hostile.records[0], &hostile.bytes).unwrap();
+            assert_eq!(String::from_utf8(redacted).unwrap(), text(""));
+            assert_eq!(values(&mut decoder, &batch(br#"{"n":1}"#, None)).last().unwrap(), r#"n Number("1")"#);
+        }
+        assert!(decoder.fields.count() < 2 * crate::field::FIELDS_PER_DOCUMENT_MAX as usize);
+    }
+
+    #[test]
+    fn of_a_partition_key_only_what_kinesis_accepts_is_stored() {
+        let source = "[source.s]\nstream = \"s\"\n";
+        let config = Config::parse("test.toml", source).unwrap_or_else(|mistakes| panic!("{mistakes}"));
+        let decoder = Decoder::new(config.sources[0].clone());
+        let mut record = batch(b"{}", None).records.remove(0);
+        for (key, stored) in [("😀".repeat(256), 1_024), (format!("a{}", "😀".repeat(256)), 1_021)] {
+            record.partition_key = key.into();
+            assert_eq!(decoder.partition_key(&record).len(), stored);
+        }
     }
 
     /// A dead letter contains nothing private and decodes into the same values.

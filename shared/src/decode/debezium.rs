@@ -162,7 +162,7 @@ fn columns<'a>(
         if event.flattened && is_metadata(name) {
             return Ok(());
         }
-        let field = output.fields.child_after(table.root_field, previous, name);
+        let field = output.fields.child_after(table.root_field, previous, name)?;
         previous = Some(field);
         let logical_type = types.logical_type(name);
         let stored = read_unless_private(output.fields, field, json, has_no_value, |fields| {
@@ -200,7 +200,7 @@ fn redact_payload(
     event: &DebeziumEvent<'_>,
     scanner: &mut JsonScanner<'_>,
     root_field: FieldId,
-    fields: &mut FieldTree,
+    fields: &FieldTree,
     out: &mut String,
 ) -> Result<(), Rejection> {
     if event.flattened {
@@ -223,7 +223,7 @@ fn redact_columns(
     scanner: &mut JsonScanner<'_>,
     flattened: bool,
     root_field: FieldId,
-    fields: &mut FieldTree,
+    fields: &FieldTree,
     out: &mut String,
 ) -> Result<(), Rejection> {
     let mut object = JsonWriter::object(out);
@@ -231,7 +231,7 @@ fn redact_columns(
         if flattened && matches!(key, "__query" | "__source_query") {
             return skip_value(scanner);
         }
-        let field = fields.child(root_field, key);
+        let field = fields.find(root_field, key);
         redact_column((key, field), scanner, fields, has_no_value, &mut object)
     })?;
     object.end()

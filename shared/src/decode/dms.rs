@@ -344,7 +344,7 @@ fn columns<'a>(
 ) -> Result<(), Rejection> {
     let mut previous = None;
     for (name, json) in row {
-        let field = output.fields.child_after(root_field, previous, name);
+        let field = output.fields.child_after(root_field, previous, name)?;
         previous = Some(field);
         let stored =
             read_unless_private(output.fields, field, json, has_no_value, |fields| read_column(fields, field, json))?;
@@ -360,7 +360,7 @@ fn has_no_value(json: &str) -> bool {
 fn redact_columns(
     scanner: &mut JsonScanner<'_>,
     root_field: FieldId,
-    fields: &mut FieldTree,
+    fields: &FieldTree,
     out: &mut String,
 ) -> Result<(), Rejection> {
     let mut object = JsonWriter::object(out);
@@ -369,9 +369,10 @@ fn redact_columns(
             return redact_columns(scanner, root_field, fields, object.member(key));
         }
         // A previous value is as private as the current one.
-        let named_field = fields.child(root_field, key);
+        let named_field = fields.find(root_field, key);
+        let is_private = named_field.is_some_and(|field| fields.privacy(field).is_some());
         let field = match key.strip_prefix(BEFORE_PREFIX) {
-            Some(bare) if fields.privacy(named_field).is_none() => fields.child(root_field, bare),
+            Some(bare) if !is_private => fields.find(root_field, bare),
             Some(_) | None => named_field,
         };
         redact_column((key, field), scanner, fields, has_no_value, &mut object)

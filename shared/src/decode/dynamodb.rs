@@ -306,7 +306,7 @@ fn attributes<'a>(
     let mut previous = None;
     for_each_member(scanner, |key, scanner| {
         check_name(key)?;
-        let field = fields.child_after(root_field, previous, key);
+        let field = fields.child_after(root_field, previous, key)?;
         previous = Some(field);
         match fields.privacy(field) {
             Some(Privacy::Drop) => return skip_value(scanner),
@@ -318,11 +318,7 @@ fn attributes<'a>(
 }
 
 /// Reads an attribute value such as `{"S":"x"}`.
-fn attribute<'a>(
-    scanner: &mut JsonScanner<'a>,
-    field: FieldId,
-    fields: &mut FieldTree,
-) -> Result<Value<'a>, Rejection> {
+fn attribute<'a>(scanner: &mut JsonScanner<'a>, field: FieldId, fields: &FieldTree) -> Result<Value<'a>, Rejection> {
     typed(scanner, |descriptor, scanner| {
         Ok(match descriptor {
             "S" => Value::Text(scanner.string_value()?),
@@ -340,7 +336,7 @@ fn attribute<'a>(
             "BS" => set(scanner, |scanner| Ok(Value::Bytes(Cow::Owned(bytes(scanner)?))))?,
             "L" | "M" => {
                 let mut json = String::new();
-                write_typed(descriptor, scanner, field, fields, &mut json)?;
+                write_typed(descriptor, scanner, Some(field), fields, &mut json)?;
                 Value::Json(Cow::Owned(json))
             }
             other => return Err(unknown_type(other)),
@@ -405,11 +401,11 @@ fn set<'a>(
     Ok(Value::List(elements))
 }
 
-/// Writes an attribute as plain JSON, without its private members.
+/// Writes an attribute as plain JSON, without its private members. Where no field is known, nothing is private.
 fn write_json(
     scanner: &mut JsonScanner<'_>,
-    field: FieldId,
-    fields: &mut FieldTree,
+    field: Option<FieldId>,
+    fields: &FieldTree,
     out: &mut String,
 ) -> Result<(), Rejection> {
     typed(scanner, |descriptor, scanner| write_typed(descriptor, scanner, field, fields, out))
@@ -418,8 +414,8 @@ fn write_json(
 fn write_typed(
     descriptor: &str,
     scanner: &mut JsonScanner<'_>,
-    field: FieldId,
-    fields: &mut FieldTree,
+    field: Option<FieldId>,
+    fields: &FieldTree,
     out: &mut String,
 ) -> Result<(), Rejection> {
     match descriptor {
@@ -431,8 +427,8 @@ fn write_typed(
         "M" => {
             let mut object = JsonWriter::object(out);
             for_each_member(scanner, |key, scanner| {
-                let child = fields.child(field, key);
-                match fields.privacy(child) {
+                let child = field.and_then(|field| fields.find(field, key));
+                match child.and_then(|child| fields.privacy(child)) {
                     Some(Privacy::Drop) => skip_value(scanner),
                     Some(Privacy::Sha256) => {
                         append(object.member(key), &format!("\"{}\"", hash_attribute(fields, scanner)?))
@@ -463,7 +459,7 @@ fn hash_attribute(fields: &FieldTree, scanner: &mut JsonScanner<'_>) -> Result<S
 fn redact_image(
     key: &str,
     root_field: FieldId,
-    fields: &mut FieldTree,
+    fields: &FieldTree,
     scanner: &mut JsonScanner<'_>,
     out: &mut String,
 ) -> Result<(), Rejection> {
@@ -478,12 +474,12 @@ fn redact_image(
 fn redact_attributes(
     scanner: &mut JsonScanner<'_>,
     parent: FieldId,
-    fields: &mut FieldTree,
+    fields: &FieldTree,
     out: &mut String,
 ) -> Result<(), Rejection> {
     let mut object = JsonWriter::object(out);
     for_each_member(scanner, |key, scanner| {
-        let field = fields.child(parent, key);
+        let Some(field) = fields.find(parent, key) else { return copy_value(scanner, object.member(key)) };
         match fields.privacy(field) {
             Some(Privacy::Drop) => skip_value(scanner),
             Some(Privacy::Sha256) => {
@@ -498,7 +494,7 @@ fn redact_attributes(
 fn redact_attribute(
     scanner: &mut JsonScanner<'_>,
     field: FieldId,
-    fields: &mut FieldTree,
+    fields: &FieldTree,
     out: &mut String,
 ) -> Result<(), Rejection> {
     if !fields.has_private_descendant(field) {

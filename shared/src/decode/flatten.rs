@@ -2,7 +2,9 @@
 
 use std::borrow::Cow;
 
-use super::json_objects::{JsonWriter, append, copy_value, rewrite_document, rewrite_elements, skip_value};
+use super::json_objects::{
+    JsonWriter, append, copy_value, for_each_member, rewrite_document, rewrite_elements, skip_value,
+};
 use super::malformed;
 use crate::change::Value;
 use crate::field::{FieldId, FieldTree, Privacy};
@@ -34,7 +36,7 @@ fn members<'a>(
 ) -> Result<(), Rejection> {
     let mut previous = None;
     scanner.each_member(|key, scanner| {
-        let field = fields.child_after(parent, previous, &key);
+        let field = fields.child_after(parent, previous, &key)?;
         previous = Some(field);
         member(fields, field, scanner)
     })
@@ -83,11 +85,7 @@ pub fn value<'a>(fields: &mut FieldTree, field: FieldId, json: &'a str) -> Resul
 }
 
 /// A whole array or object, without its private fields.
-fn without_private_fields<'a>(
-    fields: &mut FieldTree,
-    field: FieldId,
-    json: &'a str,
-) -> Result<Cow<'a, str>, Rejection> {
+fn without_private_fields<'a>(fields: &FieldTree, field: FieldId, json: &'a str) -> Result<Cow<'a, str>, Rejection> {
     Ok(if fields.has_private_descendant(field) {
         Cow::Owned(redact(fields, field, json)?)
     } else {
@@ -103,13 +101,14 @@ pub fn hash_value(fields: &FieldTree, scanner: &mut JsonScanner<'_>) -> Result<S
     })
 }
 
-/// The JSON at `field`, without its private fields. An array's elements are treated as if each were at `field`.
-pub fn redact(fields: &mut FieldTree, field: FieldId, json: &str) -> Result<String, Rejection> {
+/// The JSON at `field`, without its private fields. An array's elements are treated as if each were at `field`. Private
+/// fields are known, so the other fields are copied without being added, and no limit applies.
+pub fn redact(fields: &FieldTree, field: FieldId, json: &str) -> Result<String, Rejection> {
     rewrite_document(json, |scanner, out| redact_value(fields, field, scanner, out))
 }
 
 fn redact_value(
-    fields: &mut FieldTree,
+    fields: &FieldTree,
     field: FieldId,
     scanner: &mut JsonScanner<'_>,
     out: &mut String,
@@ -117,15 +116,15 @@ fn redact_value(
     match scanner.peek() {
         Some(b'{') if fields.has_private_descendant(field) => {
             let mut object = JsonWriter::object(out);
-            members(scanner, fields, field, &mut |fields, child, scanner| match fields.privacy(child) {
-                Some(Privacy::Drop) => skip_value(scanner),
-                Some(Privacy::Sha256) => {
-                    let hash = hash_value(fields, scanner)?;
-                    append(object.member(fields.key(child)), &format!("\"{hash}\""))
-                }
-                None => {
-                    let out = object.member(fields.key(child));
-                    redact_value(fields, child, scanner, out)
+            for_each_member(scanner, |key, scanner| {
+                let Some(child) = fields.find(field, key) else { return copy_value(scanner, object.member(key)) };
+                match fields.privacy(child) {
+                    Some(Privacy::Drop) => skip_value(scanner),
+                    Some(Privacy::Sha256) => {
+                        let hash = hash_value(fields, scanner)?;
+                        append(object.member(key), &format!("\"{hash}\""))
+                    }
+                    None => redact_value(fields, child, scanner, object.member(key)),
                 }
             })?;
             object.end()

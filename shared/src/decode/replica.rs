@@ -227,19 +227,21 @@ pub fn read_column<'a>(fields: &mut FieldTree, field: FieldId, json: &'a str) ->
 }
 
 /// A text that holds JSON, without its private members; any other text unchanged.
-fn redacted_text<'a>(fields: &mut FieldTree, field: FieldId, text: Cow<'a, str>) -> Cow<'a, str> {
+fn redacted_text<'a>(fields: &FieldTree, field: FieldId, text: Cow<'a, str>) -> Cow<'a, str> {
     redact(fields, field, &text).map_or(text, Cow::Owned)
 }
 
-/// Rewrites the member `key` of an image without private data: the counterpart of [`read_unless_private`].
+/// Rewrites the member `key` of an image without private data: the counterpart of [`read_unless_private`]. A column whose
+/// field is not known is not private.
 pub fn redact_column(
-    (key, field): (&str, FieldId),
+    (key, field): (&str, Option<FieldId>),
     scanner: &mut JsonScanner<'_>,
-    fields: &mut FieldTree,
+    fields: &FieldTree,
     has_no_value: fn(&str) -> bool,
     object: &mut JsonWriter<'_>,
 ) -> Result<(), Rejection> {
     let json = scanner.skip_value()?;
+    let Some(field) = field else { return append(object.member(key), json) };
     let redacted = match fields.privacy(field) {
         Some(Privacy::Drop) => return Ok(()),
         Some(Privacy::Sha256) if !has_no_value(json) => {
@@ -275,9 +277,9 @@ fn key_column_index(
 ) -> usize {
     let field = fields.child(root_field, &key.name);
     let column_index = columns.iter().position(|column| column.field == Some(field)).unwrap_or_else(|| {
-        let name = Identifier::truncated(fields.column(field), &key.name);
+        let name = Identifier::truncated(&fields.column(field), &key.name);
         let is_taken = RESERVED.contains(&name.as_str()) || columns.iter().any(|column| column.name == name);
-        let name = if is_taken { Identifier::with_hash_suffix(fields.column(field), &key.name) } else { name };
+        let name = if is_taken { Identifier::with_hash_suffix(&fields.column(field), &key.name) } else { name };
         columns.push(ColumnSpec::new(name, field));
         columns.len() - 1
     });
