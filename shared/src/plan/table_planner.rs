@@ -93,7 +93,7 @@ impl<'p> TablePlanner<'p> {
         for column in spec.columns.iter().filter(|column| is_new && column.sql_type.is_some()) {
             // The source names of key columns are kept, too: a full load does not say which attributes form the key.
             let field = column.field.filter(|&field| spec.replicated && !self.fields.is_synthetic(field));
-            let source_path = field.map(|field| self.fields.path(field).to_owned());
+            let source_path = field.map(|field| self.fields.path(field));
             self.add_pending(NewColumn { source_path, ..declared_column(column) }, None, true);
         }
         let version = self.spec.version_column().map(|name| (name, "text"));
@@ -183,9 +183,9 @@ impl<'p> TablePlanner<'p> {
     pub fn unstorable_field(&self, field: FieldId) -> RejectionReason {
         let path = self.fields.path(field);
         if path.contains('\0') {
-            return RejectionReason::nul_in_name(path);
+            return RejectionReason::nul_in_name(&path);
         }
-        RejectionReason::UnknownField { path: path.to_owned() }
+        RejectionReason::UnknownField { path }
     }
 
     /// Whether the field is part of an object that the table stores whole.
@@ -210,12 +210,13 @@ impl<'p> TablePlanner<'p> {
     }
 
     fn undeclared_route(&mut self, field: FieldId) -> FieldRoute {
-        let path = self.fields.path(field);
+        let path = &*self.fields.path(field);
         let existing = self.table.columns.iter().position(|column| column.source_path.as_deref() == Some(path));
         if let Some(column_index) = existing {
             return self.existing_route(column_index);
         }
-        let name = Identifier::truncated(self.fields.column(field), path);
+        let derived = &*self.fields.column(field);
+        let name = Identifier::truncated(derived, path);
         let is_declared = self.spec.columns.iter().any(|column| column.name == name);
         if is_declared && self.spec.coercion == Coercion::Convert {
             return FieldRoute::Overflow;
@@ -224,16 +225,16 @@ impl<'p> TablePlanner<'p> {
             || RESERVED.contains(&name.as_str())
             || self.pending.iter().any(|pending| pending.column.name == name)
         {
-            return self.route_by_name(Identifier::with_hash_suffix(self.fields.column(field), path), path);
+            return self.route_by_name(Identifier::with_hash_suffix(derived, path), path);
         }
         match self.table.columns.iter().find(|column| column.name == name) {
             Some(DbColumn { source_path: Some(_), .. }) => {
-                self.route_by_name(Identifier::with_hash_suffix(self.fields.column(field), path), path)
+                self.route_by_name(Identifier::with_hash_suffix(derived, path), path)
             }
             Some(DbColumn { source_path: None, .. })
                 if self.adopted_columns.iter().any(|(adopted, _)| *adopted == name) =>
             {
-                self.route_by_name(Identifier::with_hash_suffix(self.fields.column(field), path), path)
+                self.route_by_name(Identifier::with_hash_suffix(derived, path), path)
             }
             Some(DbColumn { source_path: None, .. }) | None => self.route_by_name(name, path),
         }
@@ -324,7 +325,7 @@ impl<'p> TablePlanner<'p> {
         column: &ColumnSpec,
         values: &[(FieldId, Value<'_>)],
     ) -> Result<Timestamp, RejectionReason> {
-        let path = || column.field.map(|field| self.fields.path(field).to_owned()).unwrap_or_default();
+        let path = || column.field.map(|field| self.fields.path(field)).unwrap_or_default();
         let value = values.iter().rev().find(|(field, _)| Some(*field) == column.field).map(|(_, value)| value);
         let value = value.filter(|value| **value != Value::Null);
         let value = value.ok_or_else(|| RejectionReason::Missing { path: path(), role: "the partition" })?;
