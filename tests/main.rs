@@ -16,6 +16,7 @@ mod golden;
 mod infra;
 mod killed;
 mod maintain;
+mod memory;
 mod neighbours;
 mod nul_names;
 mod owners;

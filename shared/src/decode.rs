@@ -33,6 +33,10 @@ use replica::{DecodeOutput, ReplicaTables};
 /// Bounds the memory that the paths of hostile documents can take: past this many, the next batch gets a new decoder.
 const FIELDS_MAX: usize = 100_000;
 
+/// The bytes of a partition key that are stored: Kinesis accepts at most 256 characters. Only a KPL aggregate can hold a
+/// longer key, which thousands of its records may share, and each dead letter carries its record's key.
+const STORED_KEY_BYTES_MAX: usize = 1_024;
+
 /// Decodes the records of one source.
 #[derive(Debug)]
 pub struct Decoder {
@@ -159,6 +163,7 @@ impl Decoder {
         let json =
             str::from_utf8(bytes).map_err(|e| malformed(format!("invalid UTF-8 at byte {}", e.valid_up_to())))?;
         self.set_hash_forms(record, HashForm::Plain);
+        self.fields.begin_document();
         let start = changes.values.len();
         let targets = match &mut self.format {
             FormatDecoder::Segment(segment) => {
@@ -227,7 +232,7 @@ impl Decoder {
             Some(Value::Date(_) | Value::Json(_) | Value::Bytes(_) | Value::List(_)) => None,
         };
         order.map(|order| Version { origin: Version::STREAM, order, digest }).ok_or_else(|| {
-            let path = self.fields.path(field).to_owned();
+            let path = self.fields.path(field);
             Rejection::for_table(
                 self.tables.get(table).name.unquoted(),
                 RejectionReason::Missing { path, role: "the version (a timestamp or an integer)" },
@@ -279,11 +284,18 @@ impl Decoder {
 
     /// A record's partition key in the form that may be stored. Producers use what identifies a person or a row as the key, so
     /// that it is withheld if the source has private fields. Of Debezium's, which is the row's key, the names and types of
-    /// the columns stay: decoding needs them.
+    /// the columns stay: decoding needs them. Of a key longer than Kinesis accepts, only the beginning is kept.
     pub fn partition_key<'r>(&self, record: &'r Record) -> Cow<'r, str> {
         match &self.format {
-            _ if self.source.private.is_empty() => Cow::Borrowed(&record.partition_key),
-            FormatDecoder::Debezium(_) => debezium::key_without_values(&record.partition_key).into(),
+            _ if self.source.private.is_empty() => {
+                let key: &'r str = &record.partition_key;
+                Cow::Borrowed(&key[..key.floor_char_boundary(STORED_KEY_BYTES_MAX)])
+            }
+            FormatDecoder::Debezium(_) => {
+                let mut key = debezium::key_without_values(&record.partition_key);
+                key.truncate(key.floor_char_boundary(STORED_KEY_BYTES_MAX));
+                key.into()
+            }
             FormatDecoder::Dms(_) | FormatDecoder::Dynamodb(_) => "".into(),
             FormatDecoder::Json(_) | FormatDecoder::Segment(_) => "".into(),
         }
@@ -379,6 +391,43 @@ mod tests {
         let (changes, rejected) = decoder.decode(batch);
         assert!(rejected.is_empty(), "{rejected:?}");
         changes.values.iter().map(|(field, value)| format!("{} {value:?}", decoder.fields.path(*field))).collect()
+    }
+
+    #[test]
+    fn a_document_beyond_a_limit_is_rejected_alone_and_its_dead_letter_holds_nothing_private() {
+        let config = "[source.s]\nstream = \"s\"\nformat = \"json\"\nprivate = [\"who.email\"]\n";
+        let config = Config::parse("test.toml", config).unwrap_or_else(|mistakes| panic!("{mistakes}"));
+        let mut decoder = Decoder::new(config.sources[0].clone());
+        let members: Vec<String> = (0..=crate::field::FIELDS_PER_DOCUMENT_MAX).map(|n| format!("\"{n}\":1")).collect();
+        let long = "k".repeat(crate::field::KEY_BYTES_MAX + 1);
+        for (member, limit) in [
+            (format!("\"{long}\":1"), "more than 1024 bytes (at `who.kkk"),
+            (members.join(","), "more than 10000 fields (at `who.99"),
+        ] {
+            let text = |email: &str| format!("{{\"who\":{{{member}{email}}}}}");
+            let hostile = batch(text(",\"email\":\"private@x\"").as_bytes(), None);
+            let (changes, rejected) = decoder.decode(&hostile);
+            assert!(changes.list.is_empty() && rejected.len() == 1);
+            let (_, rejection) = &rejected[0];
+            assert_eq!(rejection.reason.class(), "limit_exceeded");
+            assert!(rejection.to_string().contains(limit), "{rejection}");
+            let redacted = decoder.redact(&hostile.records[0], &hostile.bytes).unwrap();
+            assert_eq!(String::from_utf8(redacted).unwrap(), text(""));
+            assert_eq!(values(&mut decoder, &batch(br#"{"n":1}"#, None)).last().unwrap(), r#"n Number("1")"#);
+        }
+        assert!(decoder.fields.count() < 2 * crate::field::FIELDS_PER_DOCUMENT_MAX as usize);
+    }
+
+    #[test]
+    fn of_a_partition_key_only_what_kinesis_accepts_is_stored() {
+        let source = "[source.s]\nstream = \"s\"\n";
+        let config = Config::parse("test.toml", source).unwrap_or_else(|mistakes| panic!("{mistakes}"));
+        let decoder = Decoder::new(config.sources[0].clone());
+        let mut record = batch(b"{}", None).records.remove(0);
+        for (key, stored) in [("😀".repeat(256), 1_024), (format!("a{}", "😀".repeat(256)), 1_021)] {
+            record.partition_key = key.into();
+            assert_eq!(decoder.partition_key(&record).len(), stored);
+        }
     }
 
     /// A dead letter contains nothing private and decodes into the same values.

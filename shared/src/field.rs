@@ -1,15 +1,33 @@
 //! Paths in a source's documents, as small numbers. They identify values until the plan has chosen their columns.
 //!
-//! A tree only grows, by the paths that documents contain; [`crate::decode::Decoder::reset_if_too_large`] bounds it.
+//! A tree only grows, by the paths that documents contain; [`crate::decode::Decoder::reset_if_too_large`] bounds it. A node
+//! holds only its own name: paths and column names are built when a column is resolved or an error is reported. The
+//! limits below bound what one document can make of them.
 
 mod private;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
 use crate::names::{Naming, hex};
-use private::{NameScope, PartialMatch, PrivateNames};
+use crate::rejection::{DocumentLimit, Rejection, RejectionReason};
+use private::{NameMatches, NameScope, PartialMatch, PrivateNames};
+
+/// The name of a member in a document has at most this many bytes: PostgreSQL's names have 63, and longer ones are data.
+pub const KEY_BYTES_MAX: usize = 1_024;
+
+/// The path of a member in a document has at most this many bytes. Each value in `_overflow` carries its path, so a few
+/// bytes per member under a long path would become as many paths.
+pub const PATH_BYTES_MAX: usize = 2_048;
+
+/// A document has at most this many fields, nested ones included: six times as many as a table has columns. At 2 KiB
+/// each, their paths fit in memory.
+pub const FIELDS_PER_DOCUMENT_MAX: u32 = 10_000;
+
+/// An error shows at most this many bytes of a path that exceeds a limit.
+const REPORTED_PATH_BYTES_MAX: usize = 100;
 
 /// A path in the documents of a source, as a small number, which [`FieldTree`] resolves.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -49,6 +67,8 @@ pub struct FieldTree {
     nodes: Vec<Node>,
     private_names: PrivateNames,
     request_whole_objects: bool,
+    /// The fields of the current document so far.
+    document_fields: u32,
     /// The form in the current input document.
     input_hashes: HashForm,
     /// The form in the output.
@@ -58,10 +78,10 @@ pub struct FieldTree {
 #[derive(Debug)]
 struct Node {
     parent: FieldId,
-    key: Box<str>,
-    path: Box<str>,
-    column: Box<str>,
-    children: HashMap<Box<str>, FieldId, foldhash::fast::RandomState>,
+    key: Arc<str>,
+    /// The length of the path.
+    path_bytes: usize,
+    children: HashMap<Arc<str>, FieldId, foldhash::fast::RandomState>,
     /// The first member of this object when it was last read, and the member that followed this one. Documents of one
     /// kind list their members in the same order, so one comparison finds most of them.
     first_child_hint: FieldId,
@@ -77,6 +97,8 @@ struct Node {
     container: bool,
     /// Whether it is a table whose members are its columns: paths and names start over within it.
     table: bool,
+    /// Whether the column names of its members start over.
+    without_prefix: bool,
 }
 
 impl FieldTree {
@@ -87,24 +109,25 @@ impl FieldTree {
             nodes: Vec::new(),
             private_names: PrivateNames::default(),
             request_whole_objects: false,
+            document_fields: 0,
             input_hashes: HashForm::Plain,
             output_hashes: HashForm::Plain,
         };
-        fields.push(FieldId::ROOT, "", "".into(), "".into());
+        fields.push(FieldId::ROOT, "".into(), 0);
         fields.set_container(FieldId::ROOT);
+        fields.set_without_prefix(FieldId::ROOT);
         fields
     }
 
-    fn push(&mut self, parent: FieldId, key: &str, path: Box<str>, column: Box<str>) -> FieldId {
+    fn push(&mut self, parent: FieldId, key: Arc<str>, path_bytes: usize) -> FieldId {
         let field = FieldId(u32::try_from(self.nodes.len()).unwrap_or(u32::MAX));
         let children = HashMap::default();
         self.nodes.push(Node {
             parent,
-            key: key.into(),
+            key,
             first_child_hint: FieldId::ROOT,
             next_sibling_hint: FieldId::ROOT,
-            path,
-            column,
+            path_bytes,
             children,
             privacy: None,
             private_within: false,
@@ -114,6 +137,7 @@ impl FieldTree {
             conventional: false,
             container: false,
             table: false,
+            without_prefix: false,
         });
         field
     }
@@ -127,43 +151,127 @@ impl FieldTree {
         self.nodes.len()
     }
 
-    /// The member `key` of the object at `parent`.
+    /// The member `key` of the object at `parent`, added if it is new. For names of the configuration and of tables; the
+    /// members of a document are found by [`child_after`](Self::child_after), which applies the limits.
     pub fn child(&mut self, parent: FieldId, key: &str) -> FieldId {
-        match self.node(parent).children.get(key) {
-            Some(&field) => field,
-            None => self.add(parent, key),
-        }
+        self.find(parent, key).unwrap_or_else(|| self.add(parent, key, self.path_bytes_of(parent, key)))
     }
 
-    /// Like [`child`](Self::child), for the member that follows `before`, or the first member.
-    pub fn child_after(&mut self, parent: FieldId, before: Option<FieldId>, key: &str) -> FieldId {
+    /// The member `key` of the object at `parent`, if it is known. A private field may not be: it may be another spelling.
+    pub fn find(&self, parent: FieldId, key: &str) -> Option<FieldId> {
+        self.node(parent).children.get(key).copied()
+    }
+
+    /// The member `key` of the object at `parent` if it is known, is private, or may contain a private field, in any spelling.
+    /// Only the last two are added, so that a document can be redacted whose other members exceed the limits.
+    pub fn find_private(&mut self, parent: FieldId, key: &str) -> Option<FieldId> {
+        self.find(parent, key).or_else(|| {
+            let has_column = !self.naming.normalise(key).is_empty();
+            let found = self.name_matches(parent, key, has_column);
+            let is_private = found.path.is_some() || found.column.is_some() || !found.partial.is_empty();
+            is_private.then(|| self.child(parent, key))
+        })
+    }
+
+    /// Starts to count the fields of the next document.
+    pub fn begin_document(&mut self) {
+        self.document_fields = 0;
+    }
+
+    /// The next member of a document's object at `parent`, which follows `before` or is the first. It is added if it is new.
+    ///
+    /// # Errors
+    /// Returns a rejection if the document exceeds a limit.
+    pub fn child_after(&mut self, parent: FieldId, before: Option<FieldId>, key: &str) -> Result<FieldId, Rejection> {
+        self.document_fields += 1;
+        if self.document_fields > FIELDS_PER_DOCUMENT_MAX {
+            return Err(self.limit_rejection(parent, key, DocumentLimit::Fields));
+        }
         let hint = before.map_or(self.node(parent).first_child_hint, |before| self.node(before).next_sibling_hint);
         if hint != FieldId::ROOT && *self.node(hint).key == *key {
-            return hint;
+            return Ok(hint);
         }
-        let child = self.child(parent, key);
+        let child = match self.find(parent, key) {
+            Some(child) => child,
+            None => self.add_within_limits(parent, key)?,
+        };
         match before {
             None => self.nodes[parent.0 as usize].first_child_hint = child,
             Some(before) => self.nodes[before.0 as usize].next_sibling_hint = child,
         }
-        child
+        Ok(child)
     }
 
-    fn add(&mut self, parent: FieldId, key: &str) -> FieldId {
-        let parent_node = self.node(parent);
-        let step = key.replace('\\', "\\\\").replace('.', "\\.");
-        let is_top = parent == FieldId::ROOT || parent_node.table;
-        let path = if is_top { step } else { format!("{}.{step}", parent_node.path) };
-        let name = self.naming.normalise(key);
-        let column = match (parent_node.column.is_empty(), name.is_empty()) {
-            (true, _) => name,
-            (false, true) => String::new(),
-            (false, false) => format!("{}_{name}", parent_node.column),
-        };
-        let field = self.push(parent, key, path.into(), column.into());
-        self.nodes[parent.0 as usize].children.insert(key.into(), field);
+    fn add_within_limits(&mut self, parent: FieldId, key: &str) -> Result<FieldId, Rejection> {
+        let path_bytes = self.path_bytes_of(parent, key);
+        if key.len() > KEY_BYTES_MAX {
+            Err(self.limit_rejection(parent, key, DocumentLimit::KeyBytes))
+        } else if path_bytes > PATH_BYTES_MAX {
+            Err(self.limit_rejection(parent, key, DocumentLimit::PathBytes))
+        } else {
+            Ok(self.add(parent, key, path_bytes))
+        }
+    }
+
+    /// The rejection of a document that exceeds a limit at the member `key` of `parent`, with the beginning of its path.
+    #[cold]
+    fn limit_rejection(&self, parent: FieldId, key: &str, limit: DocumentLimit) -> Rejection {
+        let mut path = String::new();
+        if !self.starts_path(parent) {
+            self.push_path(parent, &mut path);
+            path.push('.');
+        }
+        push_step(&key[..key.floor_char_boundary(REPORTED_PATH_BYTES_MAX)], &mut path);
+        if path.len() > REPORTED_PATH_BYTES_MAX || key.len() > REPORTED_PATH_BYTES_MAX {
+            path.truncate(path.floor_char_boundary(REPORTED_PATH_BYTES_MAX));
+            path.push('…');
+        }
+        Rejection::new(RejectionReason::LimitExceeded { path, limit })
+    }
+
+    fn add(&mut self, parent: FieldId, key: &str, path_bytes: usize) -> FieldId {
+        let key: Arc<str> = key.into();
+        let field = self.push(parent, key.clone(), path_bytes);
+        self.nodes[parent.0 as usize].children.insert(key, field);
         self.match_private_names(field);
         field
+    }
+
+    /// Whether the paths of an object's members begin with their own names.
+    fn starts_path(&self, parent: FieldId) -> bool {
+        parent == FieldId::ROOT || self.node(parent).table
+    }
+
+    /// The length of the path of the member `key` of `parent`.
+    fn path_bytes_of(&self, parent: FieldId, key: &str) -> usize {
+        let prefix = if self.starts_path(parent) { 0 } else { self.node(parent).path_bytes + 1 };
+        prefix + key.len() + key.matches(NEEDS_ESCAPE).count()
+    }
+
+    fn push_path(&self, field: FieldId, path: &mut String) {
+        let node = self.node(field);
+        if !self.starts_path(node.parent) {
+            self.push_path(node.parent, path);
+            path.push('.');
+        }
+        push_step(&node.key, path);
+    }
+
+    fn push_column(&self, field: FieldId, column: &mut String) {
+        let node = self.node(field);
+        if node.without_prefix {
+            return;
+        }
+        self.push_column(node.parent, column);
+        let name = self.naming.normalise(&node.key);
+        if name.is_empty() {
+            column.clear();
+        } else if column.is_empty() {
+            *column = name;
+        } else {
+            column.push('_');
+            column.push_str(&name);
+        }
     }
 
     /// A field that the decoder fills. It becomes a column only if one is declared for it.
@@ -182,7 +290,7 @@ impl FieldTree {
     pub fn intern_table(&mut self, name: &str) -> FieldId {
         let field = self.child(FieldId::ROOT, name);
         let node = &mut self.nodes[field.0 as usize];
-        (node.table, node.container, node.column) = (true, true, "".into());
+        (node.table, node.container, node.without_prefix) = (true, true, true);
         field
     }
 
@@ -206,14 +314,18 @@ impl FieldTree {
         &self.node(field).key
     }
 
-    /// The path, as written in a configuration.
-    pub fn path(&self, field: FieldId) -> &str {
-        &self.node(field).path
+    /// Builds the path, as written in a configuration.
+    pub fn path(&self, field: FieldId) -> String {
+        let mut path = String::with_capacity(self.node(field).path_bytes);
+        self.push_path(field, &mut path);
+        path
     }
 
-    /// The column name derived from the path; empty if the path has no ASCII letter or digit.
-    pub fn column(&self, field: FieldId) -> &str {
-        &self.node(field).column
+    /// Builds the column name derived from the path; empty if the path has no ASCII letter or digit.
+    pub fn column(&self, field: FieldId) -> String {
+        let mut column = String::new();
+        self.push_column(field, &mut column);
+        column
     }
 
     /// The object that the field is a member of.
@@ -232,7 +344,7 @@ impl FieldTree {
 
     /// Names the members of `field` as if they were at the top level (Segment's `properties` and `traits`).
     pub fn set_without_prefix(&mut self, field: FieldId) {
-        self.nodes[field.0 as usize].column = "".into();
+        self.nodes[field.0 as usize].without_prefix = true;
     }
 
     /// Marks fields as private, and with them every field whose path is another spelling of theirs or whose column would
@@ -247,7 +359,7 @@ impl FieldTree {
             }
             let path = self.words_up_to(field, |tree, at| at == tree.scope(at));
             self.add_private_name(field, path, privacy, NameScope::Path);
-            let column = self.words_up_to(field, |tree, at| tree.column(at).is_empty());
+            let column = self.words_up_to(field, |tree, at| !tree.has_column(at));
             self.add_private_name(field, column, privacy, NameScope::Column);
         }
         for &(field, _) in private {
@@ -300,17 +412,29 @@ impl FieldTree {
         scope
     }
 
+    /// Whether the field has a column name: the names of the members' columns then begin with it.
+    fn has_column(&self, field: FieldId) -> bool {
+        let node = self.node(field);
+        !node.without_prefix && !self.naming.normalise(&node.key).is_empty()
+    }
+
+    /// What the name of the member `key` of `parent` says about its privacy.
+    fn name_matches(&self, parent: FieldId, key: &str, has_column: bool) -> NameMatches {
+        let mut found = self.private_names.follow(&self.node(parent).private_matches, self.naming, key);
+        if !has_column && !self.private_names.is_empty() {
+            // The names of its members' columns start over.
+            found.add_partial(&self.node(self.scope(parent)).private_matches);
+        }
+        found
+    }
+
     /// Decides whether the field is private because of its name.
     fn match_private_names(&mut self, field: FieldId) {
         let node = self.node(field);
         if node.table {
             return;
         }
-        let mut found = self.private_names.follow(&self.node(node.parent).private_matches, self.naming, &node.key);
-        if node.column.is_empty() && !self.private_names.is_empty() {
-            // The names of its members' columns start over.
-            found.add_partial(&self.node(self.scope(field)).private_matches);
-        }
+        let found = self.name_matches(node.parent, &node.key, self.has_column(field));
         let privacy = if node.conventional { found.path } else { found.path.max(found.column) };
         let node = &mut self.nodes[field.0 as usize];
         node.privacy = node.privacy.or(privacy);
@@ -371,6 +495,19 @@ impl FieldTree {
     /// Whether the object only groups its members.
     pub fn is_container(&self, field: FieldId) -> bool {
         self.node(field).container
+    }
+}
+
+/// The characters that a step of a path escapes.
+const NEEDS_ESCAPE: [char; 2] = ['\\', '.'];
+
+/// Appends one step of a path.
+fn push_step(key: &str, path: &mut String) {
+    for character in key.chars() {
+        if NEEDS_ESCAPE.contains(&character) {
+            path.push('\\');
+        }
+        path.push(character);
     }
 }
 
@@ -466,6 +603,69 @@ mod tests {
         assert_ne!(dotted, nested);
         assert_eq!(fields.path(dotted), r"a\.b");
         assert_eq!(fields.intern_path(r"a\.b"), dotted);
-        assert_eq!((fields.column(dotted), fields.column(nested)), ("a_b", "a_b"));
+        assert_eq!((&*fields.column(dotted), &*fields.column(nested)), ("a_b", "a_b"));
+    }
+
+    #[test]
+    fn columns_are_named_after_their_paths() {
+        let mut fields = FieldTree::new(Naming::Segment);
+        let properties = fields.intern_path("properties");
+        fields.set_without_prefix(properties);
+        let table = fields.intern_table("shop.orders");
+        let in_table = fields.intern_path_under(table, "a.b");
+        for (path, column) in [
+            ("context.device.advertisingId", "context_device_advertising_id"),
+            ("properties.homeTeam", "home_team"),
+            ("properties", ""),
+            ("context.事件", ""),
+            // A name without a letter has no column, and those of its members start over.
+            ("context.事件.id", "id"),
+        ] {
+            let field = fields.intern_path(path);
+            assert_eq!((&*fields.path(field), &*fields.column(field)), (path, column));
+        }
+        assert_eq!((&*fields.path(in_table), &*fields.column(in_table)), ("a.b", "a_b"));
+        assert_eq!(fields.path(FieldId::ROOT), "");
+    }
+
+    fn exceeded(result: Result<FieldId, Rejection>) -> (String, DocumentLimit) {
+        match result.unwrap_err().reason {
+            RejectionReason::LimitExceeded { path, limit } => (path, limit),
+            other => panic!("{other}"),
+        }
+    }
+
+    #[test]
+    fn names_and_paths_beyond_the_limits_are_rejected_and_not_kept() {
+        let mut fields = FieldTree::new(Naming::Segment);
+        let longest = "é".repeat(KEY_BYTES_MAX / 2);
+        let parent = fields.child_after(FieldId::ROOT, None, &longest).unwrap();
+        let count = fields.count();
+        let (path, limit) = exceeded(fields.child_after(FieldId::ROOT, Some(parent), &format!("{longest}x")));
+        assert_eq!((path, limit), (format!("{}…", "é".repeat(REPORTED_PATH_BYTES_MAX / 2)), DocumentLimit::KeyBytes));
+        let fits = "x".repeat(PATH_BYTES_MAX - KEY_BYTES_MAX - 1);
+        let (path, limit) = exceeded(fields.child_after(parent, None, &format!("{}.", &fits[1..])));
+        assert_eq!((path.chars().last(), limit), (Some('…'), DocumentLimit::PathBytes));
+        assert_eq!(fields.count(), count);
+        let longest_path = fields.child_after(parent, None, &fits).unwrap();
+        assert_eq!(fields.path(longest_path).len(), PATH_BYTES_MAX);
+        // A table's columns have paths of their own.
+        let table = fields.intern_table(&"t".repeat(PATH_BYTES_MAX));
+        assert!(fields.child_after(table, None, &longest).is_ok());
+    }
+
+    #[test]
+    fn the_fields_of_each_document_are_counted() {
+        let mut fields = FieldTree::new(Naming::Segment);
+        for _document in 0..2 {
+            fields.begin_document();
+            let mut previous = None;
+            for _field in 0..FIELDS_PER_DOCUMENT_MAX {
+                previous = Some(fields.child_after(FieldId::ROOT, previous, "a").unwrap());
+            }
+            let (path, limit) = exceeded(fields.child_after(FieldId::ROOT, previous, "one.more"));
+            assert_eq!((&*path, limit), (r"one\.more", DocumentLimit::Fields));
+        }
+        assert_eq!(fields.count(), 2);
     }
 }

@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use crate::field::{FIELDS_PER_DOCUMENT_MAX, KEY_BYTES_MAX, PATH_BYTES_MAX};
+
 /// A data error of one record.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{reason}")]
@@ -82,6 +84,14 @@ pub enum RejectionReason {
         /// The name or path, with U+0000 written as `\u0000`.
         name: String,
     },
+    /// The document exceeds a limit that bounds memory.
+    #[error("the document has {limit} (at `{path}`)")]
+    LimitExceeded {
+        /// The beginning of the path in the document.
+        path: String,
+        /// The limit.
+        limit: DocumentLimit,
+    },
     /// The row is too far in the future.
     #[error("column \"{column}\" is too far in the future (limit: partition.future)")]
     TooFarAhead {
@@ -115,9 +125,31 @@ impl RejectionReason {
             Self::DoesNotFit { .. } => "does_not_fit",
             Self::UnknownField { .. } => "unknown_field",
             Self::NulInName { .. } => "malformed",
+            Self::LimitExceeded { .. } => "limit_exceeded",
             Self::TooFarAhead { .. } => "too_far_ahead",
             Self::TooManyPartitions(_) => "too_many_partitions",
             Self::RejectedByDatabase(_) => "refused",
+        }
+    }
+}
+
+/// A limit on a document.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DocumentLimit {
+    /// [`KEY_BYTES_MAX`].
+    KeyBytes,
+    /// [`PATH_BYTES_MAX`].
+    PathBytes,
+    /// [`FIELDS_PER_DOCUMENT_MAX`].
+    Fields,
+}
+
+impl fmt::Display for DocumentLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::KeyBytes => write!(f, "a name of more than {KEY_BYTES_MAX} bytes"),
+            Self::PathBytes => write!(f, "a path of more than {PATH_BYTES_MAX} bytes"),
+            Self::Fields => write!(f, "more than {FIELDS_PER_DOCUMENT_MAX} fields"),
         }
     }
 }

@@ -11,8 +11,13 @@ pub fn sealed(message: &[u8]) -> Vec<u8> {
 
 /// An aggregate of the Kinesis Producer Library, all under one partition key.
 pub fn aggregate(records: &[&[u8]]) -> Vec<u8> {
+    aggregate_under("k", records)
+}
+
+/// An aggregate of the Kinesis Producer Library, all under this partition key.
+pub fn aggregate_under(key: &str, records: &[&[u8]]) -> Vec<u8> {
     // Field numbers and types of AggregatedRecord.
-    let mut message = vec![0x0a, 1, b'k'];
+    let mut message = [&[0x0a], &varint(key.len())[..], key.as_bytes()].concat();
     for data in records {
         let entry = [&[0x08, 0, 0x1a], &varint(data.len())[..], data].concat();
         message.extend([&[0x1a], &varint(entry.len())[..], &entry].concat());

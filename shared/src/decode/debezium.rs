@@ -103,7 +103,7 @@ impl Debezium {
             if event.flattened && is_metadata(name) {
                 return Ok(());
             }
-            let field = output.fields.child_after(table.root_field, previous, name);
+            let field = output.fields.child_after(table.root_field, previous, name)?;
             previous = Some(field);
             let logical_type = types.logical_type(name);
             let is_unavailable = self.unavailable.is_unavailable(json);
@@ -237,7 +237,7 @@ impl RowRedaction<'_> {
             if self.flattened && is_metadata(key) {
                 return copy_value(scanner, object.member(key));
             }
-            let field = fields.child(self.root_field, key);
+            let field = fields.find_private(self.root_field, key);
             redact_column((key, field), scanner, fields, has_no_value, &mut object)
         })?;
         object.end()

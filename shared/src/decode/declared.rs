@@ -40,7 +40,7 @@ impl TableSpecBuilder<'_> {
     pub fn required(&mut self, name: &str, sql_type: &str) -> usize {
         let index = self.columns.iter().position(|column| column.name.as_str() == name).unwrap_or_else(|| {
             let field = self.fields.intern_path(name);
-            let name = Identifier::truncated(self.fields.column(field), name);
+            let name = Identifier::truncated(&self.fields.column(field), name);
             self.columns.push(ColumnSpec::new(name, field));
             self.columns.len() - 1
         });

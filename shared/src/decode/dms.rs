@@ -349,7 +349,7 @@ fn columns<'a>(
 ) -> Result<(), Rejection> {
     let mut previous = None;
     for (name, json) in row {
-        let field = output.fields.child_after(root_field, previous, name);
+        let field = output.fields.child_after(root_field, previous, name)?;
         previous = Some(field);
         let stored =
             read_unless_private(output.fields, field, json, has_no_value, |fields| read_column(fields, field, json))?;
@@ -373,7 +373,7 @@ fn redact_columns(
         if key == DOCUMENT && scanner.peek() == Some(b'{') {
             return redact_columns(scanner, root_field, fields, object.member(key));
         }
-        let field = fields.child(root_field, key);
+        let field = fields.find_private(root_field, key);
         redact_column((key, field), scanner, fields, has_no_value, &mut object)
     })?;
     object.end()

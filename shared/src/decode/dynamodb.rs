@@ -314,7 +314,7 @@ fn attributes<'a>(
     let mut previous = None;
     for_each_member(scanner, |key, scanner| {
         check_name(key)?;
-        let field = fields.child_after(root_field, previous, key);
+        let field = fields.child_after(root_field, previous, key)?;
         previous = Some(field);
         match fields.privacy(field) {
             Some(Privacy::Drop) => return skip_value(scanner),
@@ -351,7 +351,7 @@ fn attribute<'a>(
             "BS" => set(scanner, |scanner| Ok(Value::Bytes(Cow::Owned(bytes(scanner)?))))?,
             "L" | "M" => {
                 let mut json = String::new();
-                write_typed(descriptor, scanner, field, fields, &mut json)?;
+                write_typed(descriptor, scanner, Some(field), fields, &mut json)?;
                 Value::Json(Cow::Owned(json))
             }
             other => return Err(unknown_type(other)),
@@ -416,10 +416,10 @@ fn set<'a>(
     Ok(Value::List(elements))
 }
 
-/// Writes an attribute as plain JSON, without its private members.
+/// Writes an attribute as plain JSON, without its private members. Where no field is known, nothing is private.
 fn write_json(
     scanner: &mut JsonScanner<'_>,
-    field: FieldId,
+    field: Option<FieldId>,
     fields: &mut FieldTree,
     out: &mut String,
 ) -> Result<(), Rejection> {
@@ -429,12 +429,16 @@ fn write_json(
 fn write_typed(
     descriptor: &str,
     scanner: &mut JsonScanner<'_>,
-    field: FieldId,
+    field: Option<FieldId>,
     fields: &mut FieldTree,
     out: &mut String,
 ) -> Result<(), Rejection> {
+    if let ("S", Some(field)) = (descriptor, field)
+        && fields.has_private_descendant(field)
+    {
+        return write_redacted_text(scanner, field, fields, out);
+    }
     match descriptor {
-        "S" if fields.has_private_descendant(field) => write_redacted_text(scanner, field, fields, out),
         "S" | "B" | "BOOL" | "SS" | "BS" => copy_value(scanner, out),
         "N" => append(out, number(scanner)?),
         "NULL" => write_null(scanner, out),
@@ -443,8 +447,8 @@ fn write_typed(
         "M" => {
             let mut object = JsonWriter::object(out);
             for_each_member(scanner, |key, scanner| {
-                let child = fields.child(field, key);
-                match fields.privacy(child) {
+                let child = field.and_then(|field| fields.find_private(field, key));
+                match child.and_then(|child| fields.privacy(child)) {
                     Some(Privacy::Drop) => skip_value(scanner),
                     Some(Privacy::Sha256) => {
                         let hashed = hash_attribute(fields, scanner)?;
@@ -522,7 +526,7 @@ fn redact_attributes(
 ) -> Result<(), Rejection> {
     let mut object = JsonWriter::object(out);
     for_each_member(scanner, |key, scanner| {
-        let field = fields.child(parent, key);
+        let Some(field) = fields.find_private(parent, key) else { return copy_value(scanner, object.member(key)) };
         match fields.privacy(field) {
             Some(Privacy::Drop) => skip_value(scanner),
             Some(Privacy::Sha256) => {

@@ -2,7 +2,9 @@
 
 use std::borrow::Cow;
 
-use super::json_objects::{JsonWriter, append, copy_value, rewrite_document, rewrite_elements, skip_value};
+use super::json_objects::{
+    JsonWriter, append, copy_value, for_each_member, rewrite_document, rewrite_elements, skip_value,
+};
 use super::malformed;
 use crate::change::Value;
 use crate::field::{FieldId, FieldTree, Privacy};
@@ -34,7 +36,7 @@ fn members<'a>(
 ) -> Result<(), Rejection> {
     let mut previous = None;
     scanner.each_member(|key, scanner| {
-        let field = fields.child_after(parent, previous, &key);
+        let field = fields.child_after(parent, previous, &key)?;
         previous = Some(field);
         member(fields, field, scanner)
     })
@@ -129,7 +131,8 @@ pub fn redact_text<'a>(fields: &mut FieldTree, field: FieldId, text: Cow<'a, str
     }
 }
 
-/// The JSON at `field`, without its private fields. An array's elements are treated as if each were at `field`.
+/// The JSON at `field`, without its private fields. An array's elements are treated as if each were at `field`. Fields that
+/// are neither private nor may contain a private one are copied without being added, and no limit applies.
 pub fn redact(fields: &mut FieldTree, field: FieldId, json: &str) -> Result<String, Rejection> {
     rewrite_document(json, |scanner, out| redact_value(fields, field, scanner, out))
 }
@@ -143,15 +146,17 @@ fn redact_value(
     match scanner.peek() {
         Some(b'{') if fields.has_private_descendant(field) => {
             let mut object = JsonWriter::object(out);
-            members(scanner, fields, field, &mut |fields, child, scanner| match fields.privacy(child) {
-                Some(Privacy::Drop) => skip_value(scanner),
-                Some(Privacy::Sha256) => {
-                    let hashed = hash_value(fields, scanner)?;
-                    append(object.member(fields.key(child)), &hashed_json(&hashed))
-                }
-                None => {
-                    let out = object.member(fields.key(child));
-                    redact_value(fields, child, scanner, out)
+            for_each_member(scanner, |key, scanner| {
+                let Some(child) = fields.find_private(field, key) else {
+                    return copy_value(scanner, object.member(key));
+                };
+                match fields.privacy(child) {
+                    Some(Privacy::Drop) => skip_value(scanner),
+                    Some(Privacy::Sha256) => {
+                        let hashed = hash_value(fields, scanner)?;
+                        append(object.member(key), &hashed_json(&hashed))
+                    }
+                    None => redact_value(fields, child, scanner, object.member(key)),
                 }
             })?;
             object.end()

@@ -259,15 +259,17 @@ pub fn read_column<'a>(fields: &mut FieldTree, field: FieldId, json: &'a str) ->
     value(fields, field, json)
 }
 
-/// Rewrites the member `key` of an image without private data: the counterpart of [`read_unless_private`].
+/// Rewrites the member `key` of an image without private data: the counterpart of [`read_unless_private`]. A column without
+/// a field is not private.
 pub fn redact_column(
-    (key, field): (&str, FieldId),
+    (key, field): (&str, Option<FieldId>),
     scanner: &mut JsonScanner<'_>,
     fields: &mut FieldTree,
     has_no_value: impl Fn(&str) -> bool,
     object: &mut JsonWriter<'_>,
 ) -> Result<(), Rejection> {
     let json = scanner.skip_value()?;
+    let Some(field) = field else { return append(object.member(key), json) };
     let redacted = match fields.privacy(field) {
         Some(Privacy::Drop) => return Ok(()),
         Some(Privacy::Sha256) if !has_no_value(json) => hashed_json(&hash_value(fields, &mut JsonScanner::new(json))?),
@@ -297,9 +299,9 @@ fn key_column_index(
 ) -> usize {
     let field = fields.child(root_field, &key.name);
     let column_index = columns.iter().position(|column| column.field == Some(field)).unwrap_or_else(|| {
-        let name = Identifier::truncated(fields.column(field), &key.name);
+        let name = Identifier::truncated(&fields.column(field), &key.name);
         let is_taken = RESERVED.contains(&name.as_str()) || columns.iter().any(|column| column.name == name);
-        let name = if is_taken { Identifier::with_hash_suffix(fields.column(field), &key.name) } else { name };
+        let name = if is_taken { Identifier::with_hash_suffix(&fields.column(field), &key.name) } else { name };
         columns.push(ColumnSpec::new(name, field));
         columns.len() - 1
     });

@@ -188,9 +188,9 @@ impl<'p> TablePlanner<'p> {
     pub fn unstorable_field(&self, field: FieldId) -> RejectionReason {
         let path = self.fields.path(field);
         if path.contains('\0') {
-            return RejectionReason::nul_in_name(path);
+            return RejectionReason::nul_in_name(&path);
         }
-        RejectionReason::UnknownField { path: path.to_owned() }
+        RejectionReason::UnknownField { path }
     }
 
     /// Whether the field is part of an object that the table stores whole.
@@ -218,12 +218,13 @@ impl<'p> TablePlanner<'p> {
     }
 
     fn undeclared_route(&mut self, field: FieldId) -> FieldRoute {
-        let path = self.fields.path(field);
+        let path = &*self.fields.path(field);
         let existing = self.table.columns.iter().position(|column| column.source_path.as_deref() == Some(path));
         if let Some(column_index) = existing {
             return self.existing_route(column_index);
         }
-        let name = Identifier::truncated(self.fields.column(field), path);
+        let derived = &*self.fields.column(field);
+        let name = Identifier::truncated(derived, path);
         let is_declared = self.spec.columns.iter().any(|column| column.name == name);
         if is_declared && self.spec.coercion == Coercion::Convert {
             return FieldRoute::Overflow;
@@ -232,11 +233,11 @@ impl<'p> TablePlanner<'p> {
             || RESERVED.contains(&name.as_str())
             || self.pending.iter().any(|pending| pending.column.name == name)
         {
-            return self.route_by_name(Identifier::with_hash_suffix(self.fields.column(field), path), path);
+            return self.route_by_name(Identifier::with_hash_suffix(derived, path), path);
         }
         match self.table.columns.iter().find(|column| column.name == name) {
             Some(DbColumn { source_path: Some(_), .. }) => {
-                self.route_by_name(Identifier::with_hash_suffix(self.fields.column(field), path), path)
+                self.route_by_name(Identifier::with_hash_suffix(derived, path), path)
             }
             Some(DbColumn { source_path: None, .. }) | None => self.route_by_name(name, path),
         }
@@ -326,7 +327,7 @@ impl<'p> TablePlanner<'p> {
         column: &ColumnSpec,
         values: &[(FieldId, Value<'_>)],
     ) -> Result<Timestamp, RejectionReason> {
-        let path = || column.field.map(|field| self.fields.path(field).to_owned()).unwrap_or_default();
+        let path = || column.field.map(|field| self.fields.path(field)).unwrap_or_default();
         let value = values.iter().rev().find(|(field, _)| Some(*field) == column.field).map(|(_, value)| value);
         let value = value.filter(|value| **value != Value::Null);
         let value = value.ok_or_else(|| RejectionReason::Missing { path: path(), role: "the partition" })?;

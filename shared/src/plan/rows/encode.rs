@@ -132,7 +132,7 @@ impl<'s, 'v> Encoder<'s, 'v> {
                 // A null is recorded as different from a missing field, even if no column was ever needed.
                 FieldRoute::NewColumn(_) if *value == Value::TypedNull => self.overflowing.push((*field, value)),
                 FieldRoute::NewColumn(_) if *value == Value::Unchanged => {
-                    let path = self.planner.fields.path(*field).to_owned();
+                    let path = self.planner.fields.path(*field);
                     self.write.unchanged_paths.entry(self.write.encoded_count()).or_default().push(path);
                 }
                 FieldRoute::Overflow
@@ -234,7 +234,7 @@ impl<'s, 'v> Encoder<'s, 'v> {
                 Ok(())
             }
             Err(mismatch) => Err(RejectionReason::DoesNotFit {
-                path: self.planner.fields.path(field).to_owned(),
+                path: self.planner.fields.path(field),
                 column: column.name.as_str().to_owned(),
                 sql_type: column.sql_type.clone(),
                 mismatch,
@@ -259,7 +259,7 @@ impl<'s, 'v> Encoder<'s, 'v> {
         let column = &self.write.table.columns[self.write.column_indexes[written_index]];
         let declared = self.planner.spec.columns.iter().find(|spec| spec.name == column.name);
         let path = declared.and_then(|spec| spec.field).map(|field| self.planner.fields.path(field));
-        let path = path.or(column.source_path.as_deref()).unwrap_or(column.name.as_str()).to_owned();
+        let path = path.or_else(|| column.source_path.clone()).unwrap_or_else(|| column.name.as_str().to_owned());
         RejectionReason::Missing {
             path,
             role: if written_index < self.write.key_column_count { "the key" } else { "a NOT NULL column" },
@@ -287,17 +287,21 @@ impl<'s, 'v> Encoder<'s, 'v> {
 
     /// `{"path": value, …}`
     fn overflow_json(&self) -> Result<String, RejectionReason> {
-        let field_json = |(field, value): &(FieldId, &Value<'_>)| {
-            let key = serde_json::Value::from(self.planner.fields.path(*field));
-            let json = cell::overflow_field(value).map_err(|mismatch| self.overflow_mismatch(*field, mismatch))?;
-            Ok(format!("{key}:{json}"))
-        };
-        let fields: Vec<String> = self.overflowing.iter().map(field_json).collect::<Result<_, RejectionReason>>()?;
-        Ok(format!("{{{}}}", fields.join(",")))
+        let mut json = String::from("{");
+        for (field, value) in &self.overflowing {
+            if json.len() > 1 {
+                json.push(',');
+            }
+            json.push_str(&serde_json::Value::from(self.planner.fields.path(*field)).to_string());
+            json.push(':');
+            json.push_str(&cell::overflow_field(value).map_err(|mismatch| self.overflow_mismatch(*field, mismatch))?);
+        }
+        json.push('}');
+        Ok(json)
     }
 
     fn overflow_mismatch(&self, field: FieldId, mismatch: Mismatch) -> RejectionReason {
-        let path = self.planner.fields.path(field).to_owned();
+        let path = self.planner.fields.path(field);
         RejectionReason::DoesNotFit { path, column: OVERFLOW.to_owned(), sql_type: "jsonb".to_owned(), mismatch }
     }
 }
