@@ -6,6 +6,7 @@ mod killed;
 mod letters;
 mod payloads;
 mod pieces;
+mod rejected_by_sqs;
 mod selection;
 mod undelivered;
 

@@ -18,6 +18,7 @@ pub mod replay;
 pub mod replica;
 pub mod shop;
 pub mod sportsbook;
+pub mod strict_sqs;
 pub mod system;
 
 /// Says something to the person at the terminal.
