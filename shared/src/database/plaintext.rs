@@ -211,9 +211,9 @@ mod tests {
     fn state(bytes: &[u8], piece: usize) -> LoginState {
         let mut reader = LoginReader::default();
         for piece in bytes.chunks(piece) {
-            match reader.read(piece) {
-                LoginState::Pending => {}
-                state => return state,
+            let state = reader.read(piece);
+            if !matches!(state, LoginState::Pending) {
+                return state;
             }
         }
         LoginState::Pending

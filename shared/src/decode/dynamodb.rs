@@ -526,9 +526,10 @@ fn redact_attributes(
         match fields.privacy(field) {
             Some(Privacy::Drop) => skip_value(scanner),
             Some(Privacy::Sha256) => {
-                let attribute = match hash_attribute(fields, scanner)? {
-                    Value::Text(hash) => format!("{{\"S\":\"{hash}\"}}"),
-                    _ => r#"{"NULL":true}"#.to_owned(),
+                let attribute = if let Value::Text(hash) = hash_attribute(fields, scanner)? {
+                    format!("{{\"S\":\"{hash}\"}}")
+                } else {
+                    r#"{"NULL":true}"#.to_owned()
                 };
                 append(object.member(key), &attribute)
             }

@@ -77,7 +77,6 @@ pub fn flatten<'a>(
     Ok(())
 }
 
-
 /// A value that is not flattened: an array or object stays whole.
 pub fn value<'a>(fields: &mut FieldTree, field: FieldId, json: &'a str) -> Result<Value<'a>, Rejection> {
     match json.as_bytes().first() {
