@@ -7,6 +7,7 @@ mod letters;
 mod payloads;
 mod pieces;
 mod private;
+mod rejected_by_sqs;
 mod selection;
 mod undelivered;
 

@@ -1,25 +1,43 @@
 //! Dead letters: rejected records, stored on SQS with everything needed to retry them.
 //!
-//! A batch succeeds only after SQS has acknowledged each dead letter. A payload too large for a message is stored on
-//! S3, and the message refers to it. Private fields are removed from the payload. If they cannot be identified, the
-//! payload is withheld, and the dead letter holds only its stream position and length. Digests are taken after the
-//! removal: a digest of a private value reveals it to anyone who can try all possible values.
+//! A batch succeeds only after SQS has acknowledged each dead letter ([`store`]). A payload too large for a message is stored
+//! on S3, and the message refers to it. Private fields are removed from the payload. If they cannot be identified, or there
+//! is no bucket, the payload is withheld, and the dead letter holds only its stream position and length. Digests are taken
+//! after the removal: a digest of a private value reveals it to anyone who can try all possible values.
+//!
+//! Every text is bounded, so that a dead letter fits into a message whatever the record holds. The documents of one record
+//! can share one dead letter ([`documents`]).
 
-use base64_simd::STANDARD;
+mod bounded;
+pub(crate) mod documents;
+mod store;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::{fmt, io};
+
 use serde::{Deserialize, Serialize};
 
-use crate::aws::Aws;
 use crate::clock::now;
-use crate::object_store::{ObjectError, ObjectStore};
-use crate::queue::{Queue, QueueError};
 use crate::record::Record;
 use crate::rejection::Rejection;
+use bounded::bounded;
+use documents::{DocumentPacker, PackedDocument};
+pub use store::{DeadLetterError, DeadLetters};
 
 /// The version of the envelope. Readers reject versions that they do not know.
 pub const ENVELOPE_VERSION: u32 = 1;
 
-/// SQS accepts messages of 256 KiB. Base64 turns three bytes into four, and the rest of the envelope needs space, too.
-const PAYLOAD_BYTES_MAX: usize = 150 * 1024;
+/// A message may be as long as the path that it names.
+const MESSAGE_BYTES_MAX: usize = 2 * 1024;
+
+/// Kinesis's own limit is 256 characters, which the records inside an aggregate need not observe.
+const PARTITION_KEY_BYTES_MAX: usize = 1024;
+
+/// ARNs, shards and tables are shorter, and so are keys of objects on S3, which name the place of a backfilled record.
+const NAME_BYTES_MAX: usize = 1024;
+
+/// Sequence numbers have at most 129 digits, SQLSTATEs five characters.
+const SHORT_NAME_BYTES_MAX: usize = 256;
 
 /// A dead letter, as stored on the queue.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
@@ -51,6 +69,18 @@ pub struct DeadLetter {
     pub refused_at: Option<String>,
     /// The function that rejected it.
     pub function: String,
+    /// Set if the payload holds several documents of one record, each with its position and its partition key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub documents: Option<DocumentCounts>,
+}
+
+/// The documents of one record that share a dead letter.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize, Debug)]
+pub struct DocumentCounts {
+    /// How many there are.
+    pub count: u64,
+    /// How many, by the kind of error.
+    pub reasons: BTreeMap<String, u64>,
 }
 
 /// A position in a stream.
@@ -66,6 +96,13 @@ pub struct DeadLetterPosition {
     pub sub_sequence_number: u32,
 }
 
+impl fmt::Display for DeadLetterPosition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { stream: _, shard, sequence_number, sub_sequence_number } = self;
+        write!(f, "{shard}:{sequence_number}:{sub_sequence_number}")
+    }
+}
+
 /// The payload of the record, unpacked.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
 #[serde(rename_all = "snake_case")]
@@ -74,7 +111,7 @@ pub enum StoredPayload {
     Base64(String),
     /// On S3, as `s3://bucket/key`.
     S3(String),
-    /// Only in the stream: it may contain private fields that could not be identified.
+    /// Only in the stream: it may contain private fields that could not be identified, or there is no bucket for it.
     Withheld {
         /// Its length.
         bytes: usize,
@@ -113,121 +150,197 @@ pub struct PendingDeadLetter {
     payload: Option<Vec<u8>>,
 }
 
-/// Stores dead letters.
-#[derive(Debug)]
-pub struct DeadLetters {
-    aws: Aws,
-    queue: Option<String>,
-    object_store: ObjectStore,
-    function: String,
-}
-
-/// A dead letter could not be stored: the batch must not be acknowledged.
-#[derive(Debug, thiserror::Error)]
-pub enum DeadLetterError {
-    /// SQS rejected some or all of them.
-    #[error("could not send dead letters: {0}")]
-    Queue(QueueError),
-    /// A dead letter cannot be serialized: a bug in Millstream.
-    #[error("could not serialize a dead letter")]
-    Serialize(#[from] serde_json::Error),
-    /// S3 rejected a payload.
-    #[error("could not store a dead letter's payload")]
-    Bucket(#[from] ObjectError),
-    /// The payload is too large for a message, and no bucket is set.
-    #[error("a dead letter's payload of {0} bytes is too large for SQS; set ARCHIVE_BUCKET")]
-    NoBucket(usize),
-}
-
-impl DeadLetters {
-    /// Sends dead letters to the queue and stores large payloads in the bucket.
-    pub fn new(aws: Aws, queue: Option<String>, bucket: Option<String>, function: String) -> Self {
-        let object_store = ObjectStore::new(aws.clone(), bucket);
-        Self { aws, queue, object_store, function }
-    }
-
-    /// The store of payloads that are too large for a message.
-    pub fn object_store(&self) -> &ObjectStore {
-        &self.object_store
-    }
-
-    /// Whether a queue is configured.
-    pub fn has_queue(&self) -> bool {
-        self.queue.is_some()
-    }
-
-    /// Stores dead letters; returns once every one has been acknowledged.
+impl PendingDeadLetter {
+    /// The dead letter of a rejected record, given what of it may be stored.
     ///
     /// # Errors
-    /// Returns an error if any dead letter is not stored.
-    pub async fn store(&self, pending: Vec<PendingDeadLetter>) -> Result<(), DeadLetterError> {
-        let Some(queue) = self.queue.as_deref().filter(|_| !pending.is_empty()) else { return Ok(()) };
-        let mut messages = Vec::with_capacity(pending.len());
-        for PendingDeadLetter { mut dead_letter, payload } in pending {
-            match payload {
-                Some(payload) if payload.len() > PAYLOAD_BYTES_MAX => {
-                    dead_letter.payload = StoredPayload::S3(self.store_payload(&dead_letter, payload).await?);
-                }
-                Some(payload) => dead_letter.payload = StoredPayload::Base64(STANDARD.encode_to_string(&payload)),
-                None => {}
+    /// Returns an error if the payload cannot be packed.
+    pub fn new(source: &str, record: &Record, stored: StorableRecord, rejection: &Rejection) -> io::Result<Self> {
+        let mut dead_letter = new_dead_letter(source, record, &stored, rejection);
+        let payload = match &stored.payload {
+            // A shortened key would not be the record's: the payload holds the whole one.
+            Some(payload) if stored.partition_key.len() > PARTITION_KEY_BYTES_MAX => {
+                let reasons = [(dead_letter.error.class.clone(), 1)].into();
+                dead_letter.documents = Some(DocumentCounts { count: 1, reasons });
+                let mut packer = DocumentPacker::new();
+                packer.push(packed_document(record, stored.digest, payload), &stored.partition_key)?;
+                Some(packer.finish()?)
             }
-            messages.push(serde_json::to_string(&dead_letter)?);
-        }
-        Queue::open(&self.aws, queue).await.send(messages).await.map_err(DeadLetterError::Queue)
-    }
-
-    async fn store_payload(&self, dead_letter: &DeadLetter, payload: Vec<u8>) -> Result<String, DeadLetterError> {
-        if !self.object_store.has_bucket() {
-            return Err(DeadLetterError::NoBucket(payload.len()));
-        }
-        let position = &dead_letter.position;
-        // Sequence numbers are unique only within a shard, and DynamoDB does not name the shard: the digest tells
-        // records apart.
-        let key = format!(
-            "dead-letters/{}/{}/{}-{}-{}",
-            dead_letter.source,
-            position.shard,
-            position.sequence_number,
-            position.sub_sequence_number,
-            dead_letter.digest
-        );
-        Ok(self.object_store.put(&key, payload).await?)
-    }
-
-    /// The dead letter of a rejected record, given what of it may be stored.
-    pub fn pending_dead_letter(
-        &self,
-        source: &str,
-        record: &Record,
-        stored: StorableRecord,
-        rejection: &Rejection,
-    ) -> PendingDeadLetter {
-        let StorableRecord { payload, partition_key, digest } = stored;
-        let position = &record.position;
-        let dead_letter = DeadLetter {
-            version: ENVELOPE_VERSION,
-            source: source.to_owned(),
-            position: DeadLetterPosition {
-                stream: position.stream.to_string(),
-                shard: position.shard.to_string(),
-                sequence_number: position.sequence_number.0.to_string(),
-                sub_sequence_number: position.sub_sequence_number,
-            },
-            arrival: record.arrival.to_string(),
-            partition_key,
-            payload: StoredPayload::Withheld { bytes: record.payload.len() },
-            redacted: payload.is_some(),
-            digest: format!("{:016x}", digest.unwrap_or_default()),
-            error: RecordError {
-                class: rejection.reason.class().to_owned(),
-                table: rejection.table.clone(),
-                sqlstate: rejection.sqlstate.clone(),
-                message: rejection.to_string(),
-            },
-            attempts: record.attempts.saturating_add(1),
-            refused_at: Some(now().to_string()),
-            function: self.function.clone(),
+            _ => stored.payload,
         };
-        PendingDeadLetter { dead_letter, payload }
+        Ok(Self { dead_letter, payload })
+    }
+
+    /// The dead letter, its payload not stored yet.
+    pub fn letter(&self) -> &DeadLetter {
+        &self.dead_letter
+    }
+}
+
+/// The dead letter of several documents of one record, to which documents are added.
+pub struct PendingDocuments {
+    dead_letter: DeadLetter,
+    counts: DocumentCounts,
+    tables: BTreeSet<Option<String>>,
+    /// Of all documents as the source sent them.
+    original_bytes: usize,
+    /// `None` if the payloads are withheld.
+    packer: Option<DocumentPacker>,
+}
+
+impl PendingDocuments {
+    /// Starts with the place of the first document, which is added like all others.
+    pub fn new(source: &str, first: &Record, stored: &StorableRecord, rejection: &Rejection) -> Self {
+        let dead_letter = new_dead_letter(source, first, stored, rejection);
+        let (counts, tables, packer) = (DocumentCounts::default(), BTreeSet::new(), None);
+        Self { dead_letter, counts, tables, original_bytes: 0, packer }
+    }
+
+    /// Adds a document. Either all documents have a payload, or none has.
+    ///
+    /// # Errors
+    /// Returns an error if the payload cannot be packed.
+    pub fn push(&mut self, record: &Record, stored: &StorableRecord, rejection: &Rejection) -> io::Result<()> {
+        self.counts.count += 1;
+        *self.counts.reasons.entry(rejection.reason.class().to_owned()).or_default() += 1;
+        if !self.tables.contains(&rejection.table) {
+            self.tables.insert(rejection.table.clone());
+        }
+        self.original_bytes += record.payload.len();
+        if let Some(payload) = &stored.payload {
+            let packer = self.packer.get_or_insert_with(DocumentPacker::new);
+            packer.push(packed_document(record, stored.digest, payload), &stored.partition_key)?;
+        }
+        Ok(())
+    }
+
+    /// Completes the dead letter. Its class is the most frequent one; it has a table if all documents have the same.
+    ///
+    /// # Errors
+    /// Returns an error if the payload cannot be packed.
+    pub fn finish(self) -> io::Result<PendingDeadLetter> {
+        let Self { mut dead_letter, counts, tables, original_bytes, packer } = self;
+        let payload = packer.map(DocumentPacker::finish).transpose()?;
+        dead_letter.payload = StoredPayload::Withheld { bytes: original_bytes };
+        let error = &mut dead_letter.error;
+        if tables.len() > 1 {
+            error.table = None;
+        }
+        if counts.reasons.len() > 1 {
+            error.sqlstate = None;
+        }
+        if let Some((class, _)) = counts.reasons.iter().max_by_key(|(_, count)| **count) {
+            error.class.clone_from(class);
+        }
+        let reasons: Vec<String> = counts.reasons.iter().map(|(class, count)| format!("{class}: {count}")).collect();
+        let message = format!(
+            "{} documents of this record were rejected ({}); the first: {}",
+            counts.count,
+            reasons.join(", "),
+            error.message
+        );
+        error.message = bounded(&message, MESSAGE_BYTES_MAX);
+        dead_letter.documents = Some(counts);
+        Ok(PendingDeadLetter { dead_letter, payload })
+    }
+}
+
+fn new_dead_letter(source: &str, record: &Record, stored: &StorableRecord, rejection: &Rejection) -> DeadLetter {
+    let position = &record.position;
+    DeadLetter {
+        version: ENVELOPE_VERSION,
+        source: bounded(source, SHORT_NAME_BYTES_MAX),
+        position: DeadLetterPosition {
+            stream: bounded(&position.stream, NAME_BYTES_MAX),
+            shard: bounded(&position.shard, NAME_BYTES_MAX),
+            sequence_number: bounded(&position.sequence_number.0, SHORT_NAME_BYTES_MAX),
+            sub_sequence_number: position.sub_sequence_number,
+        },
+        arrival: record.arrival.to_string(),
+        partition_key: bounded(&stored.partition_key, PARTITION_KEY_BYTES_MAX),
+        payload: StoredPayload::Withheld { bytes: record.payload.len() },
+        redacted: stored.payload.is_some(),
+        digest: digest_text(stored.digest),
+        error: RecordError {
+            class: rejection.reason.class().to_owned(),
+            table: rejection.table.as_deref().map(|table| bounded(table, NAME_BYTES_MAX)),
+            sqlstate: rejection.sqlstate.as_deref().map(|code| bounded(code, SHORT_NAME_BYTES_MAX)),
+            message: bounded(&rejection.to_string(), MESSAGE_BYTES_MAX),
+        },
+        attempts: record.attempts.saturating_add(1),
+        refused_at: Some(now().to_string()),
+        function: String::new(),
+        documents: None,
+    }
+}
+
+fn packed_document<'d>(record: &Record, digest: Option<u64>, payload: &'d [u8]) -> PackedDocument<'d> {
+    PackedDocument::new(record.position.sub_sequence_number, digest_text(digest), payload)
+        .unreadable_if(record.unpack_error.is_some())
+}
+
+/// The digest in hexadecimal; zeros if there is none.
+fn digest_text(digest: Option<u64>) -> String {
+    format!("{:016x}", digest.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::queue::{self, MessageText};
+    use crate::record::{SequenceNumber, StreamPosition};
+    use crate::rejection::RejectionReason;
+    use crate::timestamp::Timestamp;
+
+    fn record(text: &str) -> Record {
+        let position = StreamPosition {
+            stream: text.into(),
+            shard: text.into(),
+            sequence_number: SequenceNumber(text.into()),
+            sub_sequence_number: 0,
+        };
+        Record::new(position, Timestamp(0), text.into(), 0..0)
+    }
+
+    /// U+0001 takes six bytes in JSON, more than any other character for its length.
+    #[test]
+    fn a_dead_letter_fits_into_a_message_whatever_its_texts_are() {
+        let long = "\u{1}".repeat(200_000);
+        let reason = RejectionReason::UnknownField { path: long.clone() };
+        let rejection = Rejection { reason, table: Some(long.clone()), sqlstate: Some(long.clone()) };
+        let stored = StorableRecord { payload: None, partition_key: long.clone(), digest: None };
+        let mut letter = PendingDeadLetter::new(&long, &record(&long), stored, &rejection).unwrap().dead_letter;
+        assert_eq!((&*letter.digest, letter.redacted), ("0000000000000000", false));
+        letter.function = long[..64].to_owned();
+        let payload = base64_simd::STANDARD.encode_to_string(vec![0; store::PAYLOAD_BYTES_MAX]);
+        letter.payload = StoredPayload::Base64(payload);
+        let message = MessageText::from_json_as_ascii(serde_json::to_string(&letter).unwrap());
+        assert!(message.as_str().len() <= queue::MESSAGE_BYTES_MAX, "{}", message.as_str().len());
+        assert!(letter.error.message.ends_with("and the table's schema_mode is strict"), "{}", letter.error.message);
+    }
+
+    #[test]
+    fn documents_share_a_dead_letter_with_the_most_frequent_class_and_a_common_table() {
+        let rejection = |reason, table: &str| Rejection::for_table(table.to_owned(), reason);
+        let missing = || RejectionReason::Missing { path: "id".to_owned(), role: "the key" };
+        let unknown = || RejectionReason::UnknownField { path: "a".to_owned() };
+        let letter = |rejections: &[Rejection]| {
+            let first = record("1");
+            let stored = StorableRecord { payload: Some(b"{}".into()), partition_key: "k".into(), digest: Some(10) };
+            let mut pending = PendingDocuments::new("s", &first, &stored, &rejections[0]);
+            for rejection in rejections {
+                pending.push(&first, &stored, rejection).unwrap();
+            }
+            pending.finish().unwrap().dead_letter
+        };
+        let same = letter(&[rejection(unknown(), "s.a"), rejection(missing(), "s.a"), rejection(missing(), "s.a")]);
+        assert_eq!((&*same.error.class, same.error.table.as_deref(), same.redacted), ("missing", Some("s.a"), true));
+        assert_eq!(
+            same.error.message,
+            "3 documents of this record were rejected (missing: 2, unknown_field: 1); the first: `a` has no column, \
+             and the table's schema_mode is strict"
+        );
+        assert_eq!(same.documents.unwrap().count, 3);
+        assert_eq!(letter(&[rejection(missing(), "s.a"), rejection(missing(), "s.b")]).error.table, None);
     }
 }

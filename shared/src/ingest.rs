@@ -1,6 +1,7 @@
 //! How a batch is processed: records, changes, plan, apply, report. [`Ingest`] holds the state that a function keeps between
 //! invocations.
 
+mod dead_letters;
 mod dry_run;
 mod record_source;
 mod slices;
@@ -15,7 +16,7 @@ use crate::catalog::CatalogError;
 use crate::clock::now;
 use crate::config::Config;
 use crate::database::{Database, DatabaseError};
-use crate::dead_letter::{DeadLetterError, DeadLetters, StorableRecord};
+use crate::dead_letter::{DeadLetterError, DeadLetters};
 use crate::decode::Decoder;
 use crate::object_store::{NewObject, ObjectError, ObjectStore};
 use crate::outcome::{Outcome, OutcomeLedger, Unaccounted};
@@ -118,7 +119,8 @@ impl IngestError {
             Self::Apply(error) => error.needs_operator(),
             Self::Catalog(CatalogError::DefaultPartition(_)) => true,
             Self::Database(error) => error.needs_operator(),
-            Self::Catalog(CatalogError::Database(_)) | Self::DeadLetter(_) => false,
+            Self::DeadLetter(error) => error.needs_operator(),
+            Self::Catalog(CatalogError::Database(_)) => false,
             Self::KeyNotKnownYet(_) | Self::Backup(_) => false,
         }
     }
@@ -369,35 +371,6 @@ impl OutcomeReporter {
             times,
             retry_from,
         })
-    }
-
-    async fn store(
-        &self,
-        source: &str,
-        decoder: &mut Decoder,
-        batch: &Batch,
-        rejections: &BTreeMap<usize, Rejection>,
-    ) -> Result<(), IngestError> {
-        let dead_letters = rejections.iter().map(|(&index, rejection)| {
-            let record = &batch.records[index];
-            let original = batch.payload(record);
-            tracing::warn!(
-                source,
-                place = %record.position,
-                class = rejection.reason.class(),
-                table = rejection.table.as_deref(),
-                sqlstate = rejection.sqlstate.as_deref(),
-                error = %rejection,
-                "dead letter"
-            );
-            let stored = StorableRecord {
-                payload: decoder.redact(record, original),
-                partition_key: decoder.partition_key(record).into_owned(),
-                digest: decoder.digest(record, original),
-            };
-            self.dead_letters.pending_dead_letter(source, record, stored, rejection)
-        });
-        Ok(self.dead_letters.store(dead_letters.collect()).await?)
     }
 }
 

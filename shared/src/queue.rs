@@ -1,25 +1,48 @@
-//! An SQS queue and its messages: send, count, receive, delete, release.
+//! An SQS queue and its messages: check, send, count, receive, delete, release.
+
+mod address;
+mod send;
+mod text;
 
 use std::time::Duration;
 
+use aws_sdk_sqs::config::http::HttpResponse;
+use aws_sdk_sqs::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_sqs::types::{
     ChangeMessageVisibilityBatchRequestEntry, DeleteMessageBatchRequestEntry, QueueAttributeName,
-    SendMessageBatchRequestEntry,
 };
-use futures_util::StreamExt;
 use serde::Serialize;
 
-use crate::aws::{Aws, describe_code, describe_error};
+use crate::aws::{Aws, describe_error};
+pub use address::check_address;
+pub use send::{MESSAGE_BYTES_MAX, RejectedMessage};
+pub use text::MessageText;
 
 /// SQS's limit for one request.
 const ENTRIES_MAX: usize = 10;
 
-/// Every SQS queue accepts 256 KiB per message and per batch, whatever larger limit it is configured with
-/// (<https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html>).
-const BATCH_BYTES_MAX: usize = 250 * 1024;
+/// The codes of errors for which the queue itself is the reason. SQS uses two protocols, and some errors have a name in each.
+const UNUSABLE_CODES: [&str; 6] = [
+    "AWS.SimpleQueueService.NonExistentQueue",
+    "QueueDoesNotExist",
+    "InvalidAddress",
+    "MissingParameter",
+    "AWS.SimpleQueueService.UnsupportedOperation",
+    "UnsupportedOperation",
+];
 
-/// Concurrent send requests.
-const REQUESTS_MAX: usize = 8;
+/// The codes of other errors that no retry removes: the role lacks a permission, or the key of the queue cannot be used.
+const DENIED_CODES: [&str; 9] = [
+    "AccessDenied",
+    "AccessDeniedException",
+    "KmsAccessDenied",
+    "KMS.AccessDeniedException",
+    "KmsDisabled",
+    "KMS.DisabledException",
+    "KmsNotFound",
+    "KMS.NotFoundException",
+    "KmsInvalidState",
+];
 
 /// With any wait time SQS queries all its servers, so that an empty response means an empty queue:
 /// <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-short-and-long-polling.html>.
@@ -34,6 +57,42 @@ const LEASE_SECONDS_MAX: f64 = 12.0 * 60.0 * 60.0;
 pub struct QueueError {
     url: String,
     reason: String,
+    remedy: Remedy,
+}
+
+/// What removes the cause of an error.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Remedy {
+    /// A retry.
+    Retry,
+    /// A permission, a key, or another message.
+    Operator,
+    /// Another queue, or its right address.
+    OtherQueue,
+}
+
+impl Remedy {
+    fn of(code: &str) -> Self {
+        if UNUSABLE_CODES.contains(&code) {
+            Self::OtherQueue
+        } else if DENIED_CODES.contains(&code) {
+            Self::Operator
+        } else {
+            Self::Retry
+        }
+    }
+}
+
+impl QueueError {
+    /// Whether an operator must act before a retry can succeed.
+    pub fn needs_operator(&self) -> bool {
+        self.remedy != Remedy::Retry
+    }
+
+    /// Whether the queue does not exist or can never be used: its address or its kind is wrong.
+    pub fn is_unusable(&self) -> bool {
+        self.remedy == Remedy::OtherQueue
+    }
 }
 
 /// A message that no other consumer receives until it is released or its lease expires.
@@ -80,29 +139,16 @@ impl Queue {
         &self.url
     }
 
-    /// Sends messages of at most 256 KiB; returns once every one has been acknowledged.
+    /// Checks that the queue exists and can hold what Millstream sends.
     ///
     /// # Errors
-    /// Returns an error if any message is not stored; others may have been.
-    pub async fn send(&self, messages: Vec<String>) -> Result<(), QueueError> {
-        let sending = batches(messages).into_iter().map(|batch| self.send_batch(batch));
-        let outcomes: Vec<Result<(), QueueError>> =
-            futures_util::stream::iter(sending).buffer_unordered(REQUESTS_MAX).collect().await;
-        outcomes.into_iter().collect()
-    }
-
-    async fn send_batch(&self, batch: Vec<String>) -> Result<(), QueueError> {
-        let mut request = self.client.send_message_batch().queue_url(&self.url);
-        for (number, body) in batch.into_iter().enumerate() {
-            let entry = SendMessageBatchRequestEntry::builder().id(number.to_string()).message_body(body).build();
-            request = request.entries(entry.map_err(|error| self.error(error))?);
-        }
-        let response =
-            request.send().await.map_err(|error| self.error(describe_error("SQS SendMessageBatch", &error)))?;
-        match response.failed() {
-            [] => Ok(()),
-            [first, ..] => Err(self.error(describe_code(first.code(), first.message()))),
-        }
+    /// Returns an error that [is final](QueueError::is_unusable) if it does not exist or is of the wrong kind, and another one if
+    /// that could not be determined.
+    pub async fn check(&self) -> Result<(), QueueError> {
+        check_address(&self.url)?;
+        let request = self.client.get_queue_attributes().queue_url(&self.url);
+        let response = request.attribute_names(QueueAttributeName::QueueArn).send().await;
+        response.map(drop).map_err(|error| self.service_error("SQS GetQueueAttributes", &error))
     }
 
     /// The approximate number of messages.
@@ -116,8 +162,7 @@ impl Queue {
         };
         let request = self.client.get_queue_attributes().queue_url(&self.url);
         let request = request.set_attribute_names(Some(vec![Waiting, Delayed, InFlight]));
-        let response =
-            request.send().await.map_err(|error| self.error(describe_error("SQS GetQueueAttributes", &error)))?;
+        let response = request.send().await.map_err(|error| self.service_error("SQS GetQueueAttributes", &error))?;
         let attributes = response.attributes.unwrap_or_default();
         let number =
             |name: &QueueAttributeName| attributes.get(name).and_then(|text| text.parse::<i64>().ok()).unwrap_or(0);
@@ -132,8 +177,7 @@ impl Queue {
         let lease_seconds = lease.as_secs_f64().ceil().min(LEASE_SECONDS_MAX);
         let request = self.client.receive_message().queue_url(&self.url).max_number_of_messages(ENTRIES_MAX as i32);
         let request = request.visibility_timeout(lease_seconds as i32).wait_time_seconds(WAIT_SECONDS);
-        let received =
-            request.send().await.map_err(|error| self.error(describe_error("SQS ReceiveMessage", &error)))?;
+        let received = request.send().await.map_err(|error| self.service_error("SQS ReceiveMessage", &error))?;
         let messages = received.messages.unwrap_or_default().into_iter();
         let leased = messages.filter_map(|message| {
             Some(LeasedMessage {
@@ -158,7 +202,7 @@ impl Queue {
                 request = request.entries(entry.map_err(|error| self.error(error))?);
             }
             let response =
-                request.send().await.map_err(|error| self.error(describe_error("SQS DeleteMessageBatch", &error)))?;
+                request.send().await.map_err(|error| self.service_error("SQS DeleteMessageBatch", &error))?;
             if let Some(failed) = response.failed().first() {
                 return Err(self.error(format!("could not delete a processed message: {}", failed.code())));
             }
@@ -179,46 +223,26 @@ impl Queue {
                 request = request.entries(entry.map_err(|error| self.error(error))?);
             }
             // A message that is already visible again needs nothing.
-            request
-                .send()
-                .await
-                .map_err(|error| self.error(describe_error("SQS ChangeMessageVisibilityBatch", &error)))?;
+            request.send().await.map_err(|error| self.service_error("SQS ChangeMessageVisibilityBatch", &error))?;
         }
         Ok(())
     }
 
     fn error(&self, reason: impl std::fmt::Display) -> QueueError {
-        QueueError { url: self.url.clone(), reason: reason.to_string() }
+        QueueError { url: self.url.clone(), reason: reason.to_string(), remedy: Remedy::Retry }
     }
-}
 
-/// Groups messages into batches within SQS's limits.
-fn batches(messages: Vec<String>) -> Vec<Vec<String>> {
-    let mut batches: Vec<Vec<String>> = Vec::new();
-    let mut bytes = 0;
-    for message in messages {
-        bytes += message.len();
-        match batches.last_mut().filter(|batch| batch.len() < ENTRIES_MAX && bytes <= BATCH_BYTES_MAX) {
-            Some(batch) => batch.push(message),
-            None => {
-                bytes = message.len();
-                batches.push(vec![message]);
-            }
-        }
-    }
-    batches
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn batches_stay_within_the_limits_of_sqs() {
-        let message = |bytes: usize| "x".repeat(bytes);
-        let sizes = |messages: Vec<String>| batches(messages).iter().map(Vec::len).collect::<Vec<_>>();
-        assert_eq!(sizes(vec![message(10); 25]), [10, 10, 5]);
-        assert_eq!(sizes(vec![message(120 * 1024); 3]), [2, 1]);
-        assert_eq!(sizes(vec![]), [0; 0]);
+    /// The error of a failed request (`request` names the service and the operation).
+    fn service_error<E>(&self, request: &str, error: &SdkError<E, HttpResponse>) -> QueueError
+    where
+        E: ProvideErrorMetadata,
+    {
+        let code = error.code().unwrap_or_default();
+        let reason = if code.ends_with("NonExistentQueue") || code == "QueueDoesNotExist" {
+            "the queue does not exist; create it or correct the URL".to_owned()
+        } else {
+            describe_error(request, error)
+        };
+        QueueError { url: self.url.clone(), reason, remedy: Remedy::of(code) }
     }
 }

@@ -95,7 +95,7 @@ impl RedriveError {
         match self {
             Self::NoQueue | Self::Time(_) | Self::TooManySkipped(_) => true,
             Self::Ingest(error) => error.needs_operator(),
-            Self::Queue(_) => false,
+            Self::Queue(error) => error.needs_operator(),
         }
     }
 }

@@ -4,6 +4,7 @@
 //! configuration are reported at the start and by every invocation, until they are fixed.
 
 mod failure;
+mod queues;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -29,6 +30,7 @@ use crate::object_store::{self, ObjectStore};
 use crate::redrive::{self, Queues, Redrive, StreamReader};
 use crate::telemetry;
 pub use failure::Failure;
+pub use queues::{QueueProblem, check_queues};
 
 /// Reserved from the invocation's time to respond before Lambda's timeout; a quarter of the time if the timeout is short.
 const MARGIN: Duration = Duration::from_millis(1_500);
@@ -73,6 +75,7 @@ where
     telemetry::init(&environment.function, environment.log_level);
     let mut app = App::new(environment, fallback_config);
     app.check_config_at_start();
+    queues::check_at_start(&app.environment, &app.aws).await;
     let app = Arc::new(Mutex::new(app));
     let pending = PendingPayload::default();
     let pending_event = pending.clone();

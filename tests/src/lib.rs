@@ -20,6 +20,7 @@ pub mod replay;
 pub mod replica;
 pub mod shop;
 pub mod sportsbook;
+pub mod strict_sqs;
 pub mod system;
 
 /// Prints a message to the terminal.

@@ -186,7 +186,12 @@ impl System {
         let mut dead_letters = BTreeMap::new();
         for body in self.aws.drain(&self.queue).await? {
             let letter: DeadLetter = serde_json::from_str(&body)?;
-            *dead_letters.entry(letter.error.class).or_insert(0) += 1;
+            match letter.documents {
+                Some(documents) => {
+                    documents.reasons.into_iter().for_each(|(class, n)| *dead_letters.entry(class).or_insert(0) += n);
+                }
+                None => *dead_letters.entry(letter.error.class).or_insert(0) += 1,
+            }
         }
         let failed = delivered.invocations.iter().filter(|one| !matches!(one.response, Response::Answered(_)));
         let failed = failed.count() as u64;

@@ -5,6 +5,9 @@ use std::path::PathBuf;
 
 use tracing::level_filters::LevelFilter;
 
+const DEAD_LETTER_QUEUE: &str = "DEAD_LETTER_QUEUE_URL";
+const ON_FAILURE_QUEUE: &str = "ON_FAILURE_QUEUE_URL";
+
 /// The environment variables, read.
 #[derive(Clone, Debug)]
 pub struct Environment {
@@ -101,8 +104,8 @@ impl Environment {
         Ok(Self {
             config: get("MILLSTREAM_CONFIG").unwrap_or_else(default_config_path),
             database: database(variables)?,
-            dead_letter_queue: get("DEAD_LETTER_QUEUE_URL"),
-            on_failure_queue: get("ON_FAILURE_QUEUE_URL"),
+            dead_letter_queue: get(DEAD_LETTER_QUEUE),
+            on_failure_queue: get(ON_FAILURE_QUEUE),
             archive_bucket: get("ARCHIVE_BUCKET"),
             function: get("AWS_LAMBDA_FUNCTION_NAME").unwrap_or_else(|| "millstream".to_owned()),
             log_level: get("AWS_LAMBDA_LOG_LEVEL").and_then(|level| level.parse().ok()).unwrap_or(LevelFilter::INFO),
@@ -111,6 +114,11 @@ impl Environment {
 }
 
 impl Environment {
+    /// The queues with the variables that name them, first the one to which functions send.
+    pub fn queues(&self) -> [(&'static str, Option<&str>); 2] {
+        [(DEAD_LETTER_QUEUE, self.dead_letter_queue.as_deref()), (ON_FAILURE_QUEUE, self.on_failure_queue.as_deref())]
+    }
+
     /// Whether a configuration exists: the variable names one, or the default file exists.
     pub fn has_config(&self) -> bool {
         self.config != default_config_path() || std::path::Path::new(&self.config).exists()

@@ -9,7 +9,7 @@ use super::run_tally::RunTally;
 use super::{MessageFilter, Redrive, RedriveError, RedriveTask};
 use crate::clock::now;
 use crate::ingest::IngestError;
-use crate::queue::{LeasedMessage, Queue, QueueError};
+use crate::queue::{LeasedMessage, MessageText, Queue, QueueError};
 use crate::record::Batch;
 
 /// A batch is written when it reaches this many messages or bytes.
@@ -54,12 +54,13 @@ impl From<KeepReason> for MessageError {
 
 impl From<IngestError> for MessageError {
     fn from(error: IngestError) -> Self {
+        // Without dead letters, nothing that is rejected again could be stored.
+        let aborts = matches!(error, IngestError::DeadLetter(_));
         // An error that waits for an operator or for another shard concerns only these records; others may succeed.
-        if error.needs_operator() || matches!(error, IngestError::KeyNotKnownYet(_)) {
-            Self::Keep(KeepReason::Failed(error.to_string()))
-        } else {
-            Self::Abort(error.into())
+        if !aborts && (error.needs_operator() || matches!(error, IngestError::KeyNotKnownYet(_))) {
+            return Self::Keep(KeepReason::Failed(error.to_string()));
         }
+        Self::Abort(error.into())
     }
 }
 
@@ -243,7 +244,7 @@ impl<'s, 'r> QueueDrain<'s, 'r> {
         self.finish_messages(vec![selected], Err(KeepReason::NoLongerInStream(missing).into())).await?;
         // On-failure records are JSON objects; any other message stays unchanged.
         let Ok(annotated) = annotated else { return Ok(()) };
-        self.queue.send(vec![annotated]).await?;
+        self.queue.send(&[MessageText::from_json(annotated)]).await?;
         if let Some(lease) = self.kept.last() {
             self.queue.delete(std::slice::from_ref(lease)).await?;
             self.kept.pop();

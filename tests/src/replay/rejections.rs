@@ -36,7 +36,10 @@ impl Rejections {
     /// Returns an error if a message is not a dead letter.
     pub fn add_dead_letters(&mut self, bodies: &[String]) -> SystemResult<()> {
         for body in bodies {
-            self.add(rejected_document(body)?);
+            let letter: DeadLetter = serde_json::from_str(body)?;
+            // Several documents of one record may share a letter.
+            self.count += letter.documents.as_ref().map_or(0, |documents| documents.count.saturating_sub(1));
+            self.add(rejected_document(letter));
         }
         Ok(())
     }
@@ -59,14 +62,13 @@ impl RejectedDocument {
     }
 }
 
-fn rejected_document(body: &str) -> SystemResult<RejectedDocument> {
-    let letter: DeadLetter = serde_json::from_str(body)?;
-    Ok(RejectedDocument {
+fn rejected_document(letter: DeadLetter) -> RejectedDocument {
+    RejectedDocument {
         number: letter.position.sequence_number,
         sub_number: letter.position.sub_sequence_number,
         table: letter.error.table,
         reason: letter.error.message,
-    })
+    }
 }
 
 #[cfg(test)]

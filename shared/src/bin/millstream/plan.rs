@@ -8,6 +8,7 @@ use millstream::ingest::{DeclaredTable, DryRun, DryRunResult, Ingest, IngestErro
 use millstream::maintain::pending;
 use millstream::plan::{ChangeView, TableWrite};
 use millstream::rejection::Rejection;
+use millstream::runtime::{App, check_queues};
 use millstream::spec::{MergeBy, WriteMode};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -23,8 +24,14 @@ pub struct PlanArgs {
     event: Vec<PathBuf>,
 }
 
+/// What would happen, and what is wrong with the queues that the environment names.
+pub struct PlanOutput {
+    planned: Planned,
+    queues: Vec<String>,
+}
+
 /// What would happen.
-pub enum PlanOutput {
+pub enum Planned {
     /// If the events were processed.
     Events(Vec<(PathBuf, DryRunResult)>),
     /// Because of differences between the configuration and the database.
@@ -38,12 +45,18 @@ pub enum PlanOutput {
 
 pub async fn run(arguments: &PlanArgs, context: &CommandContext) -> Result<PlanOutput, CommandError> {
     let mut app = context.app()?;
+    let planned = plan(arguments, &mut app).await?;
+    let problems = check_queues(app.environment(), app.aws()).await;
+    Ok(PlanOutput { planned, queues: problems.iter().map(ToString::to_string).collect() })
+}
+
+async fn plan(arguments: &PlanArgs, app: &mut App) -> Result<Planned, CommandError> {
     if arguments.event.is_empty() {
         let (config, database) = app.config_and_database().await?;
         let tables = DryRun::new(app.ingest().await?).configuration().await?;
         let connection = database.connection().await?;
         let maintenance = pending::dry_run(&connection, &config).await?;
-        return Ok(PlanOutput::Configuration { tables, maintenance });
+        return Ok(Planned::Configuration { tables, maintenance });
     }
     let ingest: &mut Ingest = app.ingest().await?;
     let mut dry_run = DryRun::new(ingest);
@@ -58,15 +71,21 @@ pub async fn run(arguments: &PlanArgs, context: &CommandContext) -> Result<PlanO
         };
         planned.push((file.clone(), result));
     }
-    Ok(PlanOutput::Events(planned))
+    Ok(Planned::Events(planned))
 }
 
 impl CommandOutput for PlanOutput {
     fn to_text(&self) -> String {
-        match self {
-            Self::Events(events) => events.iter().map(|(file, planned)| event(file, planned)).collect(),
-            Self::Configuration { tables, maintenance } => configuration(tables, maintenance),
+        let mut text: String = match &self.planned {
+            Planned::Events(events) => events.iter().map(|(file, planned)| event(file, planned)).collect(),
+            Planned::Configuration { tables, maintenance } => configuration(tables, maintenance),
+        };
+        if !self.queues.is_empty() {
+            let separator = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
+            text.push_str(&format!("{separator}Queues:\n"));
+            self.queues.iter().for_each(|problem| text.push_str(&wrap(&format!("-- {problem}"), 4)));
         }
+        text
     }
 }
 
@@ -117,12 +136,13 @@ fn configuration(tables: &[DeclaredTable], maintenance: &[String]) -> String {
 
 impl Serialize for PlanOutput {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let value = match self {
-            Self::Events(events) => {
+        let mut value = match &self.planned {
+            Planned::Events(events) => {
                 json!({ "events": events.iter().map(|(file, planned)| event_json(file, planned)).collect::<Vec<_>>() })
             }
-            Self::Configuration { tables, maintenance } => json!({ "tables": tables, "maintain": maintenance }),
+            Planned::Configuration { tables, maintenance } => json!({ "tables": tables, "maintain": maintenance }),
         };
+        value["queues"] = json!(self.queues);
         value.serialize(serializer)
     }
 }
