@@ -9,7 +9,7 @@ use millstream::config::{Credentials, DatabaseAddress};
 use millstream::database::Database;
 use millstream::dynamodb_tables::DynamodbTables;
 use millstream::object_store::{ListMode, ObjectStore};
-use millstream::queue::Queue;
+use millstream::queue::{MessageText, Queue};
 use millstream::runtime::Failure;
 use millstream_tests::aws_stand_in::{Answer, AwsStandIn};
 use millstream_tests::function::{Function, FunctionError, Settings, binary};
@@ -85,7 +85,10 @@ async fn a_message_is_not_in_the_error_about_the_queue() {
         let (server, aws) = stand_in(&answer).await;
         let queue = Queue::open(&aws, &format!("{}/1/q", server.endpoint())).await;
         let expected = |operation: &str| format!("/1/q: SQS {operation} {expected}");
-        assert_described(queue.send(vec!["m".to_owned()]).await, &expected("SendMessageBatch"));
+        assert_described(
+            queue.send(&[MessageText::from_json("\"m\"".to_owned())]).await,
+            &expected("SendMessageBatch"),
+        );
         assert_described(queue.count().await, &expected("GetQueueAttributes"));
         assert_described(queue.receive(Duration::from_secs(1)).await, &expected("ReceiveMessage"));
     }

@@ -629,10 +629,9 @@ mod tests {
     }
 
     fn exceeded(result: Result<FieldId, Rejection>) -> (String, DocumentLimit) {
-        match result.unwrap_err().reason {
-            RejectionReason::LimitExceeded { path, limit } => (path, limit),
-            other => panic!("{other}"),
-        }
+        let reason = result.unwrap_err().reason;
+        let RejectionReason::LimitExceeded { path, limit } = reason else { panic!("{reason}") };
+        (path, limit)
     }
 
     #[test]

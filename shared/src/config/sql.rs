@@ -72,17 +72,13 @@ pub fn expression_mistake(text: &str) -> Option<&'static str> {
             '\'' if matches!(previous, 'e' | 'E' | '&') => {
                 return Some("contains an escape string; write it without its prefix");
             }
-            '\'' | '"' => {
-                // A doubled quote closes and opens again.
-                if !characters.by_ref().any(|next| next == character) {
-                    return Some("contains a quote that is not closed");
-                }
+            // A doubled quote closes and opens again.
+            '\'' | '"' if !characters.by_ref().any(|next| next == character) => {
+                return Some("contains a quote that is not closed");
             }
             '(' | '[' => open.push(character),
-            ')' | ']' => {
-                if open.pop() != Some(if character == ')' { '(' } else { '[' }) {
-                    return Some("closes a parenthesis that it does not open");
-                }
+            ')' | ']' if open.pop() != Some(if character == ')' { '(' } else { '[' }) => {
+                return Some("closes a parenthesis that it does not open");
             }
             ',' if open.is_empty() => return Some("contains more than one expression"),
             ';' => return Some("contains a semicolon"),
