@@ -54,13 +54,13 @@ impl From<KeepReason> for MessageError {
 
 impl From<IngestError> for MessageError {
     fn from(error: IngestError) -> Self {
-        match error {
-            // Nothing that is rejected again could be stored.
-            IngestError::DeadLetter(_) => Self::Abort(error.into()),
-            // An error that waits for an operator or for another shard concerns only these records; others may succeed.
-            _ if error.needs_operator() => Self::Keep(KeepReason::Failed(error.to_string())),
-            IngestError::KeyNotKnownYet(_) => Self::Keep(KeepReason::Failed(error.to_string())),
-            _ => Self::Abort(error.into()),
+        // A dead letter that cannot be stored concerns whatever is rejected again.
+        let concerns_all = matches!(error, IngestError::DeadLetter(_));
+        // An error that waits for an operator or for another shard concerns only these records; others may succeed.
+        if !concerns_all && (error.needs_operator() || matches!(error, IngestError::KeyNotKnownYet(_))) {
+            Self::Keep(KeepReason::Failed(error.to_string()))
+        } else {
+            Self::Abort(error.into())
         }
     }
 }
