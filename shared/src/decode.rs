@@ -33,10 +33,6 @@ use replica::{DecodeOutput, ReplicaTables};
 /// Bounds the memory that the paths of hostile documents can take: past this many, the next batch gets a new decoder.
 const FIELDS_MAX: usize = 100_000;
 
-/// The bytes of a partition key that are stored: Kinesis accepts at most 256 characters. Only a KPL aggregate can hold a
-/// longer key, which thousands of its records may share, and each dead letter carries its record's key.
-const STORED_KEY_BYTES_MAX: usize = 1_024;
-
 /// Decodes the records of one source.
 #[derive(Debug)]
 pub struct Decoder {
@@ -284,18 +280,11 @@ impl Decoder {
 
     /// A record's partition key in the form that may be stored. Producers use what identifies a person or a row as the key, so
     /// that it is withheld if the source has private fields. Of Debezium's, which is the row's key, the names and types of
-    /// the columns stay: decoding needs them. Of a key longer than Kinesis accepts, only the beginning is kept.
+    /// the columns stay: decoding needs them.
     pub fn partition_key<'r>(&self, record: &'r Record) -> Cow<'r, str> {
         match &self.format {
-            _ if self.source.private.is_empty() => {
-                let key: &'r str = &record.partition_key;
-                Cow::Borrowed(&key[..key.floor_char_boundary(STORED_KEY_BYTES_MAX)])
-            }
-            FormatDecoder::Debezium(_) => {
-                let mut key = debezium::key_without_values(&record.partition_key);
-                key.truncate(key.floor_char_boundary(STORED_KEY_BYTES_MAX));
-                key.into()
-            }
+            _ if self.source.private.is_empty() => Cow::Borrowed(&record.partition_key),
+            FormatDecoder::Debezium(_) => debezium::key_without_values(&record.partition_key).into(),
             FormatDecoder::Dms(_) | FormatDecoder::Dynamodb(_) => "".into(),
             FormatDecoder::Json(_) | FormatDecoder::Segment(_) => "".into(),
         }
@@ -416,18 +405,6 @@ mod tests {
             assert_eq!(values(&mut decoder, &batch(br#"{"n":1}"#, None)).last().unwrap(), r#"n Number("1")"#);
         }
         assert!(decoder.fields.count() < 2 * crate::field::FIELDS_PER_DOCUMENT_MAX as usize);
-    }
-
-    #[test]
-    fn of_a_partition_key_only_what_kinesis_accepts_is_stored() {
-        let source = "[source.s]\nstream = \"s\"\n";
-        let config = Config::parse("test.toml", source).unwrap_or_else(|mistakes| panic!("{mistakes}"));
-        let decoder = Decoder::new(config.sources[0].clone());
-        let mut record = batch(b"{}", None).records.remove(0);
-        for (key, stored) in [("😀".repeat(256), 1_024), (format!("a{}", "😀".repeat(256)), 1_021)] {
-            record.partition_key = key.into();
-            assert_eq!(decoder.partition_key(&record).len(), stored);
-        }
     }
 
     /// A dead letter contains nothing private and decodes into the same values.

@@ -208,7 +208,7 @@ fn roles_may_what_they_need_and_nothing_else() {
         "kinesis:GetShardIterator",
         "kinesis:ListShards",
     ];
-    let writing = ["s3:PutObject", "sqs:SendMessage", "kms:Decrypt", "kms:GenerateDataKey"];
+    let writing = ["s3:PutObject", "sqs:SendMessage", "sqs:GetQueueAttributes", "kms:Decrypt", "kms:GenerateDataKey"];
     assert_eq!(own("kinesis-ingest"), kinesis.into_iter().chain(writing).collect());
     let redrive = own("redrive");
     let queue = ["sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:ChangeMessageVisibility", "sqs:GetQueueAttributes"];

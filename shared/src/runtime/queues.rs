@@ -9,7 +9,7 @@ use crate::queue::{Queue, QueueError};
 use crate::telemetry;
 
 /// The start must not take long; a queue that does not answer in time may be used all the same.
-const START_TIMEOUT: Duration = Duration::from_secs(1);
+const START_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// A program on a terminal may first have to find its credentials.
 const TERMINAL_TIMEOUT: Duration = Duration::from_secs(10);
