@@ -1,3 +1,5 @@
+//! The pages that the benchmark writes: only what is between the markers changes, and a missing marker is named.
+
 use super::*;
 
 fn machine() -> Machine {
