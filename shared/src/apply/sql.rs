@@ -305,7 +305,8 @@ pub fn update(
 /// any index is deferrable.
 pub fn conflict_target(write: &TableWrite) -> Option<String> {
     let key: Vec<_> = columns(write).take(write.key_column_count).map(|column| &column.name).collect();
-    let is_same_set = |a: &[Identifier], b: &[Identifier]| a.len() == b.len() && a.iter().all(|column| b.contains(column));
+    let is_same_set =
+        |a: &[Identifier], b: &[Identifier]| a.len() == b.len() && a.iter().all(|column| b.contains(column));
     let is_target = |unique: &&Vec<Identifier>| {
         unique.iter().all(|column| key.contains(&column))
             && !write.table.deferrable.iter().any(|deferrable| is_same_set(deferrable, unique))

@@ -7,8 +7,8 @@ use tokio_postgres::{Client, Row};
 
 use super::comment::parse_note;
 use super::{
-    Catalog, ColumnType, DbColumn, DbPartition, DbTable, GeneratedAs, OtherPartitioning, PartitionRelation, PartitionStrategy,
-    RowTypeOids,
+    Catalog, ColumnType, DbColumn, DbPartition, DbTable, GeneratedAs, OtherPartitioning, PartitionRelation,
+    PartitionStrategy, RowTypeOids,
 };
 use crate::database::sqlstate::{DatabaseStep, ErrorAction, classify};
 use crate::names::{Identifier, TableName};
@@ -59,10 +59,9 @@ pub async fn load(client: &Client, catalog: &mut Catalog, names: &[TableName]) -
     if missing.is_empty() {
         return Ok(());
     }
-    let mut found = load_tables(client, &missing).await.map_err(|error| CatalogError {
-        tables: missing.iter().map(|name| (*name).clone()).collect(),
-        ..error
-    })?;
+    let mut found = load_tables(client, &missing)
+        .await
+        .map_err(|error| CatalogError { tables: missing.iter().map(|name| (*name).clone()).collect(), ..error })?;
     let absent: Vec<&TableName> = missing.iter().copied().filter(|name| !found.contains_key(name)).collect();
     let mut taken = taken_names(client, &absent).await?;
     if !taken.is_empty() {
@@ -200,7 +199,8 @@ fn add_relation(table: &mut DbTable, row: &Row) {
     let unique: Vec<Vec<Identifier>> = row.get::<_, Vec<String>>("unique_columns").iter().map(columns).collect();
     if row.get("itself") {
         let deferrable: Vec<bool> = row.get("deferrable");
-        table.deferrable = unique.iter().zip(deferrable).filter(|(_, is)| *is).map(|(index, _)| index.clone()).collect();
+        table.deferrable =
+            unique.iter().zip(deferrable).filter(|(_, is)| *is).map(|(index, _)| index.clone()).collect();
         table.unique = unique;
         table.other_partitioning = other_partitioning(row).filter(|_| table.partition_column.is_none());
         return;
