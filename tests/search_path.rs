@@ -7,8 +7,10 @@ use millstream::clock::now;
 use millstream::ingest::{DryRun, Ingest};
 use millstream::timestamp::Timestamp;
 use millstream_tests::postgresql::{Durability, PostgreSql, connect};
+use millstream_tests::process::workspace;
 use millstream_tests::program::millstream;
 use tokio_postgres::Client;
+use tokio_postgres::types::{ToSql, Type};
 
 use crate::maintain::run_maintain_with;
 use crate::support::{Files, adopt, batch_of, ingest, rows};
@@ -143,6 +145,37 @@ async fn load(ingest: &mut Ingest) {
     }
 }
 
+/// What is read after an error, run as the writer would.
+async fn explain_errors(hostile: &Hostile) {
+    let folder = workspace().join("shared/src/apply");
+    let read = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
+    let writer = connect(&hostile.url).await.unwrap();
+    let (schema, table, names) = ("doc", "reading", vec!["SELECT", "INSERT"]);
+    let held = client_with_lock(hostile).await;
+    let (query, schemas, tables) = (read("lock_holders.sql"), vec![schema], vec![table]);
+    let parameters: [(&(dyn ToSql + Sync), Type); 3] =
+        [(&schemas, Type::TEXT_ARRAY), (&tables, Type::TEXT_ARRAY), (&true, Type::BOOL)];
+    assert_eq!(writer.query_typed(&query, &parameters).await.unwrap().len(), 1);
+    drop(held);
+    for (file, parameters) in [
+        ("remedy/event_triggers.sql", &[(&schema as &(dyn ToSql + Sync), Type::TEXT)][..]),
+        ("remedy/relation.sql", &[(&schema, Type::TEXT), (&table, Type::TEXT)]),
+        (
+            "remedy/grants.sql",
+            &[(&schema, Type::TEXT), (&table, Type::TEXT), (&names, Type::TEXT_ARRAY), (&true, Type::BOOL)],
+        ),
+    ] {
+        writer.query_typed(&read(file), parameters).await.unwrap_or_else(|error| panic!("{file}: {error:?}"));
+    }
+}
+
+/// A session that holds a lock on a table.
+async fn client_with_lock(hostile: &Hostile) -> Client {
+    let client = hostile.client().await;
+    client.batch_execute("BEGIN; LOCK TABLE ONLY doc.reading IN SHARE MODE").await.unwrap();
+    client
+}
+
 async fn operate(hostile: &Hostile, ingest: &mut Ingest, client: &Client) {
     let day = |days: i64| Timestamp(now().0 - days * 24 * 3_600_000_000);
     let (from, to) = (day(20), day(19));
@@ -214,6 +247,7 @@ async fn survives(name: &str, search_path: &str) {
     let mut ingest = ingest(CONFIG, &hostile.url);
     load(&mut ingest).await;
     operate(&hostile, &mut ingest, &client).await;
+    explain_errors(&hostile).await;
     assert_eq!(used(&client).await, [""; 0]);
 
     let foreign = "SELECT a.attrelid::regclass AS table, a.attname FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid \

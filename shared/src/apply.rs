@@ -154,10 +154,8 @@ impl ApplyError {
 
     /// Names the table of an error in one of Millstream's own tables.
     fn in_system_table(self, table: &str) -> Self {
-        match self {
-            Self::Database(error) => Self::System { table: table.to_owned(), error },
-            other => other,
-        }
+        let Self::Database(error) = self else { return self };
+        Self::System { table: table.to_owned(), error }
     }
 }
 
@@ -203,12 +201,11 @@ async fn with_lock_holders(
     statement: String,
     error: ApplyError,
 ) -> ApplyError {
-    match error {
-        ApplyError::Database(error) if is_lock_timeout(&error) || is_statement_timeout(&error) => {
-            ApplyError::Locked(LockTimeout::new(client, tables, statement, DelayedBy::Writers, &error).await)
-        }
-        other => other,
+    let ApplyError::Database(database) = error else { return error };
+    if !is_lock_timeout(&database) && !is_statement_timeout(&database) {
+        return ApplyError::Database(database);
     }
+    ApplyError::Locked(LockTimeout::new(client, tables, statement, DelayedBy::Writers, &database).await)
 }
 
 /// The beginning of the statement that writes the rows.

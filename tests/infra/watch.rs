@@ -25,6 +25,7 @@ fn every_fault_that_a_person_must_know_has_its_alarm() {
         ),
         ("kinesis-ingest-unaccounted", json!({"MetricName": "unaccounted", "Threshold": 1.0})),
         ("kinesis-ingest-person-needed", json!({"MetricName": "person_needed"})),
+        ("kinesis-ingest-unwritable-table", json!({"MetricName": "unwritable_tables", "Threshold": 1.0})),
         ("kinesis-ingest-silent", json!({"MetricName": "Invocations", "Period": 900, "TreatMissingData": "breaching"})),
         ("maintain-silent", json!({"MetricName": "Invocations", "Period": 86_400, "TreatMissingData": "breaching"})),
         ("dead-letters-visible", json!({"MetricName": "ApproximateNumberOfMessagesVisible", "Threshold": 1.0})),

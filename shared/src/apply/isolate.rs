@@ -141,7 +141,7 @@ fn action_after(error: &ApplyError, attempts: Attempts) -> ErrorAction {
         ErrorAction::RefreshCatalog if !attempts.catalog_is_fresh => ErrorAction::RefreshCatalog,
         ErrorAction::RefreshCatalog if concerns_table(database) => ErrorAction::RejectTable,
         ErrorAction::RefreshCatalog => ErrorAction::RejectRow,
-        action => action,
+        action @ (ErrorAction::Retry | ErrorAction::RejectRow | ErrorAction::RejectTable | ErrorAction::Halt) => action,
     }
 }
 
@@ -245,4 +245,40 @@ fn split_at_suspect(rows: &[KeyChanges], suspect: Option<usize>) -> Option<Vec<V
 
 fn reject(write: &TableWrite, rows: &[KeyChanges], rejection: &Rejection, applied: &mut ApplyResult) {
     applied.rejected.extend(rows.iter().flat_map(|row| records(write, row)).map(|record| (record, rejection.clone())));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(partition: usize, index: usize) -> KeyChanges {
+        KeyChanges { partition, changes: index..index + 1 }
+    }
+
+    fn suspicion() -> Suspicion {
+        let reason = RejectionReason::RejectedByDatabase(String::new());
+        Suspicion { rejection: Rejection::new(reason), unwritable: None, is_certain: false }
+    }
+
+    #[test]
+    fn a_table_s_rejected_rows_do_not_cost_a_statement_each() {
+        let mut untried = vec![(3..5_000).map(|index| row(0, index)).collect(), vec![row(1, 5_000), row(0, 5_001)]];
+        let mut suspects = Suspects::default();
+        for index in 0..SUSPECTS_MAX {
+            assert_eq!(untried.len(), 2);
+            suspects.add(&[row(0, index)], &suspicion(), &mut untried);
+        }
+        assert_eq!((suspects.rows.len(), untried), (5_001, vec![vec![row(1, 5_000)]]));
+    }
+
+    #[test]
+    fn rows_of_a_partition_that_accepts_others_are_all_tried() {
+        let mut untried = vec![vec![row(0, 9)]];
+        let mut suspects = Suspects::default();
+        suspects.accept(&[row(0, 0)]);
+        for index in 1..6 {
+            suspects.add(&[row(0, index)], &suspicion(), &mut untried);
+        }
+        assert_eq!((suspects.rows.len(), untried.len()), (5, 1));
+    }
 }

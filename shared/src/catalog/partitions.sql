@@ -42,10 +42,12 @@ LEFT JOIN pg_catalog.pg_partitioned_table own ON own.partrelid OPERATOR(pg_catal
 LEFT JOIN LATERAL (
     -- Dates reach further than timestamps: least() keeps them in range. CASE alone keeps other bounds from being cast.
     SELECT CASE WHEN NOT time_key.is_time THEN NULL
-                WHEN time_key.is_date THEN pg_catalog.timestamptz(least(lower_text::pg_catalog.date, '294247-01-01'::pg_catalog.date))
+                WHEN time_key.is_date THEN pg_catalog.timestamptz(
+                         least(lower_text::pg_catalog.date, '294247-01-01'::pg_catalog.date))
                 WHEN time_key.is_time THEN lower_text::timestamp with time zone END AS lower,
            CASE WHEN NOT time_key.is_time THEN NULL
-                WHEN time_key.is_date THEN pg_catalog.timestamptz(least(upper_text::pg_catalog.date, '294247-01-01'::pg_catalog.date))
+                WHEN time_key.is_date THEN pg_catalog.timestamptz(
+                         least(upper_text::pg_catalog.date, '294247-01-01'::pg_catalog.date))
                 WHEN time_key.is_time THEN upper_text::timestamp with time zone END AS upper
     FROM (
         SELECT substring(expression FROM 'FROM \(''([^'']*)''\)') AS lower_text,

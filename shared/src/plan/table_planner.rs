@@ -1,10 +1,11 @@
 //! Plans one table's part of a batch: the column of each field, the partition of each row, and what is missing.
 
+mod blocked;
+
 use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::diff::{InferredType, NewColumn, NewPartition, TableDiff};
-use super::table_problems::TableProblems;
 use super::{OwnerObject, PartialPlan, cell};
 use crate::catalog::{Catalog, ColumnType, DbColumn, DbTable};
 use crate::change::{Changes, Value};
@@ -14,7 +15,7 @@ use crate::partition::TimeRange;
 use crate::rejection::{Rejection, RejectionReason};
 use crate::spec::{Coercion, ColumnSpec, Nested, OVERFLOW, OnMismatch, PartitionSpec, RESERVED, SchemaMode, TableSpec};
 use crate::timestamp::Timestamp;
-use crate::unwritable::{Blocked, BlockedTables, UnwritableTable};
+use crate::unwritable::Blocked;
 
 /// A table has at most this many partitions: `ALTER TABLE` locks each of them, and PostgreSQL's lock table holds 6,400
 /// entries by default (`max_locks_per_transaction` × `max_connections`).
@@ -90,34 +91,6 @@ impl<'p> TablePlanner<'p> {
         planner
     }
 
-    /// Plans around what PostgreSQL has rejected in this batch.
-    pub fn blocked_by(self, blocked: &'p BlockedTables) -> Self {
-        Self { blocked: blocked.get(&self.spec.name), ..self }
-    }
-
-    /// Why the table cannot be written, whatever the records hold.
-    pub fn unwritable(&self) -> Option<Arc<UnwritableTable>> {
-        let of_every_row = self.schema_block().filter(|_| self.pending.iter().any(|pending| pending.has_value));
-        match self.blocked {
-            Some(Blocked::Rows(unwritable)) => Some(unwritable.clone()),
-            Some(Blocked::SchemaChanges(unwritable)) if self.existing.is_none() => Some(unwritable.clone()),
-            Some(Blocked::SchemaChanges(_)) | None => of_every_row.cloned().or_else(|| self.problems()?.of_table()),
-        }
-    }
-
-    /// Why nothing that the table is missing can be created.
-    fn schema_block(&self) -> Option<&'p Arc<UnwritableTable>> {
-        match self.blocked? {
-            Blocked::SchemaChanges(unwritable) => Some(unwritable),
-            Blocked::Rows(_) => None,
-        }
-    }
-
-    /// What the catalog says against writing the table, if it exists.
-    pub fn problems(&self) -> Option<TableProblems<'p>> {
-        self.existing.map(|table| TableProblems { spec: self.spec, table })
-    }
-
     /// Adds the typed columns of a table that does not exist yet, and Millstream's own columns.
     fn declared_columns(&mut self) {
         let is_new = self.existing.is_none();
@@ -170,28 +143,6 @@ impl<'p> TablePlanner<'p> {
         self.without_unwritable_partitions(planned, changes, partial_plan)
     }
 
-    /// Rejects the rows of partitions that cannot be written.
-    fn without_unwritable_partitions(
-        &self,
-        mut planned: Vec<PlannedChange>,
-        changes: &Changes<'_>,
-        partial_plan: &mut PartialPlan,
-    ) -> Vec<PlannedChange> {
-        let Some(problems) = self.problems() else { return planned };
-        let mut written: Vec<usize> = planned.iter().map(|row| row.partition).collect();
-        written.sort_unstable();
-        written.dedup();
-        let written = written.into_iter().filter_map(|index| Some((index, self.table.partitions.get(index)?)));
-        for (index, partition) in written {
-            let Some(unwritable) = problems.of_partition(partition) else { continue };
-            let rejection = self.rejection(RejectionReason::Unwritable(unwritable));
-            let rejected = planned.extract_if(.., |row| row.partition == index);
-            let records = rejected.map(|row| (changes.list[row.change].record, rejection.clone()));
-            partial_plan.rejected.extend(records);
-        }
-        planned
-    }
-
     /// Resolves the columns of a change's fields.
     fn resolve_all(&mut self, values: &[(FieldId, Value<'_>)]) -> Result<(), RejectionReason> {
         for (field, value) in values {
@@ -209,11 +160,6 @@ impl<'p> TablePlanner<'p> {
             }
         }
         Ok(())
-    }
-
-    /// Rejects a change that needs a column or partition which cannot be created.
-    pub fn allow_schema_change(&self) -> Result<(), RejectionReason> {
-        self.schema_block().map_or(Ok(()), |unwritable| Err(RejectionReason::Unwritable(unwritable.clone())))
     }
 
     /// Whether the table accepts this value: an object only if its field is declared, or if objects are stored whole and
