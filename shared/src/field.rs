@@ -6,6 +6,7 @@
 
 mod private;
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -67,12 +68,14 @@ pub struct FieldTree {
     nodes: Vec<Node>,
     private_names: PrivateNames,
     request_whole_objects: bool,
-    /// The fields of the current document so far.
+    /// The fields of the current document so far, and the bytes of their paths together.
     document_fields: u32,
+    document_path_bytes: usize,
     /// The form in the current input document.
     input_hashes: HashForm,
-    /// The form in the output.
+    /// The form in the output, and how many hashes have been written in it.
     output_hashes: HashForm,
+    hashes_written: usize,
 }
 
 #[derive(Debug)]
@@ -110,8 +113,10 @@ impl FieldTree {
             private_names: PrivateNames::default(),
             request_whole_objects: false,
             document_fields: 0,
+            document_path_bytes: 0,
             input_hashes: HashForm::Plain,
             output_hashes: HashForm::Plain,
+            hashes_written: 0,
         };
         fields.push(FieldId::ROOT, "".into(), 0);
         fields.set_container(FieldId::ROOT);
@@ -175,7 +180,12 @@ impl FieldTree {
 
     /// Starts to count the fields of the next document.
     pub fn begin_document(&mut self) {
-        self.document_fields = 0;
+        (self.document_fields, self.document_path_bytes) = (0, 0);
+    }
+
+    /// The bytes of the paths of the current document's fields: as many as `_overflow` holds if no field has a column.
+    pub fn document_path_bytes(&self) -> usize {
+        self.document_path_bytes
     }
 
     /// The next member of a document's object at `parent`, which follows `before` or is the first. It is added if it is new.
@@ -189,12 +199,14 @@ impl FieldTree {
         }
         let hint = before.map_or(self.node(parent).first_child_hint, |before| self.node(before).next_sibling_hint);
         if hint != FieldId::ROOT && *self.node(hint).key == *key {
+            self.document_path_bytes += self.node(hint).path_bytes;
             return Ok(hint);
         }
         let child = match self.find(parent, key) {
             Some(child) => child,
             None => self.add_within_limits(parent, key)?,
         };
+        self.document_path_bytes += self.node(child).path_bytes;
         match before {
             None => self.nodes[parent.0 as usize].first_child_hint = child,
             Some(before) => self.nodes[before.0 as usize].next_sibling_hint = child,
@@ -459,17 +471,34 @@ impl FieldTree {
 
     /// Sets the form of hashes in the next document, and their form in the output.
     pub fn set_hash_forms(&mut self, input: HashForm, output: HashForm) {
-        (self.input_hashes, self.output_hashes) = (input, output);
+        (self.input_hashes, self.output_hashes, self.hashes_written) = (input, output, 0);
     }
 
     /// The SHA-256 that replaces a private value. A value that is already a hash is kept.
-    pub fn hash(&self, value: &str) -> String {
+    pub fn hash(&mut self, value: &str) -> String {
+        self.hashes_written += 1;
         let existing = value.strip_prefix(HASH_PREFIX).filter(|_| self.input_hashes == HashForm::Prefixed);
         let hash = existing.map_or_else(|| hex(&Sha256::digest(value.as_bytes())), str::to_owned);
         match self.output_hashes {
             HashForm::Plain => hash,
             HashForm::Prefixed => format!("{HASH_PREFIX}{hash}"),
         }
+    }
+
+    /// Forgets the hashes that `write` has written if it fails: then its output is not used.
+    pub fn count_hashes<T, E>(&mut self, write: impl FnOnce(&mut Self) -> Result<T, E>) -> Result<T, E> {
+        let before = self.hashes_written;
+        write(self).inspect_err(|_| self.hashes_written = before)
+    }
+
+    /// The document that was written with prefixed hashes since the forms were set, with hashes in their plain form; `None` if
+    /// the document holds the prefix elsewhere, too.
+    pub fn without_hash_prefixes<'d>(&self, document: &'d str) -> Option<Cow<'d, str>> {
+        if self.hashes_written == 0 {
+            return Some(Cow::Borrowed(document));
+        }
+        let has_others = document.matches(HASH_PREFIX).count() != self.hashes_written;
+        (!has_others).then(|| Cow::Owned(document.replace(HASH_PREFIX, "")))
     }
 
     /// Requests the object at `field` as a whole, in addition to its members.

@@ -6,6 +6,7 @@
 use std::fmt;
 
 use crate::field::{FIELDS_PER_DOCUMENT_MAX, KEY_BYTES_MAX, PATH_BYTES_MAX};
+use crate::record::DOCUMENT_BYTES_MAX;
 
 /// A data error of one record.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -92,6 +93,9 @@ pub enum RejectionReason {
         /// The limit.
         limit: DocumentLimit,
     },
+    /// The document exceeds [`DOCUMENT_BYTES_MAX`].
+    #[error("the document has more than {DOCUMENT_BYTES_MAX} bytes")]
+    DocumentTooLarge,
     /// The row is too far in the future.
     #[error("column \"{column}\" is too far in the future (limit: partition.future)")]
     TooFarAhead {
@@ -115,6 +119,7 @@ impl RejectionReason {
     /// A short name for metrics and for filtering dead letters.
     pub fn class(&self) -> &'static str {
         match self {
+            Self::Unreadable(error) if error.is_limit() => "limit_exceeded",
             Self::Unreadable(_) => "unreadable",
             Self::Malformed(_) => "malformed",
             Self::Unrouted => "unrouted",
@@ -125,7 +130,7 @@ impl RejectionReason {
             Self::DoesNotFit { .. } => "does_not_fit",
             Self::UnknownField { .. } => "unknown_field",
             Self::NulInName { .. } => "malformed",
-            Self::LimitExceeded { .. } => "limit_exceeded",
+            Self::LimitExceeded { .. } | Self::DocumentTooLarge => "limit_exceeded",
             Self::TooFarAhead { .. } => "too_far_ahead",
             Self::TooManyPartitions(_) => "too_many_partitions",
             Self::RejectedByDatabase(_) => "refused",

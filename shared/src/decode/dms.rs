@@ -41,7 +41,7 @@ pub struct Dms {
     /// The tables seen so far.
     pub replica_tables: ReplicaTables,
     /// The keys from control records, by table.
-    keys: HashMap<String, Vec<KeyColumn>>,
+    pub keys: HashMap<String, Vec<KeyColumn>>,
 }
 
 /// The parts of a record; its images are raw JSON.

@@ -465,7 +465,7 @@ fn write_typed(
 
 /// What replaces a private attribute: the hash of a string's text, of a number's digits, or of any other value's JSON. A null
 /// and an empty string stay as they are.
-fn hash_attribute(fields: &FieldTree, scanner: &mut JsonScanner<'_>) -> Result<Value<'static>, Rejection> {
+fn hash_attribute(fields: &mut FieldTree, scanner: &mut JsonScanner<'_>) -> Result<Value<'static>, Rejection> {
     let mut hashed = Value::TypedNull;
     for_each_member(scanner, |descriptor, scanner| {
         hashed = match descriptor {

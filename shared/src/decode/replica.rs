@@ -43,6 +43,8 @@ pub struct ReplicaTables {
     /// What precedes a column's name for its value before the change, which is as private as the column.
     before_prefix: Option<&'static str>,
     by_name: HashMap<String, ReplicaTable>,
+    /// The keys that the source provided, by table.
+    source_keys: HashMap<String, Vec<KeyColumn>>,
 }
 
 /// A replicated table that has been seen.
@@ -57,7 +59,8 @@ pub struct ReplicaTable {
 impl ReplicaTables {
     /// The tables of a source whose changes may omit unchanged columns (`merge_by` column) or never do (row).
     pub fn new(source: &SourceConfig, kind: &'static str, merge_by: MergeBy) -> Self {
-        Self { source: source.clone(), kind, merge_by, before_prefix: None, by_name: HashMap::new() }
+        let (by_name, source_keys) = (HashMap::new(), HashMap::new());
+        Self { source: source.clone(), kind, merge_by, before_prefix: None, by_name, source_keys }
     }
 
     /// Adds the prefix of columns that hold a value before the change.
@@ -84,6 +87,7 @@ impl ReplicaTables {
                 check_key_names(key)?;
                 let spec = self.spec(name, existing.root_field, key, fields);
                 tables.replace(existing.table, spec);
+                self.source_keys.insert(name.to_owned(), key.to_vec());
             }
             return Ok(*existing);
         }
@@ -97,7 +101,15 @@ impl ReplicaTables {
         let table = tables.add(self.spec(name, root_field, key, fields));
         let added = ReplicaTable { root_field, table };
         self.by_name.insert(name.to_owned(), added);
+        if !key.is_empty() {
+            self.source_keys.insert(name.to_owned(), key.to_vec());
+        }
         Ok(added)
+    }
+
+    /// The keys that the source provided, by table, for a decoder that replaces this one.
+    pub fn take_source_keys(&mut self) -> HashMap<String, Vec<KeyColumn>> {
+        std::mem::take(&mut self.source_keys)
     }
 
     /// The table that the source calls `name`, if it has been seen and its key is known.

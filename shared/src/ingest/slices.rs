@@ -5,7 +5,8 @@
 //! slice would cost what the overlap saves.
 //!
 //! It is still one transaction, and for ordinary batches only. If the database is missing something, or anything fails,
-//! nothing is committed, and the batch takes the fallback, [`Writer::write`].
+//! nothing is committed, and the batch takes the fallback, [`Writer::write`]. The same is true of a batch that takes more memory
+//! than an ordinary one.
 
 use std::ops::Range;
 use std::time::Instant;
@@ -30,6 +31,10 @@ const FIRST_SLICE_RECORDS: usize = 250;
 
 /// Yields to the connection after this many records, so that PostgreSQL does not wait for its next statement.
 const YIELD_EVERY_RECORDS: usize = 16;
+
+/// The changes of a slice, of which two are in memory, and those that are written at the end take at most this many bytes.
+/// Those of a thousand usual records take a tenth of it.
+const SLICE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// The batch needs the fallback: the database is missing something, or an error occurred that the fallback will report.
 struct Fallback;
@@ -65,8 +70,11 @@ impl Writer {
         if self.catalog.is_empty() || !can_slice {
             return Ok(None);
         }
-        incoming.read_until(if decoder.needs_key_scan() { usize::MAX } else { FIRST_SLICE_RECORDS })?;
-        if incoming.estimated_total() < 2 * SLICE_RECORDS {
+        if decoder.needs_key_scan() {
+            incoming.read_all()?;
+        }
+        incoming.read_until(FIRST_SLICE_RECORDS)?;
+        if incoming.estimated_total() < 2 * SLICE_RECORDS || !incoming.is_ordinary() {
             return Ok(None);
         }
         let Self { database, catalog, hints, .. } = self;
@@ -170,6 +178,9 @@ impl<'p, 'e> SlicePlanner<'p, 'e> {
         for end in (start..slice_end).step_by(YIELD_EVERY_RECORDS).chain([slice_end]) {
             let unpacking = Instant::now();
             self.incoming.read_until(end).map_err(|_reported_by_fallback| Fallback)?;
+            if !self.incoming.is_ordinary() {
+                return Err(Fallback);
+            }
             times.decode += unpacking.elapsed();
             tokio::task::yield_now().await;
         }
@@ -187,6 +198,9 @@ impl<'p, 'e> SlicePlanner<'p, 'e> {
             let range = start..(start + YIELD_EVERY_RECORDS).min(end);
             decoder.decode_some(batch, range, &mut changes, &mut rejected);
             times.decode += decoding.elapsed();
+            if changes.estimated_bytes > SLICE_BYTES_MAX {
+                return Err(Fallback);
+            }
             tokio::task::yield_now().await;
         }
         // Keys and names of tables that the records do not provide may be known only now.
@@ -219,7 +233,8 @@ impl<'p, 'e> SlicePlanner<'p, 'e> {
                 encoded.append_to(if is_sliced { &mut partial_plan.encoded } else { &mut self.deferred });
             }
         }
-        Ok(())
+        let deferred_bytes: usize = self.deferred.iter().map(EncodedChanges::bytes).sum();
+        if deferred_bytes > SLICE_BYTES_MAX { Err(Fallback) } else { Ok(()) }
     }
 }
 

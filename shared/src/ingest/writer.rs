@@ -13,11 +13,10 @@ use crate::decode::Decoder;
 use crate::names::TableName;
 use crate::outcome::ChangeOutcome;
 use crate::plan::{Plan, TableWrite, plan, resolve_keys_and_names};
-use crate::record::Batch;
+use crate::record::BatchExtent;
 use crate::rejection::{Rejection, RejectionReason};
 use crate::report::StageTimes;
 use crate::spec::TableId;
-use crate::timestamp::Timestamp;
 
 /// Publishing the freshness of a source delays the response by at most this long.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(5);
@@ -108,18 +107,16 @@ impl Writer {
     }
 
     /// Publishes that a batch of a shard has been committed. A failure is logged, not returned.
-    pub async fn publish_freshness(&mut self, source: &str, batch: &Batch, time_left: Duration) {
-        // Elements that are not records have no position in a stream.
-        let first = batch.records.iter().find(|record| !record.position.stream.is_empty());
-        let Some(first) = first.filter(|first| self.freshness.is_due(&first.position, now())) else { return };
-        let arrivals = batch.records.iter().map(|record| record.arrival).filter(|arrival| arrival.0 > 0);
-        let oldest: Timestamp = arrivals.min().unwrap_or_else(now);
+    pub async fn publish_freshness(&mut self, source: &str, extent: &BatchExtent, time_left: Duration) {
+        let first = extent.first.as_ref().filter(|first| self.freshness.is_due(first, now()));
+        let Some(first) = first else { return };
+        let oldest = extent.oldest_arrival.unwrap_or_else(now);
         // Some time must be left for the response.
         let time = PUBLISH_TIMEOUT.min(time_left / 2);
         let limits = Limits { statement: time, lock: time };
         let publishing = async {
             let connection = self.database.connection().await?;
-            self.freshness.publish(&connection, source, &first.position, oldest, limits).await?;
+            self.freshness.publish(&connection, source, first, oldest, limits).await?;
             connection.release();
             Ok::<(), IngestError>(())
         };
