@@ -369,13 +369,8 @@ impl Decoder {
         str::from_utf8(bytes).ok().filter(|_| record.unpack_error.is_none())
     }
 
-    /// The digest of a document as it may be stored, with hashes in their plain form. Taken over the document itself, a digest
-    /// would reveal private values to anyone who can try all possible ones.
     fn document_digest(&mut self, record: &Record, json: &str) -> Result<u64, Rejection> {
-        if self.source.private.is_empty() {
-            return Ok(record.digest(json.as_bytes()));
-        }
-        Ok(redacted_digest(&self.redact_json(record, json)?))
+        SourcePrivacy::new(&self.source).document_digest(record, json, || self.redact_json(record, json))
     }
 
     fn redact_json(&mut self, record: &Record, json: &str) -> Result<String, Rejection> {
@@ -396,6 +391,33 @@ fn mark_private_fields(source: &SourceConfig, fields: &mut FieldTree) {
     for column in source.tables.iter().flat_map(|table| &table.columns) {
         let field = fields.intern_path(&column.path);
         fields.set_private_column(field, column.name.as_str());
+    }
+}
+
+/// Whether a source has private fields.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum SourcePrivacy {
+    Public,
+    Private,
+}
+
+impl SourcePrivacy {
+    fn new(source: &SourceConfig) -> Self {
+        if source.private.is_empty() { Self::Public } else { Self::Private }
+    }
+
+    /// The digest of a document as it may be stored, with hashes in their plain form. Taken over the document itself, a digest
+    /// would reveal private values to anyone who can try all possible ones.
+    fn document_digest(
+        self,
+        record: &Record,
+        json: &str,
+        redact: impl FnOnce() -> Result<String, Rejection>,
+    ) -> Result<u64, Rejection> {
+        match self {
+            Self::Public => Ok(record.digest(json.as_bytes())),
+            Self::Private => Ok(redacted_digest(&redact()?)),
+        }
     }
 }
 

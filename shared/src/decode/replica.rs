@@ -5,9 +5,9 @@
 
 use std::collections::HashMap;
 
-use super::check_name;
 use super::flatten::{hash_value, hashed_json, redact, redact_text, value};
 use super::json_objects::{JsonWriter, append};
+use super::{SourcePrivacy, check_name};
 use crate::change::{Change, Changes, Operation, Value, Version};
 use crate::config::{self, DeletedRows, SourceConfig};
 use crate::field::{FieldId, FieldTree, Privacy};
@@ -56,6 +56,19 @@ pub struct ReplicaTable {
     pub table: TableId,
 }
 
+/// A version of a row, whose values were pushed from `start` on.
+#[derive(Clone, Copy, Debug)]
+pub struct RowVersion {
+    /// The row's table.
+    pub table: ReplicaTable,
+    /// The index of the record.
+    pub record: usize,
+    /// Its version.
+    pub version: Version,
+    /// The index of its first value.
+    pub start: usize,
+}
+
 impl ReplicaTables {
     /// The tables of a source whose changes may omit unchanged columns (`merge_by` column) or never do (row).
     pub fn new(source: &SourceConfig, kind: &'static str, merge_by: MergeBy) -> Self {
@@ -69,8 +82,8 @@ impl ReplicaTables {
     }
 
     /// Whether the source has private fields.
-    pub fn has_private_fields(&self) -> bool {
-        !self.source.private.is_empty()
+    pub fn privacy(&self) -> SourcePrivacy {
+        SourcePrivacy::new(&self.source)
     }
 
     /// The table that the source calls `name`, added if it is new. An empty `key` means that the record does not
@@ -191,46 +204,27 @@ impl ReplicaTables {
         }
     }
 
-    /// Adds a change that puts the row whose values were pushed from `start` on.
-    pub fn put(
-        &self,
-        table: ReplicaTable,
-        record: usize,
-        version: Version,
-        start: usize,
-        output: &mut DecodeOutput<'_, '_>,
-    ) {
-        if self.source.deletes == DeletedRows::Soft {
-            output.changes.values.push((output.fields.intern_synthetic(DELETED_AT_FIELD), Value::Null));
-        }
-        self.push(table, record, Operation::Put, version, start, output);
+    /// Adds a change that puts the row.
+    pub fn put(&self, row: RowVersion, output: &mut DecodeOutput<'_, '_>) {
+        self.push(row, Operation::Put, Value::Null, output);
     }
 
-    /// Adds a change that deletes the row whose key was pushed from `start` on.
-    pub fn delete(
-        &self,
-        table: ReplicaTable,
-        record: usize,
-        version: Version,
-        deleted_at: Timestamp,
-        start: usize,
-        output: &mut DecodeOutput<'_, '_>,
-    ) {
-        if self.source.deletes == DeletedRows::Soft {
-            output.changes.values.push((output.fields.intern_synthetic(DELETED_AT_FIELD), Value::Time(deleted_at)));
-        }
-        self.push(table, record, Operation::Delete, version, start, output);
+    /// Adds a change that deletes the row, of which only the key is needed.
+    pub fn delete(&self, row: RowVersion, deleted_at: Timestamp, output: &mut DecodeOutput<'_, '_>) {
+        self.push(row, Operation::Delete, Value::Time(deleted_at), output);
     }
 
+    /// `deleted_at` is the value of [`DELETED_AT`].
     fn push(
         &self,
-        table: ReplicaTable,
-        record: usize,
+        RowVersion { table, record, version, start }: RowVersion,
         operation: Operation,
-        version: Version,
-        start: usize,
+        deleted_at: Value<'static>,
         output: &mut DecodeOutput<'_, '_>,
     ) {
+        if self.source.deletes == DeletedRows::Soft {
+            output.changes.values.push((output.fields.intern_synthetic(DELETED_AT_FIELD), deleted_at));
+        }
         let values = start..output.changes.values.len();
         output.changes.list.push(Change { record, table: table.table, operation, version: Some(version), values });
     }
