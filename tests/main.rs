@@ -20,6 +20,7 @@ mod memory;
 mod neighbours;
 mod nul_names;
 mod owners;
+mod parts;
 mod pooler;
 mod properties;
 mod raised;

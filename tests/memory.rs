@@ -1,58 +1,47 @@
-//! One record cannot exhaust a function's memory, whatever it holds, and its neighbour is committed with the same batch.
+//! No batch exhausts a function's memory, whatever it unpacks to, and what can be written of it is committed.
 
 use std::time::Duration;
 
 use millstream::dead_letter::DeadLetter;
+use millstream_tests::bench::process::peak_megabytes;
 use millstream_tests::function::{Function, Settings, binary};
 use millstream_tests::kinesis::{ShardRecord, event};
 use millstream_tests::local_aws::LocalAws;
+use millstream_tests::packed::aggregate_under;
+use millstream_tests::shapes::{self, MEGABYTES_MAX, Shape};
 use millstream_tests::system::reported;
 
-use crate::support::packed::aggregate_under;
 use crate::support::{Files, client, database, rows};
 
-/// The smallest function that Lambda offers.
-const MEGABYTES_MAX: u64 = 128;
-
-const JSON: &str = "[source.s]\nstream = \"s\"\nformat = \"json\"\nmax_columns = 100\n";
 const SEGMENT: &str = "[source.s]\nstream = \"s\"\n";
 
 const BUCKET: &str = "letters";
 
-/// An object of so many members under a path of these steps.
-fn members(steps: &[usize], count: usize) -> Vec<u8> {
-    let mut json = String::new();
-    for length in steps {
-        json.push_str(&format!("{{\"{}\":", "p".repeat(*length)));
-    }
-    let members: Vec<String> = (0..count).map(|number| format!("\"k{number}\":1")).collect();
-    json.push_str(&format!("{{{}}}{}", members.join(","), "}".repeat(steps.len())));
-    json.into_bytes()
-}
-
-/// So many records in one aggregate, under a key of 200 KB.
-fn aggregate_of(document: &[u8], count: usize) -> Vec<u8> {
-    aggregate_under(&"k".repeat(200_000), &vec![document; count])
-}
-
-/// Starts a function for each record, with its own database and queue.
+/// Starts a function for each batch, with its own database and queue.
 struct Writer {
     aws: LocalAws,
     files: Files,
 }
 
+/// What a function has done with a batch.
+struct Written {
+    applied: u64,
+    dead_lettered: u64,
+    letters: Vec<DeadLetter>,
+}
+
 impl Writer {
-    async fn start() -> Self {
+    async fn start(name: &str) -> Self {
         let aws = LocalAws::start().await.unwrap();
         aws_sdk_s3::Client::new(aws.config()).create_bucket().bucket(BUCKET).send().await.unwrap();
-        Self { aws, files: Files::new("memory") }
+        Self { aws, files: Files::new(name) }
     }
 
-    /// Sends the record and a good one in one batch. The counts of applied and of dead-lettered records, the classes of the
-    /// first dead letters, and the rows of the good record.
-    async fn write(&self, config: &str, record: Vec<u8>, good: &str, table: &str) -> (u64, u64, Vec<String>) {
+    /// Sends the records and a good one in one batch. The good one must be committed.
+    async fn write(&self, config: &str, records: &[Vec<u8>], good: &str, table: &str) -> Written {
         let url = database().await;
-        let queue = self.aws.queue(&format!("letters-{}", record.len())).await.unwrap();
+        let bytes: usize = records.iter().map(Vec::len).sum();
+        let queue = self.aws.queue(&format!("letters-{bytes}-{}", config.len())).await.unwrap();
         let mut environment = self.aws.environment();
         environment.extend([
             ("DATABASE_URL".to_owned(), url.clone()),
@@ -64,48 +53,49 @@ impl Writer {
         let settings =
             Settings { binary: binary("kinesis-ingest").unwrap(), environment, timeout: Duration::from_secs(300) };
         let mut function = Function::start(settings).await.unwrap();
-        let records = [ShardRecord::numbered(1, record), ShardRecord::numbered(2, good)];
+        let mut records: Vec<ShardRecord> =
+            (1..).zip(records).map(|(number, data)| ShardRecord::numbered(number, data.clone())).collect();
+        records.push(ShardRecord::numbered(records.len() as u64 + 1, good));
         let answer = function.invoke(event("s", "shardId-000000000000", &records)).await.unwrap();
         assert_eq!(&*answer, br#"{"batchItemFailures":[]}"#);
-        let peak = peak_megabytes(function.pid());
-        assert!(peak <= MEGABYTES_MAX, "{peak} MB");
+        let peak = peak_megabytes(function.pid()).unwrap();
+        assert!(peak <= MEGABYTES_MAX as f64, "{peak} MB");
         let count = rows(&client(&url).await, &format!("SELECT count(*) AS n FROM {table}")).await;
         assert_eq!(count, [r#"{"n":1}"#]);
         let log = reported(&std::fs::read_to_string(function.log()).unwrap());
-        let mut classes = Vec::new();
-        if log.dead_lettered == 1 {
-            let bodies = self.aws.drain(&queue).await.unwrap();
-            classes.extend(bodies.iter().map(|body| serde_json::from_str::<DeadLetter>(body).unwrap().error.class));
-        }
-        (log.applied, log.dead_lettered, classes)
+        let bodies = self.aws.drain(&queue).await.unwrap();
+        let letters = bodies.iter().map(|body| serde_json::from_str(body).unwrap()).collect();
+        Written { applied: log.applied, dead_lettered: log.dead_lettered, letters }
     }
-}
 
-/// The most memory that a process has held.
-fn peak_megabytes(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmHWM")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
+    async fn write_shape(&self, shape: &Shape) {
+        let good = "coalesce(_overflow ->> 'good', to_jsonb(t) ->> 'good') = 'yes'";
+        let written =
+            self.write(shape.config, &shape.records, r#"{"good":"yes"}"#, &format!("s.s t WHERE {good}")).await;
+        let found = (written.applied, written.dead_lettered);
+        assert_eq!(found, (shape.applied + 1, shape.rejected), "{}", shape.what);
+        if shape.config == shapes::CONFIG {
+            let classes: Vec<&str> = written.letters.iter().map(|letter| &*letter.error.class).collect();
+            assert_eq!(classes, vec!["limit_exceeded"; shape.rejected as usize], "{}", shape.what);
+        }
+    }
 }
 
 #[tokio::test]
-async fn no_single_record_exhausts_the_memory_and_its_neighbour_is_committed() {
-    let writer = Writer::start().await;
-    let good = r#"{"good":"yes"}"#;
-    let rejected = (1, 1, vec!["limit_exceeded".to_owned()]);
-    // A name of 10,000 bytes, and of 100,000 with a megabyte of members.
-    for record in [members(&[10_000], 20_000), members(&[100_000], 60_000), members(&[5], 60_000)] {
-        assert_eq!(writer.write(JSON, record, good, "s.s WHERE good = 'yes'").await, rejected);
+async fn no_batch_exhausts_the_memory_and_its_good_records_are_committed() {
+    let writer = Writer::start("memory-of-shapes").await;
+    for shape in shapes::all() {
+        writer.write_shape(&shape).await;
     }
-    // As much as the limits allow: the first members become all columns, and every other value goes to the overflow.
-    let largest = members(&[1_020, 1_020], 9_900);
-    let overflowing = "s.s WHERE _overflow ->> 'good' = 'yes'";
-    assert_eq!(writer.write(JSON, largest, good, overflowing).await, (2, 0, Vec::new()));
+}
+
+#[tokio::test]
+async fn no_dead_letters_exhaust_the_memory() {
+    let writer = Writer::start("memory-of-letters").await;
     let call = r#"{"type":"page","messageId":"m","receivedAt":"2026-02-08T23:30:00Z","name":"p"}"#;
     let call = call.replace("2026-02-08T23:30:00Z", &millstream::clock::now().to_string());
-    let applied = writer.write(JSON, aggregate_of(br#"{"n":1}"#, 5_000), good, "s.s WHERE good = 'yes'").await;
-    assert_eq!(applied, (5_001, 0, Vec::new()));
     // Each record's dead letter carries the key. The local queue is slow: 1,000 copies would be enough.
-    let rejected = writer.write(SEGMENT, aggregate_of(b"{}", 1_000), &call, "s.pages").await;
-    assert_eq!(rejected, (1, 1_000, Vec::new()));
+    let aggregate = aggregate_under(&"k".repeat(200_000), &vec![b"{}" as &[u8]; 1_000]);
+    let written = writer.write(SEGMENT, &[aggregate], &call, "s.pages").await;
+    assert_eq!((written.applied, written.dead_lettered), (1, 1_000));
 }

@@ -22,9 +22,46 @@ fn calls(properties: &str, context: &str) -> [String; 3] {
     [call("a", r#"{"a":1}"#, "{}"), call("odd", properties, context), call("b", r#"{"a":2}"#, "{}")]
 }
 
+/// A config, three documents of which the second is odd, and the name that its rejection must contain.
+type Case = (String, Vec<String>, &'static str);
+
+const SOURCE: &str = "[source.s]\nstream = \"s\"\n";
+
 /// Each document contains a name with U+0000 and comes between two good ones of the same table.
 #[tokio::test]
 async fn a_name_with_u0000_costs_only_its_own_record() {
+    for case in json_cases().into_iter().chain(segment_cases()).chain(replica_cases()) {
+        assert_costs_only_itself(case).await;
+    }
+}
+
+async fn assert_costs_only_itself((config, documents, name): Case) {
+    let url = database().await;
+    let mut ingest = ingest(&config, &url);
+    for first in [1, 10] {
+        let report =
+            batch(&mut ingest, first, &documents).await.unwrap_or_else(|e| panic!("{config}{documents:?}: {e}"));
+        assert_eq!((report.counts.retry, report.counts.total()), (1, 3), "{config}{documents:?}: {report}");
+        assert_eq!(report.reasons.get("malformed"), Some(&1), "{config}{documents:?}: {report}");
+    }
+    let mut decoder = Decoder::new(Config::parse("", &config).unwrap().sources.remove(0));
+    let named = rejection(&mut decoder, &documents[1], &url).await;
+    assert!(named.contains(&format!("`{name}`")), "{name}: {named}");
+}
+
+fn json_cases() -> Vec<Case> {
+    let json = |odd: &str| vec![r#"{"a":1}"#.to_owned(), odd.to_owned(), r#"{"a":2}"#.to_owned()];
+    let config = format!("{SOURCE}format = \"json\"\n");
+    let strict = format!("{config}schema_mode = \"strict\"\n[table.s]\nsource = \"s\"\ncolumns = {{ a = \"a\" }}\n");
+    vec![
+        (config.clone(), json(r#"{"a\u0000b":1}"#), r"a\u0000b"),
+        (config.clone(), json(r#"{"a":3,"o":{"\u0000":[1]}}"#), r"o.\u0000"),
+        (format!("{config}schema_mode = \"fixed\"\n"), json(r#"{"a\u0000b":1}"#), r"a\u0000b"),
+        (strict, json(r#"{"a\u0000b":1}"#), r"a\u0000b"),
+    ]
+}
+
+fn segment_cases() -> Vec<Case> {
     let segment = |properties: &str, context: &str| calls(properties, context).to_vec();
     let identify = |traits: &str| {
         let call = |id: &str, traits: &str| {
@@ -32,71 +69,51 @@ async fn a_name_with_u0000_costs_only_its_own_record() {
         };
         vec![call("a", r#"{"x":1}"#), call("odd", traits), call("b", r#"{"x":2}"#)]
     };
-    let event_name = {
-        let mut calls = calls("{}", "{}");
-        calls[1] = calls[1].replace(r#""Ev""#, r#""E\u0000v""#);
-        calls.to_vec()
-    };
-    let json = |odd: &str| vec![r#"{"a":1}"#.to_owned(), odd.to_owned(), r#"{"a":2}"#.to_owned()];
-    let dms = |table: &str, odd: &str| {
-        let change = |table: &str, row: &str| {
-            format!(
-                r#"{{"data":{row},"metadata":{{"timestamp":"2026-02-08T10:00:00Z","record-type":"data","operation":"insert",
-                "partition-key-type":"schema-table","schema-name":"public","table-name":"{table}"}}}}"#
-            )
-        };
-        vec![change("items", r#"{"id":1}"#), change(table, odd), change("items", r#"{"id":2}"#)]
-    };
-    let debezium = |table: &str, odd: &str| {
-        let change = |table: &str, row: &str| {
-            format!(
-                r#"{{"before":null,"after":{row},"source":{{"schema":"public","table":"{table}","lsn":1}},"op":"c"}}"#
-            )
-        };
-        vec![change("items", r#"{"id":1}"#), change(table, odd), change("items", r#"{"id":2}"#)]
-    };
-    let replica = |format: &str| {
+    let mut event_name = segment("{}", "{}");
+    event_name[1] = event_name[1].replace(r#""Ev""#, r#""E\u0000v""#);
+    let plain = || SOURCE.to_owned();
+    let exact = || format!("{SOURCE}naming = \"exact\"\n");
+    vec![
+        (plain(), segment(r#"{"a\u0000b":1}"#, "{}"), r"properties.a\u0000b"),
+        (plain(), segment("{}", r#"{"a\u0000b":1}"#), r"context.a\u0000b"),
+        (format!("{SOURCE}schema_mode = \"fixed\"\n"), segment(r#"{"a\u0000b":1}"#, "{}"), r"properties.a\u0000b"),
+        (exact(), segment(r#"{"a\u0000b":"x"}"#, "{}"), r"properties.a\u0000b"),
+        (plain(), identify(r#"{"a\u0000b":1}"#), r"traits.a\u0000b"),
+        (plain(), event_name.clone(), r"E\u0000v"),
+        (exact(), event_name, r"E\u0000v"),
+    ]
+}
+
+fn replica_cases() -> Vec<Case> {
+    let config = |format: &str| {
         format!(
-            "[source.s]\nstream = \"s\"\nformat = \"{format}\"\n[table.items]\nsource = \"s\"\nfrom = \"public.items\"\nkey = [\"id\"]\n"
+            "{SOURCE}format = \"{format}\"\n[table.items]\nsource = \"s\"\nfrom = \"public.items\"\nkey = [\"id\"]\n"
         )
     };
-    let plain = "[source.s]\nstream = \"s\"\n".to_owned();
-    let exact = format!("{plain}naming = \"exact\"\n");
-    let fixed = format!("{plain}schema_mode = \"fixed\"\n");
-    let json_config = format!("{plain}format = \"json\"\n");
-    for (config, documents, name) in [
-        (&json_config, json(r#"{"a\u0000b":1}"#), r"a\u0000b"),
-        (&json_config, json(r#"{"a":3,"o":{"\u0000":[1]}}"#), r"o.\u0000"),
-        (&format!("{json_config}schema_mode = \"fixed\"\n"), json(r#"{"a\u0000b":1}"#), r"a\u0000b"),
-        (
-            &format!("{json_config}schema_mode = \"strict\"\n[table.s]\nsource = \"s\"\ncolumns = {{ a = \"a\" }}\n"),
-            json(r#"{"a\u0000b":1}"#),
-            r"a\u0000b",
-        ),
-        (&plain, segment(r#"{"a\u0000b":1}"#, "{}"), r"properties.a\u0000b"),
-        (&plain, segment("{}", r#"{"a\u0000b":1}"#), r"context.a\u0000b"),
-        (&fixed, segment(r#"{"a\u0000b":1}"#, "{}"), r"properties.a\u0000b"),
-        (&exact, segment(r#"{"a\u0000b":"x"}"#, "{}"), r"properties.a\u0000b"),
-        (&plain, identify(r#"{"a\u0000b":1}"#), r"traits.a\u0000b"),
-        (&plain, event_name.clone(), r"E\u0000v"),
-        (&exact, event_name, r"E\u0000v"),
-        (&replica("dms"), dms("items", r#"{"id":3,"a\u0000b":1}"#), r"a\u0000b"),
-        (&replica("dms"), dms(r"it\u0000ems", r#"{"id":3}"#), r"public.it\u0000ems"),
-        (&replica("debezium"), debezium("items", r#"{"id":3,"a\u0000b":1}"#), r"a\u0000b"),
-        (&replica("debezium"), debezium(r"it\u0000ems", r#"{"id":3}"#), r"public.it\u0000ems"),
-    ] {
-        let url = database().await;
-        let mut ingest = ingest(config, &url);
-        for first in [1, 10] {
-            let report =
-                batch(&mut ingest, first, &documents).await.unwrap_or_else(|e| panic!("{config}{documents:?}: {e}"));
-            assert_eq!((report.counts.retry, report.counts.total()), (1, 3), "{config}{documents:?}: {report}");
-            assert_eq!(report.reasons.get("malformed"), Some(&1), "{config}{documents:?}: {report}");
-        }
-        let mut decoder = Decoder::new(Config::parse("", config).unwrap().sources.remove(0));
-        let named = rejection(&mut decoder, &documents[1], &url).await;
-        assert!(named.contains(&format!("`{name}`")), "{name}: {named}");
-    }
+    let dms = |table: &str, row: &str| {
+        format!(
+            r#"{{"data":{row},"metadata":{{"timestamp":"2026-02-08T10:00:00Z","record-type":"data","operation":"insert",
+            "partition-key-type":"schema-table","schema-name":"public","table-name":"{table}"}}}}"#
+        )
+    };
+    let debezium = |table: &str, row: &str| {
+        format!(r#"{{"before":null,"after":{row},"source":{{"schema":"public","table":"{table}","lsn":1}},"op":"c"}}"#)
+    };
+    let mut cases = replica_cases_of(&config("dms"), dms);
+    cases.extend(replica_cases_of(&config("debezium"), debezium));
+    cases
+}
+
+/// `change` is the document of a change of a table's row.
+fn replica_cases_of(config: &str, change: impl Fn(&str, &str) -> String) -> Vec<Case> {
+    let case = |table: &str, odd: &str, name: &'static str| {
+        let changes = vec![change("items", r#"{"id":1}"#), change(table, odd), change("items", r#"{"id":2}"#)];
+        (config.to_owned(), changes, name)
+    };
+    vec![
+        case("items", r#"{"id":3,"a\u0000b":1}"#, r"a\u0000b"),
+        case(r"it\u0000ems", r#"{"id":3}"#, r"public.it\u0000ems"),
+    ]
 }
 
 /// Why a document is rejected, by its decoder or by the plan.

@@ -6,8 +6,8 @@ use std::time::Duration;
 use millstream::record::{EventReader, unpack};
 use millstream_tests::kinesis::{ShardRecord, event};
 
-use crate::support::packed::{aggregate, gzip, sealed};
 use crate::support::{batch, client, database, ingest, rows};
+use millstream_tests::packed::{aggregate, gzip, sealed};
 
 const CONFIG: &str = "[source.log]\nstream = \"s\"\nformat = \"json\"\n";
 
@@ -50,7 +50,7 @@ async fn what_cannot_be_unpacked_costs_only_itself() {
         [br#"{"n":1}"#, &broken, b"\x1f\x8bno gzip", b"\x28\xb5\x2f\xfdno zstd", &bomb, br#"{"n":2}"#];
     let report = batch(&mut ingest, 1, &records).await.unwrap();
     assert_eq!((report.counts.applied, report.counts.retry), (2, 4), "{report}");
-    assert_eq!(report.reasons.get("unreadable"), Some(&4), "{report}");
+    assert_eq!(report.reasons, [("limit_exceeded", 1), ("unreadable", 3)].into(), "{report}");
     assert!(report.retry_from.unwrap().ends_with("0000000002"));
 }
 

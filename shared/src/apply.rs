@@ -249,8 +249,9 @@ pub async fn write_slice(
     transaction: &WriteTransaction<'_>,
     plan: &Plan,
     write_hints: &mut WriteHints,
+    refreshed: &RefreshedTables,
 ) -> Result<ApplyResult, ApplyError> {
-    write_all(transaction, plan, write_hints, 0, &RefreshedTables::new()).await.map_err(|failed| failed.error)
+    write_all(transaction, plan, write_hints, 0, refreshed).await.map_err(|failed| failed.error)
 }
 
 /// An error that concerns the whole batch, and the write in which it occurred.

@@ -94,7 +94,7 @@ pub fn build_objects(
     for (index, table) in tables {
         let record = &batch.records[index];
         let document = batch.payload(record);
-        let Some((payload, digest)) = decoder.redact(record, document).zip(decoder.digest(record, document)) else {
+        let Some((payload, digest)) = decoder.redact(record, document) else {
             omitted.extend(table.map(|_| index));
             continue;
         };

@@ -125,6 +125,8 @@ pub struct Changes<'a> {
     pub values: Vec<(FieldId, Value<'a>)>,
     /// Indexes of records that concern the stream and not a row.
     pub control_records: Vec<usize>,
+    /// An estimate of the memory that the changes take until they are written.
+    pub estimated_bytes: usize,
 }
 
 impl Changes<'_> {
@@ -135,7 +137,7 @@ impl Changes<'_> {
         self.control_records.clear();
         // Collecting the empty vector changes the lifetime of its values and keeps its allocation.
         let values = self.values.into_iter().map(|(field, _)| (field, Value::Null)).collect();
-        Changes { list: self.list, values, control_records: self.control_records }
+        Changes { list: self.list, values, control_records: self.control_records, estimated_bytes: 0 }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Dead letters: rejected records, stored on SQS with everything needed to retry them.
 //!
-//! A batch succeeds only after SQS has acknowledged each dead letter ([`store`]). A payload too large for a message is stored
+//! A batch succeeds only after SQS has acknowledged each dead letter ([`DeadLetters::send`]). A payload too large for a message is stored
 //! on S3, and the message refers to it. Private fields are removed from the payload. If they cannot be identified, or there
 //! is no bucket, the payload is withheld, and the dead letter holds only its stream position and length. Digests are taken
 //! after the removal: a digest of a private value reveals it to anyone who can try all possible values.
@@ -22,7 +22,7 @@ use crate::record::Record;
 use crate::rejection::Rejection;
 use bounded::bounded;
 use documents::{DocumentPacker, PackedDocument};
-pub use store::{DeadLetterError, DeadLetters};
+pub use store::{AcknowledgedLetters, DeadLetterError, DeadLetters};
 
 /// The version of the envelope. Readers reject versions that they do not know.
 pub const ENVELOPE_VERSION: u32 = 1;
@@ -157,11 +157,16 @@ impl PendingDeadLetter {
     /// Returns an error if the payload cannot be packed.
     pub fn new(source: &str, record: &Record, stored: StorableRecord, rejection: &Rejection) -> io::Result<Self> {
         let mut dead_letter = new_dead_letter(source, record, &stored, rejection);
+        // A shortened key would not be the record's: the payload holds the whole one. A record of the stream that exceeds a
+        // limit may be unpacked by a later version: the payload says that it is still packed.
+        let is_limit = record.unpack_error.as_ref().is_some_and(|error| error.is_limit());
+        let is_packed = is_limit || stored.partition_key.len() > PARTITION_KEY_BYTES_MAX;
+        if is_packed && (is_limit || stored.payload.is_some()) {
+            let reasons = [(dead_letter.error.class.clone(), 1)].into();
+            dead_letter.documents = Some(DocumentCounts { count: 1, reasons });
+        }
         let payload = match &stored.payload {
-            // A shortened key would not be the record's: the payload holds the whole one.
-            Some(payload) if stored.partition_key.len() > PARTITION_KEY_BYTES_MAX => {
-                let reasons = [(dead_letter.error.class.clone(), 1)].into();
-                dead_letter.documents = Some(DocumentCounts { count: 1, reasons });
+            Some(payload) if is_packed => {
                 let mut packer = DocumentPacker::new();
                 packer.push(packed_document(record, stored.digest, payload), &stored.partition_key)?;
                 Some(packer.finish()?)

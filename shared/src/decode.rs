@@ -24,14 +24,23 @@ use crate::config::{self, SourceConfig};
 use crate::decimal::Decimal;
 use crate::field::{FieldId, FieldTree, HashForm};
 use crate::names::{Identifier, TableName};
-use crate::record::{Batch, Record};
+use crate::record::{Batch, DOCUMENT_BYTES_MAX, Record};
 use crate::rejection::{Rejection, RejectionReason};
 use crate::spec::{KeyColumn, Nested, PartitionPolicy, TableId, TableRegistry};
 use crate::timestamp::Timestamp;
 use replica::{DecodeOutput, ReplicaTables};
 
-/// Bounds the memory that the paths of hostile documents can take: past this many, the next batch gets a new decoder.
-const FIELDS_MAX: usize = 100_000;
+/// Bounds the memory that the paths of hostile documents can take: past this many, what follows gets a new decoder. One
+/// document can add 10,000.
+const FIELDS_MAX: usize = 50_000;
+
+/// What a change and a value take in [`Changes`], and what a path that is seen for the first time takes in the tree.
+const CHANGE_BYTES: usize = size_of::<Change>();
+const VALUE_BYTES: usize = size_of::<(FieldId, Value<'_>)>();
+const FIELD_BYTES: usize = 256;
+
+/// How often a value is in memory on its way to the database: encoded, as a statement's parameter, and as a message.
+const COPIES: usize = 3;
 
 /// Decodes the records of one source.
 #[derive(Debug)]
@@ -99,10 +108,19 @@ impl Decoder {
         Self { source, fields, tables, format }
     }
 
-    /// Clears the cached paths and tables if there are too many.
+    /// Clears the cached paths and tables if there are too many. The keys that the source provided are kept: its records need
+    /// not repeat them.
     pub fn reset_if_too_large(&mut self) {
         if self.fields.count() > FIELDS_MAX {
+            let mut keys = self.format.replica_tables().map(ReplicaTables::take_source_keys).unwrap_or_default();
+            if let FormatDecoder::Dms(dms) = &mut self.format {
+                keys.extend(std::mem::take(&mut dms.keys));
+            }
             *self = Self::new(self.source.clone());
+            for (table, key) in keys {
+                // The table was not excluded before.
+                self.set_table_key(&table, &key).unwrap_or_default();
+            }
         }
     }
 
@@ -135,15 +153,41 @@ impl Decoder {
         changes: &mut Changes<'a>,
         rejected: &mut Vec<(usize, Rejection)>,
     ) {
-        for index in records {
+        self.decode_within(batch, records, usize::MAX, changes, rejected);
+    }
+
+    /// Decodes records until the changes take about `bytes_max` bytes, at least one. Returns the index of the next record.
+    pub fn decode_within<'a>(
+        &mut self,
+        batch: &'a Batch,
+        records: Range<usize>,
+        bytes_max: usize,
+        changes: &mut Changes<'a>,
+        rejected: &mut Vec<(usize, Rejection)>,
+    ) -> usize {
+        for index in records.clone() {
             let record = &batch.records[index];
-            let (changes_before, values_before) = (changes.list.len(), changes.values.len());
+            let before = (changes.list.len(), changes.values.len(), self.fields.count());
             if let Err(rejection) = self.decode_record(index, record, batch.payload(record), changes) {
-                changes.list.truncate(changes_before);
-                changes.values.truncate(values_before);
+                changes.list.truncate(before.0);
+                changes.values.truncate(before.1);
                 rejected.push((index, rejection));
             }
+            changes.estimated_bytes += self.estimated_bytes(record, changes, before);
+            if changes.estimated_bytes >= bytes_max {
+                return index + 1;
+            }
         }
+        records.end
+    }
+
+    /// Estimates what the changes of a record take until they are written. If no field has a column, all paths are stored with
+    /// their values.
+    fn estimated_bytes(&self, record: &Record, changes: &Changes<'_>, before: (usize, usize, usize)) -> usize {
+        let (list, values) = (changes.list.len() - before.0, changes.values.len() - before.1);
+        let stored = record.payload.len() + self.fields.document_path_bytes();
+        let fields = self.fields.count() - before.2;
+        CHANGE_BYTES * (list + 1) + VALUE_BYTES * values + COPIES * list * stored + FIELD_BYTES * fields
     }
 
     fn decode_record<'a>(
@@ -154,7 +198,10 @@ impl Decoder {
         changes: &mut Changes<'a>,
     ) -> Result<(), Rejection> {
         if let Some(unpack_error) = &record.unpack_error {
-            return Err(Rejection::new(unpack_error.clone().into()));
+            return Err(Rejection::new((**unpack_error).clone().into()));
+        }
+        if bytes.len() > DOCUMENT_BYTES_MAX {
+            return Err(Rejection::new(RejectionReason::DocumentTooLarge));
         }
         let json =
             str::from_utf8(bytes).map_err(|e| malformed(format!("invalid UTF-8 at byte {}", e.valid_up_to())))?;
@@ -290,17 +337,24 @@ impl Decoder {
         }
     }
 
-    /// A document without its private fields, for a dead letter or a backup; `None` if they cannot be identified.
-    pub fn redact(&mut self, record: &Record, bytes: &[u8]) -> Option<Vec<u8>> {
+    /// A document without its private fields and its digest, for a dead letter or a backup; `None` if the private fields
+    /// cannot be identified. The digest is the same as in the document's version.
+    pub fn redact(&mut self, record: &Record, bytes: &[u8]) -> Option<(Vec<u8>, u64)> {
         if self.source.private.is_empty() {
-            return Some(bytes.to_vec());
+            return Some((bytes.to_vec(), record.digest(bytes)));
         }
+        let json = self.readable(record, bytes)?;
         self.set_hash_forms(record, HashForm::Prefixed);
-        self.redact_json(record, self.readable(record, bytes)?).ok().map(String::into_bytes)
+        let redacted = self.redact_json(record, json).ok()?;
+        let digest = match self.fields.without_hash_prefixes(&redacted) {
+            Some(plain) => redacted_digest(&plain),
+            None => self.digest(record, bytes)?,
+        };
+        Some((redacted.into_bytes(), digest))
     }
 
-    /// The digest of a document, for a dead letter or a backup: the same as in its version. `None` if the private fields
-    /// cannot be identified.
+    /// The digest of a document as it may be stored, with hashes in their plain form; `None` if the private fields cannot be
+    /// identified.
     pub fn digest(&mut self, record: &Record, bytes: &[u8]) -> Option<u64> {
         if self.source.private.is_empty() {
             return Some(record.digest(bytes));
@@ -315,13 +369,8 @@ impl Decoder {
         str::from_utf8(bytes).ok().filter(|_| record.unpack_error.is_none())
     }
 
-    /// The digest of a document as it may be stored, with hashes in their plain form. Taken over the document itself, a digest
-    /// would reveal private values to anyone who can try all possible ones.
     fn document_digest(&mut self, record: &Record, json: &str) -> Result<u64, Rejection> {
-        if self.source.private.is_empty() {
-            return Ok(record.digest(json.as_bytes()));
-        }
-        Ok(redacted_digest(&self.redact_json(record, json)?))
+        SourcePrivacy::new(&self.source).document_digest(record, json, || self.redact_json(record, json))
     }
 
     fn redact_json(&mut self, record: &Record, json: &str) -> Result<String, Rejection> {
@@ -345,6 +394,33 @@ fn mark_private_fields(source: &SourceConfig, fields: &mut FieldTree) {
     }
 }
 
+/// Whether a source has private fields.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum SourcePrivacy {
+    Public,
+    Private,
+}
+
+impl SourcePrivacy {
+    fn new(source: &SourceConfig) -> Self {
+        if source.private.is_empty() { Self::Public } else { Self::Private }
+    }
+
+    /// The digest of a document as it may be stored, with hashes in their plain form. Taken over the document itself, a digest
+    /// would reveal private values to anyone who can try all possible ones.
+    fn document_digest(
+        self,
+        record: &Record,
+        json: &str,
+        redact: impl FnOnce() -> Result<String, Rejection>,
+    ) -> Result<u64, Rejection> {
+        match self {
+            Self::Public => Ok(record.digest(json.as_bytes())),
+            Self::Private => Ok(redacted_digest(&redact()?)),
+        }
+    }
+}
+
 /// The digest of a redacted document. A backup has one line per record, so line breaks count as spaces.
 fn redacted_digest(redacted: &str) -> u64 {
     let one_line = redacted.trim_ascii().replace(['\n', '\r'], " ");
@@ -361,133 +437,4 @@ fn check_name(name: &str) -> Result<(), Rejection> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::Config;
-    use crate::record::{SequenceNumber, StreamPosition};
-
-    fn batch(document: &[u8], archived_digest: Option<u64>) -> Batch {
-        let sequence = SequenceNumber("1".into());
-        let position =
-            StreamPosition { stream: "s".into(), shard: "0".into(), sequence_number: sequence, sub_sequence_number: 0 };
-        let partition_key = r#"{"id":1}"#.into();
-        let payload = 0..document.len();
-        let record = Record { archived_digest, ..Record::new(position, Timestamp(0), partition_key, payload) };
-        Batch { records: vec![record], bytes: document.to_vec(), empty_records: 0 }
-    }
-
-    fn values(decoder: &mut Decoder, batch: &Batch) -> Vec<String> {
-        let (changes, rejected) = decoder.decode(batch);
-        assert!(rejected.is_empty(), "{rejected:?}");
-        changes.values.iter().map(|(field, value)| format!("{} {value:?}", decoder.fields.path(*field))).collect()
-    }
-
-    #[test]
-    fn a_document_beyond_a_limit_is_rejected_alone_and_its_dead_letter_holds_nothing_private() {
-        let config = "[source.s]\nstream = \"s\"\nformat = \"json\"\nprivate = [\"who.email\"]\n";
-        let config = Config::parse("test.toml", config).unwrap_or_else(|mistakes| panic!("{mistakes}"));
-        let mut decoder = Decoder::new(config.sources[0].clone());
-        let members: Vec<String> = (0..=crate::field::FIELDS_PER_DOCUMENT_MAX).map(|n| format!("\"{n}\":1")).collect();
-        let long = "k".repeat(crate::field::KEY_BYTES_MAX + 1);
-        for (member, limit) in [
-            (format!("\"{long}\":1"), "more than 1024 bytes (at `who.kkk"),
-            (members.join(","), "more than 10000 fields (at `who.99"),
-        ] {
-            let text = |email: &str| format!("{{\"who\":{{{member}{email}}}}}");
-            let hostile = batch(text(",\"email\":\"private@x\"").as_bytes(), None);
-            let (changes, rejected) = decoder.decode(&hostile);
-            assert!(changes.list.is_empty() && rejected.len() == 1);
-            let (_, rejection) = &rejected[0];
-            assert_eq!(rejection.reason.class(), "limit_exceeded");
-            assert!(rejection.to_string().contains(limit), "{rejection}");
-            let redacted = decoder.redact(&hostile.records[0], &hostile.bytes).unwrap();
-            assert_eq!(String::from_utf8(redacted).unwrap(), text(""));
-            assert_eq!(values(&mut decoder, &batch(br#"{"n":1}"#, None)).last().unwrap(), r#"n Number("1")"#);
-        }
-        assert!(decoder.fields.count() < 2 * crate::field::FIELDS_PER_DOCUMENT_MAX as usize);
-    }
-
-    /// A dead letter contains nothing private and decodes into the same values.
-    #[test]
-    fn replicas_dead_letters_hold_nothing_private_and_can_be_redriven() {
-        let row = r#"{"id":1,"ssn":"private","email":"private@x","no_mail":null,"doc":"{\"ip\":\"private\",\"n\":1}"}"#;
-        let metadata = r#"{"timestamp":"2026-02-08T10:00:00Z","record-type":"data","operation":"update","schema-name":"public","table-name":"t","partition-key-value":"public.t.private"}"#;
-        let source = r#"{"schema":"public","table":"t","lsn":7,"query":"private"}"#;
-        let schema = r#"{"type":"struct","fields":[{"field":"op"},{"field":"after","fields":[{"type":"bytes","field":"email"}]}]}"#;
-        let flat = row.replace(
-            "{\"id\"",
-            r#"{"__op":"c","__source_query":"private","__table":"t","__schema":"public","__lsn":7,"id""#,
-        );
-        for (format, document) in [
-            ("dms", format!(r#"{{"data":{row},"before-image":{row},"metadata":{metadata}}}"#)),
-            ("dms", format!(r#"{{"data":{{"_doc":{row},"BI_ssn":"private"}},"old":{row},"metadata":{metadata}}}"#)),
-            ("debezium", format!(r#"{{"before":{row},"after":{row},"source":{source},"op":"u","message":"private"}}"#)),
-            ("debezium", format!(r#"{{"schema":{schema},"payload":{{"after":{row},"source":{source},"op":"c"}}}}"#)),
-            ("debezium", flat),
-        ] {
-            let config = format!(
-                "[source.s]\nstream = \"s\"\nformat = \"{format}\"\nprivate = [\"public.t.ssn\", \"*.doc.ip\", \
-                 {{ path = \"*.email\", as = \"sha256\" }}, {{ path = \"*.no_mail\", as = \"sha256\" }}]\n"
-            );
-            let mut decoder = Decoder::new(Config::parse("", &config).unwrap().sources.remove(0));
-            let original = batch(document.as_bytes(), None);
-            let before = values(&mut decoder, &original);
-            assert!(before.len() >= 4 && !before.join(" ").contains("private"), "{before:?}");
-            let redacted = decoder.redact(&original.records[0], document.as_bytes()).unwrap();
-            let text = String::from_utf8(redacted.clone()).unwrap();
-            assert!(!text.contains("private"), "{text}");
-            assert_eq!(values(&mut decoder, &batch(&redacted, Some(0))), before, "{text}");
-        }
-    }
-
-    /// A value archived before it became private is hashed even if it looks like a hash; one that was already private
-    /// is hashed only once.
-    #[test]
-    fn a_value_that_looks_like_a_hash_is_hashed_once_it_is_private() {
-        let token = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
-        let json = format!(r#"{{"id":1,"email":"a@x","token":"{token}"}}"#);
-        let dynamodb = format!(
-            r#"{{"tableName":"t","eventName":"INSERT","dynamodb":{{"SequenceNumber":"1","Keys":{{"id":{{"N":"1"}}}},
-            "NewImage":{{"id":{{"N":"1"}},"email":{{"S":"a@x"}},"token":{{"S":"{token}"}}}}}}}}"#
-        );
-        for (format, document, table) in [("json", json, ""), ("dynamodb", dynamodb, "t.")] {
-            let decoder_hashing = |hashed: &[&str]| {
-                let path = |name: &&str| format!("{{ path = \"{table}{name}\", as = \"sha256\" }}");
-                let private = hashed.iter().map(path).collect::<Vec<_>>().join(", ");
-                let config = format!("[source.s]\nstream = \"s\"\nformat = \"{format}\"\nprivate = [{private}]");
-                Decoder::new(Config::parse("", &config).unwrap().sources.remove(0))
-            };
-            let original = batch(document.as_bytes(), None);
-            let archived = decoder_hashing(&["email"]).redact(&original.records[0], document.as_bytes()).unwrap();
-            let archived_twice = {
-                let batch = batch(&archived, Some(0));
-                decoder_hashing(&["email"]).redact(&batch.records[0], &archived).unwrap()
-            };
-            assert_eq!(String::from_utf8(archived_twice).unwrap(), String::from_utf8(archived.clone()).unwrap());
-            let both = ["email", "token"];
-            let stored = values(&mut decoder_hashing(&both), &batch(&archived, Some(0)));
-            assert_eq!(stored, values(&mut decoder_hashing(&both), &original));
-            assert!(!stored.join(" ").contains(token), "{stored:?}");
-        }
-    }
-
-    #[test]
-    fn a_key_is_known_from_a_control_record_after_its_data() {
-        let metadata = |record_type: &str| {
-            format!(
-                r#""metadata":{{"timestamp":"2026-02-08T10:00:00Z","record-type":"{record_type}","operation":"load","schema-name":"s","table-name":"t"}}"#
-            )
-        };
-        let data = format!(r#"{{"data":{{"id":1}},{}}}"#, metadata("data"));
-        let control = format!(r#"{{"control":{{"table-def":{{"primary-key":["id"]}}}},{}}}"#, metadata("control"));
-        let mut both = batch(format!("{data}{control}").as_bytes(), None);
-        both.records.push(Record { payload: data.len()..data.len() + control.len(), ..both.records[0].clone() });
-        both.records[0].payload = 0..data.len();
-        let mut decoder =
-            Decoder::new(Config::parse("", "[source.s]\nstream = \"s\"\nformat = \"dms\"").unwrap().sources.remove(0));
-        let (changes, rejected) = decoder.decode(&both);
-        assert_eq!((changes.list.len(), &changes.control_records[..], rejected.len()), (1, &[1][..], 0));
-        let spec = decoder.tables.get(changes.list[0].table);
-        assert_eq!(spec.key_columns().map(|column| column.name.as_str()).collect::<Vec<_>>(), ["id"]);
-    }
-}
+mod tests;

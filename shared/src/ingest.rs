@@ -3,8 +3,12 @@
 
 mod dead_letters;
 mod dry_run;
+mod parts;
 mod record_source;
+mod rejections;
+mod report;
 mod slices;
+mod table_findings;
 mod writer;
 
 use std::collections::BTreeMap;
@@ -13,21 +17,22 @@ use std::time::{Duration, Instant};
 use crate::apply::{ApplyError, Limits, RowDifference};
 use crate::backup::{self, BatchOrigin};
 use crate::catalog::CatalogError;
-use crate::clock::now;
+use crate::change::Changes;
 use crate::config::Config;
 use crate::database::{Database, DatabaseError};
 use crate::dead_letter::{DeadLetterError, DeadLetters};
 use crate::decode::Decoder;
 use crate::object_store::{NewObject, ObjectError, ObjectStore};
-use crate::outcome::{Outcome, OutcomeLedger, Unaccounted};
-use crate::plan::unwritable_tables;
-use crate::record::{Batch, EventError, EventReader};
-use crate::rejection::{Rejection, RejectionReason};
+use crate::outcome::Unaccounted;
+use crate::record::{Batch, BatchExtent, EventError, EventReader};
+use crate::rejection::Rejection;
 use crate::report::{Report, StageTimes};
 use crate::spec::KeyColumn;
 use crate::unwritable::UnwritableTable;
 pub use dry_run::{DeclaredTable, DryRun, DryRunResult};
+use parts::PartsWrite;
 use record_source::RecordSource;
+use report::CommittedBatch;
 use writer::{DecodeSummary, WriteResult, Writer};
 
 /// A batch is planned at most this many times. It is planned again if the schema has changed, or was changed for it.
@@ -39,6 +44,10 @@ const LOCK_TIMEOUT: Duration = Duration::from_secs(20);
 /// A control record of another shard, or another function, may still provide a table's key for this long. After that, the
 /// table's records become dead letters.
 const KEY_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// The changes of a batch that is written at once take at most about this many bytes: three times as many as those of Lambda's
+/// largest event usually do. A batch with more is written in parts.
+const BATCH_CHANGES_BYTES_MAX: usize = 48 * 1024 * 1024;
 
 /// Ingests batches of records.
 pub struct Ingest {
@@ -55,6 +64,14 @@ pub struct Ingest {
 enum BackupPolicy {
     Keep(BatchOrigin),
     None,
+}
+
+/// How the records of a batch are backed up.
+#[derive(Clone, Copy)]
+struct BatchBackup<'b> {
+    policy: BackupPolicy,
+    object_store: &'b ObjectStore,
+    source: &'b str,
 }
 
 /// Accounts for every record.
@@ -106,6 +123,9 @@ pub enum IngestError {
         "a record without a sequence number was rejected and cannot be kept, as DEAD_LETTER_QUEUE_URL is not set: {0}"
     )]
     NoSequenceNumber(Rejection),
+    /// More rejected records than memory holds. A single record of the stream never has as many: Lambda bisects the batch.
+    #[error("{0} documents of the batch were rejected for alternating reasons, which are too many for one invocation")]
+    TooManyRejections(u64),
     /// A bug in Millstream: a record has no outcome.
     #[error(transparent)]
     Unaccounted(#[from] Unaccounted),
@@ -121,7 +141,7 @@ impl IngestError {
             Self::Catalog(error) => error.needs_operator(),
             Self::Database(error) => error.needs_operator(),
             Self::DeadLetter(error) => error.needs_operator(),
-            Self::KeyNotKnownYet(_) | Self::Backup(_) => false,
+            Self::KeyNotKnownYet(_) | Self::Backup(_) | Self::TooManyRejections(_) => false,
         }
     }
 
@@ -154,10 +174,10 @@ impl Ingest {
         let Some(index) = self.source_for_batch(incoming.batch())? else { return Ok(empty_report(incoming.batch())) };
         let backup = self.backup_policy(index, BatchOrigin::Stream);
         // Boxed: with the SDK's futures inside, the type nests too deeply for the compiler.
-        let report = Box::pin(self.process(index, &mut incoming, backup, started, time_left)).await?;
+        let (report, extent) = Box::pin(self.process(index, &mut incoming, backup, started, time_left)).await?;
         if report.counts.any_committed() {
             let time_left = time_left.saturating_sub(started.elapsed());
-            self.writer.publish_freshness(&self.config.sources[index].name, incoming.batch(), time_left).await;
+            self.writer.publish_freshness(&self.config.sources[index].name, &extent, time_left).await;
         }
         Ok(report)
     }
@@ -167,8 +187,7 @@ impl Ingest {
     /// # Errors
     /// See [`Ingest::process_event`].
     pub async fn reapply(&mut self, source: usize, batch: &Batch, time_left: Duration) -> Result<Report, IngestError> {
-        Box::pin(self.process(source, &mut RecordSource::Batch(batch), BackupPolicy::None, Instant::now(), time_left))
-            .await
+        self.process_batch(source, batch, BackupPolicy::None, time_left).await
     }
 
     /// Loads records of a source that were rejected before. A record that is rejected again becomes a dead letter again.
@@ -177,7 +196,19 @@ impl Ingest {
     /// See [`Ingest::process_event`].
     pub async fn redrive(&mut self, source: usize, batch: &Batch, time_left: Duration) -> Result<Report, IngestError> {
         let backup = self.backup_policy(source, BatchOrigin::Redrive);
-        Box::pin(self.process(source, &mut RecordSource::Batch(batch), backup, Instant::now(), time_left)).await
+        self.process_batch(source, batch, backup, time_left).await
+    }
+
+    async fn process_batch(
+        &mut self,
+        source: usize,
+        batch: &Batch,
+        backup: BackupPolicy,
+        time_left: Duration,
+    ) -> Result<Report, IngestError> {
+        let mut incoming = RecordSource::Batch(batch);
+        let (report, _) = Box::pin(self.process(source, &mut incoming, backup, Instant::now(), time_left)).await?;
+        Ok(report)
     }
 
     fn backup_policy(&self, source: usize, origin: BatchOrigin) -> BackupPolicy {
@@ -254,51 +285,20 @@ impl Ingest {
         backup: BackupPolicy,
         started: Instant,
         time_left: Duration,
-    ) -> Result<Report, IngestError> {
+    ) -> Result<(Report, BatchExtent), IngestError> {
         let mut times = StageTimes { decode: started.elapsed(), ..StageTimes::default() };
-        let limits = limits(time_left);
-        let (source, decoder) = (&self.config.sources[index].name, &mut self.decoders[index]);
+        let Self { config, decoders, writer, object_store, reporter } = self;
+        let (source, decoder) = (&config.sources[index].name, &mut decoders[index]);
         decoder.reset_if_too_large();
-        let (decoded, written) = match self.writer.write_in_slices(decoder, incoming, limits, &mut times).await? {
-            Some((decoded, written)) => {
-                let batch = incoming.batch();
-                self.object_store
-                    .put_all(backup_objects(backup, &self.object_store, source, decoder, batch, &decoded))
-                    .await?;
-                (decoded, written)
-            }
-            None => {
-                let decoding = Instant::now();
-                let batch = incoming.read_all()?;
-                let (changes, rejected) = decoder.decode(batch);
-                times.decode += decoding.elapsed();
-                let decoded = DecodeSummary::new(&changes, rejected);
-                decoded.check()?;
-                // Concurrently. An error is returned only once both have finished.
-                let backing_up = self.object_store.put_all(backup_objects(
-                    backup,
-                    &self.object_store,
-                    source,
-                    decoder,
-                    batch,
-                    &decoded,
-                ));
-                let writing = self.writer.write(decoder, &changes, limits, &mut times);
-                let (stored, written) = futures_util::future::join(backing_up, writing).await;
-                let written = written?;
-                stored?;
-                (decoded, written)
-            }
+        let backup = BatchBackup { policy: backup, object_store, source };
+        let (rejected_outcome, limits) = (reporter.rejected_outcome(), limits(time_left));
+        let write = PartsWrite { backup, rejected_outcome, limits };
+        let committed = match write_in_memory(writer, decoder, incoming, &write, &mut times).await? {
+            Some((decoded, written)) => CommittedBatch::new(incoming.batch(), decoded, written, rejected_outcome)?,
+            None => writer.write_in_parts(decoder, incoming, &write, &mut times).await?,
         };
-        let batch = incoming.batch();
-        let is_recent = |record: usize| Report::batch_age(Some(batch.records[record].arrival), now()) < KEY_TIMEOUT;
-        let awaits_key = |(record, rejection): &&(usize, Rejection)| {
-            matches!(rejection.reason, RejectionReason::NoKey(_)) && is_recent(*record)
-        };
-        if let Some((_, rejection)) = written.rejected.iter().find(awaits_key) {
-            return Err(IngestError::KeyNotKnownYet(rejection.clone()));
-        }
-        self.reporter.report(source, decoder, batch, decoded, written, times).await
+        let extent = committed.extent.clone();
+        Ok((reporter.report(source, decoder, incoming, committed, times).await?, extent))
     }
 
     /// The index of the source that reads the batch's stream; `None` if the batch has no record.
@@ -316,82 +316,46 @@ impl Ingest {
     }
 }
 
+/// Writes a batch that fits into memory; `None` if it does not fit, and nothing was written.
+async fn write_in_memory(
+    writer: &mut Writer,
+    decoder: &mut Decoder,
+    incoming: &mut RecordSource<'_>,
+    write: &PartsWrite<'_>,
+    times: &mut StageTimes,
+) -> Result<Option<(DecodeSummary, WriteResult)>, IngestError> {
+    if let Some((decoded, written)) = writer.write_in_slices(decoder, incoming, write.limits, times).await? {
+        write.backup.store(decoder, incoming.batch(), &decoded).await?;
+        return Ok(Some((decoded, written)));
+    }
+    let decoding = Instant::now();
+    if !incoming.read_all()? {
+        return Ok(None);
+    }
+    let batch = incoming.batch();
+    let (mut changes, mut rejected) = (Changes::default(), Vec::new());
+    decoder.scan_for_keys(batch);
+    let decoded =
+        decoder.decode_within(batch, 0..batch.records.len(), BATCH_CHANGES_BYTES_MAX, &mut changes, &mut rejected);
+    times.decode += decoding.elapsed();
+    if decoded < batch.records.len() {
+        return Ok(None);
+    }
+    let decoded = DecodeSummary::new(&changes, rejected);
+    decoded.check()?;
+    // Concurrently. An error is returned only once both have finished.
+    let backing_up = write.backup.store(decoder, batch, &decoded);
+    let writing = writer.write(decoder, &changes, write.limits, times);
+    let (stored, written) = futures_util::future::join(backing_up, writing).await;
+    let written = written?;
+    stored?;
+    Ok(Some((decoded, written)))
+}
+
 /// The time limits of statements, given the time left to the invocation.
 fn limits(time_left: Duration) -> Limits {
     // Less than the statement may take, so that there is time to find out who holds the lock.
     Limits { statement: time_left, lock: LOCK_TIMEOUT.min(time_left * 3 / 4) }
-}
-
-impl OutcomeReporter {
-    /// Accounts for every record, stores the dead letters, and then reports.
-    async fn report(
-        &self,
-        source: &str,
-        decoder: &mut Decoder,
-        batch: &Batch,
-        decoded: DecodeSummary,
-        written: WriteResult,
-        mut times: StageTimes,
-    ) -> Result<Report, IngestError> {
-        let DecodeSummary { rejected, control_records, tables: _ } = decoded;
-        let mut ledger = OutcomeLedger::new(batch.records.len());
-        control_records.into_iter().for_each(|record| ledger.record(record, Outcome::Control));
-        written.outcomes.iter().for_each(|(record, outcome)| ledger.record(*record, (*outcome).into()));
-        written.repeated_in_batch.iter().for_each(|record| ledger.record(*record, Outcome::Duplicate));
-        written.expired.iter().for_each(|record| ledger.record(*record, Outcome::Expired));
-        let mut rejections: BTreeMap<usize, Rejection> = BTreeMap::new();
-        for (record, rejection) in rejected.into_iter().chain(written.rejected) {
-            rejections.entry(record).or_insert(rejection);
-        }
-        let rejected_outcome = if self.dead_letters.has_queue() { Outcome::DeadLettered } else { Outcome::Retry };
-        rejections.keys().for_each(|record| ledger.record(*record, rejected_outcome));
-        let counts = ledger.counts()?;
-        let storing = Instant::now();
-        let retry_from = if self.dead_letters.has_queue() {
-            self.store(source, decoder, batch, &rejections).await?;
-            None
-        } else {
-            retry_from(batch, &rejections)?
-        };
-        times.dead_letters = storing.elapsed();
-        let unwritable = unwritable_tables(rejections.values());
-        log_unwritable(source, &unwritable);
-        let mut reasons = BTreeMap::new();
-        for rejection in rejections.values() {
-            *reasons.entry(rejection.reason.class()).or_insert(0) += 1;
-        }
-        Ok(Report {
-            source: source.to_owned(),
-            counts,
-            empty_records: batch.empty_records as u64,
-            rows: written.rows,
-            ddl: written.ddl as u64,
-            reasons,
-            unwritable_tables: unwritable.len() as u64,
-            batch_age: Report::batch_age(
-                batch.records.iter().map(|record| record.arrival).filter(|at| at.0 > 0).min(),
-                now(),
-            ),
-            times,
-            retry_from,
-        })
-    }
-}
-
-/// Writes one ERROR line for each table that cannot be written.
-fn log_unwritable(source: &str, tables: &[(&UnwritableTable, u64)]) {
-    for (unwritable, records) in tables {
-        tracing::error!(
-            source,
-            table = unwritable.table.unquoted(),
-            records,
-            error = %unwritable.problem,
-            statement = unwritable.statement(),
-            sqlstate = unwritable.sqlstate(),
-            remedy = unwritable.remedy_text(),
-            "operator action required: the table cannot be written"
-        );
-    }
 }
 
 /// The difference for an item that was rejected, and therefore has no row.
@@ -399,41 +363,33 @@ fn rejected_row((record, rejection): (usize, Rejection)) -> RowDifference {
     RowDifference { key: format!("item {record} of its page"), columns: Some(vec![rejection.to_string()]) }
 }
 
-/// The objects of a batch's backup; none without a bucket.
-fn backup_objects(
-    backup: BackupPolicy,
-    object_store: &ObjectStore,
-    source: &str,
-    decoder: &mut Decoder,
-    batch: &Batch,
-    decoded: &DecodeSummary,
-) -> Vec<NewObject> {
-    match backup {
-        BackupPolicy::Keep(origin) if object_store.has_bucket() => {
-            let (tables, control) = (&decoded.tables, &decoded.control_records);
-            let (objects, omitted) = backup::build_objects(source, decoder, batch, tables, control, origin);
-            if let Some(first) = omitted.first() {
-                let place = &batch.records[*first].position;
-                tracing::error!(source, records = omitted.len(), first = %place, "records without a backup");
-            }
-            objects
-        }
-        BackupPolicy::Keep(_) | BackupPolicy::None => Vec::new(),
+impl BatchBackup<'_> {
+    /// Stores the backup of records, unless there is no bucket.
+    ///
+    /// The objects are built before the returned future is polled, which therefore does not borrow the decoder.
+    fn store<'s>(
+        &'s self,
+        decoder: &mut Decoder,
+        batch: &Batch,
+        decoded: &DecodeSummary,
+    ) -> impl Future<Output = Result<(), ObjectError>> + use<'s> {
+        self.object_store.put_all(self.objects(decoder, batch, decoded))
     }
-}
 
-/// Without a queue, Lambda receives the lowest rejected sequence number, and delivers everything from there again.
-fn retry_from(batch: &Batch, rejections: &BTreeMap<usize, Rejection>) -> Result<Option<String>, IngestError> {
-    let lowest = rejections.iter().min_by(|(a, _), (b, _)| {
-        let sequence = |index: &usize| &batch.records[*index].position.sequence_number;
-        sequence(a).cmp(sequence(b))
-    });
-    match lowest {
-        None => Ok(None),
-        Some((index, rejection)) if batch.records[*index].position.sequence_number.0.is_empty() => {
-            Err(IngestError::NoSequenceNumber(rejection.clone()))
+    fn objects(&self, decoder: &mut Decoder, batch: &Batch, decoded: &DecodeSummary) -> Vec<NewObject> {
+        let Self { policy, object_store, source } = *self;
+        match policy {
+            BackupPolicy::Keep(origin) if object_store.has_bucket() => {
+                let (tables, control) = (&decoded.tables, &decoded.control_records);
+                let (objects, omitted) = backup::build_objects(source, decoder, batch, tables, control, origin);
+                if let Some(first) = omitted.first() {
+                    let place = &batch.records[*first].position;
+                    tracing::error!(source, records = omitted.len(), first = %place, "records without a backup");
+                }
+                objects
+            }
+            BackupPolicy::Keep(_) | BackupPolicy::None => Vec::new(),
         }
-        Some((index, _)) => Ok(Some(batch.records[*index].position.sequence_number.0.to_string())),
     }
 }
 

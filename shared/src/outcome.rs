@@ -1,6 +1,6 @@
 //! Outcomes: every record has exactly one, and so does every change of a record.
 
-use std::ops::AddAssign;
+use std::ops::{AddAssign, Range};
 
 use serde::{Deserialize, Serialize};
 
@@ -106,19 +106,24 @@ impl AddAssign for OutcomeCounts {
     }
 }
 
-/// The outcomes of a batch, as they are recorded.
+/// The outcomes of some records of a batch, as they are recorded.
 #[derive(Debug)]
-pub struct OutcomeLedger(Vec<Option<Outcome>>);
+pub struct OutcomeLedger {
+    outcomes: Vec<Option<Outcome>>,
+    /// The index of the first record.
+    first: usize,
+}
 
 impl OutcomeLedger {
-    /// Creates a ledger for this many records, none with an outcome.
-    pub fn new(records: usize) -> Self {
-        Self(vec![None; records])
+    /// Creates a ledger for these records, none with an outcome.
+    pub fn new(records: Range<usize>) -> Self {
+        Self { outcomes: vec![None; records.len()], first: records.start }
     }
 
     /// Records an outcome of a record; the most severe one is kept.
     pub fn record(&mut self, record: usize, outcome: Outcome) {
-        self.0[record] = self.0[record].max(Some(outcome));
+        let recorded = &mut self.outcomes[record - self.first];
+        *recorded = (*recorded).max(Some(outcome));
     }
 
     /// Counts the records by outcome.
@@ -127,8 +132,8 @@ impl OutcomeLedger {
     /// Returns an error if a record has no outcome.
     pub fn counts(&self) -> Result<OutcomeCounts, Unaccounted> {
         let mut counts = OutcomeCounts::default();
-        self.0.iter().flatten().for_each(|outcome| counts.add(*outcome));
-        let missing = self.0.len() as u64 - counts.total();
+        self.outcomes.iter().flatten().for_each(|outcome| counts.add(*outcome));
+        let missing = self.outcomes.len() as u64 - counts.total();
         if missing == 0 { Ok(counts) } else { Err(Unaccounted(missing)) }
     }
 }
@@ -144,13 +149,13 @@ mod tests {
 
     #[test]
     fn every_record_is_accounted_for() {
-        let mut ledger = OutcomeLedger::new(3);
-        ledger.record(0, Outcome::Duplicate);
-        ledger.record(0, Outcome::Applied);
-        ledger.record(1, Outcome::Applied);
-        ledger.record(1, Outcome::DeadLettered);
+        let mut ledger = OutcomeLedger::new(5..8);
+        ledger.record(5, Outcome::Duplicate);
+        ledger.record(5, Outcome::Applied);
+        ledger.record(6, Outcome::Applied);
+        ledger.record(6, Outcome::DeadLettered);
         assert_eq!(ledger.counts(), Err(Unaccounted(1)));
-        ledger.record(2, Outcome::Expired);
+        ledger.record(7, Outcome::Expired);
         let counts = OutcomeCounts { applied: 1, expired: 1, dead_lettered: 1, ..OutcomeCounts::default() };
         assert_eq!(ledger.counts(), Ok(counts));
     }

@@ -11,6 +11,7 @@ mod display;
 mod expansion;
 pub mod merge;
 mod resolve;
+mod routes;
 mod rows;
 mod table_planner;
 mod table_problems;

@@ -21,8 +21,17 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::timestamp::Timestamp;
 
-/// The maximum size of a decompressed record, so that a small record cannot exhaust a function's memory.
+/// The documents of one record of the stream have at most this many bytes together, whatever it is packed into, so that a
+/// small record cannot exhaust a function's memory: a record is unpacked whole.
 pub const RECORD_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// One record of the stream holds at most this many documents. A record of 1 MB with documents of 100 bytes, compressed to a
+/// tenth, has half as many.
+pub const RECORD_DOCUMENTS_MAX: u32 = 200_000;
+
+/// A document has at most this many bytes: the largest record that Kinesis accepts. A row is copied several times on its way
+/// to the database.
+pub const DOCUMENT_BYTES_MAX: usize = 10 * 1024 * 1024;
 
 /// A position in a shard: a decimal number of up to 129 digits, compared as a number but never parsed into one.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -78,7 +87,7 @@ pub struct Record {
     /// How often it has been rejected before; not zero if it comes from a dead letter.
     pub attempts: u32,
     /// Why it could not be unpacked; the payload then holds the bytes as received.
-    pub unpack_error: Option<UnpackError>,
+    pub unpack_error: Option<Box<UnpackError>>,
 }
 
 impl Record {
@@ -143,8 +152,44 @@ pub enum UnpackError {
         reason: String,
     },
     /// It exceeds [`RECORD_BYTES_MAX`] when decompressed.
-    #[error("record exceeds {RECORD_BYTES_MAX} bytes when decompressed")]
+    #[error("the record has more than {RECORD_BYTES_MAX} bytes when decompressed")]
     TooLarge,
+    /// It exceeds [`RECORD_DOCUMENTS_MAX`].
+    #[error("the record holds more than {RECORD_DOCUMENTS_MAX} documents")]
+    TooManyDocuments,
+}
+
+impl UnpackError {
+    /// Whether a record of the stream exceeds a limit. Then nothing of it is unpacked: the payload is the whole record, as
+    /// received.
+    pub fn is_limit(&self) -> bool {
+        match self {
+            Self::TooLarge | Self::TooManyDocuments => true,
+            Self::Envelope(_) | Self::Base64 | Self::Aggregate(_) | Self::Compression { .. } => false,
+        }
+    }
+}
+
+/// Where a batch begins, and how long its oldest record has been in the stream.
+#[derive(Clone, Default, Debug)]
+pub struct BatchExtent {
+    /// The position of the first record that has one.
+    pub first: Option<StreamPosition>,
+    /// The arrival of the oldest record; `None` if no record says when it arrived.
+    pub oldest_arrival: Option<Timestamp>,
+}
+
+impl BatchExtent {
+    /// Includes the records of a batch, or of its next part.
+    pub fn include(&mut self, batch: &Batch) {
+        if self.first.is_none() {
+            // Elements that are not records have no position in a stream.
+            let first = batch.records.iter().find(|record| !record.position.stream.is_empty());
+            self.first = first.map(|record| record.position.clone());
+        }
+        let arrivals = batch.records.iter().map(|record| record.arrival).filter(|arrival| arrival.0 > 0);
+        self.oldest_arrival = arrivals.chain(self.oldest_arrival).min();
+    }
 }
 
 #[cfg(test)]

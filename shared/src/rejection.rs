@@ -7,6 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::field::{FIELDS_PER_DOCUMENT_MAX, KEY_BYTES_MAX, PATH_BYTES_MAX};
+use crate::record::DOCUMENT_BYTES_MAX;
 use crate::unwritable::UnwritableTable;
 
 /// A data error of one record.
@@ -95,6 +96,9 @@ pub enum RejectionReason {
         /// The limit.
         limit: DocumentLimit,
     },
+    /// The document exceeds [`DOCUMENT_BYTES_MAX`].
+    #[error("the document has more than {DOCUMENT_BYTES_MAX} bytes")]
+    DocumentTooLarge,
     /// The row is too far in the future.
     #[error("column \"{column}\" is too far in the future (limit: partition.future)")]
     TooFarAhead {
@@ -126,6 +130,7 @@ impl RejectionReason {
     /// A short name for metrics and for filtering dead letters.
     pub fn class(&self) -> &'static str {
         match self {
+            Self::Unreadable(error) if error.is_limit() => "limit_exceeded",
             Self::Unreadable(_) => "unreadable",
             Self::Malformed(_) => "malformed",
             Self::Unrouted => "unrouted",
@@ -136,7 +141,7 @@ impl RejectionReason {
             Self::DoesNotFit { .. } => "does_not_fit",
             Self::UnknownField { .. } => "unknown_field",
             Self::NulInName { .. } => "malformed",
-            Self::LimitExceeded { .. } => "limit_exceeded",
+            Self::LimitExceeded { .. } | Self::DocumentTooLarge => "limit_exceeded",
             Self::TooFarAhead { .. } => "too_far_ahead",
             Self::TooManyPartitions(_) => "too_many_partitions",
             Self::RejectedByDatabase(_) => "refused",

@@ -144,6 +144,23 @@ async fn golden_a_changed_configuration_is_compared_with_the_database() {
 }
 
 #[tokio::test]
+async fn the_table_of_locks_is_part_of_what_maintain_plans() {
+    let url = database().await;
+    let client = client(&url).await;
+    let entry = format!(r#"{{"kind":"entry","id":"1","at":"{}"}}"#, day(0));
+    batch_of(&mut ingest(BEFORE, &url), "s", 1, &[entry]).await.unwrap();
+    client.batch_execute("DROP TABLE millstream.schema_lock").await.unwrap();
+    client.batch_execute(RECORDER).await.unwrap();
+    let environment = environment(&config_file("plan-locks", BEFORE), &url);
+    let shown: Value = serde_json::from_str(&millstream(&environment, &["--json", "plan"]).await.unwrap().out).unwrap();
+    let planned: Vec<String> =
+        shown["maintain"].as_array().unwrap().iter().flat_map(|ddl| statements(ddl.as_str().unwrap())).collect();
+    assert!(planned.len() > 3 && planned[0].contains("millstream.schema_lock"), "{planned:?}");
+    assert_eq!(millstream(&environment, &["maintain"]).await.unwrap().code, 0);
+    assert_eq!(ran(&client).await, planned);
+}
+
+#[tokio::test]
 async fn what_cannot_be_planned_is_said_in_clear_words() {
     let url = database().await;
     let environment = environment(&config_file("plan-errors", BEFORE), &url);

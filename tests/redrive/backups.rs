@@ -42,16 +42,8 @@ async fn a_batch_whose_first_and_last_were_refused_is_restored_whole() {
     let rows = everything(&desk.url).await;
     assert_eq!(rows.len(), 5);
     owner.batch_execute("DROP SCHEMA shop CASCADE; DROP SCHEMA IF EXISTS millstream CASCADE").await.unwrap();
-    let mut backfill = Backfill {
-        ingest: &mut desk.ingest(SHOP),
-        object_store: desk.archive(),
-        tables: DynamodbTables::new(desk.sdk.clone()),
-        deadline: Instant::now() + PLENTY,
-        on_progress: &|_| (),
-    };
-    let all = json!({"source": "shop", "reapply": {"from": "2000-01-01T00:00:00Z", "to": "2100-01-01T00:00:00Z"}});
-    let task: BackfillTask = serde_json::from_value(all).unwrap();
-    assert!(run(&mut backfill, &task).await.unwrap().done);
+    let all = json!({"from": "2000-01-01T00:00:00Z", "to": "2100-01-01T00:00:00Z"});
+    assert!(reapply(&desk, all).await.done);
     assert_eq!(everything(&desk.url).await, rows);
 }
 

@@ -4,8 +4,8 @@ use millstream::ingest::Ingest;
 use serde_json::json;
 
 use super::{Desk, counted, documents, dynamodb_change, dynamodb_event, dynamodb_stream, everything, ingest_event};
-use crate::support::packed::{gzip, sealed};
 use crate::support::{client, database, rows};
+use millstream_tests::packed::{gzip, sealed};
 
 const REFUSING: &str = r#"
 [source.log]

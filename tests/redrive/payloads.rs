@@ -10,8 +10,8 @@ use super::{
     Desk, counted, documents, dynamodb_change, dynamodb_event, dynamodb_sequence, dynamodb_stream, everything,
     ingest_event,
 };
-use crate::support::packed::aggregate;
 use crate::support::{database, rows};
+use millstream_tests::packed::aggregate;
 
 fn bank(stream: &str, rule: &str) -> String {
     format!("[source.bank]\nstream = \"{stream}\"\nformat = \"dms\"\nprivate = [\"*.holder\"]\n{rule}")

@@ -17,8 +17,9 @@ use millstream_tests::strict_sqs::StrictSqs;
 use serde_json::json;
 
 use super::{Desk, PLENTY, counted, documents, everything, ingest_event};
-use crate::support::packed::{aggregate, gzip};
 use crate::support::{Files, database, rows};
+use millstream::record::RECORD_DOCUMENTS_MAX;
+use millstream_tests::packed::{aggregate, gzip};
 
 const STRICT: &str = "[source.log]\nstream = \"s\"\nformat = \"json\"\nschema_mode = \"strict\"\n[table.log]\nsource = \"log\"\nid = \"id\"\n";
 
@@ -221,6 +222,23 @@ async fn many_rejected_documents_of_one_record_share_a_dead_letter() {
     let mut good = desk.ingest_into(&evolving(), &twin, &desk.queue);
     ingest_event(&mut good, &documents(1, &records)).await;
     assert_eq!(everything(&desk.url).await, everything(&twin).await);
+}
+
+#[tokio::test]
+async fn a_record_beyond_a_limit_is_one_dead_letter_as_it_was_received() {
+    let (desk, sqs) = strict_desk().await;
+    let too_many = gzip("{}".repeat(RECORD_DOCUMENTS_MAX as usize + 1).as_bytes());
+    let records: Vec<Vec<u8>> = vec![br#"{"id":"first"}"#.into(), too_many, br#"{"id":"last"}"#.into()];
+    let counts = ingest_event(&mut desk.ingest(STRICT), &documents(1, &records)).await.counts;
+    assert_eq!((counts.applied, counts.dead_lettered, sqs.rejected()), (2, 1, 0));
+    let letter = desk.letters().await.remove(0);
+    assert_eq!((&*letter.error.class, letter.position.sub_sequence_number), ("limit_exceeded", 0));
+    // The payload says that it is still packed, for a version with another limit.
+    assert_eq!(letter.documents.as_ref().map(|documents| documents.count), Some(1));
+    let progress = desk.redrive(STRICT, json!({"limit": 1})).await.unwrap();
+    assert_eq!((progress.records.applied, progress.records.dead_lettered), (0, 1));
+    let again = desk.letters().await.remove(0);
+    assert_eq!((again.attempts, &again.payload, &again.error), (2, &letter.payload, &letter.error));
 }
 
 #[tokio::test]

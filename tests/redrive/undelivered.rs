@@ -9,8 +9,8 @@ use millstream_tests::kinesis::{arn, create_stream, put};
 use serde_json::{Value, json};
 
 use super::{DYNAMODB_SHARD, Desk, counted, dynamodb_sequence, everything};
-use crate::support::packed::aggregate;
 use crate::support::{database, rows};
+use millstream_tests::packed::aggregate;
 
 /// Lambda's on-failure record of a batch, as AWS documents it; `info` is `KinesisBatchInfo` or `DDBStreamBatchInfo`.
 fn message(info: &str, stream: &str, shard: &str, (first, last): (&str, &str), records: u64) -> Value {

@@ -16,23 +16,23 @@ BEGIN
                   'hostile ' || replace(object, '%', '%%'));
 END $$;
 
+-- Creates a function of pg_catalog's name, arguments and result; some types, such as `internal`, are only for functions in C.
+CREATE FUNCTION attack.copy(f pg_proc, arguments text) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    EXECUTE format('CREATE FUNCTION public.%I(%s) RETURNS %s%s LANGUAGE plpgsql AS %L', f.proname, arguments,
+                   CASE WHEN f.proretset THEN 'SETOF ' END, format_type(f.prorettype, NULL), attack.body(format('%s(%s)', f.proname, arguments)));
+EXCEPTION WHEN OTHERS THEN
+    NULL;
+END $$;
+
 -- A copy of every function: it wins wherever `public` comes before pg_catalog.
 DO $$
-DECLARE f record;
+DECLARE f pg_proc;
 BEGIN
-    FOR f IN
-        SELECT p.oid, proname, proretset, prorettype, provariadic,
-               (SELECT string_agg(CASE WHEN p.provariadic <> 0 AND a.ordinal = p.pronargs THEN 'VARIADIC ' ELSE '' END || format_type(a.type, NULL), ', ' ORDER BY a.ordinal)
-                FROM unnest(p.proargtypes::oid[]) WITH ORDINALITY AS a (type, ordinal)) AS arguments
-        FROM pg_proc p WHERE pronamespace = 'pg_catalog'::regnamespace AND prokind = 'f'
-    LOOP
-        BEGIN
-            EXECUTE format('CREATE FUNCTION public.%I(%s) RETURNS %s%s LANGUAGE plpgsql AS %L', f.proname, f.arguments,
-                           CASE WHEN f.proretset THEN 'SETOF ' END, format_type(f.prorettype, NULL), attack.body(f.oid::regprocedure::text));
-        EXCEPTION WHEN OTHERS THEN
-            -- Some types, such as `internal`, are only for functions in C.
-            NULL;
-        END;
+    FOR f IN SELECT * FROM pg_proc WHERE pronamespace = 'pg_catalog'::regnamespace AND prokind = 'f' LOOP
+        PERFORM attack.copy(f, (
+            SELECT string_agg(CASE WHEN f.provariadic <> 0 AND a.ordinal = f.pronargs THEN 'VARIADIC ' ELSE '' END || format_type(a.type, NULL), ', ' ORDER BY a.ordinal)
+            FROM unnest(f.proargtypes::oid[]) WITH ORDINALITY AS a (type, ordinal)));
     END LOOP;
 END $$;
 
@@ -62,21 +62,15 @@ END $$;
 
 -- Functions that are a better match for arguments of type unknown or name than pg_catalog's own.
 DO $$
-DECLARE f record;
+DECLARE f pg_proc;
 BEGIN
     FOR f IN
-        SELECT DISTINCT proname, proretset, prorettype,
-               (SELECT string_agg(CASE WHEN a.type IN ('name'::regtype, '"char"'::regtype) THEN 'text' ELSE format_type(a.type, NULL) END, ', ' ORDER BY a.ordinal)
-                FROM unnest(p.proargtypes::oid[]) WITH ORDINALITY AS a (type, ordinal)) AS arguments
-        FROM pg_proc p WHERE pronamespace = 'pg_catalog'::regnamespace AND prokind = 'f'
-          AND proargtypes::oid[] && '{name,"char"}'::regtype[]::oid[]
+        SELECT * FROM pg_proc WHERE pronamespace = 'pg_catalog'::regnamespace AND prokind = 'f'
+                              AND proargtypes::oid[] && '{name,"char"}'::regtype[]::oid[]
     LOOP
-        BEGIN
-            EXECUTE format('CREATE FUNCTION public.%I(%s) RETURNS %s%s LANGUAGE plpgsql AS %L', f.proname, f.arguments,
-                           CASE WHEN f.proretset THEN 'SETOF ' END, format_type(f.prorettype, NULL), attack.body(f.proname || '(' || f.arguments || ')'));
-        EXCEPTION WHEN OTHERS THEN
-            NULL;
-        END;
+        PERFORM attack.copy(f, (
+            SELECT string_agg(CASE WHEN a.type IN ('name'::regtype, '"char"'::regtype) THEN 'text' ELSE format_type(a.type, NULL) END, ', ' ORDER BY a.ordinal)
+            FROM unnest(f.proargtypes::oid[]) WITH ORDINALITY AS a (type, ordinal)));
     END LOOP;
 END $$;
 

@@ -1,7 +1,5 @@
 //! What most tests start with: the shared cluster, an ingest for a configuration, files, and reading rows.
 
-pub mod packed;
-
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::OnceLock;

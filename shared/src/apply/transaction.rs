@@ -46,7 +46,9 @@ impl<'c> WriteTransaction<'c> {
     ///
     /// The lock is the one that any write takes. Taken first, it makes the comparison valid for the whole transaction.
     pub async fn lock_and_verify(&mut self, writes: &[TableWrite]) -> Result<(), ApplyError> {
-        if writes.iter().all(|write| self.verified_oids.contains(&write.table.oid)) {
+        let is_locked =
+            |write: &TableWrite| self.verified_oids.contains(&write.table.oid) && !write.needs_exclusive_lock();
+        if writes.iter().all(is_locked) {
             return Ok(());
         }
         self.lock_and_verify_after(String::new(), writes).await

@@ -40,6 +40,17 @@ pub struct DeadLetters {
     acknowledged: Mutex<HashSet<u64>>,
 }
 
+/// Dead letters that SQS has acknowledged, while their batch is not acknowledged yet.
+#[derive(Default, Debug)]
+pub struct AcknowledgedLetters(Vec<u64>);
+
+impl AcknowledgedLetters {
+    /// Adds those of another part of the batch.
+    pub fn append(&mut self, other: Self) {
+        self.0.extend(other.0);
+    }
+}
+
 /// A dead letter could not be stored: the batch must not be acknowledged.
 #[derive(Debug, thiserror::Error)]
 pub enum DeadLetterError {
@@ -85,12 +96,15 @@ impl DeadLetters {
         self.queue.is_some()
     }
 
-    /// Stores dead letters; returns once every one has been acknowledged.
+    /// Sends dead letters; returns once every one has been acknowledged. They are remembered until they are
+    /// [forgotten](Self::forget): if the batch comes back before, they are not sent again.
     ///
     /// # Errors
     /// Returns an error if any dead letter is not stored.
-    pub async fn store(&self, mut pending: Vec<PendingDeadLetter>) -> Result<(), DeadLetterError> {
-        let Some(queue) = self.queue.as_deref().filter(|_| !pending.is_empty()) else { return Ok(()) };
+    pub async fn send(&self, mut pending: Vec<PendingDeadLetter>) -> Result<AcknowledgedLetters, DeadLetterError> {
+        let Some(queue) = self.queue.as_deref().filter(|_| !pending.is_empty()) else {
+            return Ok(AcknowledgedLetters::default());
+        };
         check_address(queue).map_err(DeadLetterError::Queue)?;
         let queue = Queue::open(&self.aws, queue).await;
         let all: Vec<u64> = pending.iter().map(|letter| identity(&letter.dead_letter)).collect();
@@ -100,13 +114,17 @@ impl DeadLetters {
         }
         let identities: Vec<u64> = pending.iter().map(|letter| identity(&letter.dead_letter)).collect();
         let messages = self.messages(pending).await?;
-        self.send(&queue, &messages, &identities).await?;
-        // The batch is about to be acknowledged: a dead letter of the same record is a new one from now on.
+        self.send_messages(&queue, &messages, &identities).await?;
+        Ok(AcknowledgedLetters(all))
+    }
+
+    /// Forgets the dead letters of a batch that is about to be acknowledged: from now on, a dead letter of the same record is a
+    /// new one.
+    pub fn forget(&self, letters: &AcknowledgedLetters) {
         let mut acknowledged = self.acknowledged();
-        for identity in &all {
+        for identity in &letters.0 {
             acknowledged.remove(identity);
         }
-        Ok(())
     }
 
     /// The messages of dead letters; stores large payloads.
@@ -130,7 +148,12 @@ impl DeadLetters {
     }
 
     /// Sends the messages, and those that SQS rejects in a reduced form.
-    async fn send(&self, queue: &Queue, messages: &[MessageText], identities: &[u64]) -> Result<(), DeadLetterError> {
+    async fn send_messages(
+        &self,
+        queue: &Queue,
+        messages: &[MessageText],
+        identities: &[u64],
+    ) -> Result<(), DeadLetterError> {
         let rejected = queue.send_each(messages, |index| self.remember(identities[index])).await;
         let rejected = rejected.map_err(DeadLetterError::Queue)?;
         if let Some(first) = rejected.first() {

@@ -19,8 +19,8 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::json_objects::{
     JsonWriter, copy_value, for_each_member, rewrite_document, rewrite_object, skip_value, write_null,
 };
-use super::replica::{DecodeOutput, ReplicaTable, ReplicaTables, read_unless_private, redact_column};
-use super::{malformed, redacted_digest};
+use super::malformed;
+use super::replica::{DecodeOutput, ReplicaTable, ReplicaTables, RowVersion, read_unless_private, redact_column};
 use crate::change::Value;
 use crate::config::SourceConfig;
 use crate::field::{FieldId, FieldTree};
@@ -70,20 +70,17 @@ impl Debezium {
         let types = self.types(event.schema)?;
         let key = key(&record.partition_key, &types);
         let table = self.replica_tables.table(&event.table_name()?, &key, output.fields, output.tables)?;
-        let digest = match self.replica_tables.has_private_fields() {
-            true => redacted_digest(&self.redact(json, output.fields, output.tables)?),
-            false => record.digest(json.as_bytes()),
-        };
+        let privacy = self.replica_tables.privacy();
+        let digest = privacy
+            .document_digest(record, json, || self.redact_event(json, &event, table.root_field, output.fields))?;
         let version = event.version(digest)?;
-        let start = output.changes.values.len();
+        let row = RowVersion { table, record: index, version, start: output.changes.values.len() };
         self.columns(&event, &types, table, output)?;
         match event.operation {
-            DebeziumOperation::Read | DebeziumOperation::Write => {
-                self.replica_tables.put(table, index, version, start, output)
-            }
+            DebeziumOperation::Read | DebeziumOperation::Write => self.replica_tables.put(row, output),
             DebeziumOperation::Delete => {
                 let deleted_at = event.event_time().unwrap_or(record.arrival);
-                self.replica_tables.delete(table, index, version, deleted_at, start, output);
+                self.replica_tables.delete(row, deleted_at, output);
             }
         }
         Ok(())
@@ -142,8 +139,18 @@ impl Debezium {
     ) -> Result<String, Rejection> {
         let event = DebeziumEvent::read(json)?.ok_or_else(|| malformed("event contains no row"))?;
         let root_field = self.replica_tables.table(&event.table_name()?, &[], fields, tables)?.root_field;
+        self.redact_event(json, &event, root_field, fields)
+    }
+
+    fn redact_event(
+        &self,
+        json: &str,
+        event: &DebeziumEvent<'_>,
+        root_field: FieldId,
+        fields: &mut FieldTree,
+    ) -> Result<String, Rejection> {
         let row = RowRedaction { root_field, flattened: event.flattened, unavailable: &self.unavailable };
-        if !payload(json)?.schema_and_payload {
+        if !event.has_schema_and_payload {
             return rewrite_document(json, |scanner, out| row.payload(scanner, fields, out));
         }
         let mut member = |key: &str, scanner: &mut JsonScanner<'_>, out: &mut String| match key {

@@ -12,8 +12,10 @@ use super::json_objects::{
     JsonWriter, copy_value, for_each_member, read_raw, read_string, rewrite_document, rewrite_object, skip_value,
     write_null,
 };
-use super::replica::{DecodeOutput, ReplicaTable, ReplicaTables, read_column, read_unless_private, redact_column};
-use super::{malformed, redacted_digest};
+use super::malformed;
+use super::replica::{
+    DecodeOutput, ReplicaTable, ReplicaTables, RowVersion, read_column, read_unless_private, redact_column,
+};
 use crate::change::Version;
 use crate::config::SourceConfig;
 use crate::field::{FieldId, FieldTree};
@@ -41,7 +43,7 @@ pub struct Dms {
     /// The tables seen so far.
     pub replica_tables: ReplicaTables,
     /// The keys from control records, by table.
-    keys: HashMap<String, Vec<KeyColumn>>,
+    pub keys: HashMap<String, Vec<KeyColumn>>,
 }
 
 /// The parts of a record; its images are raw JSON.
@@ -113,10 +115,9 @@ impl Dms {
         }
         let operation = parts.operation()?;
         let table = self.table_for(&parts, output.fields, output.tables)?;
-        let digest = match self.replica_tables.has_private_fields() {
-            true => redacted_digest(&self.redact(json, output.fields, output.tables)?),
-            false => record.digest(json.as_bytes()),
-        };
+        let privacy = self.replica_tables.privacy();
+        let digest =
+            privacy.document_digest(record, json, || self.redact_row(json, table.root_field, output.fields))?;
         let version = parts.version(operation, digest)?;
         let changed_at = parts.commit_time().unwrap_or(record.arrival);
         let image = RowImages::read(&parts)?;
@@ -156,7 +157,7 @@ impl Dms {
     ) -> Result<(), Rejection> {
         let start = output.changes.values.len();
         columns(&image.columns, table.root_field, output)?;
-        self.replica_tables.put(table, index, version, start, output);
+        self.replica_tables.put(RowVersion { table, record: index, version, start }, output);
         Ok(())
     }
 
@@ -171,7 +172,7 @@ impl Dms {
     ) -> Result<(), Rejection> {
         let start = output.changes.values.len();
         columns(row, table.root_field, output)?;
-        self.replica_tables.delete(table, index, version, deleted_at, start, output);
+        self.replica_tables.delete(RowVersion { table, record: index, version, start }, deleted_at, output);
         Ok(())
     }
 
@@ -188,6 +189,10 @@ impl Dms {
             return Ok(json.to_owned());
         }
         let root_field = self.table_for(&parts, fields, tables)?.root_field;
+        self.redact_row(json, root_field, fields)
+    }
+
+    fn redact_row(&self, json: &str, root_field: FieldId, fields: &mut FieldTree) -> Result<String, Rejection> {
         let mut member = |key: &str, scanner: &mut JsonScanner<'_>, out: &mut String| match key {
             "control" => copy_value(scanner, out),
             "metadata" => rewrite_object(scanner, out, &mut |key, scanner, out| match key {

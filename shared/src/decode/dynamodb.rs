@@ -3,27 +3,26 @@
 //! An attribute becomes a value of its own type: <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/HowItWorks.NamingRulesDataTypes.html>.
 //! Within lists and maps, which become JSON, numbers stay digits and bytes stay base64.
 
+mod attributes;
+mod redact;
+
 use std::borrow::Cow;
 
-use base64_simd::STANDARD;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::flatten::{hash_text, hashed_json, redact_text};
-use super::json_objects::{
-    JsonWriter, append, copy_value, for_each_member, read_raw, read_string, rewrite_document, rewrite_elements,
-    rewrite_object, skip_value, write_null,
-};
-use super::replica::{DecodeOutput, ReplicaTable, ReplicaTables};
-use super::{malformed, redacted_digest};
-use crate::change::{Value, Version};
+use super::json_objects::{for_each_member, read_raw, read_string, skip_value};
+use super::malformed;
+use super::replica::{DecodeOutput, ReplicaTable, ReplicaTables, RowVersion};
+use crate::change::Version;
 use crate::config::SourceConfig;
-use crate::decimal::Decimal;
-use crate::field::{FieldId, FieldTree, Privacy};
+use crate::field::FieldTree;
 use crate::json_scanner::JsonScanner;
 use crate::record::Record;
 use crate::rejection::{Rejection, RejectionReason};
-use crate::spec::{KeyColumn, MergeBy, TableRegistry};
+use crate::spec::{MergeBy, TableRegistry};
 use crate::timestamp::Timestamp;
+use attributes::{attributes, each_key, key_columns};
+use redact::redact_record;
 
 /// Digits of a sequence number that fit in a version's order; the leading digits of a longer one raise its origin.
 const ORDER_DIGITS: usize = 38;
@@ -95,9 +94,9 @@ impl Dynamodb {
             None => self.resolve_table(&parts, record, output)?,
         };
         let deleted = parts.is_delete()?;
-        let version = parts.version(record.arrival, || match self.replica_tables.has_private_fields() {
-            true => self.redact(record, json, output.fields, output.tables).map(|redacted| redacted_digest(&redacted)),
-            false => Ok(record.digest(json.as_bytes())),
+        let privacy = self.replica_tables.privacy();
+        let version = parts.version(record.arrival, || {
+            privacy.document_digest(record, json, || self.redact(record, json, output.fields, output.tables))
         })?;
         let image = if deleted { parts.keys.map(ItemImage::Raw) } else { parts.new_image.or(parts.item) };
         match image.ok_or_else(|| malformed("record has neither Keys nor an image"))? {
@@ -107,11 +106,12 @@ impl Dynamodb {
                 attributes(&mut JsonScanner::new(image), table.root_field, output.fields, &mut output.changes.values)?;
             }
         }
+        let row = RowVersion { table, record: index, version, start };
         if deleted {
             let deleted_at = parts.change_time().unwrap_or(record.arrival);
-            self.replica_tables.delete(table, index, version, deleted_at, start, output);
+            self.replica_tables.delete(row, deleted_at, output);
         } else {
-            self.replica_tables.put(table, index, version, start, output);
+            self.replica_tables.put(row, output);
         }
         Ok(())
     }
@@ -138,13 +138,7 @@ impl Dynamodb {
     ) -> Result<String, Rejection> {
         let parts = DynamodbRecord::read(json, &mut raw_image)?;
         let root_field = self.replica_tables.table(parts.table_name(record)?, &[], fields, tables)?.root_field;
-        let mut member = |key: &str, scanner: &mut JsonScanner<'_>, out: &mut String| match key {
-            "dynamodb" => rewrite_object(scanner, out, &mut |key, scanner, out| {
-                redact_image(key, root_field, fields, scanner, out)
-            }),
-            _ => redact_image(key, root_field, fields, scanner, out),
-        };
-        rewrite_document(json, |scanner, out| rewrite_object(scanner, out, &mut member))
+        redact_record(json, root_field, fields)
     }
 }
 
@@ -277,296 +271,4 @@ fn sequence_version(sequence: &str) -> Option<Version> {
     let leading: u8 = if leading.is_empty() { 0 } else { leading.parse().ok()? };
     let order = if order.is_empty() { 0 } else { order.parse().ok()? };
     Some(Version { origin: Version::STREAM.checked_add(leading)?, order, digest: 0 })
-}
-
-/// The key's attributes and their column types, sorted by name: the record does not say which is the hash key.
-fn key_columns(keys: &str) -> Result<Vec<KeyColumn>, Rejection> {
-    let mut columns = Vec::new();
-    each_key(keys, |name, sql_type| columns.push(KeyColumn { name: name.to_owned(), sql_type: Some(sql_type) }))?;
-    columns.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(columns)
-}
-
-fn each_key(keys: &str, mut key: impl FnMut(&str, &'static str)) -> Result<(), Rejection> {
-    for_each_member(&mut JsonScanner::new(keys), |name, scanner| {
-        check_name(name)?;
-        let sql_type = typed(scanner, |descriptor, scanner| {
-            skip_value(scanner)?;
-            match descriptor {
-                "S" => Ok("text"),
-                "N" => Ok("numeric"),
-                "B" => Ok("bytea"),
-                _ => Err(malformed(format!("key attribute {name:?} must have type S, N or B"))),
-            }
-        })?;
-        key(name, sql_type);
-        Ok(())
-    })
-}
-
-/// Appends an image's attributes.
-fn attributes<'a>(
-    scanner: &mut JsonScanner<'a>,
-    root_field: FieldId,
-    fields: &mut FieldTree,
-    values: &mut Vec<(FieldId, Value<'a>)>,
-) -> Result<(), Rejection> {
-    let mut previous = None;
-    for_each_member(scanner, |key, scanner| {
-        check_name(key)?;
-        let field = fields.child_after(root_field, previous, key)?;
-        previous = Some(field);
-        match fields.privacy(field) {
-            Some(Privacy::Drop) => return skip_value(scanner),
-            Some(Privacy::Sha256) => values.push((field, hash_attribute(fields, scanner)?)),
-            None => values.push((field, attribute(scanner, field, fields)?)),
-        }
-        Ok(())
-    })
-}
-
-/// Reads an attribute value such as `{"S":"x"}`.
-fn attribute<'a>(
-    scanner: &mut JsonScanner<'a>,
-    field: FieldId,
-    fields: &mut FieldTree,
-) -> Result<Value<'a>, Rejection> {
-    typed(scanner, |descriptor, scanner| {
-        Ok(match descriptor {
-            "S" => {
-                let text = scanner.string_value()?;
-                Value::Text(if fields.has_private_descendant(field) { redact_text(fields, field, text) } else { text })
-            }
-            "N" => Value::Number(Cow::Borrowed(number(scanner)?)),
-            "B" => Value::Bytes(Cow::Owned(bytes(scanner)?)),
-            "BOOL" => Some(scanner.scalar()?)
-                .filter(|value| matches!(value, Value::Bool(_)))
-                .ok_or_else(|| malformed("BOOL is not true or false"))?,
-            "NULL" => {
-                scanner.skip_value()?;
-                Value::TypedNull
-            }
-            "SS" => set(scanner, |scanner| Ok(Value::Text(scanner.string_value()?)))?,
-            "NS" => set(scanner, |scanner| Ok(Value::Number(Cow::Borrowed(number(scanner)?))))?,
-            "BS" => set(scanner, |scanner| Ok(Value::Bytes(Cow::Owned(bytes(scanner)?))))?,
-            "L" | "M" => {
-                let mut json = String::new();
-                write_typed(descriptor, scanner, Some(field), fields, &mut json)?;
-                Value::Json(Cow::Owned(json))
-            }
-            other => return Err(unknown_type(other)),
-        })
-    })
-}
-
-/// Names are stored in comments, which cannot be empty or contain U+0000; DynamoDB has no empty names either.
-fn check_name(name: &str) -> Result<(), Rejection> {
-    let is_valid = !name.is_empty() && !name.contains('\0');
-    is_valid.then_some(()).ok_or_else(|| malformed("an attribute name is empty or contains U+0000"))
-}
-
-/// Reads an attribute value, which must have exactly one type.
-fn typed<'a, T>(
-    scanner: &mut JsonScanner<'a>,
-    mut read: impl FnMut(&str, &mut JsonScanner<'a>) -> Result<T, Rejection>,
-) -> Result<T, Rejection> {
-    let mut value = None;
-    for_each_member(scanner, |descriptor, scanner| match value {
-        Some(_) => Err(malformed("an attribute has more than one type")),
-        None => {
-            value = Some(read(descriptor, scanner)?);
-            Ok(())
-        }
-    })?;
-    value.ok_or_else(|| malformed("an attribute has no type"))
-}
-
-fn unknown_type(descriptor: &str) -> Rejection {
-    malformed(format!("unknown attribute type {:?}", descriptor.chars().take(20).collect::<String>()))
-}
-
-/// A number as its text: all of its 38 digits, and exponents from -130 to 125, are preserved.
-fn number<'a>(scanner: &mut JsonScanner<'a>) -> Result<&'a str, Rejection> {
-    match scanner.string_value()? {
-        Cow::Borrowed(text) if Decimal::parse(text).is_some() => Ok(text),
-        Cow::Borrowed(_) | Cow::Owned(_) => Err(malformed("N is not a number")),
-    }
-}
-
-fn bytes(scanner: &mut JsonScanner<'_>) -> Result<Vec<u8>, Rejection> {
-    STANDARD.decode_to_vec(&*scanner.string_value()?).map_err(|_not_base64| malformed("B is not base64"))
-}
-
-/// The elements of a set have no order; they are sorted so that equal sets become equal arrays.
-fn set<'a>(
-    scanner: &mut JsonScanner<'a>,
-    mut element: impl FnMut(&mut JsonScanner<'a>) -> Result<Value<'a>, Rejection>,
-) -> Result<Value<'a>, Rejection> {
-    let mut elements = Vec::new();
-    scanner.each_element(|scanner| {
-        elements.push(element(scanner)?);
-        Ok::<(), Rejection>(())
-    })?;
-    elements.sort_by(|a, b| match (a, b) {
-        (Value::Text(a), Value::Text(b)) => a.cmp(b),
-        (Value::Number(a), Value::Number(b)) => a.cmp(b),
-        (Value::Bytes(a), Value::Bytes(b)) => a.cmp(b),
-        (_, _) => std::cmp::Ordering::Equal,
-    });
-    Ok(Value::List(elements))
-}
-
-/// Writes an attribute as plain JSON, without its private members. Where no field is known, nothing is private.
-fn write_json(
-    scanner: &mut JsonScanner<'_>,
-    field: Option<FieldId>,
-    fields: &mut FieldTree,
-    out: &mut String,
-) -> Result<(), Rejection> {
-    typed(scanner, |descriptor, scanner| write_typed(descriptor, scanner, field, fields, out))
-}
-
-fn write_typed(
-    descriptor: &str,
-    scanner: &mut JsonScanner<'_>,
-    field: Option<FieldId>,
-    fields: &mut FieldTree,
-    out: &mut String,
-) -> Result<(), Rejection> {
-    if let ("S", Some(field)) = (descriptor, field)
-        && fields.has_private_descendant(field)
-    {
-        return write_redacted_text(scanner, field, fields, out);
-    }
-    match descriptor {
-        "S" | "B" | "BOOL" | "SS" | "BS" => copy_value(scanner, out),
-        "N" => append(out, number(scanner)?),
-        "NULL" => write_null(scanner, out),
-        "NS" => rewrite_elements(scanner, out, |scanner, out| append(out, number(scanner)?)),
-        "L" => rewrite_elements(scanner, out, |scanner, out| write_json(scanner, field, fields, out)),
-        "M" => {
-            let mut object = JsonWriter::object(out);
-            for_each_member(scanner, |key, scanner| {
-                let child = field.and_then(|field| fields.find_private(field, key));
-                match child.and_then(|child| fields.privacy(child)) {
-                    Some(Privacy::Drop) => skip_value(scanner),
-                    Some(Privacy::Sha256) => {
-                        let hashed = hash_attribute(fields, scanner)?;
-                        append(object.member(key), &hashed_json(&hashed))
-                    }
-                    None => write_json(scanner, child, fields, object.member(key)),
-                }
-            })?;
-            object.end()
-        }
-        other => Err(unknown_type(other)),
-    }
-}
-
-/// What replaces a private attribute: the hash of a string's text, of a number's digits, or of any other value's JSON. A null
-/// and an empty string stay as they are.
-fn hash_attribute(fields: &FieldTree, scanner: &mut JsonScanner<'_>) -> Result<Value<'static>, Rejection> {
-    let mut hashed = Value::TypedNull;
-    for_each_member(scanner, |descriptor, scanner| {
-        hashed = match descriptor {
-            "S" | "N" => hash_text(fields, &scanner.string_value()?),
-            "NULL" => {
-                skip_value(scanner)?;
-                Value::TypedNull
-            }
-            _ => Value::Text(fields.hash(scanner.skip_value()?).into()),
-        };
-        Ok(())
-    })?;
-    Ok(hashed)
-}
-
-/// Members of a record that describe the change and not the item.
-const METADATA: &[&str] = &[
-    "ApproximateCreationDateTime",
-    "ApproximateCreationDateTimePrecision",
-    "Metadata",
-    "SequenceNumber",
-    "SizeBytes",
-    "StreamViewType",
-    "awsRegion",
-    "eventID",
-    "eventName",
-    "eventSource",
-    "eventSourceARN",
-    "eventVersion",
-    "recordFormat",
-    "tableName",
-    "userIdentity",
-];
-
-/// Writes a member of a record: an image without its private attributes, metadata unchanged, and null for anything else,
-/// which may hold attributes, too.
-fn redact_image(
-    key: &str,
-    root_field: FieldId,
-    fields: &mut FieldTree,
-    scanner: &mut JsonScanner<'_>,
-    out: &mut String,
-) -> Result<(), Rejection> {
-    match key {
-        "Keys" | "NewImage" | "OldImage" | "Item" if scanner.peek() == Some(b'{') => {
-            redact_attributes(scanner, root_field, fields, out)
-        }
-        _ if METADATA.contains(&key) => copy_value(scanner, out),
-        _ => write_null(scanner, out),
-    }
-}
-
-fn redact_attributes(
-    scanner: &mut JsonScanner<'_>,
-    parent: FieldId,
-    fields: &mut FieldTree,
-    out: &mut String,
-) -> Result<(), Rejection> {
-    let mut object = JsonWriter::object(out);
-    for_each_member(scanner, |key, scanner| {
-        let Some(field) = fields.find_private(parent, key) else { return copy_value(scanner, object.member(key)) };
-        match fields.privacy(field) {
-            Some(Privacy::Drop) => skip_value(scanner),
-            Some(Privacy::Sha256) => {
-                let hashed = hash_attribute(fields, scanner)?;
-                let attribute = if let Value::Text(hash) = &hashed {
-                    format!("{{\"S\":\"{hash}\"}}")
-                } else {
-                    r#"{"NULL":true}"#.to_owned()
-                };
-                append(object.member(key), &attribute)
-            }
-            None => redact_attribute(scanner, field, fields, object.member(key)),
-        }
-    })?;
-    object.end()
-}
-
-fn redact_attribute(
-    scanner: &mut JsonScanner<'_>,
-    field: FieldId,
-    fields: &mut FieldTree,
-    out: &mut String,
-) -> Result<(), Rejection> {
-    if !fields.has_private_descendant(field) {
-        return copy_value(scanner, out);
-    }
-    rewrite_object(scanner, out, &mut |descriptor, scanner, out| match descriptor {
-        "M" => redact_attributes(scanner, field, fields, out),
-        "L" => rewrite_elements(scanner, out, |scanner, out| redact_attribute(scanner, field, fields, out)),
-        "S" => write_redacted_text(scanner, field, fields, out),
-        _ => copy_value(scanner, out),
-    })
-}
-
-fn write_redacted_text(
-    scanner: &mut JsonScanner<'_>,
-    field: FieldId,
-    fields: &mut FieldTree,
-    out: &mut String,
-) -> Result<(), Rejection> {
-    let text = scanner.string_value()?;
-    append(out, &serde_json::Value::from(redact_text(fields, field, text)).to_string())
 }

@@ -102,7 +102,7 @@ fn without_private_fields<'a>(
 
 /// What replaces a private value: the hash of a string's text, or of any other value's JSON. A null and an empty string hold
 /// nothing to hide and stay as they are.
-pub fn hash_value(fields: &FieldTree, scanner: &mut JsonScanner<'_>) -> Result<Value<'static>, Rejection> {
+pub fn hash_value(fields: &mut FieldTree, scanner: &mut JsonScanner<'_>) -> Result<Value<'static>, Rejection> {
     Ok(match scanner.peek() {
         Some(b'"') => hash_text(fields, &scanner.string_value()?),
         Some(b'n') => {
@@ -114,7 +114,7 @@ pub fn hash_value(fields: &FieldTree, scanner: &mut JsonScanner<'_>) -> Result<V
 }
 
 /// What replaces a private text: its hash, unless it is empty.
-pub fn hash_text(fields: &FieldTree, text: &str) -> Value<'static> {
+pub fn hash_text(fields: &mut FieldTree, text: &str) -> Value<'static> {
     Value::Text(if text.is_empty() { "".into() } else { fields.hash(text).into() })
 }
 
@@ -126,7 +126,7 @@ pub fn hashed_json(value: &Value<'_>) -> String {
 /// A text at `field`. If it holds a JSON object or array, its private members are removed.
 pub fn redact_text<'a>(fields: &mut FieldTree, field: FieldId, text: Cow<'a, str>) -> Cow<'a, str> {
     match text.trim_ascii_start().as_bytes().first() {
-        Some(b'{' | b'[') => redact(fields, field, &text).map_or(text, Cow::Owned),
+        Some(b'{' | b'[') => fields.count_hashes(|fields| redact(fields, field, &text)).map_or(text, Cow::Owned),
         _ => text,
     }
 }

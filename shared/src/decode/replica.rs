@@ -5,9 +5,9 @@
 
 use std::collections::HashMap;
 
-use super::check_name;
 use super::flatten::{hash_value, hashed_json, redact, redact_text, value};
 use super::json_objects::{JsonWriter, append};
+use super::{SourcePrivacy, check_name};
 use crate::change::{Change, Changes, Operation, Value, Version};
 use crate::config::{self, DeletedRows, SourceConfig};
 use crate::field::{FieldId, FieldTree, Privacy};
@@ -43,6 +43,8 @@ pub struct ReplicaTables {
     /// What precedes a column's name for its value before the change, which is as private as the column.
     before_prefix: Option<&'static str>,
     by_name: HashMap<String, ReplicaTable>,
+    /// The keys that the source provided, by table.
+    source_keys: HashMap<String, Vec<KeyColumn>>,
 }
 
 /// A replicated table that has been seen.
@@ -54,10 +56,24 @@ pub struct ReplicaTable {
     pub table: TableId,
 }
 
+/// A version of a row, whose values were pushed from `start` on.
+#[derive(Clone, Copy, Debug)]
+pub struct RowVersion {
+    /// The row's table.
+    pub table: ReplicaTable,
+    /// The index of the record.
+    pub record: usize,
+    /// Its version.
+    pub version: Version,
+    /// The index of its first value.
+    pub start: usize,
+}
+
 impl ReplicaTables {
     /// The tables of a source whose changes may omit unchanged columns (`merge_by` column) or never do (row).
     pub fn new(source: &SourceConfig, kind: &'static str, merge_by: MergeBy) -> Self {
-        Self { source: source.clone(), kind, merge_by, before_prefix: None, by_name: HashMap::new() }
+        let (by_name, source_keys) = (HashMap::new(), HashMap::new());
+        Self { source: source.clone(), kind, merge_by, before_prefix: None, by_name, source_keys }
     }
 
     /// Adds the prefix of columns that hold a value before the change.
@@ -66,8 +82,8 @@ impl ReplicaTables {
     }
 
     /// Whether the source has private fields.
-    pub fn has_private_fields(&self) -> bool {
-        !self.source.private.is_empty()
+    pub fn privacy(&self) -> SourcePrivacy {
+        SourcePrivacy::new(&self.source)
     }
 
     /// The table that the source calls `name`, added if it is new. An empty `key` means that the record does not
@@ -84,6 +100,7 @@ impl ReplicaTables {
                 check_key_names(key)?;
                 let spec = self.spec(name, existing.root_field, key, fields);
                 tables.replace(existing.table, spec);
+                self.source_keys.insert(name.to_owned(), key.to_vec());
             }
             return Ok(*existing);
         }
@@ -97,7 +114,15 @@ impl ReplicaTables {
         let table = tables.add(self.spec(name, root_field, key, fields));
         let added = ReplicaTable { root_field, table };
         self.by_name.insert(name.to_owned(), added);
+        if !key.is_empty() {
+            self.source_keys.insert(name.to_owned(), key.to_vec());
+        }
         Ok(added)
+    }
+
+    /// The keys that the source provided, by table, for a decoder that replaces this one.
+    pub fn take_source_keys(&mut self) -> HashMap<String, Vec<KeyColumn>> {
+        std::mem::take(&mut self.source_keys)
     }
 
     /// The table that the source calls `name`, if it has been seen and its key is known.
@@ -180,46 +205,27 @@ impl ReplicaTables {
         }
     }
 
-    /// Adds a change that puts the row whose values were pushed from `start` on.
-    pub fn put(
-        &self,
-        table: ReplicaTable,
-        record: usize,
-        version: Version,
-        start: usize,
-        output: &mut DecodeOutput<'_, '_>,
-    ) {
-        if self.source.deletes == DeletedRows::Soft {
-            output.changes.values.push((output.fields.intern_synthetic(DELETED_AT_FIELD), Value::Null));
-        }
-        self.push(table, record, Operation::Put, version, start, output);
+    /// Adds a change that puts the row.
+    pub fn put(&self, row: RowVersion, output: &mut DecodeOutput<'_, '_>) {
+        self.push(row, Operation::Put, Value::Null, output);
     }
 
-    /// Adds a change that deletes the row whose key was pushed from `start` on.
-    pub fn delete(
-        &self,
-        table: ReplicaTable,
-        record: usize,
-        version: Version,
-        deleted_at: Timestamp,
-        start: usize,
-        output: &mut DecodeOutput<'_, '_>,
-    ) {
-        if self.source.deletes == DeletedRows::Soft {
-            output.changes.values.push((output.fields.intern_synthetic(DELETED_AT_FIELD), Value::Time(deleted_at)));
-        }
-        self.push(table, record, Operation::Delete, version, start, output);
+    /// Adds a change that deletes the row, of which only the key is needed.
+    pub fn delete(&self, row: RowVersion, deleted_at: Timestamp, output: &mut DecodeOutput<'_, '_>) {
+        self.push(row, Operation::Delete, Value::Time(deleted_at), output);
     }
 
+    /// `deleted_at` is the value of [`DELETED_AT`].
     fn push(
         &self,
-        table: ReplicaTable,
-        record: usize,
+        RowVersion { table, record, version, start }: RowVersion,
         operation: Operation,
-        version: Version,
-        start: usize,
+        deleted_at: Value<'static>,
         output: &mut DecodeOutput<'_, '_>,
     ) {
+        if self.source.deletes == DeletedRows::Soft {
+            output.changes.values.push((output.fields.intern_synthetic(DELETED_AT_FIELD), deleted_at));
+        }
         let values = start..output.changes.values.len();
         output.changes.list.push(Change { record, table: table.table, operation, version: Some(version), values });
     }

@@ -5,7 +5,8 @@
 //! slice would cost what the overlap saves.
 //!
 //! It is still one transaction, and for ordinary batches only. If the database is missing something, or anything fails,
-//! nothing is committed, and the batch takes the fallback, [`Writer::write`].
+//! nothing is committed, and the batch takes the fallback, [`Writer::write`]. The same is true of a batch that takes more memory
+//! than an ordinary one.
 
 use std::ops::Range;
 use std::time::Instant;
@@ -13,7 +14,7 @@ use std::time::Instant;
 use super::IngestError;
 use super::record_source::RecordSource;
 use super::writer::{DecodeSummary, WriteResult, Writer, changed_tables};
-use crate::apply::{Limits, WriteHints, WriteTransaction, write_optimistic, write_slice};
+use crate::apply::{Limits, RefreshedTables, WriteHints, WriteTransaction, write_optimistic, write_slice};
 use crate::catalog::Catalog;
 use crate::change::Changes;
 use crate::clock::now;
@@ -31,6 +32,10 @@ const FIRST_SLICE_RECORDS: usize = 250;
 
 /// Yields to the connection after this many records, so that PostgreSQL does not wait for its next statement.
 const YIELD_EVERY_RECORDS: usize = 16;
+
+/// The changes of a slice, of which two are in memory, and those that are written at the end take at most this many bytes.
+/// Those of a thousand usual records take a tenth of it.
+const SLICE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// The batch needs the fallback: the database is missing something, or an error occurred that the fallback will report.
 struct Fallback;
@@ -66,8 +71,11 @@ impl Writer {
         if self.catalog.is_empty() || !can_slice {
             return Ok(None);
         }
-        incoming.read_until(if decoder.needs_key_scan() { usize::MAX } else { FIRST_SLICE_RECORDS })?;
-        if incoming.estimated_total() < 2 * SLICE_RECORDS {
+        if decoder.needs_key_scan() {
+            incoming.read_all()?;
+        }
+        incoming.read_until(FIRST_SLICE_RECORDS)?;
+        if incoming.estimated_total() < 2 * SLICE_RECORDS || !incoming.is_ordinary() {
             return Ok(None);
         }
         let Self { database, catalog, hints, .. } = self;
@@ -133,7 +141,9 @@ impl<'p, 'e> SlicePlanner<'p, 'e> {
                 if whole_rows {
                     write_optimistic(transaction, &plan, hints).await.ok_or(Fallback)
                 } else {
-                    write_slice(transaction, &plan, hints).await.map_err(|_reported_by_fallback| Fallback)
+                    write_slice(transaction, &plan, hints, &RefreshedTables::new())
+                        .await
+                        .map_err(|_reported_by_fallback| Fallback)
                 }
             };
             let (applied, next) = futures_util::future::join(writing, self.next(times)).await;
@@ -171,6 +181,9 @@ impl<'p, 'e> SlicePlanner<'p, 'e> {
         for end in (start..slice_end).step_by(YIELD_EVERY_RECORDS).chain([slice_end]) {
             let unpacking = Instant::now();
             self.incoming.read_until(end).map_err(|_reported_by_fallback| Fallback)?;
+            if !self.incoming.is_ordinary() {
+                return Err(Fallback);
+            }
             times.decode += unpacking.elapsed();
             tokio::task::yield_now().await;
         }
@@ -188,6 +201,9 @@ impl<'p, 'e> SlicePlanner<'p, 'e> {
             let range = start..(start + YIELD_EVERY_RECORDS).min(end);
             decoder.decode_some(batch, range, &mut changes, &mut rejected);
             times.decode += decoding.elapsed();
+            if changes.estimated_bytes > SLICE_BYTES_MAX {
+                return Err(Fallback);
+            }
             tokio::task::yield_now().await;
         }
         // Keys and names of tables that the records do not provide may be known only now.
@@ -225,7 +241,8 @@ impl<'p, 'e> SlicePlanner<'p, 'e> {
                 encoded.append_to(if is_sliced { &mut partial_plan.encoded } else { &mut self.deferred });
             }
         }
-        Ok(())
+        let deferred_bytes: usize = self.deferred.iter().map(EncodedChanges::bytes).sum();
+        if deferred_bytes > SLICE_BYTES_MAX { Err(Fallback) } else { Ok(()) }
     }
 }
 

@@ -1,11 +1,11 @@
 //! Writes changes to the database: plans and applies until the plan and the database agree.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::table_findings::TableFindings;
 use super::{IngestError, LOCK_TIMEOUT, PLAN_ATTEMPTS_MAX, rejected_row};
-use crate::apply::{self, ApplyError, ApplyResult, Freshness, Limits, RefreshedTables, RowDifference, WriteHints};
+use crate::apply::{self, ApplyError, ApplyResult, Freshness, Limits, RowDifference, WriteHints};
 use crate::catalog::{self, Catalog, CatalogError};
 use crate::change::Changes;
 use crate::clock::now;
@@ -14,12 +14,10 @@ use crate::decode::Decoder;
 use crate::names::TableName;
 use crate::outcome::ChangeOutcome;
 use crate::plan::{Plan, TableWrite, plan, plan_changes, resolve_keys_and_names};
-use crate::record::Batch;
+use crate::record::BatchExtent;
 use crate::rejection::{Rejection, RejectionReason};
 use crate::report::StageTimes;
-use crate::spec::{OnUnwritable, TableId};
-use crate::timestamp::Timestamp;
-use crate::unwritable::{Blocked, BlockedTables, UnwritableTable};
+use crate::spec::TableId;
 
 /// Publishing the freshness of a source delays the response by at most this long.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(5);
@@ -110,18 +108,16 @@ impl Writer {
     }
 
     /// Publishes that a batch of a shard has been committed. A failure is logged, not returned.
-    pub async fn publish_freshness(&mut self, source: &str, batch: &Batch, time_left: Duration) {
-        // Elements that are not records have no position in a stream.
-        let first = batch.records.iter().find(|record| !record.position.stream.is_empty());
-        let Some(first) = first.filter(|first| self.freshness.is_due(&first.position, now())) else { return };
-        let arrivals = batch.records.iter().map(|record| record.arrival).filter(|arrival| arrival.0 > 0);
-        let oldest: Timestamp = arrivals.min().unwrap_or_else(now);
+    pub async fn publish_freshness(&mut self, source: &str, extent: &BatchExtent, time_left: Duration) {
+        let first = extent.first.as_ref().filter(|first| self.freshness.is_due(first, now()));
+        let Some(first) = first else { return };
+        let oldest = extent.oldest_arrival.unwrap_or_else(now);
         // Some time must be left for the response.
         let time = PUBLISH_TIMEOUT.min(time_left / 2);
         let limits = Limits { statement: time, lock: time };
         let publishing = async {
             let connection = self.database.connection().await?;
-            self.freshness.publish(&connection, source, &first.position, oldest, limits).await?;
+            self.freshness.publish(&connection, source, first, oldest, limits).await?;
             connection.release();
             Ok::<(), IngestError>(())
         };
@@ -206,8 +202,7 @@ struct WriteAttempts {
     ddl: usize,
     /// Why the batch was last planned again.
     cause: String,
-    blocked: BlockedTables,
-    refreshed: RefreshedTables,
+    findings: TableFindings,
 }
 
 impl WriteAttempts {
@@ -219,8 +214,7 @@ impl WriteAttempts {
             reconnected: false,
             ddl: 0,
             cause: String::new(),
-            blocked: BlockedTables::new(),
-            refreshed: RefreshedTables::new(),
+            findings: TableFindings::default(),
         }
     }
 
@@ -240,9 +234,9 @@ impl WriteAttempts {
         times.apply += reading.elapsed();
         let planning = Instant::now();
         let (fields, tables) = (&decoder.fields, &decoder.tables);
-        let plan = plan_changes(changes, fields, tables, &writer.catalog, &self.blocked, now()).fold_by_key();
+        let plan = plan_changes(changes, fields, tables, &writer.catalog, &self.findings.blocked, now()).fold_by_key();
         times.plan += planning.elapsed();
-        if self.refresh_unwritable(&plan, &mut writer.catalog)? {
+        if self.findings.refresh_unwritable(&plan, &mut writer.catalog)? {
             return Ok(None);
         }
         let Some(connection) = self.connection.take() else {
@@ -269,21 +263,6 @@ impl WriteAttempts {
         }
     }
 
-    /// Whether the plan finds a table unwritable whose definition may be stale; it is then read again. An error if the records
-    /// of an unwritable table must wait.
-    fn refresh_unwritable(&mut self, plan: &Plan, catalog: &mut Catalog) -> Result<bool, IngestError> {
-        let mut is_stale = false;
-        for (unwritable, _) in plan.unwritable() {
-            if !self.blocked.contains_key(&unwritable.table) && self.refreshed.insert(unwritable.table.clone()) {
-                catalog.invalidate(&unwritable.table);
-                is_stale = true;
-            } else if unwritable.on_unwritable == OnUnwritable::Stop {
-                return Err(IngestError::Unwritable(unwritable.clone()));
-            }
-        }
-        Ok(is_stale)
-    }
-
     /// Creates what is missing, or else writes the rows. `None` if the batch must be planned again.
     async fn apply(
         &mut self,
@@ -297,36 +276,24 @@ impl WriteAttempts {
         if !plan.diffs.is_empty() {
             let changed = apply::create_missing(client, catalog, &plan.diffs, limits).await?;
             self.ddl += changed.statements;
-            for unwritable in changed.unwritable {
-                self.blocked.insert(unwritable.table.clone(), Blocked::SchemaChanges(Arc::new(unwritable)));
-            }
+            self.findings.add_blocked_changes(changed.unwritable);
             return Ok(None);
         }
         if plan.deletes() && !catalog.tombstone_table_exists {
             self.ddl += apply::ensure_tombstone_table(client, limits).await?;
             catalog.tombstone_table_exists = true;
         }
-        match apply::apply(client, plan, limits, &mut writer.hints, &self.refreshed).await {
+        match apply::apply(client, plan, limits, &mut writer.hints, &self.findings.refreshed).await {
             Ok(applied) => Ok(Some(applied)),
             Err(ApplyError::Stale { tables, cause }) => {
                 tables.iter().for_each(|table| catalog.invalidate(table));
                 let names = tables.iter().map(TableName::unquoted).collect::<Vec<_>>().join(", ");
                 self.cause = format!(" of {names}{cause}");
-                // Without a cause, PostgreSQL did not reject anything: the definition had changed.
-                self.refreshed.extend(tables.into_iter().filter(|_| !cause.is_empty()));
+                self.findings.add_stale(tables, &cause);
                 Ok(None)
             }
             Err(ApplyError::Unwritable(tables)) => {
-                let may_continue = |unwritable: &Arc<UnwritableTable>| {
-                    unwritable.on_unwritable == OnUnwritable::DeadLetter
-                        && !self.blocked.contains_key(&unwritable.table)
-                };
-                if !tables.iter().all(may_continue) {
-                    return Err(ApplyError::Unwritable(tables));
-                }
-                let blocked =
-                    tables.into_iter().map(|unwritable| (unwritable.table.clone(), Blocked::Rows(unwritable)));
-                self.blocked.extend(blocked);
+                self.findings.add_unwritable(tables)?;
                 Ok(None)
             }
             Err(error) => Err(error),

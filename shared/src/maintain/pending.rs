@@ -58,6 +58,10 @@ async fn dry_run_table(
     }
     let mut diff = missing_partitions(&table, partitioned, now());
     apply::choose_partition_names(client, &mut diff).await?;
+    if !diff.is_empty() {
+        let lock = apply::missing_lock_ddl(client).await?;
+        statements.extend(lock.into_iter().filter(|statement| !statements.contains(statement)).collect::<Vec<_>>());
+    }
     statements.extend(diff.statements());
     for partition in expired(&table, partitioned, now()) {
         if let Some(mark) = mark(client, &partitioned.name, partition).await? {

@@ -170,6 +170,11 @@ impl EncodedChanges {
         self.entries.len()
     }
 
+    /// The bytes of their cells.
+    pub fn bytes(&self) -> usize {
+        self.write.cells.len()
+    }
+
     /// Appends the changes to those of the same table and columns in the list, or to the list itself if there are none.
     pub fn append_to(self, list: &mut Vec<Self>) {
         let same_columns = |target: &&mut Self| {

@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::diff::{InferredType, NewColumn, NewPartition, TableDiff};
+use super::routes::{FieldRoute, FieldRoutes};
 use super::{OwnerObject, PartialPlan, cell};
 use crate::catalog::{Catalog, ColumnType, DbColumn, DbTable};
 use crate::change::{Changes, Value};
@@ -20,24 +21,6 @@ use crate::unwritable::Blocked;
 /// A table has at most this many partitions: `ALTER TABLE` locks each of them, and PostgreSQL's lock table holds 6,400
 /// entries by default (`max_locks_per_transaction` × `max_connections`).
 const PARTITIONS_MAX: usize = 4_000;
-
-/// Where a field's values go.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum FieldRoute {
-    /// Not resolved yet.
-    Unresolved,
-    /// The table does not accept the field.
-    Ignored,
-    /// An existing column, by its index in the table.
-    Column(usize, OnMismatch),
-    /// A missing column, by its index among the pending ones.
-    NewColumn(usize),
-    /// The overflow column.
-    Overflow,
-    /// The table is strict and has no such column, its column is computed by PostgreSQL, or no column or overflow can hold the
-    /// field's name: the record is rejected.
-    Rejected,
-}
 
 /// A change whose partition is known.
 #[derive(Clone, Copy, Debug)]
@@ -54,8 +37,7 @@ pub struct TablePlanner<'p> {
     pub fields: &'p FieldTree,
     /// The table in the database, or else the table as it would be created.
     pub table: Cow<'p, DbTable>,
-    /// The route of each field of the source.
-    pub routes: Vec<FieldRoute>,
+    pub routes: FieldRoutes,
     existing: Option<&'p Arc<DbTable>>,
     pending: Vec<PendingColumn>,
     /// What the batch does not fill because it is its owner's.
@@ -79,7 +61,7 @@ impl<'p> TablePlanner<'p> {
         let mut planner = Self {
             spec,
             fields,
-            routes: vec![FieldRoute::Unresolved; fields.count()],
+            routes: FieldRoutes::new(fields.count()),
             existing,
             table,
             pending: Vec::new(),
@@ -146,10 +128,11 @@ impl<'p> TablePlanner<'p> {
     /// Resolves the columns of a change's fields.
     fn resolve_all(&mut self, values: &[(FieldId, Value<'_>)]) -> Result<(), RejectionReason> {
         for (field, value) in values {
-            if self.routes[field.0 as usize] == FieldRoute::Unresolved {
-                self.routes[field.0 as usize] = self.resolve(*field);
+            if self.routes.get(*field) == FieldRoute::Unresolved {
+                let route = self.resolve(*field);
+                self.routes.set(*field, route);
             }
-            if let FieldRoute::NewColumn(index) = self.routes[field.0 as usize]
+            if let FieldRoute::NewColumn(index) = self.routes.get(*field)
                 && let Some(inferred) = InferredType::from_value(value)
                 && self.accepts_value(*field, value)
             {

@@ -7,16 +7,14 @@ use serde_json::{Deserializer, value::RawValue};
 
 /// The range of each document in `bytes`. From the first unreadable document on, the rest is one range, because the
 /// start of the next document is unknown.
-pub fn split(bytes: &[u8]) -> Vec<Range<usize>> {
-    let mut documents = Vec::new();
+pub fn split(bytes: &[u8]) -> impl Iterator<Item = Range<usize>> {
     let mut stream = Deserializer::from_slice(bytes).into_iter::<&RawValue>();
     let mut start = 0;
-    while let Some(document) = stream.next() {
+    std::iter::from_fn(move || {
+        let document = stream.next()?;
         let end = if document.is_ok() { stream.byte_offset() } else { bytes.len() };
-        documents.push(start..end);
-        start = end;
-    }
-    documents
+        Some(std::mem::replace(&mut start, end)..end)
+    })
 }
 
 /// A cheap test for a second document: documents are objects, and within an object `}` is never followed by `{` without
@@ -31,7 +29,7 @@ mod tests {
     use super::*;
 
     fn texts(bytes: &str) -> Vec<&str> {
-        split(bytes.as_bytes()).into_iter().map(|range| bytes[range].trim()).collect()
+        split(bytes.as_bytes()).map(|range| bytes[range].trim()).collect()
     }
 
     #[test]

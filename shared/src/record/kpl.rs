@@ -40,6 +40,11 @@ pub struct UserRecord {
     pub data: Vec<u8>,
 }
 
+/// Whether the bytes begin like an aggregate.
+pub fn may_be_aggregate(bytes: &[u8]) -> bool {
+    bytes.starts_with(MAGIC)
+}
+
 /// Returns the records of an aggregate in order, or `None` if the bytes are not an aggregate.
 pub fn deaggregate(bytes: &[u8]) -> Option<Result<Vec<UserRecord>, UnpackError>> {
     let content = bytes.strip_prefix(MAGIC)?;

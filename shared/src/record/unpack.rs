@@ -8,7 +8,10 @@ use std::sync::Arc;
 use base64_simd::STANDARD;
 
 use super::element::{ElementBody, EventElement};
-use super::{Batch, Record, SequenceNumber, StreamPosition, UnpackError, compression, concatenated_json, kpl};
+use super::{
+    Batch, RECORD_BYTES_MAX, RECORD_DOCUMENTS_MAX, Record, SequenceNumber, StreamPosition, UnpackError, compression,
+    concatenated_json, kpl,
+};
 use crate::json_scanner::{JsonError, JsonScanner};
 use crate::timestamp::Timestamp;
 
@@ -42,8 +45,8 @@ pub fn unpack(event: &[u8]) -> Result<Batch, EventError> {
 
 /// Unpacks an event incrementally, as its records are requested.
 pub struct EventReader<'e> {
+    event: &'e [u8],
     scanner: JsonScanner<'e>,
-    event_bytes: usize,
     /// Whether the elements are in a member of an object, which continues after them.
     in_object: bool,
     first: bool,
@@ -79,7 +82,7 @@ impl<'e> EventReader<'e> {
         scanner.enter_array()?;
         let mut builder = BatchBuilder::default();
         builder.batch.bytes.reserve(event.len());
-        Ok(Self { scanner, event_bytes: event.len(), in_object, first: true, done: false, error: None, builder })
+        Ok(Self { event, scanner, in_object, first: true, done: false, error: None, builder })
     }
 
     /// Unpacks until the batch holds at least `records` records, or all of them.
@@ -91,6 +94,45 @@ impl<'e> EventReader<'e> {
             self.error = self.read_element().err();
         }
         self.error.map_or(Ok(()), Err)
+    }
+
+    /// Unpacks all records if they fit into a batch of this size. Returns whether they do: if not, the batch holds the first
+    /// records, not many more than fit.
+    ///
+    /// # Errors
+    /// See [`EventReader::read_until`].
+    pub fn read_within(&mut self, records_max: usize, bytes_max: usize) -> Result<bool, EventError> {
+        while self.error.is_none() && !self.done && self.is_within(records_max, bytes_max) {
+            self.error = self.read_element().err();
+        }
+        self.error.map_or(Ok(self.done && self.is_within(records_max, bytes_max)), Err)
+    }
+
+    fn is_within(&self, records_max: usize, bytes_max: usize) -> bool {
+        let Batch { records, bytes, .. } = &self.builder.batch;
+        records.len() <= records_max && bytes.len() <= bytes_max
+    }
+
+    /// Returns to the first record. The batch is empty.
+    ///
+    /// # Errors
+    /// Returns an error if the event is not a batch of stream records.
+    pub fn rewind(&mut self) -> Result<(), EventError> {
+        *self = Self::open(self.event)?;
+        Ok(())
+    }
+
+    /// Replaces the records of the batch by the next ones: at least one, and no more after there are `records_max` or they
+    /// have `bytes_max` bytes. Returns `false` after the last.
+    ///
+    /// # Errors
+    /// See [`EventReader::read_until`].
+    pub fn next_part(&mut self, records_max: usize, bytes_max: usize) -> Result<bool, EventError> {
+        let Batch { records, bytes, .. } = &mut self.builder.batch;
+        records.clear();
+        bytes.clear();
+        self.read_within(records_max, bytes_max)?;
+        Ok(!self.builder.batch.records.is_empty())
     }
 
     fn read_element(&mut self) -> Result<(), EventError> {
@@ -113,7 +155,7 @@ impl<'e> EventReader<'e> {
     /// Estimates how many records the event holds, from the size of those unpacked so far.
     pub fn estimated_total(&self) -> usize {
         let unpacked = self.builder.batch.records.len();
-        if self.done { unpacked } else { unpacked * self.event_bytes / self.scanner.position().max(1) }
+        if self.done { unpacked } else { unpacked * self.event.len() / self.scanner.position().max(1) }
     }
 }
 
@@ -167,7 +209,7 @@ impl BatchBuilder {
             }
             Err(error) => {
                 let record = new_record(self.position("", "", ""), Timestamp(0), "".into());
-                self.push_element(Record { unpack_error: Some(error), ..record }, text);
+                self.push_element(Record { unpack_error: Some(Box::new(error)), ..record }, text);
             }
         }
         Ok(())
@@ -177,72 +219,125 @@ impl BatchBuilder {
         let Some(arrival) = Timestamp::parse_epoch_seconds(arrival) else {
             let error = UnpackError::Envelope("approximateArrivalTimestamp is not a number of seconds".to_owned());
             let record = new_record(position, Timestamp(0), key);
-            return self.push_element(Record { unpack_error: Some(error), ..record }, element);
+            return self.push_element(Record { unpack_error: Some(Box::new(error)), ..record }, element);
         };
         let (record, start) = (new_record(position, arrival, key), self.batch.bytes.len());
         if STANDARD.decode_append(data, &mut self.batch.bytes).is_err() {
             self.batch.bytes.truncate(start);
-            return self.push_element(Record { unpack_error: Some(UnpackError::Base64), ..record }, element);
+            return self.push_element(Record { unpack_error: Some(Box::new(UnpackError::Base64)), ..record }, element);
         }
         self.push_kinesis_data(record, start);
     }
 
-    /// Unpacks the bytes from `start` on, as the producer (or its library) sent them.
+    /// Unpacks the bytes from `start` on, as the producer (or its library) sent them. A record that exceeds a limit is not
+    /// unpacked at all.
     fn push_kinesis_data(&mut self, record: Record, start: usize) {
-        match kpl::deaggregate(&self.batch.bytes[start..]) {
-            None => self.push_user_record(record, start, &mut 0),
-            Some(Err(error)) => self.push_unreadable(record, start, &mut 0, error),
-            Some(Ok(records)) => {
+        let bytes = &self.batch.bytes[start..];
+        let is_packed = kpl::may_be_aggregate(bytes) || compression::is_compressed(bytes);
+        if !is_packed && !concatenated_json::may_hold_several(bytes) && !bytes.trim_ascii().is_empty() {
+            let payload = start..self.batch.bytes.len();
+            return push(&mut self.batch.records, record, payload, &mut 0);
+        }
+        self.push_several(&record, start, is_packed);
+    }
+
+    fn push_several(&mut self, record: &Record, start: usize, is_packed: bool) {
+        let (records, empty_records) = (self.batch.records.len(), self.batch.empty_records);
+        let packed = is_packed.then(|| self.batch.bytes.split_off(start));
+        let unpacked = match &packed {
+            None => self.push_documents(record, start, &mut 0),
+            Some(packed) => self.push_packed(record, packed),
+        };
+        if let Err(error) = unpacked {
+            self.batch.records.truncate(records);
+            self.batch.empty_records = empty_records;
+            if let Some(packed) = packed {
                 self.batch.bytes.truncate(start);
+                self.batch.bytes.extend_from_slice(&packed);
+            }
+            self.push_unreadable(record, start, &mut 0, error);
+        }
+    }
+
+    /// Unpacks an aggregate or compressed data. Returns an error if it exceeds a limit.
+    fn push_packed(&mut self, record: &Record, packed: &[u8]) -> Result<(), UnpackError> {
+        let start = self.batch.bytes.len();
+        match kpl::deaggregate(packed) {
+            None => self.push_user_record(record, packed, start, &mut 0),
+            Some(Err(error)) => {
+                self.batch.bytes.extend_from_slice(packed);
+                self.push_unreadable(record, start, &mut 0, error);
+                Ok(())
+            }
+            Some(Ok(records)) => {
                 let mut sub_sequence = 0;
                 for inner in records {
-                    let start = self.batch.bytes.len();
-                    self.batch.bytes.extend_from_slice(&inner.data);
                     let record = Record { partition_key: inner.partition_key, ..record.clone() };
-                    self.push_user_record(record, start, &mut sub_sequence);
+                    self.push_user_record(&record, &inner.data, start, &mut sub_sequence)?;
                 }
+                Ok(())
             }
         }
     }
 
-    fn push_user_record(&mut self, record: Record, start: usize, next: &mut u32) {
-        match compression::decompress(&self.batch.bytes[start..]) {
-            None => {}
-            Some(Err(error)) => return self.push_unreadable(record, start, next, error),
-            Some(Ok(bytes)) => {
+    /// Decompresses the data of one producer's record. The bytes of its stream record begin at `stream_record`.
+    fn push_user_record(
+        &mut self,
+        record: &Record,
+        data: &[u8],
+        stream_record: usize,
+        next: &mut u32,
+    ) -> Result<(), UnpackError> {
+        let start = self.batch.bytes.len();
+        let bytes_max = RECORD_BYTES_MAX.saturating_sub(start - stream_record);
+        match compression::decompress(data, bytes_max, &mut self.batch.bytes) {
+            None => self.batch.bytes.extend_from_slice(data),
+            Some(Ok(())) => {}
+            Some(Err(error)) if error.is_limit() => return Err(error),
+            Some(Err(error)) => {
                 self.batch.bytes.truncate(start);
-                self.batch.bytes.extend_from_slice(&bytes);
+                self.batch.bytes.extend_from_slice(data);
+                self.push_unreadable(record, start, next, error);
+                return Ok(());
             }
         }
-        let bytes = &self.batch.bytes[start..];
+        self.push_documents(record, start, next)
+    }
+
+    /// Adds the documents from `start` on.
+    fn push_documents(&mut self, record: &Record, start: usize, next: &mut u32) -> Result<(), UnpackError> {
+        let Batch { records, bytes, empty_records } = &mut self.batch;
+        let bytes = &bytes[start..];
+        if *next >= RECORD_DOCUMENTS_MAX {
+            return Err(UnpackError::TooManyDocuments);
+        }
         if bytes.trim_ascii().is_empty() {
-            self.batch.empty_records += 1;
+            *empty_records += 1;
             *next += 1;
         } else if !concatenated_json::may_hold_several(bytes) {
-            self.push(record, start..start + bytes.len(), next);
+            push(records, record.clone(), start..start + bytes.len(), next);
         } else {
             for document in concatenated_json::split(bytes) {
-                self.push(record.clone(), start + document.start..start + document.end, next);
+                if *next >= RECORD_DOCUMENTS_MAX {
+                    return Err(UnpackError::TooManyDocuments);
+                }
+                push(records, record.clone(), start + document.start..start + document.end, next);
             }
         }
+        Ok(())
     }
 
-    fn push_unreadable(&mut self, record: Record, start: usize, next: &mut u32, error: UnpackError) {
-        self.push(Record { unpack_error: Some(error), ..record }, start..self.batch.bytes.len(), next);
-    }
-
-    fn push(&mut self, mut record: Record, payload: Range<usize>, next: &mut u32) {
-        record.payload = payload;
-        record.position.sub_sequence_number = *next;
-        self.batch.records.push(record);
-        *next += 1;
+    fn push_unreadable(&mut self, record: &Record, start: usize, next: &mut u32, error: UnpackError) {
+        let payload = start..self.batch.bytes.len();
+        let record = Record { unpack_error: Some(Box::new(error)), ..record.clone() };
+        push(&mut self.batch.records, record, payload, next);
     }
 
     /// Adds a record whose payload is the element itself.
     fn push_element(&mut self, record: Record, element: &str) {
         let start = self.batch.bytes.len();
         self.batch.bytes.extend_from_slice(element.as_bytes());
-        self.push(record, start..start + element.len(), &mut 0);
+        push(&mut self.batch.records, record, start..start + element.len(), &mut 0);
     }
 
     fn position(&mut self, stream: &str, shard: &str, sequence: &str) -> StreamPosition {
@@ -257,6 +352,14 @@ impl BatchBuilder {
         }
         StreamPosition { stream, shard, sequence_number: SequenceNumber(sequence.into()), sub_sequence_number: 0 }
     }
+}
+
+/// Adds a document of a record.
+fn push(records: &mut Vec<Record>, mut record: Record, payload: Range<usize>, next: &mut u32) {
+    record.payload = payload;
+    record.position.sub_sequence_number = *next;
+    records.push(record);
+    *next += 1;
 }
 
 /// A record whose payload is not known yet.

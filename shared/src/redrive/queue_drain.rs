@@ -12,9 +12,10 @@ use crate::ingest::IngestError;
 use crate::queue::{LeasedMessage, MessageText, Queue, QueueError};
 use crate::record::Batch;
 
-/// A batch is written when it reaches this many messages or bytes.
+/// A batch is written when it reaches this many messages, records or bytes. A single message may hold more.
 const BATCH_MESSAGES: usize = 1_000;
-const BATCH_BYTES: usize = 4 * 1024 * 1024;
+pub(super) const BATCH_RECORDS: usize = 20_000;
+pub(super) const BATCH_BYTES: usize = 4 * 1024 * 1024;
 
 /// SQS allows at most 120,000 messages of a queue in flight:
 /// <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html>.
@@ -276,7 +277,11 @@ impl<'s, 'r> QueueDrain<'s, 'r> {
         pages.missing_records(batch.records).map_or(Ok(()), |missing| Err(KeepReason::NoLongerInStream(missing).into()))
     }
 
+    /// Writes the pending messages if there are enough, and a message that is large enough by itself.
     async fn add_pending(&mut self, source: usize, message: PendingMessage) -> Result<(), RedriveError> {
+        if is_full(std::slice::from_ref(&message)) {
+            return self.write(source, vec![message]).await;
+        }
         let pending = self.pending.entry(source).or_default();
         pending.push(message);
         if !is_full(pending) {
@@ -298,7 +303,12 @@ impl<'s, 'r> QueueDrain<'s, 'r> {
     async fn write(&mut self, source: usize, pending: Vec<PendingMessage>) -> Result<(), RedriveError> {
         let mut parts = vec![pending];
         while let Some(mut part) = parts.pop() {
-            let outcome = self.apply(source, &combine(&part)).await.map_err(MessageError::from);
+            let outcome = match &part[..] {
+                // It may be large: no copy.
+                [message] => self.apply(source, &message.batch).await,
+                messages => self.apply(source, &combine(messages)).await,
+            };
+            let outcome = outcome.map_err(MessageError::from);
             if part.len() > 1 && matches!(outcome, Err(MessageError::Keep(_))) {
                 let half = part.split_off(part.len() / 2);
                 parts.extend([half, part]);
@@ -335,5 +345,6 @@ fn combine(messages: &[PendingMessage]) -> Batch {
 
 fn is_full(messages: &[PendingMessage]) -> bool {
     let bytes: usize = messages.iter().map(|message| message.batch.bytes.len()).sum();
-    messages.len() >= BATCH_MESSAGES || bytes >= BATCH_BYTES
+    let records: usize = messages.iter().map(|message| message.batch.records.len()).sum();
+    messages.len() >= BATCH_MESSAGES || records >= BATCH_RECORDS || bytes >= BATCH_BYTES
 }

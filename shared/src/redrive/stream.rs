@@ -1,5 +1,6 @@
 //! Records read back from their stream, and unpacked like the records of an event.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use aws_sdk_dynamodbstreams::config::interceptors::AfterDeserializationInterceptorContextRef;
@@ -12,6 +13,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::message::KeepReason;
+use super::queue_drain::{BATCH_BYTES, BATCH_RECORDS};
 use crate::aws::{Aws, describe_error};
 use crate::record::{Batch, SequenceNumber, StreamPosition, unpack_data, unpack_element};
 use crate::timestamp::Timestamp;
@@ -37,6 +39,8 @@ pub(super) struct ShardPages {
     /// `None` after the end.
     iterator: Option<String>,
     empty_pages: u32,
+    /// The records of the last page that have not been unpacked.
+    packed: VecDeque<PageRecord>,
     /// Number of records of the range read so far.
     records_read: u64,
     /// Whether the first record of the range was read.
@@ -48,9 +52,15 @@ enum ShardClient {
     Dynamodb(aws_sdk_dynamodbstreams::Client),
 }
 
-/// The unpacked records of a page with their sequence numbers, and the iterator of the next page.
+/// A record as it was read. What a Kinesis record is packed into may be a hundred times larger than the record.
+enum PageRecord {
+    Packed(Record),
+    Unpacked(Batch),
+}
+
+/// The records of a page with their sequence numbers, and the iterator of the next page.
 struct RecordPage {
-    records: Vec<(SequenceNumber, Batch)>,
+    records: Vec<(SequenceNumber, PageRecord)>,
     next: Option<String>,
     is_last: bool,
 }
@@ -126,6 +136,7 @@ impl StreamReader {
             last,
             iterator,
             empty_pages: 0,
+            packed: VecDeque::new(),
             records_read: 0,
             has_first: false,
         })
@@ -170,13 +181,30 @@ impl StreamReader {
 }
 
 impl ShardPages {
-    /// Returns the records of the next page that are within the range; `None` after the last page.
+    /// Returns the next records within the range, at most those of a page; `None` after the last.
     pub(super) async fn next(&mut self) -> Result<Option<Batch>, KeepReason> {
-        let Some(iterator) = self.iterator.take() else { return Ok(None) };
+        if self.packed.is_empty() {
+            let Some(iterator) = self.iterator.take() else { return Ok(None) };
+            self.read_page(iterator).await?;
+        }
+        let mut batch = Batch::default();
+        while let Some(record) = self.packed.pop_front() {
+            match record {
+                PageRecord::Packed(record) => batch.append(&self.unpack(record)),
+                PageRecord::Unpacked(record) => batch.append(&record),
+            }
+            if batch.bytes.len() >= BATCH_BYTES || batch.records.len() >= BATCH_RECORDS {
+                break;
+            }
+        }
+        Ok(Some(batch))
+    }
+
+    async fn read_page(&mut self, iterator: String) -> Result<(), KeepReason> {
         // For a single record, do not read its neighbors: the read throughput of a shard is limited.
         let limit = if self.first == self.last { 1 } else { PAGE_RECORDS };
         let page = match &self.reader {
-            ShardClient::Kinesis(client) => kinesis_page(client, (&self.stream, &self.shard), iterator, limit).await?,
+            ShardClient::Kinesis(client) => kinesis_page(client, &self.stream, iterator, limit).await?,
             ShardClient::Dynamodb(client) => dynamodb_page(client, &self.stream, iterator, limit).await?,
         };
         self.empty_pages = if page.records.is_empty() { self.empty_pages + 1 } else { 0 };
@@ -184,16 +212,27 @@ impl ShardPages {
         if !reached_end && !page.is_last && self.empty_pages < EMPTY_PAGES_MAX {
             self.iterator = page.next;
         }
-        let mut in_range = Batch::default();
         for (sequence, record) in page.records {
             if sequence < self.first || sequence > self.last {
                 continue;
             }
             self.has_first |= sequence == self.first;
             self.records_read += 1;
-            in_range.append(&record);
+            self.packed.push_back(record);
         }
-        Ok(Some(in_range))
+        Ok(())
+    }
+
+    fn unpack(&self, record: Record) -> Batch {
+        let position = StreamPosition {
+            stream: (*self.stream).into(),
+            shard: (*self.shard).into(),
+            sequence_number: SequenceNumber(record.sequence_number.into()),
+            sub_sequence_number: 0,
+        };
+        let arrival = record.approximate_arrival_timestamp.map_or(Timestamp(0), |time| arrival(&time));
+        let key = record.partition_key.unwrap_or_default().into();
+        unpack_data(&position, arrival, key, record.data.into_inner())
     }
 
     /// Describes what is missing from a batch of `records` records, after all pages have been read. A stream drops its oldest
@@ -209,7 +248,7 @@ impl ShardPages {
 
 async fn kinesis_page(
     client: &aws_sdk_kinesis::Client,
-    (stream, shard): (&str, &str),
+    stream: &str,
     iterator: String,
     limit: i32,
 ) -> Result<RecordPage, KeepReason> {
@@ -217,19 +256,8 @@ async fn kinesis_page(
     let response =
         request.send().await.map_err(|error| unavailable(stream, describe_error("Kinesis GetRecords", &error)))?;
     let is_last = response.records.is_empty() && response.millis_behind_latest == Some(0);
-    let unpack = |record: Record| {
-        let sequence = SequenceNumber(record.sequence_number.into());
-        let position = StreamPosition {
-            stream: stream.into(),
-            shard: shard.into(),
-            sequence_number: sequence.clone(),
-            sub_sequence_number: 0,
-        };
-        let arrival = record.approximate_arrival_timestamp.map_or(Timestamp(0), |time| arrival(&time));
-        let key = record.partition_key.unwrap_or_default().into();
-        (sequence, unpack_data(&position, arrival, key, record.data.into_inner()))
-    };
-    let records = response.records.into_iter().map(unpack).collect();
+    let packed = |record: Record| (SequenceNumber((*record.sequence_number).into()), PageRecord::Packed(record));
+    let records = response.records.into_iter().map(packed).collect();
     Ok(RecordPage { records, next: response.next_shard_iterator, is_last })
 }
 
@@ -264,7 +292,7 @@ async fn dynamodb_page(
         element["eventSourceARN"] = stream.into();
         let sequence = change.and_then(|change| change.sequence_number()).unwrap_or_default();
         let batch = unpack_element(&element.to_string()).map_err(|error| unavailable(stream, error))?;
-        records.push((SequenceNumber(sequence.into()), batch));
+        records.push((SequenceNumber(sequence.into()), PageRecord::Unpacked(batch)));
     }
     Ok(RecordPage { records, next: response.next_shard_iterator, is_last: false })
 }

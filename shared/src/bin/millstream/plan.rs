@@ -55,7 +55,9 @@ async fn plan(arguments: &PlanArgs, app: &mut App) -> Result<Planned, CommandErr
         let (config, database) = app.config_and_database().await?;
         let tables = DryRun::new(app.ingest().await?).configuration().await?;
         let connection = database.connection().await?;
-        let maintenance = pending::dry_run(&connection, &config).await?;
+        let mut maintenance = pending::dry_run(&connection, &config).await?;
+        // Millstream's own table is created by the first that needs it.
+        maintenance.retain(|statement| !tables.iter().any(|table| table.ddl.contains(statement)));
         return Ok(Planned::Configuration { tables, maintenance });
     }
     let ingest: &mut Ingest = app.ingest().await?;

@@ -58,6 +58,8 @@ pub struct DebeziumEvent<'a> {
     pub row: &'a str,
     /// Whether the row's columns and its metadata are members of the same object.
     pub flattened: bool,
+    /// Whether the document is `{"schema": …, "payload": …}`.
+    pub has_schema_and_payload: bool,
     source: SourceInfo<'a>,
 }
 
@@ -68,7 +70,7 @@ pub struct UnwrappedPayload<'a> {
     /// The payload.
     pub json: &'a str,
     /// Whether the document is `{"schema": …, "payload": …}`.
-    pub schema_and_payload: bool,
+    pub has_schema_and_payload: bool,
 }
 
 /// Where and when a change was made: `source`.
@@ -123,9 +125,9 @@ pub fn payload(json: &str) -> Result<UnwrappedPayload<'_>, Rejection> {
         Some(payload) if schema.is_some() && !others => UnwrappedPayload {
             schema: schema.filter(|schema| *schema != "null"),
             json: payload,
-            schema_and_payload: true,
+            has_schema_and_payload: true,
         },
-        Some(_) | None => UnwrappedPayload { schema: None, json, schema_and_payload: false },
+        Some(_) | None => UnwrappedPayload { schema: None, json, has_schema_and_payload: false },
     })
 }
 
@@ -147,7 +149,7 @@ impl<'a> DebeziumEvent<'a> {
         if json.trim_ascii() == "null" {
             return Ok(None);
         }
-        let UnwrappedPayload { schema, json, .. } = payload(json)?;
+        let UnwrappedPayload { schema, json, has_schema_and_payload } = payload(json)?;
         if json == "null" {
             return Ok(None);
         }
@@ -170,11 +172,12 @@ impl<'a> DebeziumEvent<'a> {
                     }),
                 }?;
                 let source = SourceInfo::read(source)?;
-                Ok(Some(Self { schema, operation, row, flattened: false, source }))
+                Ok(Some(Self { schema, operation, row, flattened: false, has_schema_and_payload, source }))
             }
             (None, _) if parts.has_flat => {
                 let operation = parts.flat_operation()?;
-                Ok(Some(Self { schema, operation, row: json, flattened: true, source: parts.flat }))
+                let (row, source) = (json, parts.flat);
+                Ok(Some(Self { schema, operation, row, flattened: true, has_schema_and_payload, source }))
             }
             (None, _)
                 if parts.is_heartbeat || parts.is_transaction_boundary || (parts.ddl && parts.source.is_some()) =>

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::super::table_planner::{FieldRoute, PlannedChange, TablePlanner};
+use super::super::routes::FieldRoute;
+use super::super::table_planner::{PlannedChange, TablePlanner};
 use super::super::{PartialPlan, cell};
 use super::{EncodedChange, EncodedChanges, TableWrite};
 use crate::catalog::DbTable;
@@ -62,7 +63,7 @@ impl<'s, 'v> Encoder<'s, 'v> {
         let mut columns: Vec<usize> = spec.key_columns().filter_map(|c| table.column_index(c.name.as_str())).collect();
         let key = columns.len();
         let routed = planner.routes.iter().filter_map(|route| match route {
-            FieldRoute::Column(column_index, _) => Some(*column_index),
+            FieldRoute::Column(column_index, _) => Some(column_index),
             FieldRoute::Unresolved
             | FieldRoute::Ignored
             | FieldRoute::NewColumn(_)
@@ -121,7 +122,7 @@ impl<'s, 'v> Encoder<'s, 'v> {
         self.values.fill(None);
         self.overflowing.clear();
         for (field, value) in values {
-            match self.planner.routes[field.0 as usize] {
+            match self.planner.routes.get(*field) {
                 FieldRoute::Column(column_index, on_mismatch) => {
                     if let Some(written_index) =
                         self.written_index_of[column_index].filter(|_| self.planner.accepts_value(*field, value))
