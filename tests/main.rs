@@ -37,5 +37,6 @@ mod segment_members;
 mod support;
 mod taken_names;
 mod tls;
+mod totals;
 mod vocabulary;
 mod writer;

@@ -36,3 +36,4 @@ pub mod spec;
 pub mod status;
 pub mod telemetry;
 pub mod timestamp;
+pub mod totals;

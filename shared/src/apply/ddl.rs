@@ -135,7 +135,26 @@ pub async fn choose_partition_names(client: &Client, diff: &mut TableDiff) -> Re
     }
 }
 
+/// Waits until no other session changes the schema of a table, and keeps others from doing so until the transaction ends.
+///
+/// # Errors
+/// Returns an error if the lock timeout passes or the connection fails.
+pub async fn lock_schema_changes(client: &Client, table: &TableName) -> Result<(), ApplyError> {
+    lock(client, &Locked::Table(table)).await
+}
+
+/// As [`lock_schema_changes`], for Millstream's own schema; to be taken before that of a table.
+///
+/// # Errors
+/// Returns an error if the lock timeout passes or the connection fails.
+pub async fn lock_system_schema(client: &Client) -> Result<(), ApplyError> {
+    lock(client, &Locked::Schema(&system_schema())).await
+}
+
 /// Creates a table of Millstream's own schema if it does not exist. Returns whether it was created.
+///
+/// # Errors
+/// Returns an error if a statement or the connection fails.
 pub async fn ensure_system_table(client: &Client, table: &SystemTable, limits: Limits) -> Result<bool, ApplyError> {
     ensure_lock_table(client, limits).await?;
     begin(client, limits.lock, limits.statement).await?;
