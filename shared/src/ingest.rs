@@ -135,7 +135,7 @@ impl Ingest {
     /// Creates the state for the configured sources.
     pub fn new(config: Config, database: Database, dead_letters: DeadLetters) -> Self {
         let decoders = config.sources.iter().cloned().map(Decoder::new).collect();
-        let writer = Writer::new(database);
+        let writer = Writer::new(database, config.totals.clone());
         let object_store = dead_letters.object_store().clone();
         Self { config, decoders, writer, object_store, reporter: OutcomeReporter { dead_letters } }
     }
@@ -298,7 +298,12 @@ impl Ingest {
         if let Some((_, rejection)) = written.rejected.iter().find(awaits_key) {
             return Err(IngestError::KeyNotKnownYet(rejection.clone()));
         }
-        self.reporter.report(source, decoder, batch, decoded, written, times).await
+        let tables = written.tables.clone();
+        let report = self.reporter.report(source, decoder, batch, decoded, written, times).await?;
+        if report.counts.any_committed() {
+            self.writer.update_totals(&tables, time_left.saturating_sub(started.elapsed())).await;
+        }
+        Ok(report)
     }
 
     /// The index of the source that reads the batch's stream; `None` if the batch has no record.

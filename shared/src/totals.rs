@@ -18,6 +18,7 @@ pub mod build;
 mod definition;
 pub mod fold;
 pub mod freeze;
+mod live;
 mod probe;
 pub mod recompute;
 mod registry;
@@ -33,10 +34,10 @@ use crate::catalog::CatalogError;
 use crate::database::DatabaseError;
 use crate::database::sqlstate::{ErrorAction, classify, describe};
 pub use definition::Definition;
+pub use live::LiveTotals;
 pub use probe::{Probe, probe};
 pub use registry::{TOTAL_TABLE, TotalState, TotalVersion, load_versions};
 pub use sql::TotalSql;
-pub use triggers::missing_on_partition;
 
 /// Bounds how long other transactions queue behind a change of a table's triggers that waits for its lock.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
@@ -97,15 +98,27 @@ impl TotalError {
     }
 }
 
+impl TotalError {
+    /// Whether the connection failed, so that nothing else can be done with it.
+    pub fn is_of_connection(&self) -> bool {
+        match self {
+            Self::Statement(error) | Self::Apply(ApplyError::Database(error)) => error.as_db_error().is_none(),
+            Self::Catalog(CatalogError::Database(error)) => error.as_db_error().is_none(),
+            Self::Database(_) => true,
+            Self::Expression { .. } | Self::Conflict { .. } | Self::Busy { .. } | Self::Apply(_) | Self::Catalog(_) => false,
+        }
+    }
+}
+
 /// Runs `work` in a READ COMMITTED transaction in which unqualified names are PostgreSQL's own, and commits it if it succeeds.
 async fn in_transaction<T>(
     client: &Client,
     statement_timeout: Duration,
-    work: impl AsyncFnOnce() -> Result<T, TotalError>,
+    work: impl Future<Output = Result<T, TotalError>>,
 ) -> Result<T, TotalError> {
     apply::begin(client, LOCK_TIMEOUT, statement_timeout).await?;
     let result = match client.batch_execute("SET LOCAL search_path = pg_catalog, pg_temp").await {
-        Ok(()) => work().await,
+        Ok(()) => work.await,
         Err(error) => Err(error.into()),
     };
     match result {

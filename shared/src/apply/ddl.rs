@@ -7,6 +7,7 @@
 
 mod declared_sql;
 mod schema_lock;
+mod total_triggers;
 
 use std::time::Duration;
 
@@ -22,6 +23,7 @@ use crate::names::{Identifier, SYSTEM_SCHEMA, TableName};
 use crate::plan::TableDiff;
 pub use schema_lock::missing_lock_ddl;
 use schema_lock::{Locked, ensure_lock_table, lock};
+pub use total_triggers::{TotalTrigger, total_triggers};
 
 /// While DDL waits for a lock, all other sessions queue for it.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
@@ -101,7 +103,8 @@ async fn try_once(
     if !diff.is_empty() && !catalog.is_taken(&diff.table) {
         choose_partition_names(client, &mut diff).await?;
         declared_sql::verify(client, &diff).await?;
-        let ddl = diff.statements();
+        let mut ddl = diff.statements();
+        ddl.extend(triggers_of_partitions(client, &diff).await?);
         execute_each(client, &ddl).await?;
         statements += ddl.len();
         catalog.invalidate(&diff.table);
@@ -109,6 +112,14 @@ async fn try_once(
     }
     client.batch_execute("COMMIT").await?;
     Ok(statements)
+}
+
+/// The triggers of totals that the new partitions need. A new table has no totals yet.
+async fn triggers_of_partitions(client: &Client, diff: &TableDiff) -> Result<Vec<String>, tokio_postgres::Error> {
+    if diff.partitions.is_empty() || diff.source_label.is_some() {
+        return Ok(Vec::new());
+    }
+    total_triggers(client, &diff.table, diff.partitions.iter().map(|partition| &partition.name)).await
 }
 
 /// Executes statements, each of which PostgreSQL parses as one: text in one of them cannot start another.

@@ -71,7 +71,7 @@ pub async fn build(client: &Client, total: &TotalConfig, limits: BuildLimits) ->
         Probe::Waiting { reason } => return Ok(BuildOutcome::Waiting { reason }),
     };
     registry::ensure_tables(client, LIMITS).await?;
-    let mut version = retry(limits.attempts, async || ensure_version(client, total, &definition, limits.frozen).await).await?;
+    let mut version = retry(limits.attempts, || ensure_version(client, total, &definition, limits.frozen)).await?;
     let sql = TotalSql::new(&definition, version.version);
     triggers::repair(client, &sql, &version.table, limits.attempts).await?;
     if version.state == TotalState::Building || !version.served {
@@ -79,7 +79,7 @@ pub async fn build(client: &Client, total: &TotalConfig, limits: BuildLimits) ->
             recompute(client, &version, false, limits.statement).await?;
             fold(client, &sql, Duration::ZERO, limits.statement).await?;
         }
-        retry(limits.attempts, async || serve(client, &version, &definition).await).await?;
+        retry(limits.attempts, || serve(client, &version, &definition)).await?;
         (version.state, version.served) = (TotalState::Ready, true);
     }
     remove_versions(client, limits.attempts, |other| {
@@ -120,7 +120,10 @@ async fn remove_versions(
 }
 
 /// Repeats what another session interfered with.
-async fn retry<T>(attempts: u32, mut work: impl AsyncFnMut() -> Result<T, TotalError>) -> Result<T, TotalError> {
+async fn retry<T, F>(attempts: u32, mut work: impl FnMut() -> F) -> Result<T, TotalError>
+where
+    F: Future<Output = Result<T, TotalError>>,
+{
     let mut attempt = 0;
     loop {
         let result = work().await;
@@ -145,7 +148,7 @@ async fn ensure_version(
     if let Some(version) = current(&versions, definition) {
         return Ok(version.clone());
     }
-    in_transaction(client, STATEMENT_TIMEOUT, async || {
+    in_transaction(client, STATEMENT_TIMEOUT, async {
         apply::lock_system_schema(client).await?;
         apply::lock_schema_changes(client, &total.table).await?;
         let versions = load_versions(client).await?;
@@ -244,7 +247,7 @@ async fn carry_over_frozen(
 
 /// Exchanges the view, and marks the other versions as to be removed.
 async fn serve(client: &Client, version: &TotalVersion, definition: &Definition) -> Result<(), TotalError> {
-    in_transaction(client, STATEMENT_TIMEOUT, async || {
+    in_transaction(client, STATEMENT_TIMEOUT, async {
         apply::lock_system_schema(client).await?;
         let versions = load_versions(client).await?;
         let newest = versions.iter().rev().find(|other| other.name == version.name && other.state != TotalState::Removing);
@@ -297,31 +300,11 @@ async fn drop_view(client: &Client, definition: &Definition) -> Result<(), Total
 /// each with a lock for a moment; then the rest.
 async fn remove(client: &Client, version: &TotalVersion, attempts: u32) -> Result<(), TotalError> {
     let sql = version.sql().ok_or_else(|| unknown_definition(version))?;
-    retry(attempts, async || {
-        in_transaction(client, STATEMENT_TIMEOUT, async || {
-            apply::lock_system_schema(client).await?;
-            if version.served
-                && let Some(definition) = &version.definition
-            {
-                drop_view(client, definition).await?;
-            }
-            registry::mark_removing(client, version).await?;
-            for statement in sql.empty_functions() {
-                client.execute_typed(&statement, &[]).await?;
-            }
-            Ok(())
-        })
-        .await
-    })
-    .await?;
+    retry(attempts, || stop_feeding(client, version, &sql)).await?;
     for (table, trigger) in triggers::bearing(client, &sql).await? {
-        let statement = triggers::drop_trigger(&table, &trigger);
-        retry(attempts, async || {
-            in_transaction(client, STATEMENT_TIMEOUT, async || Ok(client.batch_execute(&statement).await?)).await
-        })
-        .await?;
+        retry(attempts, || triggers::drop_trigger(client, &table, &trigger)).await?;
     }
-    in_transaction(client, STATEMENT_TIMEOUT, async || {
+    in_transaction(client, STATEMENT_TIMEOUT, async {
         apply::lock_system_schema(client).await?;
         for statement in sql.drop() {
             client.execute_typed(&statement, &[]).await?;
@@ -329,4 +312,22 @@ async fn remove(client: &Client, version: &TotalVersion, attempts: u32) -> Resul
         registry::delete(client, version).await
     })
     .await
+}
+
+/// Takes the view away and makes the trigger functions do nothing.
+async fn stop_feeding(client: &Client, version: &TotalVersion, sql: &TotalSql<'_>) -> Result<(), TotalError> {
+    let work = async {
+        apply::lock_system_schema(client).await?;
+        if version.served
+            && let Some(definition) = &version.definition
+        {
+            drop_view(client, definition).await?;
+        }
+        registry::mark_removing(client, version).await?;
+        for statement in sql.empty_functions() {
+            client.execute_typed(&statement, &[]).await?;
+        }
+        Ok(())
+    };
+    in_transaction(client, STATEMENT_TIMEOUT, work).await
 }

@@ -21,7 +21,7 @@ pub async fn fold(
     pause: Duration,
     timeout: Duration,
 ) -> Result<Option<u64>, TotalError> {
-    in_transaction(client, timeout, async || {
+    in_transaction(client, timeout, async {
         let statement = format!("SELECT {}(pg_catalog.make_interval(secs => $1))", sql.object("fold"));
         let rows = client.query_typed(&statement, &[(&pause.as_secs_f64(), Type::FLOAT8)]).await?;
         Ok(rows.first().and_then(|row| row.get::<_, Option<i64>>(0)).map(|folded| folded as u64))

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio_postgres::Client;
 
 use super::registry::{TotalState, TotalVersion, load_versions};
-use super::{TotalError, in_transaction, recompute, triggers};
+use super::{TotalError, in_transaction, recompute};
 use crate::apply;
 use crate::names::TableName;
 use crate::timestamp::Timestamp;
@@ -29,7 +29,7 @@ pub async fn drop_partition(
     partition: &TableName,
     timeout: Duration,
 ) -> Result<(), TotalError> {
-    in_transaction(client, timeout, async || {
+    in_transaction(client, timeout, async {
         let versions = lock_frozen(client, table).await?;
         let exists = client.query_opt("SELECT WHERE pg_catalog.to_regclass($1) IS NOT NULL", &[&partition.to_string()]).await?;
         if exists.is_some() {
@@ -56,13 +56,13 @@ pub async fn attach_restored(
     bounds: (Timestamp, Timestamp),
     timeout: Duration,
 ) -> Result<(), TotalError> {
-    in_transaction(client, timeout, async || {
+    in_transaction(client, timeout, async {
         let versions = lock_frozen(client, table).await?;
         client.batch_execute(&format!("LOCK TABLE {partition} IN ACCESS EXCLUSIVE MODE")).await?;
         for sql in versions.iter().filter_map(TotalVersion::sql) {
             client.execute_typed(&sql.restore(partition, &partition.unquoted()), &[]).await?;
         }
-        for statement in triggers::missing_on_partition(client, table, partition).await? {
+        for statement in apply::total_triggers(client, table, std::iter::once(partition)).await? {
             client.execute_typed(&statement, &[]).await?;
         }
         let (from, to) = bounds;
@@ -100,5 +100,5 @@ pub async fn prune(
 ) -> Result<(), TotalError> {
     let Some(sql) = version.sql() else { return Err(recompute::unknown_definition(version)) };
     let Some(statement) = sql.prune(&before.to_string()) else { return Ok(()) };
-    in_transaction(client, timeout, async || Ok(client.batch_execute(&statement).await?)).await
+    in_transaction(client, timeout, async { Ok(client.batch_execute(&statement).await?) }).await
 }

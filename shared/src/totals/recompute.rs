@@ -178,5 +178,5 @@ async fn settle(client: &Client, version: &TotalVersion, off_by: i64, started: I
 /// Returns an error if a statement or the connection fails.
 pub async fn tidy(client: &Client, version: &TotalVersion, timeout: Duration) -> Result<(), TotalError> {
     let Some(sql) = version.sql() else { return Err(unknown_definition(version)) };
-    in_transaction(client, timeout, async || Ok(client.batch_execute(&sql.tidy()).await?)).await
+    in_transaction(client, timeout, async { Ok(client.batch_execute(&sql.tidy()).await?) }).await
 }

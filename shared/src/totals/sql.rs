@@ -8,6 +8,7 @@
 //! them; each was accepted as an expression of an index ([`super::probe`]).
 
 use super::definition::{Definition, SumKind};
+use crate::apply::TotalTrigger;
 use crate::names::{Identifier, SYSTEM_SCHEMA, TableName};
 
 /// The SQL of one version of a total.
@@ -86,9 +87,9 @@ impl<'d> TotalSql<'d> {
         format!("{SYSTEM_SCHEMA}.{name}")
     }
 
-    /// The name of a trigger.
-    pub fn trigger(&self, operation: &str) -> Identifier {
-        Identifier::truncated(&format!("millstream_{}_{operation}", self.prefix), &self.prefix)
+    /// What the names of the triggers and functions begin with.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
     }
 
     fn groups(&self) -> impl Iterator<Item = String> {
@@ -314,7 +315,7 @@ impl<'d> TotalSql<'d> {
         let mut statements = self.create_tables();
         statements.extend(self.create_functions());
         statements.push(self.create_fold());
-        let functions = TriggerOperation::ALL.map(|operation| format!("{}()", self.object(operation.as_str())));
+        let functions = TotalTrigger::ALL.map(|trigger| format!("{}()", self.object(trigger.as_str())));
         statements.push(format!(
             "REVOKE ALL ON FUNCTION {}, {}(interval) FROM PUBLIC",
             functions.join(", "),
@@ -572,19 +573,9 @@ impl<'d> TotalSql<'d> {
         )
     }
 
-    /// The trigger of an operation on a relation.
-    pub fn create_trigger(&self, operation: TriggerOperation, relation: &str) -> String {
-        let (event, transition_tables) = operation.clause();
-        format!(
-            "CREATE TRIGGER {} {event} ON {relation} {transition_tables}FOR EACH STATEMENT EXECUTE FUNCTION {}()",
-            self.trigger(operation.as_str()),
-            self.object(operation.as_str()),
-        )
-    }
-
     /// The statements that remove the functions and the tables, once no trigger is left.
     pub fn drop(&self) -> Vec<String> {
-        let functions = TriggerOperation::ALL.map(|operation| format!("{}()", self.object(operation.as_str())));
+        let functions = TotalTrigger::ALL.map(|trigger| format!("{}()", self.object(trigger.as_str())));
         let tables = ["batch", "delta", "frozen", "fold_state", "recompute"].map(|table| self.object(table));
         vec![
             format!("DROP FUNCTION IF EXISTS {}, {}(interval)", functions.join(", "), self.object("fold")),
@@ -595,51 +586,13 @@ impl<'d> TotalSql<'d> {
 
     /// Makes the functions do nothing, which needs no lock on a table: the triggers can then be dropped one by one.
     pub fn empty_functions(&self) -> Vec<String> {
-        let empty = |operation: TriggerOperation| {
+        let empty = |trigger: TotalTrigger| {
             format!(
                 "CREATE OR REPLACE FUNCTION {}() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $total$BEGIN RETURN NULL; END$total$",
-                self.object(operation.as_str())
+                self.object(trigger.as_str())
             )
         };
-        TriggerOperation::ALL.map(empty).to_vec()
-    }
-}
-
-/// The operations that a total has a trigger for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum TriggerOperation {
-    /// INSERT and COPY.
-    Insert,
-    /// UPDATE.
-    Update,
-    /// DELETE.
-    Delete,
-    /// TRUNCATE; only on tables that hold rows, because TRUNCATE of a partitioned table fires the triggers of its partitions.
-    Truncate,
-}
-
-impl TriggerOperation {
-    /// All operations.
-    pub const ALL: [Self; 4] = [Self::Insert, Self::Update, Self::Delete, Self::Truncate];
-
-    /// The operation in the names of triggers and functions.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Insert => "insert",
-            Self::Update => "update",
-            Self::Delete => "delete",
-            Self::Truncate => "truncate",
-        }
-    }
-
-    /// The event, and the transition tables that its function reads.
-    pub fn clause(self) -> (&'static str, &'static str) {
-        match self {
-            Self::Insert => ("AFTER INSERT", "REFERENCING NEW TABLE AS new_rows "),
-            Self::Update => ("AFTER UPDATE", "REFERENCING NEW TABLE AS new_rows OLD TABLE AS old_rows "),
-            Self::Delete => ("AFTER DELETE", "REFERENCING OLD TABLE AS old_rows "),
-            Self::Truncate => ("BEFORE TRUNCATE", ""),
-        }
+        TotalTrigger::ALL.map(empty).to_vec()
     }
 }
 

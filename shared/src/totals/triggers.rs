@@ -7,11 +7,11 @@ use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{ToSql, Type};
 
-use super::sql::{TotalSql, TriggerOperation};
+use super::sql::TotalSql;
 use super::{TotalError, in_transaction};
-use crate::apply::{self, ApplyError};
+use crate::apply::{self, ApplyError, TotalTrigger};
 use crate::backoff::backoff_delay;
-use crate::names::{Identifier, SYSTEM_SCHEMA, TableName};
+use crate::names::{Identifier, TableName};
 
 /// Creating a trigger changes the catalog only.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(60);
@@ -59,7 +59,7 @@ async fn repair_relation(
 ) -> Result<(), TotalError> {
     let mut attempt = 0;
     loop {
-        let repairing = in_transaction(client, STATEMENT_TIMEOUT, async || {
+        let repairing = in_transaction(client, STATEMENT_TIMEOUT, async {
             apply::lock_schema_changes(client, table).await?;
             for statement in &relation.statements {
                 client.execute_typed(statement, &[]).await?;
@@ -103,9 +103,9 @@ async fn incomplete_relations(
     sql: &TotalSql<'_>,
     table: &TableName,
 ) -> Result<Vec<Relation>, TotalError> {
-    let operations = TriggerOperation::ALL;
-    let names: Vec<String> = operations.iter().map(|operation| sql.trigger(operation.as_str()).as_str().to_owned()).collect();
-    let functions: Vec<String> = operations.iter().map(|operation| format!("{}()", sql.object(operation.as_str()))).collect();
+    let triggers = TotalTrigger::ALL;
+    let names: Vec<String> = triggers.iter().map(|trigger| trigger.name(sql.prefix()).as_str().to_owned()).collect();
+    let functions = functions(sql);
     let table = table.to_string();
     let parameters: [(&(dyn ToSql + Sync), Type); 3] =
         [(&table, Type::TEXT), (&names, Type::TEXT_ARRAY), (&functions, Type::TEXT_ARRAY)];
@@ -113,9 +113,9 @@ async fn incomplete_relations(
     for row in client.query_typed(include_str!("triggers/incomplete.sql"), &parameters).await? {
         let identifier = |column: &str| Identifier::truncated(row.get(column), row.get(column));
         let name = TableName { schema: identifier("nspname"), table: identifier("relname") };
-        let operation = operations[row.get::<_, i64>("operation") as usize - 1];
-        let trigger = sql.trigger(operation.as_str());
-        let create = sql.create_trigger(operation, &name.to_string());
+        let trigger = triggers[row.get::<_, i64>("operation") as usize - 1];
+        let create = trigger.create(sql.prefix(), &name);
+        let trigger = trigger.name(sql.prefix());
         let statements = match row.get("problem") {
             "disabled" => vec![format!("ALTER TABLE {name} ENABLE TRIGGER {trigger}")],
             "replaced" => vec![format!("DROP TRIGGER {trigger} ON {name}"), create],
@@ -127,6 +127,11 @@ async fn incomplete_relations(
         }
     }
     Ok(relations)
+}
+
+/// The trigger functions of a total, with their arguments.
+fn functions(sql: &TotalSql<'_>) -> Vec<String> {
+    TotalTrigger::ALL.iter().map(|trigger| format!("{}()", sql.object(trigger.as_str()))).collect()
 }
 
 /// The tables that bear the total's trigger but are no longer part of its table: detached partitions, and one whose detach
@@ -141,8 +146,7 @@ pub(super) async fn detached(client: &Client, sql: &TotalSql<'_>, table: &TableN
 
 /// All tables that bear a trigger of the total.
 pub(super) async fn bearing(client: &Client, sql: &TotalSql<'_>) -> Result<Vec<(TableName, Identifier)>, TotalError> {
-    let functions: Vec<String> =
-        TriggerOperation::ALL.iter().map(|operation| format!("{}()", sql.object(operation.as_str()))).collect();
+    let functions = functions(sql);
     let rows = client.query_typed(include_str!("triggers/bearing.sql"), &[(&functions, Type::TEXT_ARRAY)]).await?;
     let identifier = |name: &str| Identifier::truncated(name, name);
     let bearing = |row: &tokio_postgres::Row| {
@@ -152,31 +156,8 @@ pub(super) async fn bearing(client: &Client, sql: &TotalSql<'_>) -> Result<Vec<(
     Ok(rows.iter().map(bearing).collect())
 }
 
-/// The statements that give a new partition the triggers of its parent's totals, to be run before it is attached. Must run
-/// in the transaction that creates the partition, under the lock of the parent's schema changes.
-///
-/// # Errors
-/// Returns an error if the query or the connection fails.
-pub async fn missing_on_partition(
-    client: &Client,
-    parent: &TableName,
-    partition: &TableName,
-) -> Result<Vec<String>, tokio_postgres::Error> {
-    let parent = parent.to_string();
-    let rows = client.query_typed(include_str!("triggers/prefixes.sql"), &[(&parent, Type::TEXT)]).await?;
-    let create = |prefix: &str, operation: TriggerOperation| {
-        let (event, transition_tables) = operation.clause();
-        let name = |text: String| Identifier::truncated(&text, &text);
-        format!(
-            "CREATE TRIGGER {} {event} ON {partition} {transition_tables}FOR EACH STATEMENT EXECUTE FUNCTION {SYSTEM_SCHEMA}.{}()",
-            name(format!("millstream_{prefix}_{}", operation.as_str())),
-            name(format!("{prefix}_{}", operation.as_str())),
-        )
-    };
-    Ok(rows.iter().flat_map(|row| TriggerOperation::ALL.map(|operation| create(row.get(0), operation))).collect())
-}
-
-/// The statement that drops a trigger.
-pub(super) fn drop_trigger(table: &TableName, trigger: &Identifier) -> String {
-    format!("DROP TRIGGER IF EXISTS {trigger} ON {table}")
+/// Drops a trigger, with a lock on its table for a moment.
+pub(super) async fn drop_trigger(client: &Client, table: &TableName, trigger: &Identifier) -> Result<(), TotalError> {
+    let statement = format!("DROP TRIGGER IF EXISTS {trigger} ON {table}");
+    in_transaction(client, STATEMENT_TIMEOUT, async { Ok(client.batch_execute(&statement).await?) }).await
 }
