@@ -1,6 +1,8 @@
 //! Totals equal the sums over the rows, whoever changes the rows and however.
 
 mod cases;
+mod concurrent;
+mod live;
 
 use std::time::Duration;
 
@@ -9,7 +11,8 @@ use millstream::totals::build::{BuildLimits, BuildOutcome, FrozenPolicy, build};
 use millstream::totals::{TotalVersion, fold};
 use tokio_postgres::Client;
 
-use crate::support::{client, database, rows};
+use crate::support::rows;
+pub use crate::support::{client, database};
 
 /// The source and the table that the totals of these tests are about.
 pub const SOURCE: &str = r#"
@@ -77,4 +80,9 @@ pub async fn assert_equal(client: &Client, view: &str, expected: &str, case: &st
     let difference = format!("(SELECT * FROM {view} EXCEPT ALL ({expected})) UNION ALL (({expected}) EXCEPT ALL SELECT * FROM {view})");
     let found = rows(client, &difference).await;
     assert!(found.is_empty(), "{case}: {:#?}", found.iter().map(|row| row.chars().take(300).collect::<String>()).collect::<Vec<_>>());
+}
+
+/// A sum of floats depends on their order; the total is the exact sum.
+pub fn exact(expected: &str) -> String {
+    expected.replace("sum(stake * odds)", "sum((stake * odds::numeric))")
 }

@@ -18,11 +18,13 @@ pub mod build;
 mod definition;
 pub mod fold;
 pub mod freeze;
+pub mod health;
 mod live;
 mod probe;
 pub mod recompute;
 mod registry;
 mod sql;
+pub mod task;
 mod triggers;
 
 use std::time::Duration;
