@@ -2,6 +2,8 @@
 
 mod cases;
 mod concurrent;
+mod heal;
+mod lifecycle;
 mod live;
 
 use std::time::Duration;
@@ -64,7 +66,7 @@ pub async fn bets() -> Client {
 pub async fn built(client: &Client, total: &str) -> TotalVersion {
     let config = Config::parse("test.toml", &format!("{SOURCE}{total}")).unwrap_or_else(|errors| panic!("{errors}"));
     match build(client, &config.totals[0], LIMITS).await.unwrap() {
-        BuildOutcome::Ready(version) => version,
+        BuildOutcome::Ready(version) => *version,
         BuildOutcome::Waiting { reason } => panic!("{reason}"),
     }
 }
@@ -77,9 +79,15 @@ pub async fn fold_all(client: &Client, version: &TotalVersion) {
 
 /// Asserts that a view equals a query, as sets of rows, with equal numbers.
 pub async fn assert_equal(client: &Client, view: &str, expected: &str, case: &str) {
-    let difference = format!("(SELECT * FROM {view} EXCEPT ALL ({expected})) UNION ALL (({expected}) EXCEPT ALL SELECT * FROM {view})");
+    let difference = format!(
+        "(SELECT * FROM {view} EXCEPT ALL ({expected})) UNION ALL (({expected}) EXCEPT ALL SELECT * FROM {view})"
+    );
     let found = rows(client, &difference).await;
-    assert!(found.is_empty(), "{case}: {:#?}", found.iter().map(|row| row.chars().take(300).collect::<String>()).collect::<Vec<_>>());
+    assert!(
+        found.is_empty(),
+        "{case}: {:#?}",
+        found.iter().map(|row| row.chars().take(300).collect::<String>()).collect::<Vec<_>>()
+    );
 }
 
 /// A sum of floats depends on their order; the total is the exact sum.

@@ -174,7 +174,9 @@ pub fn log_totals(answer: &TotalsAnswer, request: &str) {
         let (wrong, seconds) = (found.map_or(0, |report| report.off_by), found.map_or(0.0, |report| report.seconds));
         let repaired = found.map_or(0, |report| report.triggers_repaired);
         match error {
-            Some(error) => tracing::error!(request, total, error, "operator action required: a total was not recomputed"),
+            Some(error) => {
+                tracing::error!(request, total, error, "operator action required: a total was not recomputed")
+            }
             None if wrong > 0 => {
                 tracing::error!(request, total, off_by = wrong, repaired, folded, seconds, "total corrected");
             }

@@ -107,7 +107,9 @@ impl TotalError {
             Self::Statement(error) | Self::Apply(ApplyError::Database(error)) => error.as_db_error().is_none(),
             Self::Catalog(CatalogError::Database(error)) => error.as_db_error().is_none(),
             Self::Database(_) => true,
-            Self::Expression { .. } | Self::Conflict { .. } | Self::Busy { .. } | Self::Apply(_) | Self::Catalog(_) => false,
+            Self::Expression { .. } | Self::Conflict { .. } | Self::Busy { .. } | Self::Apply(_) | Self::Catalog(_) => {
+                false
+            }
         }
     }
 }

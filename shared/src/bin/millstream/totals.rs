@@ -94,9 +94,9 @@ impl CommandOutput for TotalsOutput {
     fn needs_attention(&self) -> bool {
         match self {
             Self::List(list) => list.iter().any(|total| total.broken > 0),
-            Self::Results(results) => results.iter().any(|result| {
-                result.error.is_some() || result.report.as_ref().is_some_and(|report| report.off_by > 0)
-            }),
+            Self::Results(results) => results
+                .iter()
+                .any(|result| result.error.is_some() || result.report.as_ref().is_some_and(|report| report.off_by > 0)),
         }
     }
 }
@@ -114,7 +114,9 @@ fn list_text(list: &[TotalHealth]) -> String {
     let mut table = TextTable::new(&columns);
     for total in list {
         let state = if total.broken > 0 { "broken" } else { total.state };
-        let ago = total.recomputed_seconds_ago.map_or("never".to_owned(), |seconds| format!("{} ago", format_duration(seconds)));
+        let ago = total
+            .recomputed_seconds_ago
+            .map_or("never".to_owned(), |seconds| format!("{} ago", format_duration(seconds)));
         let off_by = total.off_by.map_or("-".to_owned(), |groups| format_number_of(groups as usize, "group", "groups"));
         let (groups, pending) = (format_count(total.groups), format_count(total.pending));
         table.push([total.total.clone(), total.table.clone(), state.to_owned(), groups, pending, ago, off_by]);
