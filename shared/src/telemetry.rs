@@ -21,8 +21,18 @@ use crate::report::Report;
 use crate::totals::task::{TotalResult, TotalsAnswer};
 
 /// Counters of batches.
-const BATCH_METRICS: [&str; 9] =
-    ["commits", "records", "rows", "duplicates", "superseded", "expired", "dead_letters", "retried", "ddl_statements"];
+const BATCH_METRICS: [&str; 10] = [
+    "commits",
+    "records",
+    "rows",
+    "duplicates",
+    "superseded",
+    "expired",
+    "dead_letters",
+    "retried",
+    "ddl_statements",
+    "unwritable_tables",
+];
 
 /// Counters of failed invocations: those that need an operator because no retry can succeed, and those with records without an
 /// outcome.
@@ -107,6 +117,7 @@ pub fn log_batch(report: &Report, request: &str) {
         empty = report.empty_records,
         rows = report.rows,
         ddl = report.ddl,
+        unwritable_tables = report.unwritable_tables,
         age_ms = milliseconds(report.batch_age),
         decode_ms = milliseconds(times.decode),
         plan_ms = milliseconds(times.plan),
@@ -114,7 +125,12 @@ pub fn log_batch(report: &Report, request: &str) {
         "batch"
     );
     let total = report.counts.total();
-    count(BATCH_METRICS, [1, total, report.rows, duplicate, superseded, expired, dead_lettered, retry, report.ddl]);
+    let Report { rows, ddl, unwritable_tables, .. } = report;
+    let dead_letters = dead_lettered;
+    count(
+        BATCH_METRICS,
+        [1, total, *rows, duplicate, superseded, expired, dead_letters, retry, *ddl, *unwritable_tables],
+    );
     for (name, value) in [
         ("iterator_age", report.batch_age),
         ("decode_time", times.decode),

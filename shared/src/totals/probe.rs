@@ -12,7 +12,7 @@ use super::TotalError;
 use super::definition::{Definition, Group, Sum, SumKind};
 use crate::apply;
 use crate::config::{BucketConfig, Expression, TotalConfig};
-use crate::database::sqlstate::{ErrorAction, classify, describe};
+use crate::database::sqlstate::{DatabaseStep, ErrorAction, classify, describe};
 
 /// A probe reads the catalog and indexes an empty table.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -98,7 +98,7 @@ async fn index(
         Err(error) if error.code() == Some(&SqlState::UNDEFINED_COLUMN) => {
             Ok(Some(format!("{}: {} in table {}", expression.place, message(&error), total.table.unquoted())))
         }
-        Err(error) if classify(&error) == ErrorAction::Retry => Err(error.into()),
+        Err(error) if classify(DatabaseStep::ChangeSchema, &error) == ErrorAction::Retry => Err(error.into()),
         Err(error) => Err(TotalError::Expression { place: expression.place.clone(), reason: message(&error) }),
     }
 }
