@@ -11,8 +11,12 @@ use super::locked_merge::merge_locked;
 use super::remedy::unwritable_by_rows;
 use super::transaction::WriteTransaction;
 use super::upsert::upsert_rows;
-use super::{ApplyError, ApplyResult, AttemptResult, RejectedAttempt, TableHints, WriteHints, records, write_statement};
-use crate::database::sqlstate::{DatabaseStep, ErrorAction, classify, concerns_table, describe, relation_without_partition};
+use super::{
+    ApplyError, ApplyResult, AttemptResult, RejectedAttempt, TableHints, WriteHints, records, write_statement,
+};
+use crate::database::sqlstate::{
+    DatabaseStep, ErrorAction, classify, concerns_table, describe, relation_without_partition,
+};
 use crate::plan::{KeyChanges, TableWrite};
 use crate::rejection::{Rejection, RejectionReason};
 use crate::spec::{MergeBy, OnUnwritable, WriteMode};

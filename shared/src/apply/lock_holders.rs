@@ -91,7 +91,11 @@ fn lock_holder(row: &Row) -> LockHolder {
 impl fmt::Display for LockTimeout {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let tables = self.tables.iter().map(TableName::unquoted).collect::<Vec<_>>().join(", ");
-        write!(f, "timed out waiting for a lock on {tables} to run `{}` [SQLSTATE {}]; ", self.statement, self.sqlstate)?;
+        write!(
+            f,
+            "timed out waiting for a lock on {tables} to run `{}` [SQLSTATE {}]; ",
+            self.statement, self.sqlstate
+        )?;
         match &self.holders[..] {
             [] => write!(f, "no other session holds one now"),
             holders => {

@@ -114,8 +114,7 @@ async fn missing_partition(client: &Client, table: &TableName, relation: &TableN
     let statement = match strategy {
         Some(PartitionStrategy::Range | PartitionStrategy::List) => {
             let name = format!("{}_default", relation.table.as_str());
-            let partition =
-                TableName { schema: relation.schema.clone(), table: Identifier::truncated(&name, &name) };
+            let partition = TableName { schema: relation.schema.clone(), table: Identifier::truncated(&name, &name) };
             format!("CREATE TABLE {partition} PARTITION OF {relation} DEFAULT")
         }
         Some(PartitionStrategy::Hash) | None if is_partition => detach_partition(table, relation),

@@ -7,8 +7,8 @@ use tokio_postgres::{Client, Row};
 
 use super::comment::parse_note;
 use super::{
-    Catalog, ColumnType, DbColumn, DbPartition, DbTable, GeneratedAs, OtherPartitioning, PartitionRelation, PartitionStrategy,
-    RowTypeOids,
+    Catalog, ColumnType, DbColumn, DbPartition, DbTable, GeneratedAs, OtherPartitioning, PartitionRelation,
+    PartitionStrategy, RowTypeOids,
 };
 use crate::database::sqlstate::{DatabaseStep, ErrorAction, classify};
 use crate::names::{Identifier, TableName};
@@ -59,10 +59,9 @@ pub async fn load(client: &Client, catalog: &mut Catalog, names: &[TableName]) -
     if missing.is_empty() {
         return Ok(());
     }
-    let mut found = load_tables(client, &missing).await.map_err(|error| CatalogError {
-        tables: missing.iter().map(|name| (*name).clone()).collect(),
-        ..error
-    })?;
+    let mut found = load_tables(client, &missing)
+        .await
+        .map_err(|error| CatalogError { tables: missing.iter().map(|name| (*name).clone()).collect(), ..error })?;
     let absent: Vec<&TableName> = missing.iter().copied().filter(|name| !found.contains_key(name)).collect();
     let mut taken = taken_names(client, &absent).await?;
     if !taken.is_empty() {
@@ -142,6 +141,15 @@ pub async fn fingerprints(client: &Client, oids: &[u32]) -> Result<Vec<(u32, Str
     Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
+/// Returns those of the tables that are attached as partitions, and not about to be detached.
+///
+/// # Errors
+/// Returns an error if the connection fails.
+pub async fn attached(client: &Client, oids: &[u32]) -> Result<Vec<u32>, tokio_postgres::Error> {
+    let rows = client.query_typed(include_str!("attached.sql"), &[(&oids, Type::OID_ARRAY)]).await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
 fn table_name(schema: &str, table: &str) -> TableName {
     TableName { schema: Identifier::truncated(schema, schema), table: Identifier::truncated(table, table) }
 }
@@ -200,7 +208,8 @@ fn add_relation(table: &mut DbTable, row: &Row) {
     let unique: Vec<Vec<Identifier>> = row.get::<_, Vec<String>>("unique_columns").iter().map(columns).collect();
     if row.get("itself") {
         let deferrable: Vec<bool> = row.get("deferrable");
-        table.deferrable = unique.iter().zip(deferrable).filter(|(_, is)| *is).map(|(index, _)| index.clone()).collect();
+        table.deferrable =
+            unique.iter().zip(deferrable).filter(|(_, is)| *is).map(|(index, _)| index.clone()).collect();
         table.unique = unique;
         table.other_partitioning = other_partitioning(row).filter(|_| table.partition_column.is_none());
         return;
@@ -220,7 +229,8 @@ fn add_relation(table: &mut DbTable, row: &Row) {
         None if row.get::<_, &str>("relkind") == "f" => PartitionRelation::Foreign,
         None => PartitionRelation::Table,
     };
-    table.partitions.push(DbPartition { name, bounds, relation, unique });
+    let (oid, accepts_copies) = (row.get("partition_oid"), row.get("accepts_copies"));
+    table.partitions.push(DbPartition { name, oid, bounds, relation, accepts_copies, unique });
 }
 
 /// How a relation is itself partitioned.

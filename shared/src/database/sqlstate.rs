@@ -162,10 +162,9 @@ fn classify_sqlstate(step: DatabaseStep, code: &str) -> ErrorAction {
         (DatabaseStep::ChangeSchema, _) => ErrorAction::RejectTable,
         (DatabaseStep::LockTable, SqlstateKind::Definition) if is_permission(code) => ErrorAction::RejectTable,
         (DatabaseStep::SystemTable, SqlstateKind::Definition) if is_permission(code) => ErrorAction::Halt,
-        (
-            DatabaseStep::SystemTable | DatabaseStep::LockTable | DatabaseStep::WriteRows,
-            SqlstateKind::Definition,
-        ) => ErrorAction::RefreshCatalog,
+        (DatabaseStep::SystemTable | DatabaseStep::LockTable | DatabaseStep::WriteRows, SqlstateKind::Definition) => {
+            ErrorAction::RefreshCatalog
+        }
         (DatabaseStep::WriteRows, SqlstateKind::Data | SqlstateKind::Other | SqlstateKind::Undefined) => {
             ErrorAction::RejectRow
         }
@@ -191,7 +190,8 @@ pub fn concerns_table(error: &Error) -> bool {
     let Some(db) = error.as_db_error() else { return false };
     matches!(db.position(), Some(ErrorPosition::Original(_)))
         || has_no_partition(db)
-        || (db.where_().is_none_or(|context| context.starts_with("COPY ")) && has_prefix(db.code().code(), TABLE_SQLSTATES))
+        || (db.where_().is_none_or(|context| context.starts_with("COPY "))
+            && has_prefix(db.code().code(), TABLE_SQLSTATES))
 }
 
 /// Whether a right is missing, or a policy rejects the row.

@@ -350,12 +350,14 @@ impl WriteAttempts {
             }
             Err(ApplyError::Unwritable(tables)) => {
                 let may_continue = |unwritable: &Arc<UnwritableTable>| {
-                    unwritable.on_unwritable == OnUnwritable::DeadLetter && !self.blocked.contains_key(&unwritable.table)
+                    unwritable.on_unwritable == OnUnwritable::DeadLetter
+                        && !self.blocked.contains_key(&unwritable.table)
                 };
                 if !tables.iter().all(may_continue) {
                     return Err(ApplyError::Unwritable(tables));
                 }
-                let blocked = tables.into_iter().map(|unwritable| (unwritable.table.clone(), Blocked::Rows(unwritable)));
+                let blocked =
+                    tables.into_iter().map(|unwritable| (unwritable.table.clone(), Blocked::Rows(unwritable)));
                 self.blocked.extend(blocked);
                 Ok(None)
             }

@@ -93,7 +93,9 @@ pub fn declared_diff(
             remarks.push(SchemaNote::PartitioningDiffers { has: table.partition_column.clone(), declared });
         }
         let of_partitions = |problems: &TableProblems<'_>| {
-            problems.of_missing_partition().or_else(|| table.partitions.iter().find_map(|part| problems.of_partition(part)))
+            problems
+                .of_missing_partition()
+                .or_else(|| table.partitions.iter().find_map(|part| problems.of_partition(part)))
         };
         let problem = planner.problems().and_then(|problems| problems.of_table().or_else(|| of_partitions(&problems)));
         remarks.extend(problem.map(SchemaNote::Unwritable));

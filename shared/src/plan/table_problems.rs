@@ -20,7 +20,8 @@ impl TableProblems<'_> {
     /// Why no row of the table can be written.
     pub fn of_table(&self) -> Option<Arc<UnwritableTable>> {
         let key = self.key();
-        let generated_key = self.table.columns.iter().find(|column| key.contains(&&column.name) && column.generated.is_some());
+        let generated_key =
+            self.table.columns.iter().find(|column| key.contains(&&column.name) && column.generated.is_some());
         if let Some(unwritable) = generated_key.and_then(|column| self.of_column(column)) {
             return Some(unwritable);
         }
@@ -51,7 +52,9 @@ impl TableProblems<'_> {
             PartitionRelation::Foreign => {
                 Some(self.unwritable(TableProblem::ForeignPartition { partition: partition.name.clone() }, detach()))
             }
-            PartitionRelation::Table | PartitionRelation::Partitioned(_) if self.is_key_unique(&partition.unique) => None,
+            PartitionRelation::Table | PartitionRelation::Partitioned(_) if self.is_key_unique(&partition.unique) => {
+                None
+            }
             PartitionRelation::Table => Some(self.unwritable(not_unique(), self.create_index(&partition.name))),
             PartitionRelation::Partitioned(partitioning) => {
                 let index = self.create_partitioned_index(&partition.name, partitioning);

@@ -9,7 +9,7 @@
 
 use super::definition::{Definition, SumKind};
 use crate::apply::TotalTrigger;
-use crate::names::{Identifier, SYSTEM_SCHEMA, TableName};
+use crate::names::{Identifier, SYSTEM_SCHEMA, TableName, quote_literal};
 
 /// The SQL of one version of a total.
 pub struct TotalSql<'d> {
@@ -425,7 +425,7 @@ impl<'d> TotalSql<'d> {
     }
 
     fn literal_name(&self) -> String {
-        crate::names::quote_literal(&self.definition.name)
+        quote_literal(&self.definition.name)
     }
 
     fn version(&self) -> String {
@@ -554,35 +554,51 @@ impl<'d> TotalSql<'d> {
             "INSERT INTO {} (piece, {}) SELECT {}, z.* FROM ({}) z",
             self.object("frozen"),
             self.columns(),
-            crate::names::quote_literal(&relation.unquoted()),
+            quote_literal(&relation.unquoted()),
             self.sums_of(&relation.to_string()),
         )
     }
 
     /// Replaces the frozen sums of a piece by its rows, which have been restored: what they differ by becomes deltas.
     pub fn restore(&self, relation: &TableName, piece: &str) -> String {
+        let sums = self.sums_of(&relation.to_string());
+        format!("WITH f AS ({}) {}", self.delete_frozen(piece), self.insert_deltas(&self.changed_sums(&sums)))
+    }
+
+    /// Replaces the frozen sums of a piece by the sums of the rows in a relation; what they differ by becomes deltas.
+    pub fn refreeze(&self, relation: &TableName, piece: &str) -> String {
         let columns = self.columns();
-        let negative = format!("{}, {}", self.group_list(), self.figure_list(|figure| format!("-{figure}")));
-        let groups = self.group_list();
-        let query = format!(
-            "SELECT {columns} FROM (SELECT {groups}, {} FROM (SELECT {negative} FROM f UNION ALL SELECT z.* FROM ({}) z) parts ({columns}) \
-             GROUP BY {groups}) difference WHERE {}",
-            self.summed_figures(),
-            self.sums_of(&relation.to_string()),
-            self.any_nonzero(),
-        );
         format!(
-            "WITH f AS (DELETE FROM {} WHERE piece = {} RETURNING *) {}",
+            "WITH f AS ({}), n AS MATERIALIZED ({}), \
+             inserted AS (INSERT INTO {} (piece, {columns}) SELECT {}, {columns} FROM n) {}",
+            self.delete_frozen(piece),
+            self.sums_of(&relation.to_string()),
             self.object("frozen"),
-            crate::names::quote_literal(piece),
-            self.insert_deltas(&query),
+            quote_literal(piece),
+            self.insert_deltas(&self.changed_sums(&format!("SELECT {columns} FROM n"))),
+        )
+    }
+
+    fn delete_frozen(&self, piece: &str) -> String {
+        format!("DELETE FROM {} WHERE piece = {} RETURNING *", self.object("frozen"), quote_literal(piece))
+    }
+
+    /// New sums less the frozen ones, which are the rows of `f`.
+    fn changed_sums(&self, new: &str) -> String {
+        let (columns, groups) = (self.columns(), self.group_list());
+        let negative = self.figure_list(|figure| format!("-{figure}"));
+        format!(
+            "SELECT {columns} FROM (SELECT {groups}, {} FROM (SELECT {groups}, {negative} FROM f UNION ALL SELECT z.* FROM ({new}) z) \
+             parts ({columns}) GROUP BY {groups}) difference WHERE {}",
+            self.summed_figures(),
+            self.any_nonzero(),
         )
     }
 
     /// Removes the buckets before a time, given as the parameter `$1` in text.
     pub fn prune(&self, before: &str) -> Option<String> {
         let bucket = quoted(self.definition.bucket.as_ref()?);
-        let before = format!("{}::timestamptz", crate::names::quote_literal(before));
+        let before = format!("{}::timestamptz", quote_literal(before));
         Some(format!(
             "LOCK TABLE {recompute}, {frozen}, {fold} IN EXCLUSIVE MODE; \
              UPDATE {fold} SET keep_from = {before} WHERE keep_from < {before}; \

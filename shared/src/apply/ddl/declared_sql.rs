@@ -31,12 +31,7 @@ pub async fn verify(client: &Client, diff: &TableDiff) -> Result<(), FailedAttem
 }
 
 /// A prepared statement is exactly one statement. It is not executed.
-async fn verify_check(
-    client: &Client,
-    diff: &TableDiff,
-    column: &NewColumn,
-    check: &str,
-) -> Result<(), FailedAttempt> {
+async fn verify_check(client: &Client, diff: &TableDiff, column: &NewColumn, check: &str) -> Result<(), FailedAttempt> {
     let new = diff.columns.iter().map(|new| format!("NULL::{} AS {}", new.sql_type, new.name));
     let (existing, from) = match &diff.source_label {
         Some(_) => (None, String::new()),
