@@ -151,11 +151,13 @@ impl CommandOutput for TotalsOutput {
     }
 
     fn needs_attention(&self) -> bool {
+        let is_wrong = |result: &TotalResult| {
+            result.error.is_some() || result.report.as_ref().is_some_and(|report| report.off_by > 0)
+        };
         match self {
             Self::List(list) => list.iter().any(|total| total.broken > 0),
-            Self::Results(results) => results
-                .iter()
-                .any(|result| result.error.is_some() || result.report.as_ref().is_some_and(|report| report.off_by > 0)),
+            Self::Results(results) => results.iter().any(is_wrong),
+            Self::Partition(_) => false,
         }
     }
 }
