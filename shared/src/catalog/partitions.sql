@@ -20,7 +20,7 @@ SELECT parent.oid AS parent, n.nspname, c.relname, c.oid OPERATOR(pg_catalog.=) 
        -- Rows may be copied straight into a partition that Millstream created, unless the parent does something with them that
        -- the partition does not: statement triggers of its owner, identity columns.
        c.relkind OPERATOR(pg_catalog.=) 'r' AND c.oid OPERATOR(pg_catalog.<>) parent.oid
-           AND pg_catalog.obj_description(c.oid, 'pg_class') OPERATOR(pg_catalog.~) '(^|\n)Millstream: partition of '
+           AND coalesce(pg_catalog.obj_description(c.oid, 'pg_class') OPERATOR(pg_catalog.~) '(^|\n)Millstream: partition of ', false)
            AND pg_catalog.has_table_privilege(c.oid, 'INSERT')
            AND NOT EXISTS (
                SELECT FROM pg_catalog.pg_attribute a
