@@ -50,7 +50,7 @@ async fn a_connection_cut_anywhere_loses_nothing_and_doubles_nothing() {
         (Fault::After, "BEGIN"),
         (Fault::Before, "CREATE TABLE"),
         (Fault::After, "CREATE TABLE"),
-        (Fault::Before, "COPY \"book\".\"tracks\""),
+        (Fault::Before, "COPY \"book\".\"tracks_p"),
         (Fault::After, "COPY \"book\".\"bet\""),
         (Fault::Before, "COMMIT"),
         (Fault::After, "COMMIT"),
@@ -75,7 +75,7 @@ async fn a_connection_cut_anywhere_in_a_large_batch_loses_nothing_and_doubles_no
     for (fault, statement) in [
         (Fault::Before, "BEGIN"),
         (Fault::After, "BEGIN"),
-        (Fault::Before, "COPY \"book\".\"tracks\""),
+        (Fault::Before, "COPY \"book\".\"tracks_p"),
         (Fault::After, "COPY \"book\".\"bet_placed\""),
         (Fault::After, "COPY \"book\".\"bet\""),
         (Fault::Before, "COMMIT"),
