@@ -76,7 +76,7 @@ async fn a_connection_cut_anywhere_in_a_large_batch_loses_nothing_and_doubles_no
         (Fault::Before, "BEGIN"),
         (Fault::After, "BEGIN"),
         (Fault::Before, "COPY \"book\".\"tracks_p"),
-        (Fault::After, "COPY \"book\".\"bet_placed\""),
+        (Fault::After, "COPY \"book\".\"bet_placed_p"),
         (Fault::After, "COPY \"book\".\"bet\""),
         (Fault::Before, "COMMIT"),
         (Fault::After, "COMMIT"),
