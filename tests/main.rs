@@ -38,6 +38,7 @@ mod segment_members;
 mod support;
 mod taken_names;
 mod tls;
+mod totals;
 mod unwritable;
 mod vocabulary;
 mod writer;

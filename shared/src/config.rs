@@ -11,9 +11,11 @@ mod section;
 mod source;
 mod sql;
 mod table;
+mod total;
 
 pub use environment::{Credentials, DatabaseAddress, Environment, EnvironmentError, config_location};
 pub use errors::ConfigErrors;
+pub use total::{BucketConfig, BucketWidth, Expression, NamedExpression, SumConfig, TotalBoard, TotalConfig};
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -28,6 +30,8 @@ use section::Section;
 pub struct Config {
     /// The streams, each with the tables it fills.
     pub sources: Vec<SourceConfig>,
+    /// Sums over the rows of tables.
+    pub totals: Vec<TotalConfig>,
 }
 
 /// A source: its streams, and how they are read.
@@ -223,6 +227,7 @@ impl Config {
         let mut root = Section::root(&document);
         let sources = root.sections("source");
         let mut tables = root.sections("table");
+        let totals = root.sections("total");
         root.reject_unknown_keys(&mut errors);
         if sources.is_empty() {
             errors.add(0..0, "", "no source is configured; add a [source.NAME] section with the stream's name");
@@ -231,13 +236,14 @@ impl Config {
         for raw in tables.drain(..) {
             table::check(raw, &mut checked, &mut errors);
         }
-        errors.or(Self { sources: checked })
+        let totals = totals.into_iter().filter_map(|raw| total::check(raw, &checked, &mut errors)).collect();
+        errors.or(Self { sources: checked, totals })
     }
 
     /// The configuration of a function without a configuration file: replicates every DynamoDB table whose stream it receives
     /// into the schema `dynamodb`.
     pub fn default_replica() -> Self {
-        Self { sources: vec![source::default_for_format("dynamodb", Format::Dynamodb)] }
+        Self { sources: vec![source::default_for_format("dynamodb", Format::Dynamodb)], totals: Vec::new() }
     }
 
     /// Returns the source that reads the stream, and its index.

@@ -155,7 +155,7 @@ impl Ingest {
     /// Creates the state for the configured sources.
     pub fn new(config: Config, database: Database, dead_letters: DeadLetters) -> Self {
         let decoders = config.sources.iter().cloned().map(Decoder::new).collect();
-        let writer = Writer::new(database);
+        let writer = Writer::new(database, config.totals.clone());
         let object_store = dead_letters.object_store().clone();
         Self { config, decoders, writer, object_store, reporter: OutcomeReporter { dead_letters } }
     }
@@ -297,8 +297,12 @@ impl Ingest {
             Some((decoded, written)) => CommittedBatch::new(incoming.batch(), decoded, written, rejected_outcome)?,
             None => writer.write_in_parts(decoder, incoming, &write, &mut times).await?,
         };
-        let extent = committed.extent.clone();
-        Ok((reporter.report(source, decoder, incoming, committed, times).await?, extent))
+        let (extent, tables) = (committed.extent.clone(), committed.tables.clone());
+        let report = reporter.report(source, decoder, incoming, committed, times).await?;
+        if report.counts.any_committed() {
+            writer.update_totals(&tables, time_left.saturating_sub(started.elapsed())).await;
+        }
+        Ok((report, extent))
     }
 
     /// The index of the source that reads the batch's stream; `None` if the batch has no record.

@@ -36,4 +36,5 @@ pub mod spec;
 pub mod status;
 pub mod telemetry;
 pub mod timestamp;
+pub mod totals;
 pub mod unwritable;

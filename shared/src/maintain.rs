@@ -30,6 +30,8 @@ use crate::database::{Database, DatabaseError};
 use crate::decode::Decoder;
 use crate::names::{Identifier, TableName};
 use crate::spec::PartitionPolicy;
+use crate::timestamp::Timestamp;
+use crate::totals::{self, TotalError};
 use pending::{InterruptedDrop, RemainingWork};
 
 /// Timeout of a maintenance statement; these change the catalog, not rows.
@@ -38,6 +40,9 @@ const LIMITS: Limits = Limits { statement: STATEMENT_TIMEOUT, lock: STATEMENT_TI
 
 /// Bounds how long other transactions queue up behind a maintenance statement that waits for a lock.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Timeout of the statement that sums the rows of a partition before it is dropped.
+const FREEZE_TIMEOUT: Duration = Duration::from_secs(240);
 
 /// How long a concurrent detach waits for transactions that still read the partition. It blocks no other transaction, but the
 /// remaining tables also need their turn.
@@ -68,6 +73,9 @@ pub enum MaintainError {
     /// A partition could not be created.
     #[error(transparent)]
     Apply(#[from] ApplyError),
+    /// A total could not be maintained.
+    #[error(transparent)]
+    Total(#[from] TotalError),
     /// A statement, or the connection, failed.
     #[error("partition maintenance failed: {}", describe(.0))]
     Statement(#[from] tokio_postgres::Error),
@@ -79,6 +87,7 @@ impl MaintainError {
         match self {
             Self::Database(error) => error.needs_operator(),
             Self::Apply(error) => error.needs_operator(),
+            Self::Total(error) => error.needs_operator(),
             Self::Catalog(error) => error.needs_operator(),
             Self::Statement(error) => classify(DatabaseStep::Session, error) == ErrorAction::Halt,
         }
@@ -113,6 +122,7 @@ pub async fn maintain(config: &Config, database: &Database) -> Result<Maintenanc
         }
         prune_closed_shards(client, source, &mut report).await?;
     }
+    prune_totals(client, config, &mut report).await?;
     connection.release();
     Ok(report)
 }
@@ -250,7 +260,7 @@ async fn drop_expired(
         }
         let detached = detach(database, client, &partitioned.name, &partition.name).await;
         if report.record_step("detaching", &partition.name, detached)? {
-            drop_table(client, &partition.name, report).await?;
+            drop_table(client, &partitioned.name, &partition.name, report).await?;
         } else {
             remove_marks(client, partitioned, report).await?;
         }
@@ -312,16 +322,40 @@ async fn finish_detached(
             }
         };
         if drops {
-            drop_table(client, &name, report).await?;
+            drop_table(client, &partitioned.name, &name, report).await?;
         }
     }
     Ok(())
 }
 
-async fn drop_table(client: &Client, name: &TableName, report: &mut MaintenanceReport) -> Result<(), MaintainError> {
-    let dropped = in_transaction(client, &pending::drop_table(name)).await;
-    if report.record_step("dropping", name, dropped)? {
-        report.dropped.push(name.unquoted());
+/// Drops a detached partition; its sums are kept in the totals of its table.
+async fn drop_table(
+    client: &Client,
+    table: &TableName,
+    partition: &TableName,
+    report: &mut MaintenanceReport,
+) -> Result<(), MaintainError> {
+    match totals::freeze::drop_partition(client, table, partition, FREEZE_TIMEOUT).await {
+        Ok(()) => report.dropped.push(partition.unquoted()),
+        Err(error) if error.is_of_connection() => return Err(error.into()),
+        Err(error) => report.postponed.push(format!("dropping {}: {error}", partition.unquoted())),
+    }
+    Ok(())
+}
+
+/// Removes the buckets that each total of the configuration no longer keeps.
+async fn prune_totals(client: &Client, config: &Config, report: &mut MaintenanceReport) -> Result<(), MaintainError> {
+    let versions = if config.totals.is_empty() { Vec::new() } else { totals::load_versions(client).await? };
+    for version in versions {
+        let total = config.totals.iter().find(|total| total.name.as_str() == version.name);
+        let bucket = total.and_then(|total| total.bucket.as_ref());
+        let Some(retention) = bucket.and_then(|bucket| bucket.retention_micros) else { continue };
+        let before = Timestamp(now().0.saturating_sub(retention));
+        match totals::freeze::prune(client, &version, before, FREEZE_TIMEOUT).await {
+            Ok(()) => {}
+            Err(error) if error.is_of_connection() => return Err(error.into()),
+            Err(error) => report.postponed.push(format!("pruning total {}: {error}", version.name)),
+        }
     }
     Ok(())
 }

@@ -13,6 +13,7 @@ mod publish;
 mod raw;
 mod replica;
 mod scale;
+mod totals;
 
 use std::error::Error;
 use std::time::Duration;
@@ -43,7 +44,8 @@ pub fn median(times: &mut [Duration]) -> Duration {
 }
 
 /// The parts, in the order of the table.
-const PARTS: [&str; 9] = ["append", "sizes", "duplicates", "merge", "replica", "export", "process", "memory", "scale"];
+const PARTS: [&str; 10] =
+    ["append", "sizes", "duplicates", "merge", "replica", "export", "process", "memory", "scale", "totals"];
 
 /// Runs all parts, prints the table and publishes it; with an argument, runs and prints only the parts whose name contains it.
 ///
@@ -85,6 +87,7 @@ async fn measure(part: &str, server: &PostgreSql) -> BenchResult<Vec<Line>> {
         "export" => replica::export(server).await,
         "process" => process::measure(server).await,
         "memory" => memory::measure(server).await,
+        "totals" => totals::measure(server).await,
         _ => scale::measure(server).await,
     }
 }

@@ -9,6 +9,7 @@
 
 mod declared_sql;
 mod schema_lock;
+mod total_triggers;
 
 use std::time::{Duration, Instant};
 
@@ -26,6 +27,7 @@ use crate::plan::TableDiff;
 use crate::unwritable::{TableProblem, UnwritableTable};
 pub use schema_lock::missing_lock_ddl;
 use schema_lock::{Locked, ensure_lock_table, lock};
+pub use total_triggers::{TotalTrigger, total_triggers};
 
 /// While DDL waits for a lock, all other sessions queue for it.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
@@ -222,7 +224,8 @@ async fn try_once(
     if !diff.is_empty() && !catalog.is_taken(&diff.table) {
         choose_partition_names(client, &mut diff).await?;
         declared_sql::verify(client, &diff).await?;
-        let ddl = diff.statements();
+        let mut ddl = diff.statements();
+        ddl.extend(triggers_of_partitions(client, &diff).await?);
         for statement in &ddl {
             execute(client, statement).await.map_err(|error| FailedStatement::of_change(statement, error))?;
         }
@@ -232,6 +235,14 @@ async fn try_once(
     }
     client.batch_execute("COMMIT").await?;
     Ok(statements)
+}
+
+/// The triggers of totals that the new partitions need. A new table has no totals yet.
+async fn triggers_of_partitions(client: &Client, diff: &TableDiff) -> Result<Vec<String>, tokio_postgres::Error> {
+    if diff.partitions.is_empty() || diff.source_label.is_some() {
+        return Ok(Vec::new());
+    }
+    total_triggers(client, &diff.table, diff.partitions.iter().map(|partition| &partition.name)).await
 }
 
 /// Executes one statement: PostgreSQL parses it as one, so that text in it cannot start another.
@@ -263,7 +274,26 @@ pub async fn choose_partition_names(client: &Client, diff: &mut TableDiff) -> Re
     }
 }
 
+/// Waits until no other session changes the schema of a table, and keeps others from doing so until the transaction ends.
+///
+/// # Errors
+/// Returns an error if the lock timeout passes or the connection fails.
+pub async fn lock_schema_changes(client: &Client, table: &TableName) -> Result<(), ApplyError> {
+    lock(client, &Locked::Table(table)).await.map_err(FailedStatement::into_error)
+}
+
+/// As [`lock_schema_changes`], for Millstream's own schema; to be taken before that of a table.
+///
+/// # Errors
+/// Returns an error if the lock timeout passes or the connection fails.
+pub async fn lock_system_schema(client: &Client) -> Result<(), ApplyError> {
+    lock(client, &Locked::Schema(&system_schema())).await.map_err(FailedStatement::into_error)
+}
+
 /// Creates a table of Millstream's own schema if it does not exist. Returns whether it was created.
+///
+/// # Errors
+/// Returns an error if a statement or the connection fails.
 pub async fn ensure_system_table(client: &Client, table: &SystemTable, limits: Limits) -> Result<bool, ApplyError> {
     ensure_lock_table(client, limits).await?;
     begin(client, limits.lock, limits.statement).await?;

@@ -27,10 +27,21 @@ impl ConfigErrors {
         Self { file: file.to_owned(), line_starts: std::iter::once(0).chain(starts).collect(), list: Vec::new() }
     }
 
+    /// The line and the column of a byte offset, from 1.
+    fn line_and_column(&self, offset: usize) -> (usize, usize) {
+        let line = self.line_starts.partition_point(|&start| start <= offset);
+        (line, offset - self.line_starts[line - 1] + 1)
+    }
+
+    /// The place of `key`, as in the messages.
+    pub(super) fn place(&self, span: Range<usize>, key: &str) -> String {
+        let (line, column) = self.line_and_column(span.start);
+        format!("{}:{line}:{column}: {key}", self.file)
+    }
+
     /// Adds an error in `key` at `span`.
     pub(super) fn add(&mut self, span: Range<usize>, key: &str, message: impl Into<String>) {
-        let line = self.line_starts.partition_point(|&start| start <= span.start);
-        let column = span.start - self.line_starts[line - 1] + 1;
+        let (line, column) = self.line_and_column(span.start);
         self.list.push(ConfigError { line, column, key: key.to_owned(), message: message.into() });
     }
 

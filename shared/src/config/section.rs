@@ -40,6 +40,22 @@ impl<'a> Section<'a> {
         errors.add(span, &self.key(key), message);
     }
 
+    /// The place of a key's value, for messages about it that are found later.
+    pub fn place(&self, errors: &ConfigErrors, key: &str) -> String {
+        let span = self.table.get(key).map_or(self.span.clone(), |value| value.span());
+        errors.place(span, &self.key(key))
+    }
+
+    /// The value of a key that has been read.
+    pub fn value(&self, key: &str) -> Option<&'a Spanned<DeValue<'a>>> {
+        self.table.get(key)
+    }
+
+    /// Whether a key is set to a table.
+    pub fn is_table(&self, key: &str) -> bool {
+        self.table.get(key).is_some_and(|value| value.get_ref().is_table())
+    }
+
     fn take(&self, key: &'static str) -> Option<&'a Spanned<DeValue<'a>>> {
         self.known_keys.borrow_mut().push(key);
         self.table.get(key)
@@ -115,14 +131,15 @@ impl<'a> Section<'a> {
         self.read(errors, key, "true or false", DeValue::as_bool)
     }
 
-    /// Reads a duration in whole hours, days or weeks, as microseconds.
+    /// Reads a duration in whole hours, days, weeks or years of 365 days, as microseconds.
     pub fn duration(&self, errors: &mut ConfigErrors, key: &'static str) -> Option<i64> {
-        self.read(errors, key, "a duration such as \"90 days\", \"12 hours\" or \"2 weeks\"", |value| {
+        self.read(errors, key, "a duration such as \"90 days\", \"12 hours\", \"2 weeks\" or \"5 years\"", |value| {
             let (count, unit) = value.as_str()?.split_once(' ')?;
             let hours = match unit {
                 "hour" | "hours" => 1,
                 "day" | "days" => 24,
                 "week" | "weeks" => 7 * 24,
+                "year" | "years" => 365 * 24,
                 _ => return None,
             };
             count

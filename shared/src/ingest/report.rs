@@ -1,5 +1,6 @@
 //! The end of a batch: accounts for every record, and reports the batch once its dead letters are stored.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::time::Instant;
 
@@ -9,6 +10,7 @@ use super::writer::{DecodeSummary, WriteResult};
 use super::{IngestError, KEY_TIMEOUT, OutcomeReporter};
 use crate::clock::now;
 use crate::decode::Decoder;
+use crate::names::TableName;
 use crate::outcome::{Outcome, OutcomeCounts, OutcomeLedger};
 use crate::record::{Batch, BatchExtent, SequenceNumber};
 use crate::rejection::{Rejection, RejectionReason};
@@ -26,6 +28,8 @@ pub(super) struct CommittedBatch {
     pub(super) ddl: usize,
     pub(super) extent: BatchExtent,
     pub(super) empty_records: usize,
+    /// The tables that were written.
+    pub(super) tables: BTreeSet<TableName>,
     /// The rejection of a record whose table's key another record may still provide.
     pub(super) key_not_known_yet: Option<Rejection>,
 }
@@ -85,6 +89,7 @@ impl CommittedBatch {
         }
         self.rows += written.rows;
         self.ddl += written.ddl;
+        self.tables.extend(written.tables);
         Ok(())
     }
 }
@@ -104,7 +109,8 @@ impl OutcomeReporter {
         committed: CommittedBatch,
         mut times: StageTimes,
     ) -> Result<Report, IngestError> {
-        let CommittedBatch { counts, rejections, rows, ddl, extent, empty_records, key_not_known_yet } = committed;
+        let CommittedBatch { counts, rejections, rows, ddl, extent, empty_records, key_not_known_yet, tables: _ } =
+            committed;
         if let Some(rejection) = key_not_known_yet {
             return Err(IngestError::KeyNotKnownYet(rejection));
         }

@@ -9,6 +9,7 @@ use crate::apply::{self, ApplyError, ApplyResult, Freshness, Limits, RowDifferen
 use crate::catalog::{self, Catalog, CatalogError};
 use crate::change::Changes;
 use crate::clock::now;
+use crate::config::TotalConfig;
 use crate::database::{Connection, Database};
 use crate::decode::Decoder;
 use crate::names::TableName;
@@ -18,9 +19,13 @@ use crate::record::BatchExtent;
 use crate::rejection::{Rejection, RejectionReason};
 use crate::report::StageTimes;
 use crate::spec::TableId;
+use crate::totals::{LiveTotals, TotalError};
 
 /// Publishing the freshness of a source delays the response by at most this long.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Folding and building totals delays the response by at most this long.
+const TOTALS_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Writes changes, and keeps what it learns between batches.
 pub struct Writer {
@@ -28,6 +33,7 @@ pub struct Writer {
     pub(super) catalog: Catalog,
     pub(super) hints: WriteHints,
     freshness: Freshness,
+    totals: LiveTotals,
 }
 
 /// What decoding finds in the records of a batch, besides their changes.
@@ -81,6 +87,8 @@ pub struct WriteResult {
     pub rows: u64,
     /// The number of statements that changed the schema.
     pub ddl: usize,
+    /// The tables that were written.
+    pub tables: BTreeSet<TableName>,
 }
 
 impl WriteResult {
@@ -97,14 +105,38 @@ impl WriteResult {
         self.expired.extend(plan.expired);
         self.repeated_in_batch.extend(plan.repeated_in_batch);
         self.rows += applied.rows;
+        self.tables.extend(plan.writes.into_iter().map(|write| write.table.name.clone()));
     }
 }
 
 impl Writer {
-    /// Creates a writer with an empty catalog.
-    pub fn new(database: Database) -> Self {
+    /// Creates a writer with an empty catalog, for these totals.
+    pub fn new(database: Database, totals: Vec<TotalConfig>) -> Self {
         let (catalog, hints, freshness) = (Catalog::default(), WriteHints::default(), Freshness::default());
-        Self { database, catalog, hints, freshness }
+        Self { database, catalog, hints, freshness, totals: LiveTotals::new(totals) }
+    }
+
+    /// Folds the totals of tables that have just been written, and builds those of new tables. A failure is logged, not
+    /// returned.
+    pub async fn update_totals(&mut self, tables: &BTreeSet<TableName>, time_left: Duration) {
+        if !self.totals.is_due(tables, Instant::now()) {
+            return;
+        }
+        let timeout = TOTALS_TIMEOUT.min(time_left / 2);
+        let updating = async {
+            let connection = self.database.connection().await?;
+            self.totals.after_commit(&connection, tables, timeout).await?;
+            connection.release();
+            Ok::<(), TotalError>(())
+        };
+        match tokio::time::timeout(timeout, updating).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) if error.needs_operator() => {
+                tracing::error!(%error, "operator action required: a total is not up to date");
+            }
+            Ok(Err(error)) => tracing::warn!(%error, "totals not folded"),
+            Err(_elapsed) => tracing::warn!("totals not folded: the database did not answer in time"),
+        }
     }
 
     /// Publishes that a batch of a shard has been committed. A failure is logged, not returned.

@@ -1,0 +1,134 @@
+//! Totals: sums over the rows of a table, by group, exact at every moment and cheap to read.
+//!
+//! A total is a batch and deltas. Statement-level triggers add one delta per group and statement, in the transaction of the
+//! rows, whoever writes them; writers never update a row of a total and so never wait for each other. [`fold`] moves deltas
+//! into the batch; [`recompute`] sums all rows and adds the *difference* as deltas, which heals any error and says how large
+//! it was. Nothing is overwritten or switched: in every snapshot, batch + deltas is the sum over the pieces.
+//!
+//! The pieces are the table's partitions, those that are detached but not yet dropped (they keep their triggers), and the
+//! frozen sums of dropped ones ([`freeze`]). Dropping an expired partition is not a deletion: totals outlive rows.
+//!
+//! Locks, always in this order: a writer locks rows of the table, then adds deltas; [`fold`] locks its state table; a
+//! recompute locks its own table, then the frozen sums (SHARE), the table and detached partitions (ACCESS SHARE), and only then
+//! takes its snapshot; a freeze locks the frozen sums of all totals of the table by name, then the partition.
+//!
+//! Input: the configuration's [`TotalConfig`]s and a database. [`build`] brings the database in line with them.
+
+pub mod build;
+mod definition;
+pub mod fold;
+pub mod freeze;
+pub mod health;
+mod live;
+mod probe;
+pub mod recompute;
+mod registry;
+mod sql;
+pub mod task;
+mod triggers;
+
+use std::time::Duration;
+
+use tokio_postgres::Client;
+
+use crate::apply::{self, ApplyError};
+use crate::database::DatabaseError;
+use crate::database::sqlstate::{DatabaseStep, ErrorAction, classify, describe};
+pub use definition::Definition;
+pub use live::LiveTotals;
+pub use probe::{Probe, probe};
+pub use registry::{TOTAL_TABLE, TotalState, TotalVersion, load_versions};
+pub use sql::TotalSql;
+
+/// Bounds how long other transactions queue behind a change of a table's triggers that waits for its lock.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Why work on a total failed.
+#[derive(Debug, thiserror::Error)]
+pub enum TotalError {
+    /// An expression of the configuration is not suitable.
+    #[error("{place}: {reason}")]
+    Expression {
+        /// Its place in the configuration.
+        place: String,
+        /// Why, and what to do.
+        reason: String,
+    },
+    /// The database has something that prevents the total.
+    #[error("total {total}: {reason}")]
+    Conflict {
+        /// The total.
+        total: String,
+        /// What it is, and what to do.
+        reason: String,
+    },
+    /// A lock could not be obtained, or a concurrent change interfered, after repeated attempts.
+    #[error("total {total}: {reason}; the next run retries it")]
+    Busy {
+        /// The total.
+        total: String,
+        /// What was being done.
+        reason: String,
+    },
+    /// A statement, or the connection, failed.
+    #[error("statement of a total failed: {}", describe(.0))]
+    Statement(#[from] tokio_postgres::Error),
+    /// The connection to the database failed.
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
+    /// A table of Millstream's own could not be created.
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+}
+
+impl TotalError {
+    /// Whether an operator must act before a retry can succeed.
+    pub fn needs_operator(&self) -> bool {
+        match self {
+            Self::Expression { .. } | Self::Conflict { .. } => true,
+            Self::Busy { .. } => false,
+            Self::Statement(error) => classify(DatabaseStep::ChangeSchema, error) != ErrorAction::Retry,
+            Self::Database(error) => error.needs_operator(),
+            Self::Apply(error) => error.needs_operator(),
+        }
+    }
+}
+
+impl TotalError {
+    /// Whether the connection failed, so that nothing else can be done with it.
+    pub fn is_of_connection(&self) -> bool {
+        matches!(self, Self::Database(_)) || self.database_error().is_some_and(|error| error.as_db_error().is_none())
+    }
+
+    /// PostgreSQL's error, or the connection's.
+    fn database_error(&self) -> Option<&tokio_postgres::Error> {
+        match self {
+            Self::Statement(error) => Some(error),
+            Self::Apply(error) => error.database_error(),
+            Self::Expression { .. } | Self::Conflict { .. } | Self::Busy { .. } | Self::Database(_) => None,
+        }
+    }
+}
+
+/// Runs `work` in a READ COMMITTED transaction in which unqualified names are PostgreSQL's own, and commits it if it succeeds.
+async fn in_transaction<T>(
+    client: &Client,
+    statement_timeout: Duration,
+    work: impl Future<Output = Result<T, TotalError>>,
+) -> Result<T, TotalError> {
+    apply::begin(client, LOCK_TIMEOUT, statement_timeout).await?;
+    let result = match client.batch_execute("SET LOCAL search_path = pg_catalog, pg_temp").await {
+        Ok(()) => work.await,
+        Err(error) => Err(error.into()),
+    };
+    match result {
+        Ok(value) => {
+            client.batch_execute("COMMIT").await?;
+            Ok(value)
+        }
+        Err(error) => {
+            client.batch_execute("ROLLBACK").await.unwrap_or_default();
+            Err(error)
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! The SQL of a total, built from its definition: fragments that several statements share, and the statements themselves.
+//!
+//! A total's tables keep, for each group, the number of rows and, for each sum, the sum of its finite values and how many
+//! values are not NULL, NaN, infinite and minus infinite: NaN and infinity cannot be subtracted again. The view puts them
+//! together to what SQL's `sum` would return.
+//!
+//! The statements run with the search path `pg_catalog`. The expressions of the configuration are the only other text in
+//! them; each was accepted as an expression of an index ([`super::probe`]).
+
+mod changes;
+mod objects;
+mod sums;
+
+use super::definition::Definition;
+use crate::names::{Identifier, SYSTEM_SCHEMA};
+
+/// The SQL of one version of a total.
+pub struct TotalSql<'d> {
+    definition: &'d Definition,
+    /// What the names of its objects begin with, for example `betting_v1`.
+    prefix: String,
+}
+
+/// The columns of a sum, after its own.
+const COUNTS: [&str; 4] = ["_count", "_nan", "_inf", "_neg_inf"];
+
+/// Replaces each `{name}` of a template by its value; values are not searched again.
+pub fn fill(template: &str, values: &[(&str, &str)]) -> String {
+    let mut filled = String::with_capacity(template.len() * 2);
+    let mut rest = template;
+    while let Some(start) = rest.find('{') {
+        let (before, after) = rest.split_at(start);
+        filled.push_str(before);
+        let value = after.find('}').and_then(|end| {
+            let name = &after[1..end];
+            values.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value, end))
+        });
+        match value {
+            Some((value, end)) => {
+                filled.push_str(value);
+                rest = &after[end + 1..];
+            }
+            None => {
+                filled.push('{');
+                rest = &after[1..];
+            }
+        }
+    }
+    filled.push_str(rest);
+    filled
+}
+
+fn quoted(name: &str) -> String {
+    Identifier::truncated(name, name).to_string()
+}
+
+impl<'d> TotalSql<'d> {
+    /// The SQL of a version.
+    pub fn new(definition: &'d Definition, version: i32) -> Self {
+        Self { definition, prefix: format!("{}_v{version}", definition.name) }
+    }
+
+    /// The total's name.
+    pub fn name(&self) -> &str {
+        &self.definition.name
+    }
+
+    /// A name in Millstream's schema that belongs to this version.
+    pub fn object(&self, suffix: &str) -> String {
+        let name = Identifier::truncated(&format!("{}_{suffix}", self.prefix), &self.prefix);
+        format!("{SYSTEM_SCHEMA}.{name}")
+    }
+
+    /// What the names of the triggers and functions begin with.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    fn groups(&self) -> impl Iterator<Item = String> {
+        self.definition.groups.iter().map(|group| quoted(&group.name))
+    }
+
+    /// The groups' columns.
+    fn group_list(&self) -> String {
+        self.groups().collect::<Vec<_>>().join(", ")
+    }
+
+    /// The names of all columns with a figure: the rows, then those of each sum.
+    fn figures(&self) -> Vec<String> {
+        let of_sum = |name: &str| {
+            std::iter::once(quoted(name))
+                .chain(COUNTS.iter().map(move |suffix| quoted(&format!("{name}{suffix}"))))
+                .collect::<Vec<_>>()
+        };
+        std::iter::once("rows".to_owned())
+            .chain(self.definition.sums.iter().flat_map(|sum| of_sum(&sum.name)))
+            .collect()
+    }
+
+    fn figure_list(&self, of: impl Fn(&str) -> String) -> String {
+        self.figures().iter().map(|figure| of(figure)).collect::<Vec<_>>().join(", ")
+    }
+
+    /// The groups' columns and the figures.
+    fn columns(&self) -> String {
+        format!("{}, {}", self.group_list(), self.figure_list(str::to_owned))
+    }
+
+    /// `sum(x) AS x` of each figure.
+    fn summed_figures(&self) -> String {
+        self.figure_list(|figure| format!("sum({figure}) AS {figure}"))
+    }
+
+    /// A condition: some figure is not zero.
+    fn any_nonzero(&self) -> String {
+        self.figures().iter().map(|figure| format!("{figure} <> 0")).collect::<Vec<_>>().join(" OR ")
+    }
+
+    /// A further condition: the bucket is not older than the total keeps it. A row without a time is in no bucket that ends.
+    fn is_kept(&self) -> String {
+        let state = self.object("fold_state");
+        let condition = |bucket: &String| {
+            let bucket = quoted(bucket);
+            format!(" AND ({bucket} IS NULL OR {bucket} >= (SELECT keep_from FROM {state}))")
+        };
+        self.definition.bucket.as_ref().map(condition).unwrap_or_default()
+    }
+
+    /// The groups of a row, as the composite type that treats NULLs as equal.
+    fn key_of(&self, row: &str) -> String {
+        let columns = self.groups().map(|group| format!("{row}{group}")).collect::<Vec<_>>().join(", ");
+        format!("ROW({columns})::{}", self.object("key"))
+    }
+}
