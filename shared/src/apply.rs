@@ -36,11 +36,12 @@ pub use ddl::{
     ensure_system_table, lock_schema_changes, lock_system_schema, missing_lock_ddl, missing_schema_ddl, total_triggers,
 };
 pub use freshness::{FRESHNESS_TABLE, Freshness};
+use lock_holders::DelayedBy;
 pub use lock_holders::{LockHolder, LockTimeout};
 pub use tombstone::{TOMBSTONE_TABLE, ensure_tombstone_table};
 
 use crate::catalog::CatalogError;
-use crate::database::sqlstate::{DatabaseStep, ErrorAction, classify, describe, is_lock_timeout, is_statement_timeout};
+use crate::database::sqlstate::{DatabaseStep, ErrorAction, classify, describe, is_lock_timeout};
 use crate::names::TableName;
 use crate::outcome::ChangeOutcome;
 use crate::plan::merge::InvalidStoredVersion;
@@ -48,7 +49,6 @@ use crate::plan::{KeyChanges, Plan, TableWrite};
 use crate::rejection::Rejection;
 use crate::spec::{MergeBy, WriteMode};
 use crate::unwritable::UnwritableTable;
-use lock_holders::DelayedBy;
 pub use transaction::WriteTransaction;
 
 /// How many times, for each table, an attempt that deadlocks with another writer releases its locks and is retried.
@@ -194,7 +194,7 @@ pub async fn apply(
     }
 }
 
-/// Describes what a statement waited for, if it timed out. Its transaction must be rolled back.
+/// Describes what a statement waited for, if it did not get a lock in time. Its transaction must be rolled back.
 async fn with_lock_holders(
     client: &Client,
     tables: Vec<TableName>,
@@ -202,10 +202,20 @@ async fn with_lock_holders(
     error: ApplyError,
 ) -> ApplyError {
     let ApplyError::Database(database) = error else { return error };
-    if !is_lock_timeout(&database) && !is_statement_timeout(&database) {
+    if !is_lock_timeout(&database) {
         return ApplyError::Database(database);
     }
     ApplyError::Locked(LockTimeout::new(client, tables, statement, DelayedBy::Writers, &database).await)
+}
+
+/// Describes why the catalog could not be read: who holds a lock on one of the tables. Ends the transaction.
+pub async fn explain_catalog_failure(client: &Client, tables: &[TableName], error: CatalogError) -> ApplyError {
+    client.batch_execute("ROLLBACK").await.unwrap_or_default();
+    if !error.is_lock_timeout() {
+        return error.into();
+    }
+    let (tables, statement) = (tables.to_vec(), ddl::READING.to_owned());
+    ApplyError::Locked(LockTimeout::new(client, tables, statement, DelayedBy::Writers, &error.into_source()).await)
 }
 
 /// The beginning of the statement that writes the rows.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio_postgres::Client;
 
 use super::{SEGMENT, documents, process};
-use crate::support::{client, database, ingest, rows, sample};
+use crate::support::{client, database, ingest, ingest as ingest_with, rows, sample};
 
 async fn pid(client: &Client) -> i32 {
     client.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get(0)
@@ -54,6 +54,11 @@ async fn a_session_in_the_way_of_a_write_is_named() {
         owner.batch_execute("COMMIT; BEGIN").await.unwrap();
     }
     assert_eq!(process(&mut ingest, &again).await.counts.duplicate, 1);
+    // A new process reads the definition first.
+    owner.batch_execute("LOCK TABLE s.e IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    let error = ingest_with(SEGMENT, &url).process_event(&again, Duration::from_millis(600)).await.unwrap_err();
+    let held = format!("held by pid {} (migration): AccessExclusiveLock on s.e since 20", pid(&owner).await);
+    assert!(!error.needs_operator() && error.to_string().contains(&held), "{error}");
 }
 
 /// A lock timeout never costs a record, also beside a table that cannot be written.

@@ -38,6 +38,9 @@ const COLLISIONS_MAX: u32 = 12;
 const BACKOFF_MAX: Duration = Duration::from_millis(800);
 const BACKOFF_FIRST: Duration = Duration::from_millis(40);
 
+/// What stands for the queries of the system catalogs in messages.
+pub const READING: &str = "SELECT FROM pg_catalog.pg_class";
+
 /// What became of missing tables, columns and partitions.
 #[derive(Default, Debug)]
 pub struct SchemaChanges {
@@ -133,6 +136,9 @@ impl From<ApplyError> for FailedAttempt {
 
 impl From<CatalogError> for FailedAttempt {
     fn from(error: CatalogError) -> Self {
+        if error.is_lock_timeout() {
+            return FailedStatement::of_change(READING, error.into_source()).into();
+        }
         Self::Other(error.into())
     }
 }

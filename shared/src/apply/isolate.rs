@@ -168,7 +168,9 @@ async fn fault(
 
 impl Suspects {
     fn accept(&mut self, rows: &[KeyChanges]) {
-        self.accepting.extend(rows.iter().map(|row| row.partition));
+        // Rows are sorted by partition.
+        let by_partition = rows.chunk_by(|a, b| a.partition == b.partition);
+        self.accepting.extend(by_partition.filter_map(|rows| rows.first()).map(|row| row.partition));
     }
 
     /// Adds a row that was rejected alone, and the untried rows of its partition if they need not be tried.

@@ -15,7 +15,7 @@ pub struct LockTimeout {
     pub tables: Vec<TableName>,
     /// The statement that waited, without values.
     pub statement: String,
-    /// The SQLSTATE of the timeout: of the lock, or of the statement.
+    /// The SQLSTATE of the timeout.
     pub sqlstate: String,
     /// The sessions that held a lock afterwards.
     pub holders: Vec<LockHolder>,
@@ -24,9 +24,9 @@ pub struct LockTimeout {
 /// A session that holds a lock.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct LockHolder {
-    /// The process ID of its backend.
-    pub pid: i32,
-    /// Its `application_name`.
+    /// The process ID of its backend; `None` for a prepared transaction.
+    pub pid: Option<i32>,
+    /// Its `application_name`, or what kind of process it is.
     pub application: Option<String>,
     /// The mode of the lock.
     pub mode: String,
@@ -77,10 +77,9 @@ async fn read_holders(
 }
 
 fn lock_holder(row: &Row) -> LockHolder {
-    let application: Option<String> = row.get("application_name");
     LockHolder {
         pid: row.get("pid"),
-        application: application.filter(|name| !name.is_empty()),
+        application: row.get("application"),
         mode: row.get("mode"),
         relation: row.get("relation"),
         state: row.get("state"),
@@ -107,7 +106,10 @@ impl fmt::Display for LockTimeout {
 
 impl fmt::Display for LockHolder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "pid {}", self.pid)?;
+        match self.pid {
+            Some(pid) => write!(f, "pid {pid}")?,
+            None => write!(f, "a prepared transaction")?,
+        }
         if let Some(application) = &self.application {
             write!(f, " ({application})")?;
         }

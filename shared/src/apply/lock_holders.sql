@@ -11,12 +11,15 @@ WITH RECURSIVE tree AS (
     UNION ALL
     SELECT i.inhrelid FROM tree JOIN pg_catalog.pg_inherits i ON i.inhparent OPERATOR(pg_catalog.=) tree.oid
 )
-SELECT held.pid, activity.application_name, held.mode, pg_catalog.concat_ws('.', n.nspname, c.relname) AS relation, activity.state,
+SELECT held.pid, held.mode,
+       CASE WHEN activity.application_name OPERATOR(pg_catalog.<>) '' THEN activity.application_name ELSE activity.backend_type END AS application,
+       pg_catalog.concat_ws('.', n.nspname, c.relname) AS relation, activity.state,
        (extract(epoch FROM activity.xact_start) OPERATOR(pg_catalog.*) 1000000)::bigint AS since
 FROM tree
 JOIN pg_catalog.pg_locks held
   ON held.locktype OPERATOR(pg_catalog.=) 'relation' AND held.granted
- AND held.pid OPERATOR(pg_catalog.<>) pg_catalog.pg_backend_pid()
+ -- A prepared transaction has no process.
+ AND (held.pid IS NULL OR held.pid OPERATOR(pg_catalog.<>) pg_catalog.pg_backend_pid())
  AND (held.mode OPERATOR(pg_catalog.<>) 'AccessShareLock' OR $3)
  AND held.relation OPERATOR(pg_catalog.=) tree.oid
 JOIN pg_catalog.pg_database d

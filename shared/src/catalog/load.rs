@@ -10,7 +10,7 @@ use super::{
     Catalog, ColumnType, DbColumn, DbPartition, DbTable, GeneratedAs, OtherPartitioning, PartitionRelation,
     PartitionStrategy, RowTypeOids,
 };
-use crate::database::sqlstate::{DatabaseStep, ErrorAction, classify};
+use crate::database::sqlstate::{DatabaseStep, ErrorAction, classify, is_lock_timeout};
 use crate::names::{Identifier, TableName};
 use crate::partition::TimeRange;
 use crate::timestamp::Timestamp;
@@ -28,6 +28,12 @@ impl CatalogError {
     /// Whether an operator must act before the catalogs can be read.
     pub fn needs_operator(&self) -> bool {
         classify(DatabaseStep::ReadCatalog, &self.source) == ErrorAction::Halt
+    }
+
+    /// Whether a lock on one of the tables was not obtained in time: newer versions of PostgreSQL lock partitions to read their
+    /// bounds.
+    pub fn is_lock_timeout(&self) -> bool {
+        is_lock_timeout(&self.source)
     }
 
     /// PostgreSQL's error, or the connection's.

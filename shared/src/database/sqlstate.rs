@@ -204,11 +204,6 @@ pub fn is_lock_timeout(error: &Error) -> bool {
     error.code().is_some_and(|code| code.code() == "55P03")
 }
 
-/// Whether a statement took longer than its timeout: it may have waited for a lock.
-pub fn is_statement_timeout(error: &Error) -> bool {
-    error.code().is_some_and(|code| code.code() == "57014")
-}
-
 /// The relation that has no partition for the row, if that is the error.
 pub fn relation_without_partition(error: &Error) -> Option<(&str, &str)> {
     let db = error.as_db_error().filter(|db| has_no_partition(db))?;

@@ -303,7 +303,7 @@ impl WriteAttempts {
         plan: &Plan,
     ) -> Result<Option<ApplyResult>, ApplyError> {
         let time_left = self.limits.statement.saturating_sub(self.started.elapsed());
-        let limits = Limits { statement: time_left, ..self.limits };
+        let limits = Limits { statement: time_left, lock: self.limits.lock.min(time_left * 3 / 4) };
         let catalog = &mut writer.catalog;
         if !plan.diffs.is_empty() {
             let changed = apply::create_missing(client, catalog, &plan.diffs, limits).await?;
@@ -372,7 +372,9 @@ pub(super) async fn read_catalog(
             return Ok(());
         }
         apply::begin_read_only(client, limits).await?;
-        catalog::load(client, catalog, &names).await?;
+        if let Err(error) = catalog::load(client, catalog, &names).await {
+            return Err(apply::explain_catalog_failure(client, &names, error).await.into());
+        }
         client.batch_execute("COMMIT").await.map_err(CatalogError::from)?;
     }
 }
