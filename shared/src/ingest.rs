@@ -45,9 +45,9 @@ const LOCK_TIMEOUT: Duration = Duration::from_secs(20);
 /// table's records become dead letters.
 const KEY_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// The changes of a batch that is written at once take at most about this many bytes: three times as many as those of Lambda's
-/// largest event usually do. A batch with more is written in parts.
-const BATCH_CHANGES_BYTES_MAX: usize = 48 * 1024 * 1024;
+/// The changes of a batch that is written at once take at most about this many bytes: more than those of Lambda's largest event
+/// usually do. A batch with more is written in parts.
+const BATCH_CHANGES_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// Ingests batches of records.
 pub struct Ingest {

@@ -58,6 +58,7 @@ pub fn all() -> Vec<Shape> {
             vec![aggregate_under(&"k".repeat(200_000), &[b"{\"n\":1}" as &[u8]; 5_000])],
         ),
         Shape::applied("30 documents of 4,000 fields under paths of 2 KB", 30, vec![long_paths(4_000); 30]),
+        Shape::applied("60 documents of 150 fields under paths of 2 KB", 60, vec![long_paths(150); 60]),
         Shape::applied("one document of 9,900 fields under paths of 2 KB", 1, vec![long_paths(9_900)]),
         Shape::applied("70 documents of 5,000 fields, all distinct", 70, (0..70).map(distinct_fields).collect()),
     ]

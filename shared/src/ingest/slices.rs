@@ -33,9 +33,12 @@ const FIRST_SLICE_RECORDS: usize = 250;
 /// Yields to the connection after this many records, so that PostgreSQL does not wait for its next statement.
 const YIELD_EVERY_RECORDS: usize = 16;
 
-/// The changes of a slice, of which two are in memory, and those that are written at the end take at most this many bytes.
-/// Those of a thousand usual records take a tenth of it.
-const SLICE_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// The changes of a slice, of which two are in memory, take at most about this many bytes. A thousand records of the largest
+/// event that has twice as many take two thirds of it.
+const SLICE_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// The changes that are written at the end have at most this many bytes: three times as many as Lambda's largest event.
+const DEFERRED_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// The batch needs the fallback: the database is missing something, or an error occurred that the fallback will report.
 struct Fallback;
@@ -242,7 +245,7 @@ impl<'p, 'e> SlicePlanner<'p, 'e> {
             }
         }
         let deferred_bytes: usize = self.deferred.iter().map(EncodedChanges::bytes).sum();
-        if deferred_bytes > SLICE_BYTES_MAX { Err(Fallback) } else { Ok(()) }
+        if deferred_bytes > DEFERRED_BYTES_MAX { Err(Fallback) } else { Ok(()) }
     }
 }
 

@@ -28,7 +28,7 @@ async fn peak(server: &PostgreSql, shape: &Shape) -> BenchResult<f64> {
         ("DATABASE_URL".to_owned(), server.database().await?),
         ("MILLSTREAM_CONFIG".to_owned(), config.to_string_lossy().into_owned()),
     ];
-    let settings = Settings { binary: binary("kinesis-ingest")?, environment, timeout: Duration::from_secs(120) };
+    let settings = Settings { binary: binary("kinesis-ingest")?, environment, timeout: Duration::from_secs(600) };
     let records: Vec<ShardRecord> =
         (1..).zip(&shape.records).map(|(number, data)| ShardRecord::numbered(number, data.clone())).collect();
     let mut function = Function::start(settings).await?;
