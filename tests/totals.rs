@@ -77,9 +77,15 @@ pub async fn fold_all(client: &Client, version: &TotalVersion) {
 
 /// Asserts that a view equals a query, as sets of rows, with equal numbers.
 pub async fn assert_equal(client: &Client, view: &str, expected: &str, case: &str) {
-    let difference = format!("(SELECT * FROM {view} EXCEPT ALL ({expected})) UNION ALL (({expected}) EXCEPT ALL SELECT * FROM {view})");
+    let difference = format!(
+        "(SELECT * FROM {view} EXCEPT ALL ({expected})) UNION ALL (({expected}) EXCEPT ALL SELECT * FROM {view})"
+    );
     let found = rows(client, &difference).await;
-    assert!(found.is_empty(), "{case}: {:#?}", found.iter().map(|row| row.chars().take(300).collect::<String>()).collect::<Vec<_>>());
+    assert!(
+        found.is_empty(),
+        "{case}: {:#?}",
+        found.iter().map(|row| row.chars().take(300).collect::<String>()).collect::<Vec<_>>()
+    );
 }
 
 /// A sum of floats depends on their order; the total is the exact sum.

@@ -29,8 +29,8 @@ use tokio_postgres::Client;
 
 pub use compare::{RowDifference, diff_rows, list_keys};
 pub use ddl::{
-    SystemTable, TotalTrigger, begin, begin_read_only, choose_partition_names, create_missing, ensure_system_table, lock_schema_changes,
-    lock_system_schema, missing_lock_ddl, missing_schema_ddl, total_triggers,
+    SystemTable, TotalTrigger, begin, begin_read_only, choose_partition_names, create_missing, ensure_system_table,
+    lock_schema_changes, lock_system_schema, missing_lock_ddl, missing_schema_ddl, total_triggers,
 };
 pub use freshness::{FRESHNESS_TABLE, Freshness};
 pub use tombstone::{TOMBSTONE_TABLE, ensure_tombstone_table};

@@ -16,6 +16,7 @@
 
 pub mod build;
 mod definition;
+pub mod dry_run;
 pub mod fold;
 pub mod freeze;
 pub mod health;
@@ -71,6 +72,15 @@ pub enum TotalError {
         /// What was being done.
         reason: String,
     },
+    /// The time of the run was over before its rows were summed.
+    #[error(
+        "total {total}: not summed in the time of this run; run `millstream totals recompute {total}` from a machine without \
+         a time limit"
+    )]
+    TimeIsUp {
+        /// The total.
+        total: String,
+    },
     /// A statement, or the connection, failed.
     #[error("statement of a total failed: {}", describe(.0))]
     Statement(#[from] tokio_postgres::Error),
@@ -89,7 +99,7 @@ impl TotalError {
     /// Whether an operator must act before a retry can succeed.
     pub fn needs_operator(&self) -> bool {
         match self {
-            Self::Expression { .. } | Self::Conflict { .. } => true,
+            Self::Expression { .. } | Self::Conflict { .. } | Self::TimeIsUp { .. } => true,
             Self::Busy { .. } => false,
             Self::Statement(error) => classify(error) != ErrorAction::Retry,
             Self::Database(error) => error.needs_operator(),
@@ -107,7 +117,12 @@ impl TotalError {
             Self::Statement(error) | Self::Apply(ApplyError::Database(error)) => error.as_db_error().is_none(),
             Self::Catalog(CatalogError::Database(error)) => error.as_db_error().is_none(),
             Self::Database(_) => true,
-            Self::Expression { .. } | Self::Conflict { .. } | Self::Busy { .. } | Self::Apply(_) | Self::Catalog(_) => false,
+            Self::Expression { .. }
+            | Self::Conflict { .. }
+            | Self::Busy { .. }
+            | Self::TimeIsUp { .. }
+            | Self::Apply(_)
+            | Self::Catalog(_) => false,
         }
     }
 }

@@ -13,7 +13,7 @@ use millstream_tests::postgresql::connect;
 use millstream_tests::random::Random;
 use tokio_postgres::Client;
 
-use super::{BETTING, EXPECTED, assert_equal, built, client, database, exact, TABLE};
+use super::{BETTING, EXPECTED, TABLE, assert_equal, built, client, database, exact};
 
 const WRITERS: u64 = 8;
 const SECONDS: u64 = 15;
@@ -39,7 +39,10 @@ impl Arena {
     async fn victim(&self) -> Client {
         loop {
             if let Ok(client) = connect(&self.url).await
-                && client.batch_execute("SET application_name = 'victim'; SET TimeZone = 'UTC'; SET lock_timeout = '5s'").await.is_ok()
+                && client
+                    .batch_execute("SET application_name = 'victim'; SET TimeZone = 'UTC'; SET lock_timeout = '5s'")
+                    .await
+                    .is_ok()
             {
                 return client;
             }
@@ -99,7 +102,8 @@ async fn write(arena: Arc<Arena>, seed: u64) {
     let mut random = Random::new(seed + 1);
     let mut client = arena.victim().await;
     while arena.goes_on() {
-        let level = *random.one_of(&["READ COMMITTED", "READ COMMITTED", "READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"]);
+        let level =
+            *random.one_of(&["READ COMMITTED", "READ COMMITTED", "READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"]);
         let mut script = format!("BEGIN ISOLATION LEVEL {level};");
         for number in 0..1 + random.below(3) {
             let statement = statement(&mut random, level);
@@ -134,7 +138,9 @@ fn statement(random: &mut Random, level: &str) -> String {
     match random.below(12) {
         0..4 => format!("INSERT INTO s.bet {values} ON CONFLICT DO NOTHING"),
         4 => format!("INSERT INTO s.bet_{day} {values} ON CONFLICT DO NOTHING"),
-        5 | 6 => format!("INSERT INTO s.bet {values} ON CONFLICT (bet_id, day) DO UPDATE SET stake = EXCLUDED.stake, status = EXCLUDED.status"),
+        5 | 6 => format!(
+            "INSERT INTO s.bet {values} ON CONFLICT (bet_id, day) DO UPDATE SET stake = EXCLUDED.stake, status = EXCLUDED.status"
+        ),
         7 => format!("UPDATE s.bet SET stake = {stake}, game_id = 'g' || v % 5 WHERE {part}"),
         8 => format!("UPDATE s.bet SET day = day + interval '1 day' WHERE {part} AND v % 7 = 0"),
         9 => format!("DELETE FROM s.bet WHERE {part}"),
@@ -172,7 +178,10 @@ async fn recompute_again_and_again(arena: Arc<Arena>) {
 async fn drop_partitions(arena: Arc<Arena>) {
     let client = client(&arena.url).await;
     client.batch_execute("SET TimeZone = 'UTC'; SET lock_timeout = '5s'").await.unwrap();
-    let name = |table: String| TableName { schema: Identifier::exact("s").unwrap(), table: Identifier::exact(&table).unwrap() };
+    let name = |table: String| TableName {
+        schema: Identifier::exact("s").unwrap(),
+        table: Identifier::exact(&table).unwrap(),
+    };
     let mut oldest = 1;
     while arena.goes_on() && oldest < 9 {
         let new = oldest + 3;
@@ -184,7 +193,10 @@ async fn drop_partitions(arena: Arc<Arena>) {
         let triggers = async {
             client.batch_execute("BEGIN").await?;
             client.batch_execute(&add).await?;
-            for trigger in millstream::apply::total_triggers(&client, &name("bet".into()), [name(format!("bet_{new}"))].iter()).await? {
+            for trigger in
+                millstream::apply::total_triggers(&client, &name("bet".into()), [name(format!("bet_{new}"))].iter())
+                    .await?
+            {
                 client.batch_execute(&trigger).await?;
             }
             client.batch_execute("COMMIT").await
@@ -193,7 +205,11 @@ async fn drop_partitions(arena: Arc<Arena>) {
             client.batch_execute("ROLLBACK").await.unwrap();
             continue;
         }
-        while client.batch_execute(&format!("ALTER TABLE s.bet DETACH PARTITION s.bet_{oldest} CONCURRENTLY")).await.is_err() {
+        while client
+            .batch_execute(&format!("ALTER TABLE s.bet DETACH PARTITION s.bet_{oldest} CONCURRENTLY"))
+            .await
+            .is_err()
+        {
             let finalize = format!("ALTER TABLE s.bet DETACH PARTITION s.bet_{oldest} FINALIZE");
             if client.batch_execute(&finalize).await.is_ok() {
                 break;
@@ -253,7 +269,10 @@ async fn check(client: &Client, arena: &Arena) -> Option<()> {
         return None;
     }
     let columns = "bet_id, day, v, game_id, side, status, stake, odds, payout, placed_at";
-    let mut pieces = format!("SELECT {columns} FROM s.bet UNION ALL SELECT {columns} FROM s.dropped WHERE piece <> ALL ('{{{}}}')", detached.join(","));
+    let mut pieces = format!(
+        "SELECT {columns} FROM s.bet UNION ALL SELECT {columns} FROM s.dropped WHERE piece <> ALL ('{{{}}}')",
+        detached.join(",")
+    );
     for name in &detached {
         pieces.push_str(&format!(" UNION ALL SELECT {columns} FROM s.{name}"));
     }

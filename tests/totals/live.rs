@@ -35,7 +35,10 @@ async fn a_total_appears_with_its_table_and_outlives_its_partitions() {
     let mut ingest = ingest(CONFIG, &url);
     let totals = "SELECT game, rows, staked FROM s.betting ORDER BY game";
     batch(&mut ingest, 1, &[bet(1, "a", 9), bet(2, "b", 0)]).await.unwrap();
-    assert_eq!(rows(&client, totals).await, [r#"{"game":"a","rows":1,"staked":1.00}"#, r#"{"game":"b","rows":1,"staked":2.00}"#]);
+    assert_eq!(
+        rows(&client, totals).await,
+        [r#"{"game":"a","rows":1,"staked":1.00}"#, r#"{"game":"b","rows":1,"staked":2.00}"#]
+    );
     // A new partition has the triggers; a repeated record changes nothing.
     batch(&mut ingest, 3, &[bet(3, "a", 4), bet(4, "b", 4)]).await.unwrap();
     batch(&mut ingest, 3, &[bet(3, "a", 4), bet(4, "b", 4), bet(5, "b", 4)]).await.unwrap();

@@ -12,8 +12,8 @@ use crate::maintain::MaintainError;
 use crate::object_store::ObjectError;
 use crate::redrive::RedriveError;
 use crate::status::StatusError;
-use crate::totals::TotalError;
 use crate::telemetry;
+use crate::totals::TotalError;
 
 /// The kind of failure in which records have no outcome: a bug in Millstream, with its own alarm.
 const UNACCOUNTED: &str = "Millstream.Unaccounted";

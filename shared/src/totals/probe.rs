@@ -53,7 +53,10 @@ async fn probe_in_transaction(client: &Client, total: &TotalConfig) -> Result<Pr
     let empty = format!("CREATE TEMPORARY TABLE {} (LIKE {})", total.table.table, total.table);
     match client.batch_execute(&empty).await {
         Ok(()) => {}
-        Err(error) if error.code() == Some(&SqlState::UNDEFINED_TABLE) || error.code() == Some(&SqlState::INVALID_SCHEMA_NAME) => {
+        Err(error)
+            if error.code() == Some(&SqlState::UNDEFINED_TABLE)
+                || error.code() == Some(&SqlState::INVALID_SCHEMA_NAME) =>
+        {
             return Ok(Probe::Waiting { reason: format!("table {} does not exist yet", total.table.unquoted()) });
         }
         Err(error) => return Err(error.into()),
@@ -162,7 +165,8 @@ async fn types_of(
     let statement = client.prepare_typed(&query, &[]).await?;
     let oids: Vec<u32> = statement.columns().iter().map(|column| column.type_().oid()).collect();
     let rows = client.query_typed(include_str!("probe/types.sql"), &[(&oids, Type::OID_ARRAY)]).await?;
-    let by_oid: HashMap<u32, usize> = rows.iter().enumerate().map(|(index, row)| (row.get::<_, u32>("oid"), index)).collect();
+    let by_oid: HashMap<u32, usize> =
+        rows.iter().enumerate().map(|(index, row)| (row.get::<_, u32>("oid"), index)).collect();
     let probed = |oid: &u32| {
         let row = &rows[by_oid[oid]];
         ProbedType {

@@ -104,9 +104,13 @@ impl<'d> TotalSql<'d> {
     /// The names of all columns with a figure: the rows, then those of each sum.
     fn figures(&self) -> Vec<String> {
         let of_sum = |name: &str| {
-            std::iter::once(quoted(name)).chain(COUNTS.iter().map(move |suffix| quoted(&format!("{name}{suffix}")))).collect::<Vec<_>>()
+            std::iter::once(quoted(name))
+                .chain(COUNTS.iter().map(move |suffix| quoted(&format!("{name}{suffix}"))))
+                .collect::<Vec<_>>()
         };
-        std::iter::once("rows".to_owned()).chain(self.definition.sums.iter().flat_map(|sum| of_sum(&sum.name))).collect()
+        std::iter::once("rows".to_owned())
+            .chain(self.definition.sums.iter().flat_map(|sum| of_sum(&sum.name)))
+            .collect()
     }
 
     fn figure_list(&self, of: impl Fn(&str) -> String) -> String {
@@ -169,7 +173,8 @@ impl<'d> TotalSql<'d> {
 
     /// One row per row of a relation: its groups and the values to sum.
     fn projection(&self, relation: &str) -> String {
-        let groups = self.definition.groups.iter().map(|group| format!("{} AS {}", group.expression, quoted(&group.name)));
+        let groups =
+            self.definition.groups.iter().map(|group| format!("{} AS {}", group.expression, quoted(&group.name)));
         let sums = self.definition.sums.iter().map(|sum| {
             let value = match sum.kind {
                 // The text of a float is exact; its cast to numeric keeps 15 digits.
@@ -235,7 +240,8 @@ impl<'d> TotalSql<'d> {
     fn sums(&self, added: Option<&str>, removed: Option<&str>) -> String {
         let groups = self.group_list();
         let counts = |suffixes: &[&str]| {
-            let of_sum = |name: &str| suffixes.iter().map(|suffix| quoted(&format!("{name}{suffix}"))).collect::<Vec<_>>();
+            let of_sum =
+                |name: &str| suffixes.iter().map(|suffix| quoted(&format!("{name}{suffix}"))).collect::<Vec<_>>();
             let figures = self.definition.sums.iter().flat_map(|sum| of_sum(&sum.name));
             figures.map(|figure| format!(", sum({figure}) AS {figure}")).collect::<String>()
         };
@@ -248,8 +254,10 @@ impl<'d> TotalSql<'d> {
             (Some(relation), None) => of(relation, Sign::Plus),
             (None, relation) => of(relation.unwrap_or_default(), Sign::Minus),
         };
-        let plain =
-            both(&|relation, sign| self.plain_sums(relation, sign), format!(", sum(rows) AS rows{}", counts(&["", "_count"])));
+        let plain = both(
+            &|relation, sign| self.plain_sums(relation, sign),
+            format!(", sum(rows) AS rows{}", counts(&["", "_count"])),
+        );
         let exact = both(&|relation, sign| self.exact_sums(relation, sign), counts(&["", "_nan", "_inf", "_neg_inf"]));
         let is_finite = |sum: &super::definition::Sum| {
             let name = quoted(&sum.name);
@@ -282,7 +290,11 @@ impl<'d> TotalSql<'d> {
             let column = |suffix: &str| quoted(&format!("{name}{suffix}"));
             format!(
                 ", coalesce({0}, 0) AS {0}, {1}, 0::bigint AS {2}, 0::bigint AS {3}, 0::bigint AS {4}",
-                quoted(name), column("_count"), column("_nan"), column("_inf"), column("_neg_inf")
+                quoted(name),
+                column("_count"),
+                column("_nan"),
+                column("_inf"),
+                column("_neg_inf")
             )
         };
         self.definition.sums.iter().map(|sum| of_sum(&sum.name)).collect()
@@ -294,7 +306,11 @@ impl<'d> TotalSql<'d> {
             let column = |suffix: &str| quoted(&format!("{name}{suffix}"));
             format!(
                 ", coalesce(d.{}, 0), a.{}, d.{}, d.{}, d.{}",
-                quoted(name), column("_count"), column("_nan"), column("_inf"), column("_neg_inf")
+                quoted(name),
+                column("_count"),
+                column("_nan"),
+                column("_inf"),
+                column("_neg_inf")
             )
         };
         self.definition.sums.iter().map(|sum| of_sum(&sum.name)).collect()
@@ -368,7 +384,11 @@ impl<'d> TotalSql<'d> {
     }
 
     fn create_functions(&self) -> Vec<String> {
-        let nonzero = format!("SELECT * FROM ({}) changed WHERE {}", self.sums(Some("new_rows"), Some("old_rows")), self.any_nonzero());
+        let nonzero = format!(
+            "SELECT * FROM ({}) changed WHERE {}",
+            self.sums(Some("new_rows"), Some("old_rows")),
+            self.any_nonzero()
+        );
         let bodies = [
             ("insert", self.sums(Some("new_rows"), None)),
             ("update", nonzero),
@@ -376,7 +396,11 @@ impl<'d> TotalSql<'d> {
         ];
         let mut statements = Vec::new();
         for (operation, query) in bodies {
-            statements.push(self.create_function(include_str!("sql/trigger_function.sql"), operation, &self.insert_deltas(&query)));
+            statements.push(self.create_function(
+                include_str!("sql/trigger_function.sql"),
+                operation,
+                &self.insert_deltas(&query),
+            ));
         }
         // The text passes through format(), whose first argument is the table.
         let removed = self.insert_deltas(&self.sums(None, Some("{relation}"))).replace('%', "%%");
@@ -388,7 +412,12 @@ impl<'d> TotalSql<'d> {
     fn create_function(&self, template: &str, operation: &str, insert: &str) -> String {
         fill(
             template,
-            &[("function", &self.object(operation)), ("insert", insert), ("total", &self.literal_name()), ("version", &self.version())],
+            &[
+                ("function", &self.object(operation)),
+                ("insert", insert),
+                ("total", &self.literal_name()),
+                ("version", &self.version()),
+            ],
         )
     }
 
@@ -402,7 +431,8 @@ impl<'d> TotalSql<'d> {
 
     /// The view while the first sums are not there: its columns, without rows.
     pub fn empty_view(&self) -> String {
-        let groups = self.definition.groups.iter().map(|group| format!("NULL::{} AS {}", group.sql_type, quoted(&group.name)));
+        let groups =
+            self.definition.groups.iter().map(|group| format!("NULL::{} AS {}", group.sql_type, quoted(&group.name)));
         let sums = self.definition.sums.iter().map(|sum| format!("NULL::numeric AS {}", quoted(&sum.name)));
         let columns: Vec<_> = groups.chain(["NULL::bigint AS rows".to_owned()]).chain(sums).collect();
         format!("CREATE OR REPLACE VIEW {} AS SELECT {} WHERE false", self.definition.view(), columns.join(", "))
@@ -412,7 +442,8 @@ impl<'d> TotalSql<'d> {
     pub fn view(&self) -> String {
         let of_sum = |name: &str| {
             let column = |suffix: &str| quoted(&format!("{name}{suffix}"));
-            let (count, nan, inf, neg_inf, name) = (column("_count"), column("_nan"), column("_inf"), column("_neg_inf"), quoted(name));
+            let (count, nan, inf, neg_inf, name) =
+                (column("_count"), column("_nan"), column("_inf"), column("_neg_inf"), quoted(name));
             format!(
                 ", CASE WHEN {count} = 0 THEN NULL WHEN {nan} > 0 OR {inf} > 0 AND {neg_inf} > 0 THEN 'NaN' \
                  WHEN {inf} > 0 THEN 'Infinity' WHEN {neg_inf} > 0 THEN '-Infinity' ELSE {name} END AS {name}"
@@ -599,5 +630,10 @@ impl<'d> TotalSql<'d> {
 /// The statements of a script, which contains no semicolon within one. Comment lines are left out.
 fn statements(script: &str) -> Vec<String> {
     let lines: Vec<&str> = script.lines().filter(|line| !line.starts_with("--")).collect();
-    lines.join("\n").split(';').map(|statement| statement.trim().to_owned()).filter(|statement| !statement.is_empty()).collect()
+    lines
+        .join("\n")
+        .split(';')
+        .map(|statement| statement.trim().to_owned())
+        .filter(|statement| !statement.is_empty())
+        .collect()
 }
