@@ -2,6 +2,8 @@
 
 mod cases;
 mod concurrent;
+mod heal;
+mod lifecycle;
 mod live;
 
 use std::time::Duration;
@@ -64,7 +66,7 @@ pub async fn bets() -> Client {
 pub async fn built(client: &Client, total: &str) -> TotalVersion {
     let config = Config::parse("test.toml", &format!("{SOURCE}{total}")).unwrap_or_else(|errors| panic!("{errors}"));
     match build(client, &config.totals[0], LIMITS).await.unwrap() {
-        BuildOutcome::Ready(version) => version,
+        BuildOutcome::Ready(version) => *version,
         BuildOutcome::Waiting { reason } => panic!("{reason}"),
     }
 }

@@ -22,8 +22,18 @@ use crate::totals::health::TotalHealth;
 use crate::totals::task::{RemovedTotal, TotalResult, TotalsAnswer, invocation_error};
 
 /// Counters of batches.
-const BATCH_METRICS: [&str; 9] =
-    ["commits", "records", "rows", "duplicates", "superseded", "expired", "dead_letters", "retried", "ddl_statements"];
+const BATCH_METRICS: [&str; 10] = [
+    "commits",
+    "records",
+    "rows",
+    "duplicates",
+    "superseded",
+    "expired",
+    "dead_letters",
+    "retried",
+    "ddl_statements",
+    "unwritable_tables",
+];
 
 /// Counters of runs of the totals.
 const TOTAL_METRICS: [&str; 3] = ["totals_recomputed", "totals_off_by", "totals_failed"];
@@ -110,6 +120,7 @@ pub fn log_batch(report: &Report, request: &str) {
         empty = report.empty_records,
         rows = report.rows,
         ddl = report.ddl,
+        unwritable_tables = report.unwritable_tables,
         age_ms = milliseconds(report.batch_age),
         decode_ms = milliseconds(times.decode),
         plan_ms = milliseconds(times.plan),
@@ -117,7 +128,12 @@ pub fn log_batch(report: &Report, request: &str) {
         "batch"
     );
     let total = report.counts.total();
-    count(BATCH_METRICS, [1, total, report.rows, duplicate, superseded, expired, dead_lettered, retry, report.ddl]);
+    let Report { rows, ddl, unwritable_tables, .. } = report;
+    let dead_letters = dead_lettered;
+    count(
+        BATCH_METRICS,
+        [1, total, *rows, duplicate, superseded, expired, dead_letters, retry, *ddl, *unwritable_tables],
+    );
     for (name, value) in [
         ("iterator_age", report.batch_age),
         ("decode_time", times.decode),

@@ -37,7 +37,10 @@ async fn totals_are_listed_compared_and_recomputed() {
 
     let built = run(&["totals", "recompute"]).await;
     assert!(built.code == 0 && built.out.starts_with("betting: exact ("), "{}{}", built.out, built.err);
-    assert_eq!(rows(&client, "SELECT game_id, rows, staked FROM s.betting").await, [r#"{"game_id":"g","rows":1,"staked":5}"#]);
+    assert_eq!(
+        rows(&client, "SELECT game_id, rows, staked FROM s.betting").await,
+        [r#"{"game_id":"g","rows":1,"staked":5}"#]
+    );
     assert_eq!(run(&["status"]).await.code, 0);
 
     // Somebody changes the batch. Comparing changes nothing.
@@ -87,7 +90,11 @@ async fn a_broken_total_and_one_with_a_backlog_need_attention() {
     }
     // The recompute fails for the same row; the other total is folded.
     let failed = run(&["totals", "recompute"]).await;
-    assert!(failed.code == 3 && failed.out.contains("betting: exact") && failed.out.contains("22012"), "{}", failed.out);
+    assert!(
+        failed.code == 3 && failed.out.contains("betting: exact") && failed.out.contains("22012"),
+        "{}",
+        failed.out
+    );
     client.batch_execute("UPDATE s.bet SET payout = 1 WHERE bet_id = '2'").await.unwrap();
     let healed = run(&["totals", "recompute", "ratio"]).await;
     assert!(healed.out.contains("ratio: was off by 1 group, corrected"), "{}{}", healed.out, healed.err);
@@ -118,7 +125,12 @@ async fn golden_what_totals_would_become_is_planned() {
     assert_eq!(millstream(&built, &["totals", "recompute"]).await.unwrap().code, 0);
     let unchanged = millstream(&built, &["--json", "plan"]).await.unwrap();
     assert_eq!(serde_json::from_str::<Value>(&unchanged.out).unwrap()["totals"], json!([]));
-    client.batch_execute("CREATE VIEW s.top AS SELECT game_id FROM s.betting; CREATE VIEW s.ratios AS SELECT * FROM s.ratio").await.unwrap();
+    client
+        .batch_execute(
+            "CREATE VIEW s.top AS SELECT game_id FROM s.betting; CREATE VIEW s.ratios AS SELECT * FROM s.ratio",
+        )
+        .await
+        .unwrap();
     client.batch_execute("INSERT INTO millstream.betting_v1_frozen OVERRIDING SYSTEM VALUE SELECT 0, 's.bet_0', now(), 'g', 'home', now(), 1, 1, 1, 0, 0, 0, 1, 1, 0, 0, 0, 1, 1, 0, 0, 0").await.unwrap();
     let changed = BETTING.replace("\"game_id\", \"side\"", "\"side\", \"game_id\"");
     let changed = environment(&config_file("plan-totals-changed", &format!("{SOURCE}{changed}")), &url);

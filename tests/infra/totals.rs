@@ -100,9 +100,13 @@ async fn a_run_recomputes_each_total_and_reports_those_that_failed() {
     let url = database().await;
     let client = client(&url).await;
     client.batch_execute(TABLE).await.unwrap();
-    client.batch_execute("INSERT INTO s.bet (bet_id, day, game_id, stake) VALUES ('1', '2026-01-01Z', 'g', 5)").await.unwrap();
+    client
+        .batch_execute("INSERT INTO s.bet (bet_id, day, game_id, stake) VALUES ('1', '2026-01-01Z', 'g', 5)")
+        .await
+        .unwrap();
     let files = Files::new("run-of-totals");
-    let environment = |config: String| vec![("DATABASE_URL".to_owned(), url.clone()), ("MILLSTREAM_CONFIG".to_owned(), config)];
+    let environment =
+        |config: String| vec![("DATABASE_URL".to_owned(), url.clone()), ("MILLSTREAM_CONFIG".to_owned(), config)];
     let settings = |config| Settings {
         binary: binary("recompute").unwrap(),
         environment: environment(config),
@@ -136,7 +140,11 @@ async fn a_run_recomputes_each_total_and_reports_those_that_failed() {
     let (ended, _) = run(&mut function, Vec::new()).await;
     assert_eq!(ended["output"]["removed"], json!([{"total": "flaky", "error": null}]), "{ended}");
     let report = &ended["output"]["results"][0]["report"];
-    assert_eq!((&report["off_by"], &report["groups"]), (&json!(1), &json!([])), "no value of a row leaves the database");
+    assert_eq!(
+        (&report["off_by"], &report["groups"]),
+        (&json!(1), &json!([])),
+        "no value of a row leaves the database"
+    );
     assert_eq!(rows(&client, "SELECT * FROM s.betting").await, [r#"{"game_id":"g","rows":1,"staked":5}"#]);
     for (metric, value) in [("totals_off_by", 1), ("totals_failed", 0), ("totals_broken", 0), ("totals_pending", 1)] {
         assert_eq!(published(&function, metric).as_f64(), Some(f64::from(value)), "{metric}");

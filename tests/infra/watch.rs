@@ -57,7 +57,9 @@ fn every_fault_that_a_person_must_know_has_its_alarm() {
     let stuck = &alarms["sportsbook-kinesis-ingest-no-commit"];
     assert_has(stuck, &json!({"EvaluationPeriods": 2, "Threshold": 1.0}));
     // Functions that read no stream, or may run long, have no such alarm.
-    for absent in ["dynamodb-sync-lag", "maintain-lag", "backfill-slow", "recompute-slow", "redrive-slow", "dynamodb-sync-silent"] {
+    for absent in
+        ["dynamodb-sync-lag", "maintain-lag", "backfill-slow", "recompute-slow", "redrive-slow", "dynamodb-sync-silent"]
+    {
         assert_eq!(alarms[format!("sportsbook-{absent}")], Value::Null, "{absent}");
     }
 }
@@ -66,7 +68,9 @@ fn every_fault_that_a_person_must_know_has_its_alarm() {
 fn the_dashboard_goes_from_freshness_to_cost() {
     let widgets = created("sportsbook")["dashboard"]["widgets"].as_array().unwrap();
     let titles: Vec<&str> = widgets.iter().filter_map(|widget| widget["properties"]["title"].as_str()).collect();
-    for word in ["Freshness", "Throughput", "Lag", "Failures awaiting redrive", "partitions", "Connections", "cost", "Totals"] {
+    for word in
+        ["Freshness", "Throughput", "Lag", "Failures awaiting redrive", "partitions", "Connections", "cost", "Totals"]
+    {
         assert!(titles.iter().any(|title| title.contains(word)), "{word} is not among {titles:?}");
     }
     for widget in widgets {

@@ -1,13 +1,16 @@
 //! The writing transaction: its settings, its savepoint, and the guarantee that tables match the plan until it ends.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio_postgres::Client;
 
-use super::{ApplyError, Limits};
+use super::remedy::{SchemaRights, missing_grants, needed_privileges, statement_rejected};
+use super::{ApplyError, Limits, with_lock_holders};
 use crate::catalog;
-use crate::database::sqlstate::{ErrorAction, classify, describe};
+use crate::database::sqlstate::{DatabaseStep, ErrorAction, classify, describe};
 use crate::plan::TableWrite;
+use crate::unwritable::UnwritableTable;
 
 /// An open transaction on tables that match their plans.
 pub struct WriteTransaction<'c> {
@@ -50,11 +53,7 @@ impl<'c> WriteTransaction<'c> {
     }
 
     async fn lock_and_verify_after(&mut self, begin: String, writes: &[TableWrite]) -> Result<(), ApplyError> {
-        let lock = |write: &TableWrite| {
-            let mode = if write.needs_exclusive_lock() { "SHARE ROW EXCLUSIVE" } else { "ROW EXCLUSIVE" };
-            format!("LOCK TABLE ONLY {} IN {mode} MODE;", write.table.name)
-        };
-        let statements = begin + &writes.iter().map(lock).collect::<String>();
+        let statements = begin + &writes.iter().map(|write| lock_statement(write) + ";").collect::<String>();
         let oids: Vec<u32> = writes.iter().map(|write| write.table.oid).collect();
         // Both are sent before the first response arrives.
         let locking = self.client.batch_execute(&statements);
@@ -63,7 +62,7 @@ impl<'c> WriteTransaction<'c> {
         match locked {
             Ok(()) => compare_fingerprints(writes, &fingerprints?)?,
             // A table no longer exists. All are suspect, because the error does not say which.
-            Err(error) if classify(&error) == ErrorAction::RefreshCatalog => {
+            Err(error) if classify(DatabaseStep::LockTable, &error) == ErrorAction::RefreshCatalog => {
                 let tables = writes.iter().map(|write| write.table.name.clone()).collect();
                 return Err(ApplyError::Stale { tables, cause: format!(": {}", describe(&error)) });
             }
@@ -105,6 +104,45 @@ impl<'c> WriteTransaction<'c> {
     pub async fn roll_back(self) -> bool {
         self.client.batch_execute("ROLLBACK").await.is_ok()
     }
+}
+
+fn lock_statement(write: &TableWrite) -> String {
+    let mode = if write.needs_exclusive_lock() { "SHARE ROW EXCLUSIVE" } else { "ROW EXCLUSIVE" };
+    format!("LOCK TABLE ONLY {} IN {mode} MODE", write.table.name)
+}
+
+/// Says why the tables of a plan could not be locked: which of them this role may not write, or who holds a lock. The
+/// transaction must be rolled back.
+pub async fn explain_lock_failure(client: &Client, writes: &[TableWrite], error: ApplyError) -> ApplyError {
+    if let ApplyError::Database(database) = &error
+        && classify(DatabaseStep::LockTable, database) == ErrorAction::RejectTable
+    {
+        return match forbidden_tables(client, writes, database).await {
+            Ok(tables) if !tables.is_empty() => ApplyError::Unwritable(tables),
+            Ok(_) | Err(_) => error,
+        };
+    }
+    let tables = writes.iter().map(|write| write.table.name.clone()).collect();
+    let statements = writes.iter().map(lock_statement).collect::<Vec<_>>().join("; ");
+    with_lock_holders(client, tables, statements, error).await
+}
+
+/// The tables that this role may not write. The error does not say which they are.
+async fn forbidden_tables(
+    client: &Client,
+    writes: &[TableWrite],
+    error: &tokio_postgres::Error,
+) -> Result<Vec<Arc<UnwritableTable>>, tokio_postgres::Error> {
+    let mut forbidden = Vec::new();
+    for write in writes {
+        let table = write.table.name.clone();
+        let remedy = missing_grants(client, &table, &needed_privileges(write), SchemaRights::NotNeeded).await?;
+        if !remedy.is_empty() {
+            let problem = statement_rejected(lock_statement(write), error);
+            forbidden.push(Arc::new(UnwritableTable { table, problem, remedy, on_unwritable: write.on_unwritable }));
+        }
+    }
+    Ok(forbidden)
 }
 
 fn compare_fingerprints(writes: &[TableWrite], fingerprints: &[(u32, String)]) -> Result<(), ApplyError> {

@@ -333,7 +333,7 @@ fn board(
     let limit = raw.read(errors, "limit", "a number", |value| match value {
         DeValue::Integer(integer) => integer.as_str().parse().ok(),
         DeValue::Float(float) => float.as_str().parse().ok(),
-        _ => None,
+        DeValue::String(_) | DeValue::Boolean(_) | DeValue::Datetime(_) | DeValue::Array(_) | DeValue::Table(_) => None,
     });
     if limit.is_some() && worst.is_none() {
         raw.error(errors, "limit", "only valid together with `worst`");

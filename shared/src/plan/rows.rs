@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::catalog::DbTable;
 use crate::change::{Operation, Version};
-use crate::spec::{DeleteMode, MissingColumns, TableSpec, WriteMode};
+use crate::spec::{DeleteMode, MissingColumns, OnUnwritable, TableSpec, WriteMode};
 pub use encode::encode;
 
 /// What is written to one table.
@@ -22,6 +22,8 @@ pub struct TableWrite {
     pub deletes: DeleteMode,
     /// What happens to a column that a change does not carry.
     pub missing_columns: MissingColumns,
+    /// What happens to the records if the table cannot be written.
+    pub on_unwritable: OnUnwritable,
     /// The written columns, as indexes into `table.columns`. The key's come first.
     pub column_indexes: Vec<usize>,
     /// The number of key columns.
@@ -94,6 +96,7 @@ impl TableWrite {
             write_mode: spec.write_mode,
             deletes: spec.deletes,
             missing_columns: spec.missing_columns,
+            on_unwritable: spec.on_unwritable,
             column_indexes: Vec::new(),
             key_column_count: 0,
             rows: Vec::new(),

@@ -52,7 +52,7 @@ pub enum FrozenPolicy {
 #[derive(Clone, PartialEq, Debug)]
 pub enum BuildOutcome {
     /// The total is served with the configured definition.
-    Ready(TotalVersion),
+    Ready(Box<TotalVersion>),
     /// Its table, or a column, does not exist yet.
     Waiting {
         /// What is missing.
@@ -86,7 +86,7 @@ pub async fn build(client: &Client, total: &TotalConfig, limits: BuildLimits) ->
         other.name == version.name && other.version != version.version && other.state == TotalState::Removing
     })
     .await?;
-    Ok(BuildOutcome::Ready(version))
+    Ok(BuildOutcome::Ready(Box::new(version)))
 }
 
 /// The names of the totals of these sources that the database has and the configuration has not.

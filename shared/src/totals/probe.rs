@@ -12,7 +12,7 @@ use super::TotalError;
 use super::definition::{Definition, Group, Sum, SumKind};
 use crate::apply;
 use crate::config::{BucketConfig, Expression, TotalConfig};
-use crate::database::sqlstate::{ErrorAction, classify, describe};
+use crate::database::sqlstate::{DatabaseStep, ErrorAction, classify, describe};
 
 /// A probe reads the catalog and indexes an empty table.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -96,11 +96,16 @@ async fn index(
     match client.execute_typed(&statement, &[]).await {
         Ok(_) => Ok(None),
         Err(error) if error.code() == Some(&SqlState::UNDEFINED_COLUMN) => {
-            Ok(Some(format!("{}: {} of table {}", expression.place, describe(&error), total.table.unquoted())))
+            Ok(Some(format!("{}: {} in table {}", expression.place, message(&error), total.table.unquoted())))
         }
-        Err(error) if classify(&error) == ErrorAction::Retry => Err(error.into()),
-        Err(error) => Err(TotalError::Expression { place: expression.place.clone(), reason: describe(&error) }),
+        Err(error) if classify(DatabaseStep::ChangeSchema, &error) == ErrorAction::Retry => Err(error.into()),
+        Err(error) => Err(TotalError::Expression { place: expression.place.clone(), reason: message(&error) }),
     }
+}
+
+/// PostgreSQL's message. It cannot contain values: the table is empty.
+fn message(error: &tokio_postgres::Error) -> String {
+    error.as_db_error().map_or_else(|| describe(error), |database| database.message().to_owned())
 }
 
 /// Transition tables hold NULL in virtual generated columns (PostgreSQL 18): a total of them would be wrong.

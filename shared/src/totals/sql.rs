@@ -151,7 +151,10 @@ impl<'d> TotalSql<'d> {
     fn typed_figures(&self) -> String {
         let of_sum = |name: &str| {
             let counts = COUNTS.iter().map(|suffix| format!("{} bigint NOT NULL", quoted(&format!("{name}{suffix}"))));
-            std::iter::once(format!("{} numeric NOT NULL", quoted(name))).chain(counts).collect::<Vec<_>>()
+            // A sum that is not finite could not be corrected by a difference.
+            let name = quoted(name);
+            let sum = format!("{name} numeric NOT NULL CHECK ({name} > '-Infinity' AND {name} < 'Infinity')");
+            std::iter::once(sum).chain(counts).collect::<Vec<_>>()
         };
         let sums = self.definition.sums.iter().flat_map(|sum| of_sum(&sum.name));
         std::iter::once("rows bigint NOT NULL".to_owned()).chain(sums).collect::<Vec<_>>().join(", ")

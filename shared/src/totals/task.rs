@@ -17,7 +17,6 @@ use super::fold::fold;
 use super::health::{TotalHealth, read_configured};
 use super::recompute::{RecomputeReport, recompute, tidy};
 use super::registry::{TotalState, TotalVersion, load_versions};
-use crate::apply::ApplyError;
 use crate::config::{Config, TotalConfig};
 use crate::database::Database;
 
@@ -193,10 +192,8 @@ pub async fn run_totals(
 
 /// The deadline's own error in place of that of the statement which PostgreSQL cancelled for it.
 fn at_deadline(error: TotalError, total: &TotalConfig, deadline: Instant) -> TotalError {
-    let (TotalError::Statement(failure) | TotalError::Apply(ApplyError::Database(failure))) = &error else {
-        return error;
-    };
-    let is_cancelled = failure.code() == Some(&SqlState::QUERY_CANCELED);
+    let failure = error.database_error();
+    let is_cancelled = failure.is_some_and(|failure| failure.code() == Some(&SqlState::QUERY_CANCELED));
     if is_cancelled && Instant::now() + DEADLINE_TOLERANCE >= deadline {
         return TotalError::TimeIsUp { total: total.name.as_str().to_owned() };
     }
@@ -211,7 +208,7 @@ async fn run_total(client: &Client, total: &TotalConfig, options: RunOptions) ->
     let earlier = load_versions(client).await?;
     let limits = BuildLimits { statement: options.time_left(), attempts: ATTEMPTS, frozen: options.frozen };
     let version = match build(client, total, limits).await? {
-        BuildOutcome::Ready(version) => version,
+        BuildOutcome::Ready(version) => *version,
         BuildOutcome::Waiting { reason } => return Ok(TotalResult { waiting: Some(reason), ..result }),
     };
     let was_ready = |other: &TotalVersion| {

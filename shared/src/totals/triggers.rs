@@ -95,11 +95,11 @@ pub(super) fn is_busy(error: &TotalError) -> bool {
         SqlState::UNDEFINED_TABLE,
         SqlState::INTERNAL_ERROR,
     ];
-    if let TotalError::Busy { .. } = error {
+    if matches!(error, TotalError::Busy { .. } | TotalError::Apply(ApplyError::Locked(_))) {
         return true;
     }
-    let (TotalError::Statement(error) | TotalError::Apply(ApplyError::Database(error))) = error else { return false };
-    error.code().is_some_and(|code| BUSY.contains(code))
+    let code = error.database_error().and_then(tokio_postgres::Error::code);
+    code.is_some_and(|code| BUSY.contains(code))
 }
 
 /// The tables whose triggers are missing, disabled or replaced: the total's table first, then by level.
