@@ -218,6 +218,14 @@ async fn the_writer_keeps_totals_and_the_reader_reads_them() {
     let report = answer.results[0].report.as_ref().unwrap_or_else(|| panic!("{answer:?}"));
     assert_eq!((report.off_by, report.triggers_repaired), (0, 0), "{answer:?}");
     assert_eq!(rows(&reader, total).await, [r#"{"kind":"k","rows":2,"amount":6}"#]);
+    // A right that was taken away is not given back with a new view.
+    master.batch_execute("REVOKE SELECT ON log.entries FROM millstream_reader").await.unwrap();
+    let changed = format!("{EVENTS}{TOTAL}").replace("amount = \"amount\"", "total = \"amount\"");
+    let changed = Config::parse("test.toml", &changed).unwrap_or_else(|errors| panic!("{errors}"));
+    let answer = run_task(&changed, &database, TotalsTask::default(), deadline).await.unwrap();
+    assert_eq!(answer.results[0].error, None);
+    assert_eq!(rows(&master, "SELECT total FROM log.entries").await, [r#"{"total":6}"#]);
+    assert_eq!(refused(&reader, "SELECT FROM log.entries").await, "42501");
     // A total that is not configured any more is removed.
     let without = Config::parse("test.toml", EVENTS).unwrap_or_else(|errors| panic!("{errors}"));
     let answer = run_task(&without, &database, TotalsTask::default(), deadline).await.unwrap();

@@ -278,14 +278,18 @@ async fn serve(client: &Client, version: &TotalVersion, definition: &Definition)
         let served = versions.iter().find(|other| other.name == version.name && other.served);
         let earlier = served.and_then(|served| served.definition.as_ref());
         let view = definition.view();
-        let replaces = earlier.is_none_or(|earlier| definition.extends_columns_of(earlier));
-        let grants = if replaces { Vec::new() } else { grants(client, definition).await? };
-        if !replaces {
+        let is_replaced = earlier.is_none_or(|earlier| definition.extends_columns_of(earlier));
+        let sql = TotalSql::new(definition, version.version).view();
+        if is_replaced {
+            create_view(client, definition, &sql).await?;
+        } else {
+            let grants = acl_statements(client, definition, include_str!("build/grants.sql")).await?;
             drop_view(client, definition).await?;
-        }
-        create_view(client, definition, &TotalSql::new(definition, version.version).view()).await?;
-        for grant in grants {
-            client.batch_execute(&grant).await?;
+            create_view(client, definition, &sql).await?;
+            let defaults = acl_statements(client, definition, include_str!("build/revokes.sql")).await?;
+            for statement in defaults.iter().chain(&grants) {
+                client.batch_execute(statement).await?;
+            }
         }
         registry::serve(client, version).await?;
         tracing::debug!(view = view.unquoted(), version = version.version, "total");
@@ -294,12 +298,12 @@ async fn serve(client: &Client, version: &TotalVersion, definition: &Definition)
     .await
 }
 
-/// The grants on the view, to be repeated after it has been created again.
-async fn grants(client: &Client, definition: &Definition) -> Result<Vec<String>, TotalError> {
+/// The statements that a query builds from the privileges on the view: those that repeat the grants after it has been created
+/// again, or those that take back what default privileges have given to the new one.
+async fn acl_statements(client: &Client, definition: &Definition, query: &str) -> Result<Vec<String>, TotalError> {
     let view = definition.view();
     let (schema, name) = (view.schema.as_str(), view.table.as_str());
-    let rows =
-        client.query_typed(include_str!("build/grants.sql"), &[(&schema, Type::TEXT), (&name, Type::TEXT)]).await?;
+    let rows = client.query_typed(query, &[(&schema, Type::TEXT), (&name, Type::TEXT)]).await?;
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 

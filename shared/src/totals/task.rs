@@ -138,6 +138,11 @@ pub async fn run_task(
     if task.step.is_none_or(|step| step == Step::Recompute) {
         answer.results = run_totals(config, database, task.total.as_deref(), options).await?;
         answer.results.iter_mut().for_each(TotalResult::reduce);
+        if let Some(total) = task.total.filter(|_| answer.results.is_empty()) {
+            // The functions have got another configuration since the step `check`.
+            let waiting = Some("it is not configured any more".to_owned());
+            answer.results.push(TotalResult { waiting, ..TotalResult::new(total) });
+        }
     }
     if task.step.is_none_or(|step| step == Step::Report) {
         let connection = database.connection().await?;
@@ -183,7 +188,10 @@ pub async fn run_totals(
             Ok(result) => results.push(result),
             Err(error) if error.is_of_connection() => return Err(error),
             Err(error) if only.is_some() && !error.needs_operator() => return Err(error),
-            Err(error) => results.push(TotalResult { error: Some(error.to_string()), ..TotalResult::new(total) }),
+            Err(error) => results.push(TotalResult {
+                error: Some(error.to_string()),
+                ..TotalResult::new(total.name.as_str().to_owned())
+            }),
         }
     }
     connection.release();
@@ -201,7 +209,7 @@ fn at_deadline(error: TotalError, total: &TotalConfig, deadline: Instant) -> Tot
 }
 
 async fn run_total(client: &Client, total: &TotalConfig, options: RunOptions) -> Result<TotalResult, TotalError> {
-    let result = TotalResult::new(total);
+    let result = TotalResult::new(total.name.as_str().to_owned());
     if options.dry_run {
         return compare(client, total, options).await;
     }
@@ -230,7 +238,7 @@ async fn run_total(client: &Client, total: &TotalConfig, options: RunOptions) ->
 
 /// Compares the served version with the rows.
 async fn compare(client: &Client, total: &TotalConfig, options: RunOptions) -> Result<TotalResult, TotalError> {
-    let result = TotalResult::new(total);
+    let result = TotalResult::new(total.name.as_str().to_owned());
     let versions = load_versions(client).await?;
     let is_served = |version: &&TotalVersion| {
         version.name == total.name.as_str() && version.served && version.state == TotalState::Ready
@@ -252,8 +260,8 @@ impl TotalsAnswer {
 }
 
 impl TotalResult {
-    fn new(total: &TotalConfig) -> Self {
-        Self { total: total.name.as_str().to_owned(), waiting: None, error: None, report: None, folded: 0 }
+    fn new(total: String) -> Self {
+        Self { total, waiting: None, error: None, report: None, folded: 0 }
     }
 
     /// Leaves out what may be large.
