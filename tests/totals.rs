@@ -2,9 +2,12 @@
 
 mod cases;
 mod concurrent;
+mod direct;
 mod heal;
 mod lifecycle;
 mod live;
+mod pooled;
+mod protocol;
 
 use std::time::Duration;
 

@@ -12,7 +12,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 pub use column_type::{ArrayElement, ColumnType};
-pub use load::{CatalogError, fingerprints, load, lookup_types, taken_names};
+pub use load::{CatalogError, attached, fingerprints, load, lookup_types, taken_names};
 
 use crate::names::{Identifier, TableName};
 use crate::partition::TimeRange;
@@ -173,10 +173,14 @@ impl PartitionStrategy {
 pub struct DbPartition {
     /// The table of the partition.
     pub name: TableName,
+    /// Its OID; 0 for a partition that is only planned.
+    pub oid: u32,
     /// Its time range.
     pub bounds: TimeRange,
     /// What kind of relation it is.
     pub relation: PartitionRelation,
+    /// Whether rows may be copied straight into it: neither the table's owner nor PostgreSQL notices a difference.
+    pub accepts_copies: bool,
     /// The columns of each of its unique indexes.
     pub unique: Vec<Vec<Identifier>>,
 }

@@ -130,6 +130,28 @@ async fn a_restored_period_counts_once() {
 }
 
 #[tokio::test]
+async fn kept_sums_are_replaced_by_those_of_restored_rows() {
+    let client = bets().await;
+    let version = built(&client, BY_GAME).await;
+    client.batch_execute(FILL).await.unwrap();
+    client.batch_execute("CREATE TABLE s.shadow AS SELECT * FROM s.bet_1").await.unwrap();
+    let before = rows(&client, "SELECT * FROM s.betting ORDER BY game_id").await;
+    drop_partition(&client, "bet_1").await;
+    // The sums of the dropped partition are falsified, and the recompute takes them for true.
+    client
+        .batch_execute("UPDATE millstream.betting_v1_frozen SET staked = staked + 100 WHERE game_id = 'g1'")
+        .await
+        .unwrap();
+    let report = millstream::totals::recompute::recompute(&client, &version, false, TIMEOUT).await.unwrap();
+    assert_eq!(report.off_by, 1, "{report:?}");
+    assert_ne!(rows(&client, "SELECT * FROM s.betting ORDER BY game_id").await, before);
+    freeze::refreeze(&client, "betting", "s.bet_1", &table("shadow"), TIMEOUT).await.unwrap();
+    assert_eq!(rows(&client, "SELECT * FROM s.betting ORDER BY game_id").await, before);
+    let report = millstream::totals::recompute::recompute(&client, &version, false, TIMEOUT).await.unwrap();
+    assert_eq!(report.off_by, 0, "{report:?}");
+}
+
+#[tokio::test]
 async fn sums_of_dropped_partitions_follow_a_changed_definition_or_refuse_it() {
     let client = bets().await;
     let finer = BY_GAME

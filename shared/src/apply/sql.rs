@@ -206,14 +206,14 @@ impl RowSource {
 }
 
 /// A binary COPY of the columns, and of the version column if there is one.
-pub fn copy(write: &TableWrite, version_column: Option<&str>) -> String {
+pub fn copy(write: &TableWrite, version_column: Option<&str>, target: &TableName) -> String {
     let names =
         columns(write).map(|column| column.name.to_string()).chain(version_column.map(|name| format!("\"{name}\"")));
-    format!("COPY {} ({}) FROM STDIN (FORMAT binary)", write.table.name, names.collect::<Vec<_>>().join(", "))
+    format!("COPY {target} ({}) FROM STDIN (FORMAT binary)", names.collect::<Vec<_>>().join(", "))
 }
 
 /// The same as an INSERT, for tables with columns whose types need a cast.
-pub fn insert(write: &TableWrite, version_column: Option<&str>) -> String {
+pub fn insert(write: &TableWrite, version_column: Option<&str>, target: &TableName) -> String {
     let count = write.column_indexes.len();
     let names =
         columns(write).map(|column| column.name.to_string()).chain(version_column.map(|name| format!("\"{name}\"")));
@@ -224,8 +224,7 @@ pub fn insert(write: &TableWrite, version_column: Option<&str>) -> String {
     let values = values.chain(version_column.map(|name| format!("u.c{count}::{}", version_type(name))));
     let total = count + usize::from(version_column.is_some());
     format!(
-        "INSERT INTO {} ({}) SELECT {} FROM {} AS u ({})",
-        write.table.name,
+        "INSERT INTO {target} ({}) SELECT {} FROM {} AS u ({})",
         names.collect::<Vec<_>>().join(", "),
         values.collect::<Vec<_>>().join(", "),
         unnest(1, total),

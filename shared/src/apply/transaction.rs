@@ -46,7 +46,9 @@ impl<'c> WriteTransaction<'c> {
     ///
     /// The lock is the one that any write takes. Taken first, it makes the comparison valid for the whole transaction.
     pub async fn lock_and_verify(&mut self, writes: &[TableWrite]) -> Result<(), ApplyError> {
-        if writes.iter().all(|write| self.verified_oids.contains(&write.table.oid)) {
+        let mut oids =
+            writes.iter().flat_map(|write| write.direct_partition_oids().into_iter().chain([write.table.oid]));
+        if oids.all(|oid| self.verified_oids.contains(&oid)) {
             return Ok(());
         }
         self.lock_and_verify_after(String::new(), writes).await
@@ -55,12 +57,19 @@ impl<'c> WriteTransaction<'c> {
     async fn lock_and_verify_after(&mut self, begin: String, writes: &[TableWrite]) -> Result<(), ApplyError> {
         let statements = begin + &writes.iter().map(|write| lock_statement(write) + ";").collect::<String>();
         let oids: Vec<u32> = writes.iter().map(|write| write.table.oid).collect();
-        // Both are sent before the first response arrives.
-        let locking = self.client.batch_execute(&statements);
-        let (locked, fingerprints) =
-            futures_util::future::join(locking, catalog::fingerprints(self.client, &oids)).await;
+        let partitions: Vec<u32> = writes.iter().flat_map(TableWrite::direct_partition_oids).collect();
+        // All are sent before the first response arrives.
+        let (locked, fingerprints, attached) = futures_util::future::join3(
+            self.client.batch_execute(&statements),
+            catalog::fingerprints(self.client, &oids),
+            attached(self.client, &partitions),
+        )
+        .await;
         match locked {
-            Ok(()) => compare_fingerprints(writes, &fingerprints?)?,
+            Ok(()) => {
+                compare_fingerprints(writes, &fingerprints?)?;
+                compare_partitions(writes, &attached?)?;
+            }
             // A table no longer exists. All are suspect, because the error does not say which.
             Err(error) if classify(DatabaseStep::LockTable, &error) == ErrorAction::RefreshCatalog => {
                 let tables = writes.iter().map(|write| write.table.name.clone()).collect();
@@ -68,7 +77,7 @@ impl<'c> WriteTransaction<'c> {
             }
             Err(error) => return Err(error.into()),
         }
-        self.verified_oids.extend(oids);
+        self.verified_oids.extend(oids.into_iter().chain(partitions));
         Ok(())
     }
 
@@ -143,6 +152,17 @@ async fn forbidden_tables(
         }
     }
     Ok(forbidden)
+}
+
+async fn attached(client: &Client, partitions: &[u32]) -> Result<Vec<u32>, tokio_postgres::Error> {
+    if partitions.is_empty() { Ok(Vec::new()) } else { catalog::attached(client, partitions).await }
+}
+
+/// Rows are copied straight into partitions: one that is detached now must not receive them.
+fn compare_partitions(writes: &[TableWrite], attached: &[u32]) -> Result<(), ApplyError> {
+    let is_stale = |write: &&TableWrite| write.direct_partition_oids().iter().any(|oid| !attached.contains(oid));
+    let stale: Vec<_> = writes.iter().filter(is_stale).map(|write| write.table.name.clone()).collect();
+    if stale.is_empty() { Ok(()) } else { Err(ApplyError::Stale { tables: stale, cause: String::new() }) }
 }
 
 fn compare_fingerprints(writes: &[TableWrite], fingerprints: &[(u32, String)]) -> Result<(), ApplyError> {

@@ -141,6 +141,15 @@ pub async fn fingerprints(client: &Client, oids: &[u32]) -> Result<Vec<(u32, Str
     Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
+/// Returns those of the tables that are attached as partitions, and not about to be detached.
+///
+/// # Errors
+/// Returns an error if the connection fails.
+pub async fn attached(client: &Client, oids: &[u32]) -> Result<Vec<u32>, tokio_postgres::Error> {
+    let rows = client.query_typed(include_str!("attached.sql"), &[(&oids, Type::OID_ARRAY)]).await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
 fn table_name(schema: &str, table: &str) -> TableName {
     TableName { schema: Identifier::truncated(schema, schema), table: Identifier::truncated(table, table) }
 }
@@ -220,7 +229,8 @@ fn add_relation(table: &mut DbTable, row: &Row) {
         None if row.get::<_, &str>("relkind") == "f" => PartitionRelation::Foreign,
         None => PartitionRelation::Table,
     };
-    table.partitions.push(DbPartition { name, bounds, relation, unique });
+    let (oid, accepts_copies) = (row.get("partition_oid"), row.get("accepts_copies"));
+    table.partitions.push(DbPartition { name, oid, bounds, relation, accepts_copies, unique });
 }
 
 /// How a relation is itself partitioned.

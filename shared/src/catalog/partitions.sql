@@ -17,6 +17,24 @@ SELECT parent.oid AS parent, n.nspname, c.relname, c.oid OPERATOR(pg_catalog.=) 
        CASE WHEN pg_catalog.isfinite(bound.upper)
             THEN (extract(epoch FROM bound.upper) OPERATOR(pg_catalog.*) 1000000)::bigint END AS upper,
        c.oid OPERATOR(pg_catalog.<>) parent.oid AND coalesce(parting.partdefid OPERATOR(pg_catalog.=) c.oid, false) AS is_default,
+       -- Rows may be copied straight into a partition that Millstream created, unless the parent does something with them that
+       -- the partition does not: statement triggers of its owner, identity columns.
+       c.relkind OPERATOR(pg_catalog.=) 'r' AND c.oid OPERATOR(pg_catalog.<>) parent.oid
+           AND coalesce(pg_catalog.obj_description(c.oid, 'pg_class') OPERATOR(pg_catalog.~) '(^|\n)Millstream: partition of ', false)
+           AND pg_catalog.has_table_privilege(c.oid, 'INSERT')
+           AND NOT EXISTS (
+               SELECT FROM pg_catalog.pg_attribute a
+               WHERE a.attrelid OPERATOR(pg_catalog.=) parent.oid AND a.attidentity OPERATOR(pg_catalog.<>) '' AND NOT a.attisdropped
+           )
+           AND NOT EXISTS (
+               SELECT FROM pg_catalog.pg_trigger t
+               JOIN pg_catalog.pg_proc f ON f.oid OPERATOR(pg_catalog.=) t.tgfoid
+               JOIN pg_catalog.pg_namespace s ON s.oid OPERATOR(pg_catalog.=) f.pronamespace
+               -- Bit 1 marks a trigger for each row, bit 4 one on INSERT.
+               WHERE t.tgrelid OPERATOR(pg_catalog.=) parent.oid AND NOT t.tgisinternal AND s.nspname OPERATOR(pg_catalog.<>) 'millstream'
+                 AND (t.tgtype OPERATOR(pg_catalog.&) 5::int2) OPERATOR(pg_catalog.=) 4
+           ) AS accepts_copies,
+       c.oid AS partition_oid,
        unique_index.columns AS unique_columns, unique_index.deferrable AS deferrable
 FROM pg_catalog.unnest($1::pg_catalog.oid[]) AS parent (oid)
 LEFT JOIN pg_catalog.pg_partitioned_table parting ON parting.partrelid OPERATOR(pg_catalog.=) parent.oid
@@ -40,18 +58,20 @@ JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) relation.oid
 JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
 LEFT JOIN pg_catalog.pg_partitioned_table own ON own.partrelid OPERATOR(pg_catalog.=) c.oid
 LEFT JOIN LATERAL (
-    SELECT CASE WHEN time_key.is_date THEN pg_catalog.timestamptz(least(lower_text::pg_catalog.date, '294247-01-01'::pg_catalog.date))
-                ELSE lower_text::timestamp with time zone END AS lower,
-           CASE WHEN time_key.is_date THEN pg_catalog.timestamptz(least(upper_text::pg_catalog.date, '294247-01-01'::pg_catalog.date))
-                ELSE upper_text::timestamp with time zone END AS upper
+    -- Dates reach further than timestamps: least() keeps them in range. CASE alone keeps other bounds from being cast.
+    SELECT CASE WHEN NOT time_key.is_time THEN NULL
+                WHEN time_key.is_date THEN pg_catalog.timestamptz(least(lower_text::pg_catalog.date, '294247-01-01'::pg_catalog.date))
+                WHEN time_key.is_time THEN lower_text::timestamp with time zone END AS lower,
+           CASE WHEN NOT time_key.is_time THEN NULL
+                WHEN time_key.is_date THEN pg_catalog.timestamptz(least(upper_text::pg_catalog.date, '294247-01-01'::pg_catalog.date))
+                WHEN time_key.is_time THEN upper_text::timestamp with time zone END AS upper
     FROM (
         SELECT substring(expression FROM 'FROM \(''([^'']*)''\)') AS lower_text,
                substring(expression FROM 'TO \(''([^'']*)''\)') AS upper_text
         FROM pg_catalog.pg_get_expr(c.relpartbound, c.oid) AS expression
         WHERE pg_catalog.starts_with(expression, 'FOR VALUES FROM')
     ) AS texts
-    -- Dates reach further than timestamps: least() keeps them in range.
-    WHERE time_key.is_time AND c.oid OPERATOR(pg_catalog.<>) parent.oid
+    WHERE c.oid OPERATOR(pg_catalog.<>) parent.oid
 ) bound ON true
 CROSS JOIN LATERAL (
     SELECT coalesce(pg_catalog.array_agg(i.columns ORDER BY i.indisprimary DESC, i.indexrelid), '{}') AS columns,

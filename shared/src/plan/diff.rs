@@ -168,7 +168,9 @@ impl TableDiff {
         let partitions = self.partitions.iter().map(|new| DbPartition {
             name: new.name.clone(),
             bounds: new.bounds,
+            oid: 0,
             relation: PartitionRelation::Table,
+            accepts_copies: false,
             unique: unique.clone(),
         });
         table.partitions.extend(partitions);

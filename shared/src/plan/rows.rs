@@ -2,11 +2,11 @@
 
 mod encode;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::catalog::DbTable;
+use crate::catalog::{DbPartition, DbTable};
 use crate::change::{Operation, Version};
 use crate::spec::{DeleteMode, MissingColumns, OnUnwritable, TableSpec, WriteMode};
 pub use encode::encode;
@@ -81,6 +81,17 @@ impl TableWrite {
     pub fn newest_cells(&self, row: &KeyChanges) -> impl Iterator<Item = &[u8]> {
         let newest = self.newest(row);
         (0..self.column_indexes.len()).map(move |column| self.cell(newest, column))
+    }
+
+    /// The partition, if rows may be copied straight into it.
+    pub fn direct_partition(&self, partition: usize) -> Option<&DbPartition> {
+        self.table.partitions.get(partition).filter(|partition| partition.accepts_copies)
+    }
+
+    /// The OIDs of the partitions that rows may be copied straight into.
+    pub fn direct_partition_oids(&self) -> BTreeSet<u32> {
+        let partitions = self.rows.iter().filter_map(|row| self.direct_partition(row.partition));
+        partitions.map(|partition| partition.oid).collect()
     }
 
     /// A write without rows, for a query of the keys of a table.

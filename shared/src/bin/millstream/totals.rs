@@ -4,7 +4,10 @@ use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
 use millstream::config::Config;
+use millstream::names::{Identifier, TableName};
+use millstream::timestamp::Timestamp;
 use millstream::totals::build::FrozenPolicy;
+use millstream::totals::freeze;
 use millstream::totals::health::{TotalHealth, read_configured};
 use millstream::totals::recompute::RecomputeReport;
 use millstream::totals::task::{RunOptions, TotalResult, run_totals};
@@ -42,6 +45,32 @@ enum TotalsCommand {
         #[arg(long)]
         discard_dropped: bool,
     },
+    /// Attach a table with the restored rows of a dropped partition; they take the place of its kept sums
+    Attach {
+        /// The partitioned table, such as sportsbook.bet
+        #[arg(value_name = "SCHEMA.TABLE")]
+        table: String,
+        /// The table to attach, with the name of the dropped partition
+        #[arg(value_name = "SCHEMA.PARTITION")]
+        partition: String,
+        /// Start of its period: 2026-02-08T00:00:00Z
+        #[arg(long, value_name = "TIMESTAMP")]
+        from: String,
+        /// End of its period, exclusive
+        #[arg(long, value_name = "TIMESTAMP")]
+        to: String,
+    },
+    /// Replace the kept sums of a dropped partition by those of the rows in another table
+    Refreeze {
+        /// The total
+        total: String,
+        /// The dropped partition, such as sportsbook.bet_p20260208
+        #[arg(value_name = "SCHEMA.PARTITION")]
+        partition: String,
+        /// The table with its rows
+        #[arg(long, value_name = "SCHEMA.TABLE")]
+        rows: String,
+    },
 }
 
 /// What the command found or did.
@@ -50,6 +79,8 @@ enum TotalsCommand {
 pub enum TotalsOutput {
     List(Vec<TotalHealth>),
     Results(Vec<TotalResult>),
+    /// The partition whose sums were replaced.
+    Partition(String),
 }
 
 pub async fn run(arguments: TotalsArgs, context: &CommandContext) -> Result<TotalsOutput, CommandError> {
@@ -65,12 +96,39 @@ pub async fn run(arguments: TotalsArgs, context: &CommandContext) -> Result<Tota
         TotalsCommand::Recompute { total, dry_run, discard_dropped } => {
             (total, dry_run, if discard_dropped { FrozenPolicy::Discard } else { FrozenPolicy::Keep })
         }
+        TotalsCommand::Attach { table, partition, from, to } => {
+            let (parent, restored) = (table_name(&table)?, table_name(&partition)?);
+            let bounds = (timestamp(&from)?, timestamp(&to)?);
+            let connection = database.connection().await?;
+            freeze::attach_restored(&connection, &parent, &restored, bounds, TIMEOUT).await?;
+            connection.release();
+            return Ok(TotalsOutput::Partition(partition));
+        }
+        TotalsCommand::Refreeze { total, partition, rows } => {
+            let connection = database.connection().await?;
+            freeze::refreeze(&connection, &total, &partition, &table_name(&rows)?, TIMEOUT).await?;
+            connection.release();
+            return Ok(TotalsOutput::Partition(partition));
+        }
     };
     if let Some(name) = &total {
         find_total(&config, name)?;
     }
     let options = RunOptions { dry_run, frozen, deadline: Instant::now() + TIMEOUT };
     Ok(TotalsOutput::Results(run_totals(&config, &database, total.as_deref(), options).await?))
+}
+
+fn table_name(text: &str) -> Result<TableName, CommandError> {
+    let names =
+        text.split_once('.').and_then(|(schema, table)| Some((Identifier::exact(schema)?, Identifier::exact(table)?)));
+    let (schema, table) =
+        names.ok_or_else(|| CommandError::Usage(format!("`{text}` is not a name such as schema.table")))?;
+    Ok(TableName { schema, table })
+}
+
+fn timestamp(text: &str) -> Result<Timestamp, CommandError> {
+    let mistake = || CommandError::Usage(format!("`{text}` is not a timestamp such as 2026-02-08T00:00:00Z"));
+    Timestamp::parse(text).ok_or_else(mistake)
 }
 
 fn find_total(config: &Config, name: &str) -> Result<(), CommandError> {
@@ -88,15 +146,18 @@ impl CommandOutput for TotalsOutput {
             Self::List(list) => list_text(list),
             Self::Results(results) if results.is_empty() => "No total is configured.".to_owned(),
             Self::Results(results) => results.iter().map(result_text).collect(),
+            Self::Partition(partition) => format!("The sums of {partition} are those of its rows now."),
         }
     }
 
     fn needs_attention(&self) -> bool {
+        let is_wrong = |result: &TotalResult| {
+            result.error.is_some() || result.report.as_ref().is_some_and(|report| report.off_by > 0)
+        };
         match self {
             Self::List(list) => list.iter().any(|total| total.broken > 0),
-            Self::Results(results) => results
-                .iter()
-                .any(|result| result.error.is_some() || result.report.as_ref().is_some_and(|report| report.off_by > 0)),
+            Self::Results(results) => results.iter().any(is_wrong),
+            Self::Partition(_) => false,
         }
     }
 }
