@@ -249,7 +249,7 @@ async fn a_hostile_public_schema_before_pg_catalog_is_never_called() {
 }
 
 /// A total with a condition, a bucket and conditional sums, all of which use operators.
-const TOTAL: &str = "[total.amounts]\nsource = \"doc\"\ntable = \"reading\"\nby = { id = \"id || ''\" }\n\
+const TOTAL: &str = "[total.amounts]\nsource = \"doc\"\ntable = \"reading\"\nby = { reading = \"id || ''\" }\n\
     bucket = { at = \"at\", every = \"day\", keep = \"9 days\" }\nwhere = \"amount > 0\"\n\
     sums = { amount = \"amount\", large = { of = \"amount * 2\", where = \"amount >= 2\" } }\n";
 
@@ -279,11 +279,11 @@ async fn totals_never_call_a_hostile_public_schema() {
     let corrected = run(&["totals", "recompute"]).await;
     assert!(corrected.out.contains("corrected"), "{corrected:?}");
     assert_eq!(used(&client).await, [""; 0]);
-    let total = "SELECT id, rows, large FROM doc.amounts ORDER BY id";
+    let total = "SELECT reading, rows, large FROM doc.amounts ORDER BY reading";
     let expected = [
-        r#"{"id":"1","rows":1,"large":null}"#,
-        r#"{"id":"2","rows":1,"large":4.00}"#,
-        r#"{"id":"3","rows":1,"large":6.00}"#,
+        r#"{"reading":"1","rows":1,"large":null}"#,
+        r#"{"reading":"2","rows":1,"large":4.00}"#,
+        r#"{"reading":"3","rows":1,"large":6.00}"#,
     ];
     assert_eq!(rows(&client, total).await, expected);
     // A changed total and one that is removed.
