@@ -56,8 +56,9 @@ SELECT format('GRANT %I TO CURRENT_USER', :'owner') WHERE NOT pg_has_role(:'owne
   ALTER ROLE :"writer" CONNECTION LIMIT :connections;
 \endif
 
--- The writer creates the sources' schemas and `millstream`, which holds the tombstones, the freshness and the locks of schema changes.
-GRANT CONNECT, CREATE ON DATABASE :"DBNAME" TO :"writer";
+-- The writer creates the sources' schemas and `millstream`, which holds the tombstones, the freshness, the totals and the locks of
+-- schema changes. Totals need TEMPORARY: their expressions are tried on a temporary table, and a recompute sums into one.
+GRANT CONNECT, CREATE, TEMPORARY ON DATABASE :"DBNAME" TO :"writer";
 GRANT CONNECT ON DATABASE :"DBNAME" TO :"reader";
 
 -- What every role has by default.

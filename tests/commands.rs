@@ -4,6 +4,7 @@ mod catalogue;
 mod plan;
 mod replicated;
 mod status;
+mod totals;
 
 use millstream::clock::now;
 use millstream::timestamp::Timestamp;

@@ -2,4 +2,5 @@
 
 mod lint;
 mod stack;
+mod totals;
 mod watch;

@@ -1,7 +1,12 @@
 //! `infra/roles.sql` on a server of its own, run by a user like RDS's master user, who is not a superuser.
 
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
+use millstream::aws::Aws;
+use millstream::config::{Config, DatabaseAddress};
+use millstream::database::Database;
+use millstream::totals::task::{RemovedTotal, TotalsTask, run_task};
 use millstream_tests::postgresql::{Durability, PostgreSql, connect, psql};
 use millstream_tests::process::workspace;
 use tokio_postgres::Client;
@@ -11,6 +16,8 @@ use crate::support::{batch, ingest, rows};
 
 const EVENTS: &str = "[source.log]\nstream = \"s\"\nformat = \"json\"\n[table.entry]\nsource = \"log\"\nid = \"id\"\n\
     partition = { by = \"at\", every = \"day\", ahead = 2, keep = \"10 days\" }\n";
+
+const TOTAL: &str = "[total.entries]\ntable = \"entry\"\nby = [\"kind\"]\nsums = { amount = \"amount\" }\n";
 
 const REPORTS: &str = "[source.log]\nstream = \"s\"\nformat = \"json\"\n";
 
@@ -90,10 +97,16 @@ async fn the_writer_evolves_the_reader_reads_and_a_second_run_changes_nothing() 
     master.batch_execute("CREATE ROLE bare LOGIN").await.unwrap();
     let error = connect(&server.url("bare")).await.map(drop).unwrap_err();
     assert_eq!(error.code().map(|code| code.code()), Some("42501"), "{error:?}");
-    let rights = "SELECT bool_or(has_schema_privilege(name, 'public', 'CREATE')) AS creates, \
-        bool_or(has_database_privilege(name, current_database(), 'TEMPORARY')) AS temporary \
-        FROM unnest('{bare,millstream_writer,millstream_reader}'::name[]) AS name";
-    assert_eq!(rows(&master, rights).await, [r#"{"creates":false,"temporary":false}"#]);
+    let rights = "SELECT name, has_schema_privilege(name, 'public', 'CREATE') AS creates, \
+        has_database_privilege(name, current_database(), 'TEMPORARY') AS temporary \
+        FROM unnest('{bare,millstream_reader,millstream_writer}'::name[]) AS name";
+    // The writer tries the expressions of totals on temporary tables.
+    let expected = [
+        r#"{"name":"bare","creates":false,"temporary":false}"#,
+        r#"{"name":"millstream_reader","creates":false,"temporary":false}"#,
+        r#"{"name":"millstream_writer","creates":false,"temporary":true}"#,
+    ];
+    assert_eq!(rows(&master, rights).await, expected);
     let writing = server.client("millstream_writer").await;
     let path = "SELECT current_setting('search_path') AS path";
     assert_eq!(rows(&writing, path).await, [r#"{"path":"pg_catalog"}"#]);
@@ -173,4 +186,49 @@ async fn what_is_there_already_is_read_too_and_iam_is_asked_for() {
     // Two systems in a cluster cannot write to each other's tables.
     let other = server.client("other_writer").await;
     assert_eq!(refused(&other, "DROP SCHEMA log CASCADE").await, "42501");
+}
+
+#[tokio::test]
+async fn the_writer_keeps_totals_and_the_reader_reads_them() {
+    let server = Server::start("roles-totals").await;
+    server.run(&[], "hunter2");
+    let url = server.url("millstream_writer");
+    let mut ingest = ingest(&format!("{EVENTS}{TOTAL}"), &url);
+    let entry = |id: u32| format!(r#"{{"id":"{id}","at":"{}","kind":"k","amount":{id}}}"#, millstream::clock::now());
+    batch(&mut ingest, 1, &[entry(1)]).await.unwrap();
+    batch(&mut ingest, 2, &[entry(2)]).await.unwrap();
+    let reader = server.person("alice", "millstream_reader").await;
+    let total = "SELECT kind, rows, amount FROM log.entries";
+    assert_eq!(rows(&reader, total).await, [r#"{"kind":"k","rows":2,"amount":3}"#]);
+    // Any role that may write the table feeds the total, without rights on the total's own tables.
+    let master = server.client("master").await;
+    let grants = "CREATE ROLE fixer LOGIN; GRANT CONNECT ON DATABASE app TO fixer; GRANT USAGE ON SCHEMA log TO fixer; \
+        GRANT SELECT, UPDATE ON log.entry TO fixer";
+    master.batch_execute(grants).await.unwrap();
+    let fixer = server.client("fixer").await;
+    fixer.batch_execute("UPDATE log.entry SET amount = 5 WHERE id = '2'").await.unwrap();
+    assert_eq!(refused(&fixer, "SELECT FROM millstream.entries_v1_delta").await, "42501");
+    assert_eq!(rows(&reader, total).await, [r#"{"kind":"k","rows":2,"amount":6}"#]);
+    assert_eq!(refused(&reader, "DELETE FROM millstream.entries_v1_batch").await, "42501");
+
+    let config = Config::parse("test.toml", &format!("{EVENTS}{TOTAL}")).unwrap_or_else(|errors| panic!("{errors}"));
+    let database = Database::new(&DatabaseAddress::from_url(&url), Aws::default()).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let answer = run_task(&config, &database, TotalsTask::default(), deadline).await.unwrap();
+    let report = answer.results[0].report.as_ref().unwrap_or_else(|| panic!("{answer:?}"));
+    assert_eq!((report.off_by, report.triggers_repaired), (0, 0), "{answer:?}");
+    assert_eq!(rows(&reader, total).await, [r#"{"kind":"k","rows":2,"amount":6}"#]);
+    // A right that was taken away is not given back with a new view.
+    master.batch_execute("REVOKE SELECT ON log.entries FROM millstream_reader").await.unwrap();
+    let changed = format!("{EVENTS}{TOTAL}").replace("amount = \"amount\"", "total = \"amount\"");
+    let changed = Config::parse("test.toml", &changed).unwrap_or_else(|errors| panic!("{errors}"));
+    let answer = run_task(&changed, &database, TotalsTask::default(), deadline).await.unwrap();
+    assert_eq!(answer.results[0].error, None);
+    assert_eq!(rows(&master, "SELECT total FROM log.entries").await, [r#"{"total":6}"#]);
+    assert_eq!(refused(&reader, "SELECT FROM log.entries").await, "42501");
+    // A total that is not configured any more is removed.
+    let without = Config::parse("test.toml", EVENTS).unwrap_or_else(|errors| panic!("{errors}"));
+    let answer = run_task(&without, &database, TotalsTask::default(), deadline).await.unwrap();
+    assert_eq!(answer.removed, [RemovedTotal { total: "entries".to_owned(), error: None }]);
+    assert_eq!(refused(&reader, total).await, "42P01");
 }

@@ -281,3 +281,47 @@ async fn a_hostile_public_schema_is_never_called() {
 async fn a_hostile_public_schema_before_pg_catalog_is_never_called() {
     survives("hostile-first", "public, pg_catalog").await;
 }
+
+/// A total with a condition, a bucket and conditional sums, all of which use operators.
+const TOTAL: &str = "[total.amounts]\nsource = \"doc\"\ntable = \"reading\"\nby = { reading = \"id || ''\" }\n\
+    bucket = { at = \"at\", every = \"day\", keep = \"9 days\" }\nwhere = \"amount > 0\"\n\
+    sums = { amount = \"amount\", large = { of = \"amount * 2\", where = \"amount >= 2\" } }\n";
+
+#[tokio::test]
+async fn totals_never_call_a_hostile_public_schema() {
+    let hostile = Hostile::start("hostile-totals", "public, pg_catalog").await;
+    let client = hostile.client().await;
+    let config = format!("{CONFIG}{TOTAL}");
+    let mut ingest = ingest(&config, &hostile.url);
+    let reading = |id: u32| format!(r#"{{"kind":"reading","id":"{id}","at":"{}","amount":{id}}}"#, now());
+    applied(&mut ingest, "d", 1, &[&reading(1), &reading(2)]).await;
+    applied(&mut ingest, "d", 3, &[&reading(3), &reading(2)]).await;
+    let file = Files::new(&hostile.name);
+    let environment = [
+        ("DATABASE_URL".to_owned(), hostile.url.clone()),
+        ("MILLSTREAM_CONFIG".to_owned(), file.write("millstream.toml", &config)),
+    ];
+    // The triggers also fire for a session that searches the hostile schema first.
+    let attacked = connect(&hostile.url).await.unwrap();
+    attacked.batch_execute("UPDATE doc.reading SET id = id").await.unwrap();
+    let run = async |arguments: &[&str]| millstream(&environment, arguments).await.unwrap();
+    for arguments in [&["plan"][..], &["status"], &["totals", "list"], &["totals", "check"], &["maintain"]] {
+        let ran = run(arguments).await;
+        assert!([0, 3].contains(&ran.code), "{arguments:?}: {ran:?}");
+    }
+    client.batch_execute("UPDATE millstream.amounts_v1_batch SET rows = 9").await.unwrap();
+    let corrected = run(&["totals", "recompute"]).await;
+    assert!(corrected.out.contains("corrected"), "{corrected:?}");
+    assert_eq!(used(&client).await, [""; 0]);
+    let total = "SELECT reading, rows, large FROM doc.amounts ORDER BY reading";
+    let expected = [
+        r#"{"reading":"1","rows":1,"large":null}"#,
+        r#"{"reading":"2","rows":1,"large":4.00}"#,
+        r#"{"reading":"3","rows":1,"large":6.00}"#,
+    ];
+    assert_eq!(rows(&client, total).await, expected);
+    // A changed total and one that is removed.
+    file.write("millstream.toml", &format!("{CONFIG}{}", TOTAL.replace("amount * 2", "amount * 3")));
+    assert_eq!(run(&["totals", "recompute"]).await.code, 0);
+    assert_eq!(used(&client).await, [""; 0]);
+}

@@ -180,8 +180,10 @@ def of_system(stacks: list[Stack]) -> Iterator[Finding]:
         for mapping in each.of_type("AWS::Lambda::EventSourceMapping").values():
             shards, factor = int(each.parameters.get("Shards", 1)), int(mapping.get("ParallelizationFactor", 1))
             needed[str(mapping["FunctionName"])] += shards * factor
+        functions = each.of_type("AWS::Lambda::Function")
         for machine in each.of_type("AWS::StepFunctions::StateMachine").values():
-            needed[f"{each.parameters['System']}-backfill"] = concurrency(machine)
+            for invoked in machine["DefinitionSubstitutions"].values():
+                needed[functions[invoked["Ref"]]["FunctionName"]] += concurrency(machine)
     for each in everything(stacks):
         functions = each.of_type("AWS::Lambda::Function").values()
         reserved = {function["FunctionName"]: function.get("ReservedConcurrentExecutions") for function in functions}

@@ -1,6 +1,6 @@
-//! Status of a system: each source's last commit, lag, and tables with their rows and partitions; and the queues.
+//! Status of a system: each source's last commit, lag, and tables with their rows and partitions; the totals; and the queues.
 //!
-//! The status is read from PostgreSQL's catalogs and `millstream.freshness`, in a read-only transaction, and from SQS. It does
+//! The status is read from PostgreSQL's catalogs and the tables in the schema `millstream`, in a read-only transaction, and from SQS. It does
 //! not query the functions, CloudWatch or the streams. It is therefore correct after any restart, and does not include records
 //! in a stream that have not been read yet: a source whose last commit is old is either idle or stuck.
 //!
@@ -9,6 +9,7 @@
 //!   the oldest record of its last batch to the commit. The lag of a source is the largest of its shards that committed in the
 //!   last hour or, if none did, of the shard that committed last.
 //! - **Rows** are PostgreSQL's own estimates, unless they are counted.
+//! - **Totals** are described by [`crate::totals::health`].
 //! - **Messages** of queues are SQS's approximate numbers. A queue serves all sources; its messages do not belong to one.
 
 use serde::{Serialize, Serializer};
@@ -26,6 +27,8 @@ use crate::maintain::{self, MaintainError, PartitionedTable, pending};
 use crate::names::{Identifier, TableName};
 use crate::queue::{Queue, QueueDepth, QueueError};
 use crate::timestamp::Timestamp;
+use crate::totals::TotalError;
+use crate::totals::health::{TotalHealth, read_configured};
 
 mod alarm;
 
@@ -52,6 +55,8 @@ pub struct Status {
     pub at: Timestamp,
     /// The sources, in the order of the configuration.
     pub sources: Vec<SourceStatus>,
+    /// The totals of these sources, in the order of the configuration.
+    pub totals: Vec<TotalHealth>,
     /// The queues that the environment names.
     pub queues: Vec<QueueStatus>,
 }
@@ -162,6 +167,9 @@ pub enum StatusError {
     /// The transaction could not be started.
     #[error(transparent)]
     Apply(#[from] ApplyError),
+    /// The totals could not be read.
+    #[error(transparent)]
+    Total(#[from] TotalError),
     /// A query failed.
     #[error("could not read the status of the tables: {}", describe(.0))]
     Query(#[from] tokio_postgres::Error),
@@ -203,6 +211,7 @@ pub async fn read(
         let tables = tables(&connection, source, rows, at).await?;
         sources.push(SourceStatus::new(source, at, shards, tables));
     }
+    let totals = read_configured(&connection, config).await?;
     connection.batch_execute("COMMIT").await?;
     connection.release();
     let mut queues = Vec::new();
@@ -214,7 +223,7 @@ pub async fn read(
         let messages = Queue::open(aws, &url).await.count().await?;
         queues.push(QueueStatus { holds, url, messages });
     }
-    Ok(Status { at, sources, queues })
+    Ok(Status { at, sources, totals, queues })
 }
 
 impl SourceStatus {

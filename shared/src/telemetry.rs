@@ -18,7 +18,8 @@ use crate::maintain::MaintenanceReport;
 use crate::outcome::OutcomeCounts;
 use crate::redrive;
 use crate::report::Report;
-use crate::totals::task::{TotalResult, TotalsAnswer};
+use crate::totals::health::TotalHealth;
+use crate::totals::task::{RemovedTotal, TotalResult, TotalsAnswer, invocation_error};
 
 /// Counters of batches.
 const BATCH_METRICS: [&str; 10] = [
@@ -34,9 +35,11 @@ const BATCH_METRICS: [&str; 10] = [
     "unwritable_tables",
 ];
 
+/// Counters of runs of the totals.
+const TOTAL_METRICS: [&str; 3] = ["totals_recomputed", "totals_off_by", "totals_failed"];
+
 /// Counters of failed invocations: those that need an operator because no retry can succeed, and those with records without an
 /// outcome.
-const TOTAL_METRICS: [&str; 3] = ["totals_recomputed", "totals_off_by", "totals_failed"];
 const FAILURE_METRICS: [&str; 2] = ["person_needed", "unaccounted"];
 
 /// Counters of maintenance runs.
@@ -67,7 +70,7 @@ pub fn init(function: &str, level: LevelFilter) {
     if let Ok(collector) = built {
         COLLECTOR.get_or_init(|| collector);
     }
-    for name in BATCH_METRICS.iter().chain(&FAILURE_METRICS).chain(&MAINTENANCE_METRICS) {
+    for name in BATCH_METRICS.iter().chain(&FAILURE_METRICS).chain(&MAINTENANCE_METRICS).chain(&TOTAL_METRICS) {
         describe_counter!(*name, Unit::Count, "");
     }
     // Every function reports these from the start, so that alarms see zeros.
@@ -182,27 +185,47 @@ pub fn log_maintenance(report: &MaintenanceReport, request: &str) {
     flush(request);
 }
 
-/// Writes one line for each total of a run, and the counts as metrics.
+/// Writes one line for each total of a run, the counts as metrics, and the state of the totals as gauges.
 pub fn log_totals(answer: &TotalsAnswer, request: &str) {
-    let (mut off_by, mut failed) = (0, 0);
-    for TotalResult { total, waiting, error, report, folded } in &answer.results {
-        let found = report.as_ref();
-        let (wrong, seconds) = (found.map_or(0, |report| report.off_by), found.map_or(0.0, |report| report.seconds));
-        let repaired = found.map_or(0, |report| report.triggers_repaired);
+    for RemovedTotal { total, error } in &answer.removed {
         match error {
-            Some(error) => {
-                tracing::error!(request, total, error, "operator action required: a total was not recomputed")
-            }
-            None if wrong > 0 => {
-                tracing::error!(request, total, off_by = wrong, repaired, folded, seconds, "total corrected");
-            }
-            None => tracing::info!(request, total, off_by = wrong, repaired, folded, seconds, ?waiting, "total"),
+            Some(error) => tracing::error!(request, total, error, "operator action required: a total was not removed"),
+            None => tracing::info!(request, total, "total removed"),
         }
-        off_by += wrong;
-        failed += u64::from(error.is_some());
     }
-    count(TOTAL_METRICS, [answer.results.len() as u64, off_by, failed]);
+    answer.results.iter().for_each(|result| log_total(result, request));
+    for TotalHealth { total, broken, failure, .. } in answer.health.iter().filter(|health| health.broken > 0) {
+        tracing::error!(request, total, broken, failure, "operator action required: a total misses rows");
+    }
+    let reports = || answer.results.iter().filter_map(|result| result.report.as_ref());
+    let errors = answer.results.iter().filter(|result| result.error.is_some()).count()
+        + answer.removed.iter().filter(|removed| removed.error.is_some()).count();
+    let off_by = reports().map(|report| report.off_by).sum();
+    count(TOTAL_METRICS, [reports().count() as u64, off_by, errors as u64]);
+    // What a run has folded was pending until then.
+    let pending = answer.health.iter().map(|health| health.pending as u64 + answer.folded(&health.total)).max();
+    gauge!("totals_pending").set(pending.unwrap_or(0) as f64);
+    gauge!("totals_broken").set(answer.health.iter().filter(|health| health.broken > 0).count() as f64);
     flush(request);
+}
+
+fn log_total(result: &TotalResult, request: &str) {
+    let TotalResult { total, waiting, error, report, folded } = result;
+    if let Some(error) = error {
+        let error = invocation_error(error);
+        tracing::error!(request, total, error, "operator action required: a total was not recomputed");
+        return;
+    }
+    let Some(report) = report else {
+        tracing::info!(request, total, waiting, "total");
+        return;
+    };
+    let (off_by, repaired, seconds) = (report.off_by, report.triggers_repaired, report.seconds);
+    if off_by > 0 {
+        tracing::error!(request, total, off_by, repaired, folded, seconds, "total corrected");
+    } else {
+        tracing::info!(request, total, off_by, repaired, folded, seconds, "total");
+    }
 }
 
 /// Counts a failed invocation; each value is 1 if it applies and 0 otherwise.

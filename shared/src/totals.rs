@@ -16,6 +16,7 @@
 
 pub mod build;
 mod definition;
+pub mod dry_run;
 pub mod fold;
 pub mod freeze;
 pub mod health;
@@ -47,10 +48,10 @@ const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 #[derive(Debug, thiserror::Error)]
 pub enum TotalError {
     /// An expression of the configuration is not suitable.
-    #[error("{place}: {reason}")]
+    #[error("{position}: {reason}")]
     Expression {
-        /// Its place in the configuration.
-        place: String,
+        /// Its position in the configuration.
+        position: String,
         /// Why, and what to do.
         reason: String,
     },
@@ -70,6 +71,15 @@ pub enum TotalError {
         /// What was being done.
         reason: String,
     },
+    /// The time of the run was over before its rows were summed.
+    #[error(
+        "total {total}: not summed in the time of this run; run `millstream totals recompute {total}` from a machine without \
+         a time limit"
+    )]
+    TimeIsUp {
+        /// The total.
+        total: String,
+    },
     /// A statement, or the connection, failed.
     #[error("statement of a total failed: {}", describe(.0))]
     Statement(#[from] tokio_postgres::Error),
@@ -85,7 +95,7 @@ impl TotalError {
     /// Whether an operator must act before a retry can succeed.
     pub fn needs_operator(&self) -> bool {
         match self {
-            Self::Expression { .. } | Self::Conflict { .. } => true,
+            Self::Expression { .. } | Self::Conflict { .. } | Self::TimeIsUp { .. } => true,
             Self::Busy { .. } => false,
             Self::Statement(error) => classify(DatabaseStep::ChangeSchema, error) != ErrorAction::Retry,
             Self::Database(error) => error.needs_operator(),
@@ -105,7 +115,11 @@ impl TotalError {
         match self {
             Self::Statement(error) => Some(error),
             Self::Apply(error) => error.database_error(),
-            Self::Expression { .. } | Self::Conflict { .. } | Self::Busy { .. } | Self::Database(_) => None,
+            Self::Expression { .. }
+            | Self::Conflict { .. }
+            | Self::Busy { .. }
+            | Self::TimeIsUp { .. }
+            | Self::Database(_) => None,
         }
     }
 }

@@ -54,6 +54,15 @@ Resources:
     Metadata: {BuildProperties: {Binary: maintain}}
     Properties:
       Events: {Clock: {Type: ScheduleV2, Properties: {ScheduleExpression: !Ref Every}}}
+  Recompute:
+    Type: AWS::Serverless::Function
+    Metadata: {BuildProperties: {Binary: recompute}}
+    Properties: {Description: Build totals}
+  Totals:
+    Type: AWS::Serverless::StateMachine
+    Properties:
+      DefinitionSubstitutions: {RecomputeFunction: !Ref Recompute}
+      Events: {Clock: {Type: ScheduleV2, Properties: {ScheduleExpression: rate(1 hour)}}}
   Publish:
     Type: AWS::Serverless::Function
     Properties: {ReservedConcurrentExecutions: 0, Events: {Clock: {Type: Schedule, Properties: {Schedule: rate(1 minute)}}}}
@@ -85,6 +94,12 @@ when = { path = "kind", is = "bet" }
 [table.click]
 source = "sportsbook"
 id = "click_id"
+[total.betting]
+table = "bet"
+by = { game = "lower(game_id)", side = "side" }
+bucket = { at = "at", every = "hour", keep = "36 hours" }
+where = "note || kind <> 'void'"
+sums = { staked = "stake", open = { of = "stake * odds", where = "kind = 'open'" } }
 [source.shop]
 stream = ["Customers", "arn:aws:dynamodb:eu-west-1:1:table/Orders/stream/2026"]
 format = "dynamodb"

@@ -36,7 +36,7 @@ async fn ran(client: &Client) -> Vec<String> {
 }
 
 /// The content of the database, and the transactions that last wrote to its catalogs.
-async fn snapshot(url: &str, client: &Client) -> String {
+pub async fn snapshot(url: &str, client: &Client) -> String {
     let catalogs =
         ["pg_class", "pg_attribute", "pg_type", "pg_constraint", "pg_index", "pg_inherits", "pg_description"];
     let newest =

@@ -122,6 +122,12 @@ const FAULTS: &[Fault] = &[
     ),
     fault(
         "taken",
+        "recompute.asl.json",
+        ["\"MaxConcurrency\": 2", "\"MaxConcurrency\": 3"],
+        &["budget: sportsbook-recompute needs 3 connections, but 2 are reserved"],
+    ),
+    fault(
+        "taken",
         "parameters/sportsbook.toml",
         ["KinesisShards = 4", "KinesisShards = 5"],
         &["budget: sportsbook-kinesis-ingest needs 10 connections, but 8 are reserved"],
@@ -130,7 +136,7 @@ const FAULTS: &[Fault] = &[
         "taken",
         "parameters/sportsbook.toml",
         ["MaxConnections = 40", "MaxConnections = 17"],
-        &["budget: the functions may use 18 connections, but MaxConnections is 17"],
+        &["budget: the functions may use 20 connections, but MaxConnections is 17"],
     ),
     fault(
         "taken",

@@ -123,7 +123,14 @@ fn every_function_is_there_with_its_environment_and_its_share_of_the_connections
         let name = folder.unwrap().file_name().into_string().unwrap();
         assert!(functions.get(format!("replica-{name}")).is_some(), "{name} is not in the template");
     }
-    let shares = [("kinesis-ingest", 2), ("dynamodb-sync", 8), ("backfill", 8), ("maintain", 1), ("redrive", 1)];
+    let shares = [
+        ("kinesis-ingest", 2),
+        ("dynamodb-sync", 8),
+        ("backfill", 8),
+        ("maintain", 1),
+        ("recompute", 2),
+        ("redrive", 1),
+    ];
     for (name, share) in shares {
         let function = &functions[format!("replica-{name}")];
         let asked = json!({
@@ -163,18 +170,25 @@ fn the_environment_is_the_one_that_functions_read() {
 }
 
 #[test]
-fn maintenance_is_scheduled() {
+fn maintenance_and_totals_are_scheduled() {
     let schedules = created("sportsbook")["schedules"].as_array().unwrap();
-    let [schedule] = &schedules[..] else { panic!("{schedules:#?}") };
-    assert_has(schedule, &json!({"ScheduleExpression": "rate(3 hours)", "State": "ENABLED"}));
-    let target = json!({
-        "Arn": format!("arn:aws:lambda:{ACCOUNT}:function:sportsbook-maintain"),
-        "RoleArn": "arn:aws:iam::123456789012:role/sportsbook-schedule-eu-west-1",
-        "RetryPolicy": {"MaximumRetryAttempts": 2, "MaximumEventAgeInSeconds": 3600},
-    });
-    assert_has(&schedule["Target"], &target);
-    // A name that is the logical id would collide with the next system's.
-    assert!(schedule["Name"].as_str().unwrap().starts_with("sportsbook-default-"), "{schedule:#}");
+    assert_eq!(schedules.len(), 2, "{schedules:#?}");
+    let maintain = format!("arn:aws:lambda:{ACCOUNT}:function:sportsbook-maintain");
+    let totals = format!("arn:aws:states:{ACCOUNT}:stateMachine:sportsbook-totals");
+    for (arn, expression) in [(maintain, "rate(3 hours)"), (totals, "rate(1 hour)")] {
+        let schedule = schedules.iter().find(|schedule| schedule["Target"]["Arn"] == *arn);
+        let schedule = schedule.unwrap_or_else(|| panic!("{arn} is not among {schedules:#?}"));
+        assert_has(schedule, &json!({"ScheduleExpression": expression, "State": "ENABLED"}));
+        let target = json!({
+            "RoleArn": "arn:aws:iam::123456789012:role/sportsbook-schedule-eu-west-1",
+            "RetryPolicy": {"MaximumRetryAttempts": 2, "MaximumEventAgeInSeconds": 3600},
+        });
+        assert_has(&schedule["Target"], &target);
+        // A name that is the logical id would collide with the next system's.
+        assert!(schedule["Name"].as_str().unwrap().starts_with("sportsbook-default-"), "{schedule:#}");
+        let statements = created("sportsbook")["roles"]["sportsbook-schedule-eu-west-1"].as_array().unwrap();
+        assert!(statements.iter().any(|statement| statement["Resource"] == *arn), "{statements:#?}");
+    }
 }
 
 /// What is granted without a resource, because AWS knows none for it.
@@ -234,14 +248,36 @@ fn actions(statement: &Value) -> Vec<&str> {
     several.iter().filter_map(Value::as_str).collect()
 }
 
+fn machine(name: &str) -> &'static Value {
+    let machines = created("replica")["state_machines"].as_array().unwrap();
+    assert_eq!(machines.len(), 2, "{machines:#?}");
+    let machine = machines.iter().find(|machine| machine["name"] == name);
+    machine.unwrap_or_else(|| panic!("{name} is not among {machines:#?}"))
+}
+
 #[test]
 fn the_full_load_is_a_state_machine_of_the_function() {
-    let machines = created("replica")["state_machines"].as_array().unwrap();
-    let [machine] = &machines[..] else { panic!("{machines:#?}") };
-    assert_has(machine, &json!({"name": "replica-load", "type": "STANDARD"}));
+    let machine = machine("replica-load");
+    assert_eq!(machine["type"], "STANDARD");
     let piece = &machine["definition"]["States"]["Load"]["ItemProcessor"]["States"]["Piece"];
     assert_eq!(piece["Parameters"]["FunctionName"], "replica-backfill");
     let failed = &created("replica")["alarms"]["replica-load-failed"]["Dimensions"];
+    assert_eq!(failed, &json!([{"Name": "StateMachineArn", "Value": machine["stateMachineArn"]}]));
+}
+
+#[test]
+fn totals_are_a_state_machine_of_the_function() {
+    let machine = machine("replica-totals");
+    assert_eq!(machine["type"], "STANDARD");
+    let states = &machine["definition"]["States"];
+    let total = &states["Totals"]["ItemProcessor"]["States"]["Recompute"];
+    for state in [&states["Check"], total, &states["Report"]] {
+        assert_eq!(state["Parameters"]["FunctionName"], "replica-recompute");
+    }
+    let invoked = &created("replica")["roles"]["replica-totals-eu-west-1"][0];
+    let function = format!("arn:aws:lambda:{ACCOUNT}:function:replica-recompute");
+    assert_eq!(invoked, &json!({"Effect": "Allow", "Action": "lambda:InvokeFunction", "Resource": function}));
+    let failed = &created("replica")["alarms"]["replica-totals-run-failed"]["Dimensions"];
     assert_eq!(failed, &json!([{"Name": "StateMachineArn", "Value": machine["stateMachineArn"]}]));
 }
 

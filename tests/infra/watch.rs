@@ -28,6 +28,12 @@ fn every_fault_that_a_person_must_know_has_its_alarm() {
         ("kinesis-ingest-unwritable-table", json!({"MetricName": "unwritable_tables", "Threshold": 1.0})),
         ("kinesis-ingest-silent", json!({"MetricName": "Invocations", "Period": 900, "TreatMissingData": "breaching"})),
         ("maintain-silent", json!({"MetricName": "Invocations", "Period": 86_400, "TreatMissingData": "breaching"})),
+        ("recompute-silent", json!({"MetricName": "Invocations", "Period": 86_400, "TreatMissingData": "breaching"})),
+        ("totals-run-failed", json!({"Namespace": "AWS/States", "MetricName": "ExecutionsFailed", "Threshold": 1.0})),
+        ("totals-off-by", json!({"MetricName": "totals_off_by", "Statistic": "Sum", "Threshold": 1.0})),
+        ("totals-failed", json!({"MetricName": "totals_failed", "Statistic": "Sum", "Threshold": 1.0})),
+        ("totals-broken", json!({"MetricName": "totals_broken", "Statistic": "Maximum", "Threshold": 1.0})),
+        ("totals-pending", json!({"MetricName": "totals_pending", "Statistic": "Maximum", "Threshold": 50_000.0})),
         ("dead-letters-visible", json!({"MetricName": "ApproximateNumberOfMessagesVisible", "Threshold": 1.0})),
         ("on-failure-visible", json!({"MetricName": "ApproximateNumberOfMessagesVisible", "Threshold": 1.0})),
         ("dead-letters-age", json!({"MetricName": "ApproximateAgeOfOldestMessage", "Threshold": 604_800.0})),
@@ -52,7 +58,9 @@ fn every_fault_that_a_person_must_know_has_its_alarm() {
     let stuck = &alarms["sportsbook-kinesis-ingest-no-commit"];
     assert_has(stuck, &json!({"EvaluationPeriods": 2, "Threshold": 1.0}));
     // Functions that read no stream, or may run long, have no such alarm.
-    for absent in ["dynamodb-sync-lag", "maintain-lag", "backfill-slow", "redrive-slow", "dynamodb-sync-silent"] {
+    for absent in
+        ["dynamodb-sync-lag", "maintain-lag", "backfill-slow", "recompute-slow", "redrive-slow", "dynamodb-sync-silent"]
+    {
         assert_eq!(alarms[format!("sportsbook-{absent}")], Value::Null, "{absent}");
     }
 }
@@ -61,7 +69,9 @@ fn every_fault_that_a_person_must_know_has_its_alarm() {
 fn the_dashboard_goes_from_freshness_to_cost() {
     let widgets = created("sportsbook")["dashboard"]["widgets"].as_array().unwrap();
     let titles: Vec<&str> = widgets.iter().filter_map(|widget| widget["properties"]["title"].as_str()).collect();
-    for word in ["Freshness", "Throughput", "Lag", "Failures awaiting redrive", "partitions", "Connections", "cost"] {
+    for word in
+        ["Freshness", "Throughput", "Lag", "Failures awaiting redrive", "partitions", "Connections", "cost", "Totals"]
+    {
         assert!(titles.iter().any(|title| title.contains(word)), "{word} is not among {titles:?}");
     }
     for widget in widgets {
@@ -129,7 +139,11 @@ async fn functions_publish_every_metric_that_alarms_use() {
     assert!(unknown.contains(&("commits".to_owned(), json!(0))), "{unknown:?}");
     let upkeep = published_metrics("maintain", b"{}".to_vec(), &url).await;
     assert!(upkeep.contains(&("upkeep_postponed".to_owned(), json!(0))), "{upkeep:?}");
-    let told: BTreeSet<String> = [good, unknown, upkeep].concat().into_iter().map(|(name, _)| name).collect();
+    let totals = published_metrics("recompute", b"{}".to_vec(), &url).await;
+    for metric in ["totals_off_by", "totals_failed"] {
+        assert!(totals.contains(&(metric.to_owned(), json!(0))), "{totals:?}");
+    }
+    let told: BTreeSet<String> = [good, unknown, upkeep, totals].concat().into_iter().map(|(name, _)| name).collect();
     let asked = asked();
     let missing: Vec<&String> = asked.difference(&told).collect();
     assert!(missing.is_empty() && asked.len() > 10, "{missing:?} are not published; published: {told:?}");

@@ -19,6 +19,12 @@ source = "a"
 qqqqqqqqqqqqqqqq = 1
 when = { path = "p", is = "x", qqqqqqqqqqqqqqqq = 1 }
 columns = { c = { path = "c", qqqqqqqqqqqqqqqq = 1 } }
+[total.a]
+table = "t"
+qqqqqqqqqqqqqqqq = 1
+bucket = { at = "c", every = "day", qqqqqqqqqqqqqqqq = 1 }
+sums = { s = { of = "c", qqqqqqqqqqqqqqqq = 1 } }
+board = { value = "rows", qqqqqqqqqqqqqqqq = 1 }
 "#;
 
 /// The keys that a section accepts, by the parser's own message about the unknown one.
@@ -45,6 +51,9 @@ fn every_configuration_key_is_described() {
         ("source.a.partition", "### Partitions", 5),
         ("table.t", "## `[table.NAME]`", 14),
         ("table.t.columns.c", "### Columns", 4),
+        ("total.a", "## `[total.NAME]`", 7),
+        ("total.a.bucket", "## `[total.NAME]`", 3),
+        ("total.a.board", "## `[total.NAME]`", 5),
     ] {
         let keys = accepted_keys(section);
         assert!(keys.len() >= least, "{section}: {keys:?}");
@@ -56,6 +65,7 @@ fn every_configuration_key_is_described() {
     for key in accepted_keys("table.t.when") {
         assert!(read("docs/configuration.md").contains(&format!("`{key}`")), "`{key}` of `when` is not described");
     }
+    assert_eq!(accepted_keys("total.a.sums.s"), ["of", "where"], "docs/configuration.md describes `{{ of, where }}`");
 }
 
 /// Whether a literal of the code is the name of an environment variable.

@@ -71,9 +71,9 @@ async fn readers_see_exact_totals_in_every_snapshot() {
     for seed in 0..WRITERS {
         tasks.spawn(write(arena.clone(), seed));
     }
-    tasks.spawn(fold_again_and_again(arena.clone()));
-    tasks.spawn(recompute_again_and_again(arena.clone()));
-    tasks.spawn(recompute_again_and_again(arena.clone()));
+    tasks.spawn(keep_folding(arena.clone()));
+    tasks.spawn(keep_recomputing(arena.clone()));
+    tasks.spawn(keep_recomputing(arena.clone()));
     tasks.spawn(drop_partitions(arena.clone()));
     tasks.spawn(kill(arena.clone()));
     tasks.spawn(read(arena.clone()));
@@ -150,7 +150,7 @@ fn statement(random: &mut Random, level: &str) -> String {
     }
 }
 
-async fn fold_again_and_again(arena: Arc<Arena>) {
+async fn keep_folding(arena: Arc<Arena>) {
     let mut client = arena.victim().await;
     while arena.goes_on() {
         let folded = fold::fold(&client, &arena.version.sql().unwrap(), Duration::ZERO, TIMEOUT).await;
@@ -161,7 +161,7 @@ async fn fold_again_and_again(arena: Arc<Arena>) {
     }
 }
 
-async fn recompute_again_and_again(arena: Arc<Arena>) {
+async fn keep_recomputing(arena: Arc<Arena>) {
     let mut client = arena.victim().await;
     while arena.goes_on() {
         match recompute(&client, &arena.version, false, TIMEOUT).await {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use millstream::config::Config;
 use millstream::names::{Identifier, TableName};
 use millstream::timestamp::Timestamp;
-use millstream::totals::build::{BuildLimits, BuildOutcome, FrozenPolicy, build, remove_unconfigured};
+use millstream::totals::build::{BuildLimits, BuildOutcome, FrozenPolicy, build, remove_total};
 use millstream::totals::{freeze, load_versions};
 use tokio_postgres::Client;
 
@@ -92,8 +92,7 @@ async fn totals_come_change_and_go_while_writers_go_on() {
     }
     let versions = load_versions(&owner).await.unwrap();
     assert_eq!(versions.iter().map(|version| version.version).collect::<Vec<_>>(), [2]);
-    let removed = remove_unconfigured(&owner, &["s"], &[], 60).await.unwrap();
-    assert_eq!(removed, ["betting"]);
+    remove_total(&owner, "betting", 60).await.unwrap();
     assert!(writers.stop().await > 4);
     let left = "SELECT relname FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace WHERE relname LIKE 'betting%' \
         UNION ALL SELECT proname FROM pg_proc WHERE proname LIKE 'betting%' UNION ALL SELECT tgname FROM pg_trigger WHERE tgname LIKE 'millstream%'";
@@ -194,7 +193,7 @@ async fn a_view_that_others_depend_on_is_not_dropped_and_grants_survive() {
 }
 
 #[tokio::test]
-async fn unsuitable_expressions_are_rejected_with_their_place() {
+async fn unsuitable_expressions_are_rejected_with_their_position() {
     let client = bets().await;
     let total = |by: &str, rest: &str| format!("[total.t]\ntable = \"bet\"\nby = {{ g = \"{by}\" }}\n{rest}\n");
     for (total, part) in [

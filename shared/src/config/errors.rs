@@ -33,8 +33,8 @@ impl ConfigErrors {
         (line, offset - self.line_starts[line - 1] + 1)
     }
 
-    /// The place of `key`, as in the messages.
-    pub(super) fn place(&self, span: Range<usize>, key: &str) -> String {
+    /// The position of `key`, as in the messages.
+    pub(super) fn position(&self, span: Range<usize>, key: &str) -> String {
         let (line, column) = self.line_and_column(span.start);
         format!("{}:{line}:{column}: {key}", self.file)
     }

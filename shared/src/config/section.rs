@@ -40,10 +40,10 @@ impl<'a> Section<'a> {
         errors.add(span, &self.key(key), message);
     }
 
-    /// The place of a key's value, for messages about it that are found later.
-    pub fn place(&self, errors: &ConfigErrors, key: &str) -> String {
+    /// The position of a key's value, for messages about it that are found later.
+    pub fn position(&self, errors: &ConfigErrors, key: &str) -> String {
         let span = self.table.get(key).map_or(self.span.clone(), |value| value.span());
-        errors.place(span, &self.key(key))
+        errors.position(span, &self.key(key))
     }
 
     /// The value of a key that has been read.

@@ -49,8 +49,8 @@ pub struct TotalConfig {
 pub struct Expression {
     /// The expression.
     pub sql: String,
-    /// Its place: file, line, column and key.
-    pub place: String,
+    /// Its position: file, line, column and key.
+    pub position: String,
 }
 
 /// An expression with the name of its column.
@@ -216,10 +216,10 @@ fn groups(raw: &Section<'_>, errors: &mut ConfigErrors) -> Vec<NamedExpression> 
         return entries.into_iter().filter_map(|(name, value)| named(&section, name, value, errors)).collect();
     }
     let columns = raw.string_list(errors, "by");
-    let place = raw.place(errors, "by");
+    let position = raw.position(errors, "by");
     let group = |column: String| {
         let name = Identifier::exact(&column)?;
-        let expression = Expression { sql: name.to_string(), place: place.clone() };
+        let expression = Expression { sql: name.to_string(), position: position.clone() };
         Some(NamedExpression { name, expression })
     };
     columns.into_iter().filter_map(group).collect()
@@ -255,7 +255,7 @@ fn checked_expression<'a>(
         errors.add(value.span(), &section.key(key), format!("must be one SQL expression, but {mistake}"));
         return None;
     }
-    Some(Expression { sql: sql.to_owned(), place: errors.place(value.span(), &section.key(key)) })
+    Some(Expression { sql: sql.to_owned(), position: errors.position(value.span(), &section.key(key)) })
 }
 
 /// The expression in a key, if the key is set.
@@ -387,7 +387,7 @@ mod tests {
         assert_eq!(total.group_names().collect::<Vec<_>>(), ["side", "game", "hour"]);
         assert_eq!(total.view().unquoted(), "s.betting");
         assert_eq!(total.sums[1].condition.as_ref().unwrap().sql, "status = 'placed'");
-        assert_eq!(total.sums[0].expression.place, "m.toml:12:19: total.betting.sums.staked");
+        assert_eq!(total.sums[0].expression.position, "m.toml:12:19: total.betting.sums.staked");
         assert_eq!(total.board.as_ref().unwrap().limit, Some(-250_000.0));
         assert_eq!(total.bucket.as_ref().unwrap().retention_micros, Some(5 * 365 * 86_400_000_000));
     }

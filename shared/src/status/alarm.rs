@@ -6,9 +6,13 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 
 use super::{QueueRole, SourceStatus, Status, TableStatus};
+use crate::totals::health::TotalHealth;
 
 /// An expired partition that has waited longer than this was missed not by one maintenance run but by a whole day of them.
 const EXPIRED_SECONDS_MAX: f64 = 86_400.0;
+
+/// Writers fold about once a second. Reading a group stays below a millisecond up to several times this many deltas.
+const PENDING_DELTAS_MAX: i64 = 50_000;
 
 /// Limits beyond which a source raises an alarm. An unset limit raises none: only the owner knows how idle a source may be.
 #[derive(Clone, Copy, Default, Debug)]
@@ -60,6 +64,34 @@ pub enum Alarm {
         /// The reason.
         reason: String,
     },
+    /// A total misses rows.
+    TotalBroken {
+        /// The total.
+        total: String,
+        /// The number of transactions whose rows it misses.
+        transactions: i64,
+        /// The table and the SQLSTATE of the last failure.
+        failure: String,
+    },
+    /// The last recompute found that a total was wrong.
+    TotalOffBy {
+        /// The total.
+        total: String,
+        /// The number of groups that it corrected.
+        groups: i64,
+    },
+    /// The deltas of a total are not folded, which makes it slow to read.
+    TotalPending {
+        /// The total.
+        total: String,
+        /// The number of deltas.
+        deltas: i64,
+    },
+    /// The database does not have a configured total, although it has the table.
+    TotalNotBuilt {
+        /// The total.
+        total: String,
+    },
 }
 
 impl fmt::Display for Alarm {
@@ -86,6 +118,18 @@ impl fmt::Display for Alarm {
                 )
             }
             Self::Fault { reason } => write!(f, "{reason}"),
+            Self::TotalBroken { total, transactions, failure } => write!(
+                f,
+                "total {total} misses the rows of failed transactions ({transactions}; the last one in {failure}); fix the \
+                 cause, then run `millstream totals recompute {total}`"
+            ),
+            Self::TotalOffBy { total, groups } => {
+                write!(f, "total {total} was wrong at the last recompute, which corrected it (groups: {groups})")
+            }
+            Self::TotalPending { total, deltas } => {
+                write!(f, "total {total} has {deltas} deltas that are not folded; do its writers report errors?")
+            }
+            Self::TotalNotBuilt { total } => write!(f, "total {total} is not built; is `recompute` running?"),
         }
     }
 }
@@ -120,8 +164,28 @@ impl Status {
         for source in &self.sources {
             alarms.extend(source.tables.iter().flat_map(TableStatus::alarms));
         }
+        alarms.extend(self.totals.iter().flat_map(total_alarms));
         alarms
     }
+}
+
+fn total_alarms(health: &TotalHealth) -> Vec<Alarm> {
+    let mut alarms = Vec::new();
+    let total = || health.total.clone();
+    if health.broken > 0 {
+        let failure = health.failure.clone().unwrap_or_default();
+        alarms.push(Alarm::TotalBroken { total: total(), transactions: health.broken, failure });
+    }
+    if let Some(groups) = health.off_by.filter(|groups| *groups > 0) {
+        alarms.push(Alarm::TotalOffBy { total: total(), groups });
+    }
+    if health.pending > PENDING_DELTAS_MAX {
+        alarms.push(Alarm::TotalPending { total: total(), deltas: health.pending });
+    }
+    if health.is_unbuilt() {
+        alarms.push(Alarm::TotalNotBuilt { total: total() });
+    }
+    alarms
 }
 
 impl SourceStatus {

@@ -19,7 +19,7 @@ use super::{TotalError, in_transaction, triggers};
 use crate::apply::{self, Limits};
 use crate::backoff::backoff_delay;
 use crate::catalog::comment::with_note;
-use crate::config::TotalConfig;
+use crate::config::{SourceConfig, TotalConfig};
 use crate::names::quote_literal;
 
 /// Creating and dropping objects changes the catalog only.
@@ -89,34 +89,34 @@ pub async fn build(client: &Client, total: &TotalConfig, limits: BuildLimits) ->
     Ok(BuildOutcome::Ready(Box::new(version)))
 }
 
-/// Removes the totals of these sources that are not configured any more; returns their names.
+/// The names of the totals of these sources that the database has and the configuration has not.
+pub fn unconfigured(versions: &[TotalVersion], sources: &[SourceConfig], totals: &[TotalConfig]) -> Vec<String> {
+    let is_unconfigured = |version: &&TotalVersion| {
+        sources.iter().any(|source| source.name == version.source)
+            && !totals.iter().any(|total| total.name.as_str() == version.name)
+    };
+    let mut names: Vec<String> = versions.iter().filter(is_unconfigured).map(|version| version.name.clone()).collect();
+    names.dedup();
+    names
+}
+
+/// Removes a total: all its versions, and its view.
 ///
 /// # Errors
-/// Returns an error if a lock is not obtained, or a statement or the connection fails.
-pub async fn remove_unconfigured(
-    client: &Client,
-    sources: &[&str],
-    totals: &[TotalConfig],
-    attempts: u32,
-) -> Result<Vec<String>, TotalError> {
-    let is_unconfigured = |version: &TotalVersion| {
-        sources.contains(&&*version.source) && !totals.iter().any(|total| total.name.as_str() == version.name)
-    };
-    remove_versions(client, attempts, is_unconfigured).await
+/// Returns an error if another view depends on its view, a lock is not obtained, or a statement or the connection fails.
+pub async fn remove_total(client: &Client, name: &str, attempts: u32) -> Result<(), TotalError> {
+    remove_versions(client, attempts, |version| version.name == name).await
 }
 
 async fn remove_versions(
     client: &Client,
     attempts: u32,
     is_removed: impl Fn(&TotalVersion) -> bool,
-) -> Result<Vec<String>, TotalError> {
-    let mut removed = Vec::new();
+) -> Result<(), TotalError> {
     for version in load_versions(client).await?.iter().filter(|version| is_removed(version)) {
         remove(client, version, attempts).await?;
-        removed.push(version.name.clone());
     }
-    removed.dedup();
-    Ok(removed)
+    Ok(())
 }
 
 /// Repeats what another session interfered with.
@@ -203,25 +203,38 @@ async fn create_version(
     Ok(version)
 }
 
-/// Creates the view, unless a relation of another owner has its name.
+/// Creates the view, unless another relation has its name.
 async fn create_view(client: &Client, definition: &Definition, statement: &str) -> Result<(), TotalError> {
+    reject_other_relation(client, definition).await?;
+    let view = definition.view();
+    let note = view_note(definition);
+    client.batch_execute(statement).await?;
+    client.batch_execute(&format!("COMMENT ON VIEW {view} IS {}", quote_literal(&note))).await?;
+    Ok(())
+}
+
+/// The comment that marks a total's view.
+fn view_note(definition: &Definition) -> String {
+    with_note(None, &format!("total {}", definition.name))
+}
+
+/// Checks that no other relation has the name of the total's view.
+pub(super) async fn reject_other_relation(client: &Client, definition: &Definition) -> Result<(), TotalError> {
     let view = definition.view();
     let (schema, name) = (view.schema.as_str(), view.table.as_str());
     let rows =
         client.query_typed(include_str!("build/view.sql"), &[(&schema, Type::TEXT), (&name, Type::TEXT)]).await?;
-    let note = format!("total {}", definition.name);
-    if let Some(row) = rows.first()
-        && !(row.get::<_, i8>("relkind") == b'v' as i8
-            && row.get::<_, Option<&str>>("comment") == Some(&with_note(None, &note)))
-    {
-        return Err(TotalError::Conflict {
-            total: definition.name.clone(),
-            reason: format!("relation {} exists and is not the total's view; rename it, or the total", view.unquoted()),
-        });
+    let is_view = |row: &tokio_postgres::Row| {
+        row.get::<_, i8>("relkind") == b'v' as i8
+            && row.get::<_, Option<&str>>("comment") == Some(&*view_note(definition))
+    };
+    if rows.first().is_none_or(is_view) {
+        return Ok(());
     }
-    client.batch_execute(statement).await?;
-    client.batch_execute(&format!("COMMENT ON VIEW {view} IS {}", quote_literal(&with_note(None, &note)))).await?;
-    Ok(())
+    Err(TotalError::Conflict {
+        total: definition.name.clone(),
+        reason: format!("relation {} exists and is not the total's view; rename it, or the total", view.unquoted()),
+    })
 }
 
 /// The rows behind the frozen sums are gone: they follow from the earlier definition, or they are lost.
@@ -265,14 +278,18 @@ async fn serve(client: &Client, version: &TotalVersion, definition: &Definition)
         let served = versions.iter().find(|other| other.name == version.name && other.served);
         let earlier = served.and_then(|served| served.definition.as_ref());
         let view = definition.view();
-        let replaces = earlier.is_none_or(|earlier| definition.extends_columns_of(earlier));
-        let grants = if replaces { Vec::new() } else { grants(client, definition).await? };
-        if !replaces {
+        let is_replaced = earlier.is_none_or(|earlier| definition.extends_columns_of(earlier));
+        let sql = TotalSql::new(definition, version.version).view();
+        if is_replaced {
+            create_view(client, definition, &sql).await?;
+        } else {
+            let grants = acl_statements(client, definition, include_str!("build/grants.sql")).await?;
             drop_view(client, definition).await?;
-        }
-        create_view(client, definition, &TotalSql::new(definition, version.version).view()).await?;
-        for grant in grants {
-            client.batch_execute(&grant).await?;
+            create_view(client, definition, &sql).await?;
+            let defaults = acl_statements(client, definition, include_str!("build/revokes.sql")).await?;
+            for statement in defaults.iter().chain(&grants) {
+                client.batch_execute(statement).await?;
+            }
         }
         registry::serve(client, version).await?;
         tracing::debug!(view = view.unquoted(), version = version.version, "total");
@@ -281,12 +298,12 @@ async fn serve(client: &Client, version: &TotalVersion, definition: &Definition)
     .await
 }
 
-/// The grants on the view, to be repeated after it has been created again.
-async fn grants(client: &Client, definition: &Definition) -> Result<Vec<String>, TotalError> {
+/// The statements that a query builds from the privileges on the view: those that repeat the grants after it has been created
+/// again, or those that take back what default privileges have given to the new one.
+async fn acl_statements(client: &Client, definition: &Definition, query: &str) -> Result<Vec<String>, TotalError> {
     let view = definition.view();
     let (schema, name) = (view.schema.as_str(), view.table.as_str());
-    let rows =
-        client.query_typed(include_str!("build/grants.sql"), &[(&schema, Type::TEXT), (&name, Type::TEXT)]).await?;
+    let rows = client.query_typed(query, &[(&schema, Type::TEXT), (&name, Type::TEXT)]).await?;
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 

@@ -38,7 +38,7 @@ pub async fn drop_partition(
             for sql in versions.iter().filter_map(TotalVersion::sql) {
                 client.execute_typed(&sql.freeze(partition), &[]).await?;
             }
-            client.batch_execute(&format!("DROP TABLE {partition}")).await?;
+            client.batch_execute(&format!("DROP TABLE IF EXISTS {partition}")).await?;
         }
         Ok(())
     })

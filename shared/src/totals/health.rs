@@ -2,12 +2,19 @@
 
 use serde::Serialize;
 use tokio_postgres::Client;
+use tokio_postgres::types::Type;
 
 use super::TotalError;
 use super::registry::{TotalState, TotalVersion, load_versions};
+use crate::config::{Config, TotalConfig};
 
 /// Deltas are counted up to this many.
 const PENDING_MAX: i64 = 1_000_000;
+
+/// The state of a configured total that the database does not have.
+const NOT_BUILT: &str = "not built";
+/// The state of a configured total whose table does not exist yet.
+const WAITING: &str = "waiting";
 
 /// The health of the served version of a total, or of the newest if none is served.
 #[derive(Clone, PartialEq, Serialize, Debug)]
@@ -18,7 +25,8 @@ pub struct TotalHealth {
     pub source: String,
     /// The table whose rows are summed, as `schema.table`.
     pub table: String,
-    /// `building`, `ready` or `removing`.
+    /// `building`, `ready` or `removing`; of a configured total that the database does not have, `not built`, or `waiting` if
+    /// its table does not exist yet.
     pub state: &'static str,
     /// The estimated number of groups.
     pub groups: i64,
@@ -57,23 +65,61 @@ pub async fn read_health(client: &Client) -> Result<Vec<TotalHealth>, TotalError
     Ok(health)
 }
 
+/// Reads the health of the totals of the configured sources, in the order of the configuration; those that the configuration
+/// has no longer come last.
+///
+/// # Errors
+/// Returns an error if a query or the connection fails.
+pub async fn read_configured(client: &Client, config: &Config) -> Result<Vec<TotalHealth>, TotalError> {
+    let mut existing = read_health(client).await?;
+    existing.retain(|health| config.sources.iter().any(|source| source.name == health.source));
+    let mut found = Vec::new();
+    for total in &config.totals {
+        match existing.iter().position(|health| health.total == total.name.as_str()) {
+            Some(index) => found.push(existing.remove(index)),
+            None => found.push(TotalHealth::unbuilt(client, total).await?),
+        }
+    }
+    found.append(&mut existing);
+    Ok(found)
+}
+
+impl TotalHealth {
+    fn new(total: &str, source: &str, table: String, state: &'static str) -> Self {
+        Self {
+            total: total.to_owned(),
+            source: source.to_owned(),
+            table,
+            state,
+            groups: 0,
+            pending: 0,
+            folded_seconds_ago: None,
+            recomputed_seconds_ago: None,
+            recompute_seconds: None,
+            off_by: None,
+            broken: 0,
+            failure: None,
+            oldest_snapshot_seconds: None,
+        }
+    }
+
+    async fn unbuilt(client: &Client, total: &TotalConfig) -> Result<Self, TotalError> {
+        let name = total.table.to_string();
+        let exists = "SELECT WHERE pg_catalog.to_regclass($1) IS NOT NULL";
+        let rows = client.query_typed(exists, &[(&name, Type::TEXT)]).await?;
+        let state = if rows.is_empty() { WAITING } else { NOT_BUILT };
+        Ok(Self::new(total.name.as_str(), &total.source, total.table.unquoted(), state))
+    }
+
+    /// Whether its table exists, and the database has no complete version of it.
+    pub fn is_unbuilt(&self) -> bool {
+        self.state == NOT_BUILT || self.state == TotalState::Building.as_str()
+    }
+}
+
 async fn read_version(client: &Client, version: &TotalVersion) -> Result<TotalHealth, TotalError> {
     let state = version.state;
-    let mut health = TotalHealth {
-        total: version.name.clone(),
-        source: version.source.clone(),
-        table: version.table.unquoted(),
-        state: state.as_str(),
-        groups: 0,
-        pending: 0,
-        folded_seconds_ago: None,
-        recomputed_seconds_ago: None,
-        recompute_seconds: None,
-        off_by: None,
-        broken: 0,
-        failure: None,
-        oldest_snapshot_seconds: None,
-    };
+    let mut health = TotalHealth::new(&version.name, &version.source, version.table.unquoted(), state.as_str());
     let Some(sql) = version.sql().filter(|_| state != TotalState::Removing) else { return Ok(health) };
     let query = super::sql::fill(
         include_str!("health/read.sql"),

@@ -40,7 +40,7 @@ struct ProbedType {
 /// Checks a total against its table, in a transaction that is rolled back.
 ///
 /// # Errors
-/// Returns an error if an expression is not suitable, with its place in the configuration, or if the connection fails.
+/// Returns an error if an expression is not suitable, with its position in the configuration, or if the connection fails.
 pub async fn probe(client: &Client, total: &TotalConfig) -> Result<Probe, TotalError> {
     apply::begin(client, TIMEOUT, TIMEOUT).await?;
     let probed = probe_in_transaction(client, total).await;
@@ -96,10 +96,10 @@ async fn index(
     match client.execute_typed(&statement, &[]).await {
         Ok(_) => Ok(None),
         Err(error) if error.code() == Some(&SqlState::UNDEFINED_COLUMN) => {
-            Ok(Some(format!("{}: {} in table {}", expression.place, message(&error), total.table.unquoted())))
+            Ok(Some(format!("{}: {} in table {}", expression.position, message(&error), total.table.unquoted())))
         }
         Err(error) if classify(DatabaseStep::ChangeSchema, &error) == ErrorAction::Retry => Err(error.into()),
-        Err(error) => Err(TotalError::Expression { place: expression.place.clone(), reason: message(&error) }),
+        Err(error) => Err(TotalError::Expression { position: expression.position.clone(), reason: message(&error) }),
     }
 }
 
@@ -116,7 +116,7 @@ async fn reject_virtual_columns(client: &Client, total: &TotalConfig) -> Result<
     match rows.first() {
         None => Ok(()),
         Some(row) => Err(TotalError::Expression {
-            place: format!("total.{}", total.name.as_str()),
+            position: format!("total.{}", total.name.as_str()),
             reason: format!(
                 "column {} of table {} is a virtual generated column, whose values triggers do not see; make it STORED, or use \
                  its expression",
@@ -204,7 +204,7 @@ fn define_group(name: &str, expression: &Expression, found: &ProbedType) -> Resu
     let is_text = found.category == b'S' as i8;
     if !(is_text || found.is_enum || GROUPABLE.contains(&&*found.name)) {
         let reason = format!("rows cannot be grouped by a value of type {}; cast it to text", found.name);
-        return Err(TotalError::Expression { place: expression.place.clone(), reason });
+        return Err(TotalError::Expression { position: expression.position.clone(), reason });
     }
     Ok(Group {
         name: name.to_owned(),
@@ -216,14 +216,14 @@ fn define_group(name: &str, expression: &Expression, found: &ProbedType) -> Resu
 
 /// The beginning of a row's bucket. `date_trunc` of a `timestamptz` would depend on the session's time zone.
 fn define_bucket(bucket: &BucketConfig, found: &ProbedType) -> Result<Group, TotalError> {
-    let Expression { sql, place } = &bucket.at;
+    let Expression { sql, position } = &bucket.at;
     let utc = match &*found.name {
         "timestamp with time zone" => format!("({sql}) AT TIME ZONE 'UTC'"),
         "timestamp without time zone" => format!("({sql})"),
         "date" => format!("({sql})::timestamp"),
         other => {
             let reason = format!("must be a timestamp or a date, not {other}");
-            return Err(TotalError::Expression { place: place.clone(), reason });
+            return Err(TotalError::Expression { position: position.clone(), reason });
         }
     };
     let every = bucket.every.as_str();
@@ -242,7 +242,7 @@ fn sum_kind(expression: &Expression, found: &ProbedType) -> Result<SumKind, Tota
         "real" | "double precision" => Ok(SumKind::Float),
         other => {
             let reason = format!("values of type {other} cannot be summed; cast them to numeric");
-            Err(TotalError::Expression { place: expression.place.clone(), reason })
+            Err(TotalError::Expression { position: expression.position.clone(), reason })
         }
     }
 }

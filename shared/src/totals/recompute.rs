@@ -131,7 +131,7 @@ async fn recompute_once(
         client.execute_typed(&sql.sum_pieces(&source), &[]).await?;
         let rows = client.query_typed(&sql.difference(!dry_run), &[]).await?;
         if !dry_run {
-            settle(client, version, rows.len() as i64, started).await?;
+            finish(client, version, rows.len() as i64, started).await?;
         }
         client.batch_execute(if dry_run { "ROLLBACK" } else { "COMMIT" }).await?;
         Ok(rows)
@@ -163,12 +163,12 @@ async fn pieces(client: &Client, table: &TableName, detached: &[TableName]) -> R
 
 /// Deletes the marks that this snapshot sees: what they stand for is in the difference. The update makes a second run with an
 /// older snapshot fail instead of correcting twice.
-async fn settle(client: &Client, version: &TotalVersion, off_by: i64, started: Instant) -> Result<(), TotalError> {
+async fn finish(client: &Client, version: &TotalVersion, off_by: i64, started: Instant) -> Result<(), TotalError> {
     let first = version.state == TotalState::Building;
     let (off_by, seconds) = (if first { 0 } else { off_by }, started.elapsed().as_secs_f64());
     let parameters: [(&(dyn ToSql + Sync), Type); 4] =
         [(&version.name, Type::TEXT), (&version.version, Type::INT4), (&off_by, Type::INT8), (&seconds, Type::FLOAT8)];
-    client.execute_typed(include_str!("recompute/settle.sql"), &parameters).await?;
+    client.execute_typed(include_str!("recompute/finish.sql"), &parameters).await?;
     Ok(())
 }
 

@@ -19,7 +19,7 @@ const BACKOFF_FIRST: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_millis(500);
 
 /// A table that has rows of a total, or partitions that have.
-struct Relation {
+struct TriggeredTable {
     name: TableName,
     /// Its kind, as `pg_class.relkind` has it.
     kind: i8,
@@ -59,7 +59,7 @@ async fn repair_relation(
     client: &Client,
     sql: &TotalSql<'_>,
     table: &TableName,
-    relation: &Relation,
+    relation: &TriggeredTable,
     attempts: u32,
 ) -> Result<(), TotalError> {
     let mut attempt = 0;
@@ -107,14 +107,14 @@ async fn incomplete_relations(
     client: &Client,
     sql: &TotalSql<'_>,
     table: &TableName,
-) -> Result<Vec<Relation>, TotalError> {
+) -> Result<Vec<TriggeredTable>, TotalError> {
     let triggers = TotalTrigger::ALL;
     let names: Vec<String> = triggers.iter().map(|trigger| trigger.name(sql.prefix()).as_str().to_owned()).collect();
     let functions = functions(sql);
     let table = table.to_string();
     let parameters: [(&(dyn ToSql + Sync), Type); 3] =
         [(&table, Type::TEXT), (&names, Type::TEXT_ARRAY), (&functions, Type::TEXT_ARRAY)];
-    let mut relations: Vec<Relation> = Vec::new();
+    let mut relations: Vec<TriggeredTable> = Vec::new();
     for row in client.query_typed(include_str!("triggers/incomplete.sql"), &parameters).await? {
         let identifier = |column: &str| Identifier::truncated(row.get(column), row.get(column));
         let name = TableName { schema: identifier("nspname"), table: identifier("relname") };
@@ -128,7 +128,7 @@ async fn incomplete_relations(
         };
         match relations.last_mut().filter(|last| last.name == name) {
             Some(last) => last.statements.extend(statements),
-            None => relations.push(Relation { name, kind: row.get("relkind"), statements }),
+            None => relations.push(TriggeredTable { name, kind: row.get("relkind"), statements }),
         }
     }
     Ok(relations)

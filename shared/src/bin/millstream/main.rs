@@ -24,7 +24,7 @@ const EXIT_CODES: &str = "Exit codes:
   0  success
   1  failure; the reason is on standard error
   2  usage error: an argument is invalid or names something that does not exist
-  3  `status` found something that needs attention, or a comparison found differences
+  3  `status` or `plan` found something that needs attention, or a comparison found differences
 
 The environment variables are those of the functions: DATABASE_URL (or DATABASE_SECRET_ARN, or DATABASE_AUTH=iam),
 MILLSTREAM_CONFIG, DEAD_LETTER_QUEUE_URL, ON_FAILURE_QUEUE_URL, ARCHIVE_BUCKET, and those of the AWS SDK.";

@@ -1,4 +1,5 @@
-//! `millstream plan`: a dry run. Writes nothing: it only reads from the database, in read-only transactions.
+//! `millstream plan`: a dry run. Writes nothing: it only reads from the database, in read-only transactions, except that the
+//! expressions of totals are tried on an empty temporary table, in a transaction that is rolled back.
 
 use std::path::{Path, PathBuf};
 
@@ -10,6 +11,7 @@ use millstream::plan::{ChangeView, TableWrite};
 use millstream::rejection::Rejection;
 use millstream::runtime::{App, check_queues};
 use millstream::spec::{MergeBy, WriteMode};
+use millstream::totals::dry_run::{self, PlannedTotal, TotalChange};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -40,6 +42,8 @@ pub enum Planned {
         tables: Vec<DeclaredTable>,
         /// On the next maintenance run.
         maintenance: Vec<String>,
+        /// On the next run of the totals.
+        totals: Vec<PlannedTotal>,
     },
 }
 
@@ -58,7 +62,9 @@ async fn plan(arguments: &PlanArgs, app: &mut App) -> Result<Planned, CommandErr
         let mut maintenance = pending::dry_run(&connection, &config).await?;
         // Millstream's own table is created by the first that needs it.
         maintenance.retain(|statement| !tables.iter().any(|table| table.ddl.contains(statement)));
-        return Ok(Planned::Configuration { tables, maintenance });
+        let totals = dry_run::dry_run(&connection, &config).await?;
+        connection.release();
+        return Ok(Planned::Configuration { tables, maintenance, totals });
     }
     let ingest: &mut Ingest = app.ingest().await?;
     let mut dry_run = DryRun::new(ingest);
@@ -80,7 +86,7 @@ impl CommandOutput for PlanOutput {
     fn to_text(&self) -> String {
         let mut text: String = match &self.planned {
             Planned::Events(events) => events.iter().map(|(file, planned)| event(file, planned)).collect(),
-            Planned::Configuration { tables, maintenance } => configuration(tables, maintenance),
+            Planned::Configuration { tables, maintenance, totals } => configuration(tables, maintenance, totals),
         };
         if !self.queues.is_empty() {
             let separator = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
@@ -88,6 +94,13 @@ impl CommandOutput for PlanOutput {
             self.queues.iter().for_each(|problem| text.push_str(&wrap(&format!("-- {problem}"), 4)));
         }
         text
+    }
+
+    fn needs_attention(&self) -> bool {
+        match &self.planned {
+            Planned::Events(_) => false,
+            Planned::Configuration { totals, .. } => totals.iter().any(PlannedTotal::is_rejected),
+        }
     }
 }
 
@@ -123,7 +136,7 @@ fn event(file: &Path, planned: &DryRunResult) -> String {
     text + &wrap(&plan.to_string(), 4)
 }
 
-fn configuration(tables: &[DeclaredTable], maintenance: &[String]) -> String {
+fn configuration(tables: &[DeclaredTable], maintenance: &[String], totals: &[PlannedTotal]) -> String {
     let mut text = String::new();
     for DeclaredTable { source, table, ddl: statements, remarks } in tables {
         let when = if statements.is_empty() { "" } else { ", on its next record" };
@@ -132,6 +145,16 @@ fn configuration(tables: &[DeclaredTable], maintenance: &[String]) -> String {
     }
     if !maintenance.is_empty() {
         text.push_str(&format!("On the next run of `maintain`:\n{}", ddl(maintenance)));
+    }
+    for PlannedTotal { view, table, change, remarks, .. } in totals {
+        let when = match change {
+            TotalChange::Create => ", on the next run of `recompute` or, if the table is small, on its next record",
+            TotalChange::Complete | TotalChange::Replace | TotalChange::Remove => ", on the next run of `recompute`",
+            TotalChange::Wait => ", waiting",
+            TotalChange::Reject => ", rejected",
+        };
+        text.push_str(&wrap(&format!("{view} (total of {table}){when}:"), 0));
+        remarks.iter().for_each(|remark| text.push_str(&wrap(&format!("-- {remark}"), 4)));
     }
     if text.is_empty() { "The database matches the configuration.".to_owned() } else { text }
 }
@@ -142,7 +165,9 @@ impl Serialize for PlanOutput {
             Planned::Events(events) => {
                 json!({ "events": events.iter().map(|(file, planned)| event_json(file, planned)).collect::<Vec<_>>() })
             }
-            Planned::Configuration { tables, maintenance } => json!({ "tables": tables, "maintain": maintenance }),
+            Planned::Configuration { tables, maintenance, totals } => {
+                json!({ "tables": tables, "maintain": maintenance, "totals": totals })
+            }
         };
         value["queues"] = json!(self.queues);
         value.serialize(serializer)

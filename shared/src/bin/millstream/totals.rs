@@ -1,6 +1,6 @@
 //! `millstream totals`: lists totals, compares them with the rows they sum, and recomputes them.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
 use millstream::config::Config;
@@ -8,7 +8,7 @@ use millstream::names::{Identifier, TableName};
 use millstream::timestamp::Timestamp;
 use millstream::totals::build::FrozenPolicy;
 use millstream::totals::freeze;
-use millstream::totals::health::{TotalHealth, read_health};
+use millstream::totals::health::{TotalHealth, read_configured};
 use millstream::totals::recompute::RecomputeReport;
 use millstream::totals::task::{RunOptions, TotalResult, run_totals};
 use serde::Serialize;
@@ -88,7 +88,7 @@ pub async fn run(arguments: TotalsArgs, context: &CommandContext) -> Result<Tota
     let (total, dry_run, frozen) = match arguments.command {
         TotalsCommand::List => {
             let connection = database.connection().await?;
-            let health = read_health(&connection).await?;
+            let health = read_configured(&connection, &config).await?;
             connection.release();
             return Ok(TotalsOutput::List(health));
         }
@@ -114,7 +114,7 @@ pub async fn run(arguments: TotalsArgs, context: &CommandContext) -> Result<Tota
     if let Some(name) = &total {
         find_total(&config, name)?;
     }
-    let options = RunOptions { dry_run, frozen, timeout: TIMEOUT };
+    let options = RunOptions { dry_run, frozen, deadline: Instant::now() + TIMEOUT };
     Ok(TotalsOutput::Results(run_totals(&config, &database, total.as_deref(), options).await?))
 }
 
@@ -142,7 +142,7 @@ fn find_total(config: &Config, name: &str) -> Result<(), CommandError> {
 impl CommandOutput for TotalsOutput {
     fn to_text(&self) -> String {
         match self {
-            Self::List(list) if list.is_empty() => "The database has no totals.".to_owned(),
+            Self::List(list) if list.is_empty() => "No total is configured.".to_owned(),
             Self::List(list) => list_text(list),
             Self::Results(results) if results.is_empty() => "No total is configured.".to_owned(),
             Self::Results(results) => results.iter().map(result_text).collect(),
@@ -162,7 +162,8 @@ impl CommandOutput for TotalsOutput {
     }
 }
 
-fn list_text(list: &[TotalHealth]) -> String {
+/// One line for each total.
+pub fn totals_table(list: &[TotalHealth]) -> TextTable {
     let columns = [
         ("TOTAL", Align::Left),
         ("TABLE", Align::Left),
@@ -182,12 +183,21 @@ fn list_text(list: &[TotalHealth]) -> String {
         let (groups, pending) = (format_count(total.groups), format_count(total.pending));
         table.push([total.total.clone(), total.table.clone(), state.to_owned(), groups, pending, ago, off_by]);
     }
-    let failures = list.iter().filter_map(|total| Some((&total.total, total.broken, total.failure.as_ref()?)));
-    let failures = failures.map(|(total, count, failure)| {
-        let text = format!("{total} misses the rows of {count} transactions: {failure}; fix the cause, then recompute");
-        wrap(&text, 0)
-    });
-    format!("{table}{}", failures.collect::<String>())
+    table
+}
+
+fn list_text(list: &[TotalHealth]) -> String {
+    let mut text = totals_table(list).to_string();
+    for TotalHealth { total, broken, failure, .. } in list {
+        if let Some(failure) = failure {
+            let transactions = format_number_of(*broken as usize, "transaction", "transactions");
+            text.push_str(&wrap(
+                &format!("{total} misses the rows of {transactions} (last: {failure}); fix the cause, then recompute"),
+                0,
+            ));
+        }
+    }
+    text
 }
 
 fn result_text(result: &TotalResult) -> String {
@@ -198,12 +208,12 @@ fn result_text(result: &TotalResult) -> String {
     let Some(RecomputeReport { off_by, groups, triggers_repaired, dry_run, seconds, .. }) = report else {
         return wrap(&format!("{total}: {}", waiting.as_deref().unwrap_or("nothing to do")), 0);
     };
-    let verdict = match (off_by, dry_run) {
+    let finding = match (off_by, dry_run) {
         (0, _) => "exact".to_owned(),
         (off_by, true) => format!("off by {}", format_number_of(*off_by as usize, "group", "groups")),
         (off_by, false) => format!("was off by {}, corrected", format_number_of(*off_by as usize, "group", "groups")),
     };
-    let mut text = format!("{total}: {verdict} ({})\n", format_duration(*seconds));
+    let mut text = format!("{total}: {finding} ({})\n", format_duration(*seconds));
     for difference in groups {
         let group: Vec<&str> = difference.group.iter().map(|value| value.as_deref().unwrap_or("NULL")).collect();
         text.push_str(&wrap(&format!("{}: {}", group.join(", "), difference.figures.join(", ")), 2));

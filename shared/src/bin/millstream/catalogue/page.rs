@@ -2,10 +2,12 @@
 //!
 //! Sections without content are omitted.
 
-use super::system::{FunctionEntry, SourceEntry, StreamEntry, System, TableEntry};
+use super::system::{FunctionEntry, NamedSql, SourceEntry, StreamEntry, SumEntry, System, TableEntry, TotalEntry};
 
 /// The scheduled function that maintains partitions.
 const MAINTENANCE: &str = "maintain";
+/// The scheduled function that recomputes totals.
+const RECOMPUTE: &str = "recompute";
 
 /// Writes the page.
 pub fn write(system: &System) -> String {
@@ -15,7 +17,8 @@ pub fn write(system: &System) -> String {
         system.name,
         files.join(", ")
     );
-    let sections = [diagram(system), sources(system), tables(system), private(system), functions(system)];
+    let sections =
+        [diagram(system), sources(system), tables(system), totals(system), private(system), functions(system)];
     sections.into_iter().flatten().fold(head, |page, section| format!("{page}\n{section}"))
 }
 
@@ -81,6 +84,35 @@ fn tables(system: &System) -> Option<String> {
     section("Tables", &columns, system.sources.iter().flat_map(|source| &source.tables).map(row).collect())
 }
 
+fn totals(system: &System) -> Option<String> {
+    let group = |NamedSql { name, sql }: &NamedSql| match name == sql {
+        true => code(name),
+        false => format!("{} = {}", code(name), code(&escaped(sql))),
+    };
+    let sum = |SumEntry { name, sql, condition }: &SumEntry| {
+        let condition = condition.as_ref().map(|condition| format!(" where {}", code(&escaped(condition))));
+        format!("{} = {}{}", code(name), code(&escaped(sql)), condition.unwrap_or_default())
+    };
+    let row = |total: &TotalEntry| {
+        let sums: Vec<String> = std::iter::once(code("rows")).chain(total.sums.iter().map(sum)).collect();
+        vec![
+            code(&total.view),
+            code(&total.table),
+            total.groups.iter().map(group).collect::<Vec<_>>().join(", "),
+            sums.join(", "),
+            total.condition.as_ref().map_or_else(none, |condition| code(&escaped(condition))),
+            total.keep.clone().unwrap_or_else(|| "forever".to_owned()),
+        ]
+    };
+    let columns = ["total", "table", "groups", "sums", "condition", "retention"];
+    section("Totals", &columns, system.totals.iter().map(row).collect())
+}
+
+/// An expression within a cell: `|` would end it.
+fn escaped(sql: &str) -> String {
+    sql.replace('|', "\\|").replace('\n', " ")
+}
+
 fn private(system: &System) -> Option<String> {
     let rows = system.sources.iter().flat_map(|source| {
         source.private.iter().map(|field| vec![code(&source.name), code(&field.path), field.becomes.to_owned()])
@@ -102,8 +134,9 @@ fn functions(system: &System) -> Option<String> {
 
 fn diagram(system: &System) -> Option<String> {
     let mut lines = vec!["flowchart LR".to_owned()];
-    let drawn =
-        |(number, function): &(usize, &FunctionEntry)| function.on && (function.scheduled || feeds(system, *number));
+    let drawn = |(number, function): &(usize, &FunctionEntry)| {
+        function.on && (is_scheduled(system, function) || feeds(system, *number))
+    };
     let functions = || system.functions.iter().enumerate().filter(drawn);
     for (number, function) in functions() {
         lines.push(format!("    function{number}[{}]", label(&function.name)));
@@ -121,8 +154,21 @@ fn diagram(system: &System) -> Option<String> {
         if function.name == MAINTENANCE {
             lines.extend((0..system.sources.len()).map(|source| format!("    function{number} -.-> schema{source}")));
         }
+        if function.name == RECOMPUTE {
+            let summed = system.sources.iter().enumerate().filter(|(_, source)| has_totals(system, source));
+            lines.extend(summed.map(|(source, _)| format!("    function{number} -.-> schema{source}")));
+        }
     }
     Some(format!("```mermaid\n{}\n```\n", lines.join("\n")))
+}
+
+/// Whether a function runs on a schedule and has something to do.
+fn is_scheduled(system: &System, function: &FunctionEntry) -> bool {
+    function.scheduled && (function.name != RECOMPUTE || !system.totals.is_empty())
+}
+
+fn has_totals(system: &System, source: &SourceEntry) -> bool {
+    system.totals.iter().any(|total| total.source == source.name)
 }
 
 fn feeds(system: &System, function: usize) -> bool {

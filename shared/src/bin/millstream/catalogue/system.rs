@@ -1,6 +1,6 @@
 //! The system as its configuration and template describe it: the content of the page.
 
-use millstream::config::{Config, DeletedRows, Format, SourceConfig, TableKind};
+use millstream::config::{Config, DeletedRows, Format, SourceConfig, SumConfig, TableKind, TotalConfig};
 use millstream::decode::Decoder;
 use millstream::field::Privacy;
 use millstream::partition::PartitionWidth;
@@ -23,6 +23,8 @@ pub struct System {
     pub files: Vec<String>,
     /// Its sources.
     pub sources: Vec<SourceEntry>,
+    /// Its totals.
+    pub totals: Vec<TotalEntry>,
     /// The functions that the template deploys.
     pub functions: Vec<FunctionEntry>,
 }
@@ -75,6 +77,41 @@ pub struct PartitionEntry {
     pub keep: Option<String>,
 }
 
+/// A total.
+#[derive(Serialize)]
+pub struct TotalEntry {
+    /// The source that fills the table.
+    pub source: String,
+    /// The view, as `schema.name`.
+    pub view: String,
+    /// The table whose rows are summed, as `schema.name`.
+    pub table: String,
+    /// The expressions that rows are grouped by, with the names of their columns.
+    pub groups: Vec<NamedSql>,
+    /// How long buckets are kept, if they are dropped.
+    pub keep: Option<String>,
+    /// What is summed.
+    pub sums: Vec<SumEntry>,
+    /// The condition that a row must meet.
+    pub condition: Option<String>,
+}
+
+/// An expression with the name of its column.
+#[derive(Serialize)]
+pub struct NamedSql {
+    pub name: String,
+    pub sql: String,
+}
+
+/// A sum.
+#[derive(Serialize)]
+pub struct SumEntry {
+    pub name: String,
+    pub sql: String,
+    /// The condition that a row must meet to be part of this sum.
+    pub condition: Option<String>,
+}
+
 /// A field that does not reach the database unchanged.
 #[derive(Serialize)]
 pub struct PrivateEntry {
@@ -102,7 +139,34 @@ impl System {
     pub fn new(name: String, files: Vec<String>, config: &Config, deployment: &Deployment) -> Self {
         let functions = deployment.functions.iter().map(|function| FunctionEntry::new(function, config)).collect();
         let sources = config.sources.iter().map(|config_source| source(config_source, config, deployment)).collect();
-        Self { name, files, sources, functions }
+        let totals = config.totals.iter().map(total).collect();
+        Self { name, files, sources, totals, functions }
+    }
+}
+
+fn total(total: &TotalConfig) -> TotalEntry {
+    let groups = total.groups.iter().map(|group| NamedSql {
+        name: group.name.as_str().to_owned(),
+        // A column that is not renamed is quoted.
+        sql: group.expression.sql.trim_matches('"').to_owned(),
+    });
+    let bucket = total.bucket.as_ref().map(|bucket| NamedSql {
+        name: bucket.every.as_str().to_owned(),
+        sql: format!("{} of {}", bucket.every.as_str(), bucket.at.sql),
+    });
+    let sum = |sum: &SumConfig| SumEntry {
+        name: sum.name.as_str().to_owned(),
+        sql: sum.expression.sql.clone(),
+        condition: sum.condition.as_ref().map(|condition| condition.sql.clone()),
+    };
+    TotalEntry {
+        source: total.source.clone(),
+        view: total.view().unquoted(),
+        table: total.table.unquoted(),
+        groups: groups.chain(bucket).collect(),
+        keep: total.bucket.as_ref().and_then(|bucket| bucket.retention_micros).map(format_retention),
+        sums: total.sums.iter().map(sum).collect(),
+        condition: total.condition.as_ref().map(|condition| condition.sql.clone()),
     }
 }
 

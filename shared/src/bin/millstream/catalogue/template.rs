@@ -25,7 +25,7 @@ pub struct Stack {
 pub struct Deployment {
     /// In the order of the templates.
     pub functions: Vec<Function>,
-    /// Separate event source mappings, with the name of the function that they start.
+    /// Separate event source mappings and scheduled state machines, with the name of the function that they start.
     mappings: Vec<(String, Start)>,
 }
 
@@ -94,6 +94,7 @@ impl Deployment {
                     let global = &template["Globals"]["Function"];
                     self.functions.push(function(id, resource, global, &intrinsics));
                 }
+                "AWS::Serverless::StateMachine" => self.mappings.extend(state_machine(properties, &intrinsics)),
                 "AWS::Lambda::EventSourceMapping" => self.mappings.extend(mapping(properties, &intrinsics)),
                 "AWS::CloudFormation::Stack" | "AWS::Serverless::Application" if depth < DEPTH_MAX => {
                     let nested = nested(&file, properties, &intrinsics);
@@ -115,11 +116,23 @@ fn nested(outer: &Path, properties: &Value, intrinsics: &Intrinsics) -> Option<S
     template.is_file().then(|| Stack { template, parameters: parameters.collect() })
 }
 
+/// The schedules of a state machine, each with the name of a function that it runs.
+fn state_machine(properties: &Value, intrinsics: &Intrinsics) -> Vec<(String, Start)> {
+    let functions = properties["DefinitionSubstitutions"].as_object().into_iter().flatten();
+    let functions: Vec<String> = functions.filter_map(|(_, name)| intrinsics.text(name)).collect();
+    let starts: Vec<Start> = starts(properties, intrinsics);
+    functions.iter().flat_map(|name| starts.iter().map(|start| (name.clone(), start.clone()))).collect()
+}
+
+/// What starts a function or a state machine, by its `Events`.
+fn starts(properties: &Value, intrinsics: &Intrinsics) -> Vec<Start> {
+    let events = intrinsics.value(&properties["Events"]);
+    events.as_ref().and_then(Value::as_object).into_iter().flatten().filter_map(|(_, event)| start(event)).collect()
+}
+
 fn function(id: &str, resource: &Value, global: &Value, intrinsics: &Intrinsics) -> Function {
     let properties = &resource["Properties"];
     let text = |value: Option<&Value>| value.and_then(|value| intrinsics.text(value));
-    let starts = intrinsics.value(&properties["Events"]);
-    let starts = starts.as_ref().and_then(Value::as_object).into_iter().flatten().filter_map(|(_, event)| start(event));
     let has_queue = |function: &Value| {
         let url = text(function["Environment"]["Variables"].get("DEAD_LETTER_QUEUE_URL"));
         url.is_some_and(|url| !url.is_empty())
@@ -127,7 +140,7 @@ fn function(id: &str, resource: &Value, global: &Value, intrinsics: &Intrinsics)
     Function {
         name: text(resource["Metadata"]["BuildProperties"].get("Binary")).unwrap_or_else(|| id.to_owned()),
         description: text(properties.get("Description")).unwrap_or_default(),
-        starts: starts.collect(),
+        starts: starts(properties, intrinsics),
         dead_letters: has_queue(properties) || has_queue(global),
         enabled: text(properties.get("ReservedConcurrentExecutions")).as_deref() != Some("0"),
         deployed_as: intrinsics.reference(id),
