@@ -1,6 +1,6 @@
 //! Totals through a pooler that gives every transaction another backend.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use millstream::aws::Aws;
 use millstream::config::{Config, DatabaseAddress};
@@ -49,7 +49,10 @@ async fn totals_are_built_folded_and_recomputed_through_a_pooler() {
     owner.batch_execute("UPDATE millstream.betting_v1_delta SET staked = staked + 1").await.unwrap();
     let database = Database::new(&DatabaseAddress::from_url(&url), Aws::default()).unwrap();
     let config = Config::parse("test.toml", CONFIG).unwrap();
-    let answer = run_task(&config, &database, TotalsTask::default(), Instant::now() + Duration::from_secs(60)).await.unwrap();
+    let answer =
+        run_task(&config, &database, TotalsTask::default(), std::time::Instant::now() + Duration::from_secs(60))
+            .await
+            .unwrap();
     assert_eq!(answer.results[0].report.as_ref().unwrap().off_by, 3, "{answer:?}");
     assert_eq!(rows(&owner, totals).await, rows(&owner, expected).await);
 }

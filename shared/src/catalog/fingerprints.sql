@@ -9,7 +9,7 @@ SELECT a.attrelid AS oid,
            JOIN pg_catalog.pg_proc f ON f.oid OPERATOR(pg_catalog.=) t.tgfoid
            JOIN pg_catalog.pg_namespace s ON s.oid OPERATOR(pg_catalog.=) f.pronamespace
            WHERE t.tgrelid OPERATOR(pg_catalog.=) a.attrelid AND NOT t.tgisinternal AND s.nspname OPERATOR(pg_catalog.<>) 'millstream'
-             AND (t.tgtype OPERATOR(pg_catalog.&) 1::int2) OPERATOR(pg_catalog.=) 0
+             AND (t.tgtype OPERATOR(pg_catalog.&) 1::pg_catalog.int2) OPERATOR(pg_catalog.=) 0
        )) AS fingerprint
 FROM pg_catalog.pg_attribute a
 WHERE a.attrelid OPERATOR(pg_catalog.=) ANY ($1::pg_catalog.oid[])

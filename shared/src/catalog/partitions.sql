@@ -32,7 +32,7 @@ SELECT parent.oid AS parent, n.nspname, c.relname, c.oid OPERATOR(pg_catalog.=) 
                JOIN pg_catalog.pg_namespace s ON s.oid OPERATOR(pg_catalog.=) f.pronamespace
                -- Bit 1 marks a trigger for each row, bit 4 one on INSERT.
                WHERE t.tgrelid OPERATOR(pg_catalog.=) parent.oid AND NOT t.tgisinternal AND s.nspname OPERATOR(pg_catalog.<>) 'millstream'
-                 AND (t.tgtype OPERATOR(pg_catalog.&) 5::int2) OPERATOR(pg_catalog.=) 4
+                 AND (t.tgtype OPERATOR(pg_catalog.&) 5::pg_catalog.int2) OPERATOR(pg_catalog.=) 4
            ) AS accepts_copies,
        c.oid AS partition_oid,
        unique_index.columns AS unique_columns, unique_index.deferrable AS deferrable
