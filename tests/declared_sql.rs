@@ -39,12 +39,13 @@ async fn postgresql_parses_a_type_as_a_type_and_a_check_as_an_expression() {
         (r#"type = "integer", check = "n > other""#, "check of column \"n\": "),
     ] {
         let url = database().await;
-        let mut ingest = ingest(&config(column), &url);
-        let error = batch(&mut ingest, 1, &[r#"{"kind":"r","n":1}"#]).await.unwrap_err();
+        let documents = [r#"{"kind":"r","n":1}"#, r#"{"kind":"good","n":1}"#];
+        let report = batch(&mut ingest(&config(column), &url), 1, &documents).await.unwrap();
+        assert_eq!((report.counts.applied, report.counts.retry, report.unwritable_tables), (1, 1, 1), "{report}");
+        let stopping = config(column).replace("[table.r]\n", "[table.r]\non_unwritable = \"stop\"\n");
+        let error = batch(&mut ingest(&stopping, &url), 3, &documents).await.unwrap_err();
         let text = error.to_string();
         assert!(error.needs_operator() && text.contains("s.r") && text.contains(mistake), "{column}: {text}");
-        let report = batch(&mut ingest, 2, &[r#"{"kind":"good","n":1}"#]).await.unwrap();
-        assert_eq!(report.counts.applied, 1, "{report}");
     }
 }
 

@@ -78,12 +78,12 @@ async fn outcome(event: &Path, config: &str) -> String {
     let (changes, rejected) = decoder.decode(&batch);
     let now = Timestamp::parse(NOW).unwrap();
     let mut catalog = Catalog::default();
-    let lacks = plan(&changes, &decoder.fields, &decoder.tables, &catalog, now).unwrap();
+    let lacks = plan(&changes, &decoder.fields, &decoder.tables, &catalog, now);
     let client = client(&url).await;
     client.batch_execute("SET TimeZone = 'UTC'").await.unwrap();
     let names: Vec<_> = lacks.diffs.iter().map(|lack| lack.table.clone()).collect();
     millstream::catalog::load(&client, &mut catalog, &names).await.unwrap();
-    let rows = plan(&changes, &decoder.fields, &decoder.tables, &catalog, now).unwrap();
+    let rows = plan(&changes, &decoder.fields, &decoder.tables, &catalog, now);
     let rejected: String =
         rejected.iter().map(|(record, error)| format!("record {record} rejected: {error}\n")).collect();
     format!("{lacks}\n{rejected}{rows}\n{report}")

@@ -2,7 +2,7 @@
 
 use millstream::catalog::{Catalog, load};
 use millstream::config::Config;
-use millstream::database::sqlstate::{ErrorAction, classify};
+use millstream::database::sqlstate::{DatabaseStep, ErrorAction, classify};
 use millstream::decode::Decoder;
 use millstream::plan::plan;
 use millstream::record::unpack;
@@ -111,7 +111,7 @@ async fn rejection(decoder: &mut Decoder, document: &str, url: &str) -> String {
     let names: Vec<_> = changes.list.iter().map(|change| decoder.tables.get(change.table).name.clone()).collect();
     load(&client(url).await, &mut catalog, &names).await.unwrap();
     let now = Timestamp::parse("2026-02-09T12:00:00Z").unwrap();
-    let plan = plan(&changes, &decoder.fields, &decoder.tables, &catalog, now).unwrap();
+    let plan = plan(&changes, &decoder.fields, &decoder.tables, &catalog, now);
     plan.rejected.first().map(|(_, rejection)| rejection.to_string()).unwrap_or_default()
 }
 
@@ -120,17 +120,17 @@ async fn an_error_of_the_driver_is_transient_only_if_the_connection_failed() {
     let url = database().await;
     let client = client(&url).await;
     let unsendable = client.batch_execute("SELECT 'a\0b'").await.unwrap_err();
-    assert_eq!(classify(&unsendable), ErrorAction::Halt, "{unsendable:?}");
+    assert_eq!(classify(DatabaseStep::WriteRows, &unsendable), ErrorAction::Halt, "{unsendable:?}");
     let too_few = client.query("SELECT $1::int4", &[]).await;
-    assert!(too_few.is_err_and(|error| classify(&error) == ErrorAction::Halt));
+    assert!(too_few.is_err_and(|error| classify(DatabaseStep::WriteRows, &error) == ErrorAction::Halt));
     let terminated = client.batch_execute("SELECT pg_terminate_backend(pg_backend_pid())").await.unwrap_err();
-    assert_eq!(classify(&terminated), ErrorAction::Retry, "{terminated:?}");
+    assert_eq!(classify(DatabaseStep::WriteRows, &terminated), ErrorAction::Retry, "{terminated:?}");
     while !client.is_closed() {
         tokio::task::yield_now().await;
     }
     let closed = client.batch_execute("SELECT 1").await.unwrap_err();
-    assert_eq!(classify(&closed), ErrorAction::Retry, "{closed:?}");
+    assert_eq!(classify(DatabaseStep::WriteRows, &closed), ErrorAction::Retry, "{closed:?}");
     let unreachable = "postgresql://nobody@127.0.0.1:1/none".parse::<tokio_postgres::Config>().unwrap();
     let unreachable = unreachable.connect(tokio_postgres::NoTls).await.err().unwrap();
-    assert_eq!(classify(&unreachable), ErrorAction::Retry, "{unreachable:?}");
+    assert_eq!(classify(DatabaseStep::WriteRows, &unreachable), ErrorAction::Retry, "{unreachable:?}");
 }

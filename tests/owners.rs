@@ -1,6 +1,6 @@
 //! Tables and columns that their owner created: respected, used as they are, and distinguished from Millstream's.
 
-use crate::support::{adopt, batch, client, database, ingest, rows};
+use crate::support::{adopt, batch, client, database, ingest, ingest as ingest_with, rows};
 
 const EVENTS: &str = "[source.log]\nstream = \"s\"\nformat = \"json\"\n";
 const ENTITIES: &str = "[source.log]\nstream = \"s\"\nformat = \"json\"\n[table.item]\nsource = \"log\"\nkey = [\"id\"]\n\
@@ -71,10 +71,13 @@ async fn a_table_that_cannot_keep_its_key_unique_is_refused_with_the_remedy() {
     let client = client(&url).await;
     client.batch_execute("CREATE SCHEMA log; CREATE TABLE log.item (id text, v bigint)").await.unwrap();
     let mut ingest = ingest(ENTITIES, &url);
-    let error = batch(&mut ingest, 1, &[r#"{"id":"i","v":1}"#]).await.unwrap_err();
+    let report = batch(&mut ingest, 1, &[r#"{"id":"i","v":1}"#]).await.unwrap();
+    assert_eq!((report.counts.retry, report.unwritable_tables), (1, 1), "{report}");
+    let mut stopping = ingest_with(&format!("{ENTITIES}on_unwritable = \"stop\"\n"), &url);
+    let error = batch(&mut stopping, 1, &[r#"{"id":"i","v":1}"#]).await.unwrap_err();
     assert!(error.needs_operator());
-    let told = error.to_string();
-    assert!(told.contains(r#"CREATE UNIQUE INDEX CONCURRENTLY ON "log"."item" ("id")"#), "{told}");
+    let message = error.to_string();
+    assert!(message.contains(r#"CREATE UNIQUE INDEX CONCURRENTLY ON "log"."item" ("id")"#), "{message}");
 }
 
 #[tokio::test]

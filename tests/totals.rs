@@ -1,6 +1,13 @@
 //! Totals equal the sums over the rows, whoever changes the rows and however.
 
 mod cases;
+mod concurrent;
+mod direct;
+mod heal;
+mod lifecycle;
+mod live;
+mod pooled;
+mod protocol;
 
 use std::time::Duration;
 
@@ -9,7 +16,8 @@ use millstream::totals::build::{BuildLimits, BuildOutcome, FrozenPolicy, build};
 use millstream::totals::{TotalVersion, fold};
 use tokio_postgres::Client;
 
-use crate::support::{client, database, rows};
+use crate::support::rows;
+pub use crate::support::{client, database};
 
 /// The source and the table that the totals of these tests are about.
 pub const SOURCE: &str = r#"
@@ -61,7 +69,7 @@ pub async fn bets() -> Client {
 pub async fn built(client: &Client, total: &str) -> TotalVersion {
     let config = Config::parse("test.toml", &format!("{SOURCE}{total}")).unwrap_or_else(|errors| panic!("{errors}"));
     match build(client, &config.totals[0], LIMITS).await.unwrap() {
-        BuildOutcome::Ready(version) => version,
+        BuildOutcome::Ready(version) => *version,
         BuildOutcome::Waiting { reason } => panic!("{reason}"),
     }
 }
@@ -74,7 +82,18 @@ pub async fn fold_all(client: &Client, version: &TotalVersion) {
 
 /// Asserts that a view equals a query, as sets of rows, with equal numbers.
 pub async fn assert_equal(client: &Client, view: &str, expected: &str, case: &str) {
-    let difference = format!("(SELECT * FROM {view} EXCEPT ALL ({expected})) UNION ALL (({expected}) EXCEPT ALL SELECT * FROM {view})");
+    let difference = format!(
+        "(SELECT * FROM {view} EXCEPT ALL ({expected})) UNION ALL (({expected}) EXCEPT ALL SELECT * FROM {view})"
+    );
     let found = rows(client, &difference).await;
-    assert!(found.is_empty(), "{case}: {:#?}", found.iter().map(|row| row.chars().take(300).collect::<String>()).collect::<Vec<_>>());
+    assert!(
+        found.is_empty(),
+        "{case}: {:#?}",
+        found.iter().map(|row| row.chars().take(300).collect::<String>()).collect::<Vec<_>>()
+    );
+}
+
+/// A sum of floats depends on their order; the total is the exact sum.
+pub fn exact(expected: &str) -> String {
+    expected.replace("sum(stake * odds)", "sum((stake * odds::numeric))")
 }

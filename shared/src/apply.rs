@@ -15,34 +15,40 @@ mod copy;
 mod ddl;
 mod freshness;
 mod isolate;
+mod lock_holders;
 mod locked_merge;
+mod remedy;
 mod row_params;
 mod sql;
 mod tombstone;
 mod transaction;
 mod upsert;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_postgres::Client;
 
 pub use compare::{RowDifference, diff_rows, list_keys};
 pub use ddl::{
-    SystemTable, TotalTrigger, begin, begin_read_only, choose_partition_names, create_missing, ensure_system_table, lock_schema_changes,
-    lock_system_schema, missing_lock_ddl, missing_schema_ddl, total_triggers,
+    SchemaChanges, SystemTable, TotalTrigger, begin, begin_read_only, choose_partition_names, create_missing,
+    ensure_system_table, lock_schema_changes, lock_system_schema, missing_lock_ddl, missing_schema_ddl, total_triggers,
 };
 pub use freshness::{FRESHNESS_TABLE, Freshness};
+pub use lock_holders::{LockHolder, LockTimeout};
 pub use tombstone::{TOMBSTONE_TABLE, ensure_tombstone_table};
 
 use crate::catalog::CatalogError;
-use crate::database::sqlstate::{ErrorAction, classify, describe};
+use crate::database::sqlstate::{DatabaseStep, ErrorAction, classify, describe, is_lock_timeout, is_statement_timeout};
 use crate::names::TableName;
 use crate::outcome::ChangeOutcome;
 use crate::plan::merge::InvalidStoredVersion;
 use crate::plan::{KeyChanges, Plan, TableWrite};
 use crate::rejection::Rejection;
 use crate::spec::{MergeBy, WriteMode};
+use crate::unwritable::UnwritableTable;
+use lock_holders::DelayedBy;
 pub use transaction::WriteTransaction;
 
 /// How many times, for each table, an attempt that deadlocks with another writer releases its locks and is retried.
@@ -96,20 +102,27 @@ pub enum ApplyError {
     /// An error of PostgreSQL or of the connection.
     #[error("write failed: {}", describe(.0))]
     Database(#[source] tokio_postgres::Error),
+    /// An error of one of Millstream's own tables, or of a schema.
+    #[error("access to {table} failed: {}", describe(.error))]
+    System {
+        /// The table, or the schema.
+        table: String,
+        /// PostgreSQL's error, or the connection's.
+        #[source]
+        error: tokio_postgres::Error,
+    },
+    /// A lock was not obtained in time.
+    #[error("{0}")]
+    Locked(LockTimeout),
+    /// Tables that cannot be written as they are defined.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Unwritable(Vec<Arc<UnwritableTable>>),
     /// A version column whose value Millstream did not write.
     #[error(transparent)]
     Version(#[from] InvalidStoredVersion),
     /// The catalog could not be read.
     #[error(transparent)]
     Catalog(#[from] CatalogError),
-    /// A schema change failed repeatedly.
-    #[error("schema change of table {table} failed: {reason}")]
-    Schema {
-        /// The table.
-        table: String,
-        /// PostgreSQL's last error.
-        reason: String,
-    },
 }
 
 impl From<tokio_postgres::Error> for ApplyError {
@@ -122,37 +135,89 @@ impl ApplyError {
     /// Whether an operator must act before the batch can be applied.
     pub fn needs_operator(&self) -> bool {
         match self {
-            Self::Database(error) => classify(error) == ErrorAction::Halt,
-            Self::Version(_) | Self::Schema { .. } => true,
-            Self::Catalog(CatalogError::DefaultPartition(_)) => true,
-            Self::Stale { .. } | Self::Catalog(CatalogError::Database(_)) => false,
+            // Neither a row nor a table is at fault: what does not pass concerns everything.
+            Self::Database(error) => classify(DatabaseStep::Session, error) == ErrorAction::Halt,
+            Self::System { error, .. } => classify(DatabaseStep::SystemTable, error) != ErrorAction::Retry,
+            Self::Version(_) | Self::Unwritable(_) => true,
+            Self::Catalog(error) => error.needs_operator(),
+            Self::Stale { .. } | Self::Locked(_) => false,
+        }
+    }
+
+    /// PostgreSQL's error, or the connection's.
+    pub fn database_error(&self) -> Option<&tokio_postgres::Error> {
+        match self {
+            Self::Database(error) | Self::System { error, .. } => Some(error),
+            Self::Stale { .. } | Self::Locked(_) | Self::Unwritable(_) | Self::Version(_) | Self::Catalog(_) => None,
+        }
+    }
+
+    /// Names the table of an error in one of Millstream's own tables.
+    fn in_system_table(self, table: &str) -> Self {
+        match self {
+            Self::Database(error) => Self::System { table: table.to_owned(), error },
+            other => other,
         }
     }
 }
 
-/// Writes a plan that has no missing schema objects, in one transaction.
+/// The tables of a batch whose definitions were read again after an error: if the error recurs, it is real.
+pub type RefreshedTables = BTreeSet<TableName>;
+
+/// Writes a plan that has no missing schema objects, in one transaction. Records of tables that PostgreSQL does not write are
+/// rejected.
 ///
 /// # Errors
-/// Returns every error except data errors, which are part of the result.
+/// Returns every error except data errors, which are part of the result. [`ApplyError::Unwritable`] names tables that cannot
+/// even be locked, or whose records must wait.
 pub async fn apply(
     client: &Client,
     plan: &Plan,
     limits: Limits,
     write_hints: &mut WriteHints,
+    refreshed: &RefreshedTables,
 ) -> Result<ApplyResult, ApplyError> {
     if plan.writes.is_empty() {
         return Ok(ApplyResult::default());
     }
-    let transaction = WriteTransaction::begin(client, limits, &plan.writes).await?;
-    match write_all(&transaction, plan, write_hints, DEADLOCKS_MAX).await {
+    let transaction = match WriteTransaction::begin(client, limits, &plan.writes).await {
+        Ok(transaction) => transaction,
+        Err(error) => return Err(transaction::explain_lock_failure(client, &plan.writes, error).await),
+    };
+    match write_all(&transaction, plan, write_hints, DEADLOCKS_MAX, refreshed).await {
         Ok(applied) => {
             transaction.commit().await?;
             Ok(applied)
         }
-        Err(error) => {
+        Err(FailedWrite { error, write }) => {
             transaction.roll_back().await;
-            Err(error)
+            Err(with_lock_holders(client, vec![write.table.name.clone()], write_statement(write), error).await)
         }
+    }
+}
+
+/// Describes what a statement waited for, if it timed out. Its transaction must be rolled back.
+async fn with_lock_holders(
+    client: &Client,
+    tables: Vec<TableName>,
+    statement: String,
+    error: ApplyError,
+) -> ApplyError {
+    match error {
+        ApplyError::Database(error) if is_lock_timeout(&error) || is_statement_timeout(&error) => {
+            ApplyError::Locked(LockTimeout::new(client, tables, statement, DelayedBy::Writers, &error).await)
+        }
+        other => other,
+    }
+}
+
+/// The beginning of the statement that writes the rows.
+fn write_statement(write: &TableWrite) -> String {
+    let table = &write.table.name;
+    match write.write_mode {
+        WriteMode::Append => format!("COPY {table} FROM STDIN"),
+        WriteMode::Merge(MergeBy::Row) => format!("INSERT INTO {table} ON CONFLICT DO UPDATE"),
+        WriteMode::Merge(MergeBy::Column) => format!("UPDATE {table}"),
     }
 }
 
@@ -188,36 +253,46 @@ pub async fn write_slice(
     plan: &Plan,
     write_hints: &mut WriteHints,
 ) -> Result<ApplyResult, ApplyError> {
-    write_all(transaction, plan, write_hints, 0).await
+    write_all(transaction, plan, write_hints, 0, &RefreshedTables::new()).await.map_err(|failed| failed.error)
 }
 
-async fn write_all(
+/// An error that concerns the whole batch, and the write in which it occurred.
+struct FailedWrite<'w> {
+    error: ApplyError,
+    write: &'w TableWrite,
+}
+
+async fn write_all<'p>(
     transaction: &WriteTransaction<'_>,
-    plan: &Plan,
+    plan: &'p Plan,
     write_hints: &mut WriteHints,
     deadlocks_max: u32,
-) -> Result<ApplyResult, ApplyError> {
+    refreshed: &RefreshedTables,
+) -> Result<ApplyResult, FailedWrite<'p>> {
     let mut applied = ApplyResult::default();
     for write in &plan.writes {
-        let result =
-            isolate::write_isolating_bad_rows(transaction, write, deadlocks_max, write_hints, &mut applied).await;
-        result.map_err(|error| as_stale(error, write))?;
+        let attempts = isolate::Attempts { deadlocks_max, catalog_is_fresh: refreshed.contains(&write.table.name) };
+        let result = isolate::write_isolating_bad_rows(transaction, write, attempts, write_hints, &mut applied).await;
+        result.map_err(|error| FailedWrite { error: as_stale(error, write), write })?;
     }
     Ok(applied)
 }
 
-/// Treats an error that a stale catalog may have caused as [`ApplyError::Stale`]. If it recurs with a fresh catalog, it
-/// is real.
+/// Treats an error that a stale catalog may have caused as [`ApplyError::Stale`].
 fn as_stale(error: ApplyError, write: &TableWrite) -> ApplyError {
-    if let ApplyError::Database(database) = &error
-        && classify(database) == ErrorAction::RefreshCatalog
-    {
-        return ApplyError::Stale {
-            tables: vec![write.table.name.clone()],
-            cause: format!(": {}", describe(database)),
-        };
+    let (step, database) = match &error {
+        ApplyError::Database(database) => (DatabaseStep::WriteRows, database),
+        ApplyError::System { error, .. } => (DatabaseStep::SystemTable, error),
+        ApplyError::Stale { .. }
+        | ApplyError::Locked(_)
+        | ApplyError::Unwritable(_)
+        | ApplyError::Version(_)
+        | ApplyError::Catalog(_) => return error,
+    };
+    if classify(step, database) != ErrorAction::RefreshCatalog {
+        return error;
     }
-    error
+    ApplyError::Stale { tables: vec![write.table.name.clone()], cause: format!(": {}", describe(database)) }
 }
 
 /// The outcome of the rows of one attempt.

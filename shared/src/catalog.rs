@@ -12,7 +12,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 pub use column_type::{ArrayElement, ColumnType};
-pub use load::{CatalogError, fingerprints, load, lookup_types, taken_names};
+pub use load::{CatalogError, attached, fingerprints, load, lookup_types, taken_names};
 
 use crate::names::{Identifier, TableName};
 use crate::partition::TimeRange;
@@ -87,14 +87,18 @@ pub struct DbTable {
     pub has_check: bool,
     /// The columns, without dropped ones.
     pub columns: Vec<DbColumn>,
-    /// The partition column, if it is partitioned by range on one column.
+    /// The partition column, if it is partitioned by range on one column that holds a time.
     pub partition_column: Option<Identifier>,
-    /// Whether it is partitioned in another way, which Millstream does not manage.
-    pub other_partitioning: bool,
-    /// Its partitions, ordered by lower bound.
+    /// How it is partitioned otherwise: in a way that Millstream does not manage.
+    pub other_partitioning: Option<OtherPartitioning>,
+    /// Its partitions by time, ordered by lower bound.
     pub partitions: Vec<DbPartition>,
+    /// Its default partition, if it is partitioned by time.
+    pub default_partition: Option<TableName>,
     /// The columns of each unique index of this relation, without partial and expression indexes.
     pub unique: Vec<Vec<Identifier>>,
+    /// Those of `unique` whose constraint is deferrable: `ON CONFLICT` accepts none of them.
+    pub deferrable: Vec<Vec<Identifier>>,
     /// A value that changes whenever a column changes.
     pub fingerprint: String,
 }
@@ -120,8 +124,48 @@ pub struct DbColumn {
     pub required: bool,
     /// Whether it may reject a NULL: it is NOT NULL, or its type is a domain.
     pub may_reject_null: bool,
-    /// Whether the database computes it.
-    pub generated: bool,
+    /// How the database computes it, if it does.
+    pub generated: Option<GeneratedAs>,
+}
+
+/// How PostgreSQL computes the values of a column for which it accepts no others.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum GeneratedAs {
+    /// GENERATED ALWAYS AS IDENTITY.
+    Identity,
+    /// GENERATED ALWAYS AS an expression.
+    Expression,
+}
+
+/// How a relation is partitioned whose partitions Millstream does not manage.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct OtherPartitioning {
+    /// The strategy.
+    pub strategy: PartitionStrategy,
+    /// The partition columns; `None` if it is partitioned by an expression.
+    pub columns: Option<Vec<Identifier>>,
+}
+
+/// A partitioning strategy of PostgreSQL.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PartitionStrategy {
+    /// PARTITION BY RANGE.
+    Range,
+    /// PARTITION BY LIST.
+    List,
+    /// PARTITION BY HASH.
+    Hash,
+}
+
+impl PartitionStrategy {
+    /// The strategy that `pg_partitioned_table.partstrat` names.
+    pub fn from_catalog(partstrat: &str) -> Self {
+        match partstrat {
+            "l" => Self::List,
+            "h" => Self::Hash,
+            _ => Self::Range,
+        }
+    }
 }
 
 /// A partition of a table.
@@ -129,10 +173,27 @@ pub struct DbColumn {
 pub struct DbPartition {
     /// The table of the partition.
     pub name: TableName,
+    /// Its OID; 0 for a partition that is only planned.
+    pub oid: u32,
     /// Its time range.
     pub bounds: TimeRange,
+    /// What kind of relation it is.
+    pub relation: PartitionRelation,
+    /// Whether rows may be copied straight into it: neither the table's owner nor PostgreSQL notices a difference.
+    pub accepts_copies: bool,
     /// The columns of each of its unique indexes.
     pub unique: Vec<Vec<Identifier>>,
+}
+
+/// What kind of relation a partition is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum PartitionRelation {
+    /// A table with rows of its own.
+    Table,
+    /// A foreign table.
+    Foreign,
+    /// A table that is itself partitioned.
+    Partitioned(OtherPartitioning),
 }
 
 impl DbTable {
@@ -146,9 +207,11 @@ impl DbTable {
             has_check: false,
             columns: Vec::new(),
             partition_column: spec.partition.map(|partition| spec.columns[partition.column].name.clone()),
-            other_partitioning: false,
+            other_partitioning: None,
             partitions: Vec::new(),
+            default_partition: None,
             unique: vec![spec.key_columns().map(|column| column.name.clone()).collect()],
+            deferrable: Vec::new(),
             fingerprint: String::new(),
         }
     }
@@ -173,6 +236,11 @@ impl DbTable {
     /// The index of a column.
     pub fn column_index(&self, name: &str) -> Option<usize> {
         self.columns.iter().position(|column| column.name.as_str() == name)
+    }
+
+    /// Whether it is a partitioned table.
+    pub fn is_partitioned(&self) -> bool {
+        self.partition_column.is_some() || self.other_partitioning.is_some()
     }
 
     /// The partition that contains the timestamp, as an index into `partitions`.

@@ -22,7 +22,7 @@ use toml::de::{DeTable, DeValue};
 
 use crate::field::Privacy;
 use crate::names::{Identifier, Naming};
-use crate::spec::{Arrays, MergeBy, Nested, PartitionPolicy, SchemaMode};
+use crate::spec::{Arrays, MergeBy, Nested, OnUnwritable, PartitionPolicy, SchemaMode};
 use section::Section;
 
 /// A checked configuration.
@@ -131,7 +131,7 @@ impl Format {
     }
 }
 
-/// How undeclared fields are treated.
+/// How undeclared fields, and tables that cannot be written, are treated.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SchemaPolicy {
     /// How fields without a declared column are handled.
@@ -144,6 +144,8 @@ pub struct SchemaPolicy {
     pub text_characters_max: Option<usize>,
     /// A table with this many columns gets no new ones.
     pub columns_max: usize,
+    /// What happens to the records of a table that cannot be written.
+    pub on_unwritable: OnUnwritable,
 }
 
 /// Partitioning as configured: by a column's name.

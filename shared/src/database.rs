@@ -32,7 +32,7 @@ use crate::aws::Aws;
 use crate::config::DatabaseAddress;
 use credentials::LoginProvider;
 use plaintext::PlaintextConnector;
-use sqlstate::{ErrorAction, classify};
+use sqlstate::{DatabaseStep, ErrorAction, classify};
 
 /// A server that does not accept a connection in this time is considered down, and the invocation is retried.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -83,7 +83,7 @@ impl DatabaseError {
         match self {
             Self::Address(_) | Self::Tls(_) | Self::Refusal(_) | Self::Cleartext(_) => true,
             Self::Credentials(error) => error.needs_operator(),
-            Self::Connect(error) => classify(error) == ErrorAction::Halt,
+            Self::Connect(error) => classify(DatabaseStep::Session, error) == ErrorAction::Halt,
             Self::Pool(_) => false,
         }
     }

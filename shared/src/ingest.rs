@@ -20,11 +20,12 @@ use crate::dead_letter::{DeadLetterError, DeadLetters};
 use crate::decode::Decoder;
 use crate::object_store::{NewObject, ObjectError, ObjectStore};
 use crate::outcome::{Outcome, OutcomeLedger, Unaccounted};
-use crate::plan::PlanError;
+use crate::plan::unwritable_tables;
 use crate::record::{Batch, EventError, EventReader};
 use crate::rejection::{Rejection, RejectionReason};
 use crate::report::{Report, StageTimes};
 use crate::spec::KeyColumn;
+use crate::unwritable::UnwritableTable;
 pub use dry_run::{DeclaredTable, DryRun, DryRunResult};
 use record_source::RecordSource;
 use writer::{DecodeSummary, WriteResult, Writer};
@@ -85,9 +86,9 @@ pub enum IngestError {
     /// The catalog could not be read.
     #[error(transparent)]
     Catalog(#[from] CatalogError),
-    /// A table has no unique index on its key.
-    #[error(transparent)]
-    Plan(#[from] PlanError),
+    /// A table cannot be written, and its configuration says that the source waits.
+    #[error("{0}; the source waits, because on_unwritable is \"stop\"")]
+    Unwritable(UnwritableTable),
     /// The write failed.
     #[error(transparent)]
     Apply(#[from] ApplyError),
@@ -114,13 +115,12 @@ impl IngestError {
     /// Whether an operator must act before a retry can succeed.
     pub fn needs_operator(&self) -> bool {
         match self {
-            Self::Event(_) | Self::UnknownStream(_) | Self::Plan(_) | Self::SchemaKeptChanging(_) => true,
+            Self::Event(_) | Self::UnknownStream(_) | Self::Unwritable(_) | Self::SchemaKeptChanging(_) => true,
             Self::NoSequenceNumber(_) | Self::Unaccounted(_) | Self::ViewType(_) | Self::Table(_) => true,
             Self::Apply(error) => error.needs_operator(),
-            Self::Catalog(CatalogError::DefaultPartition(_)) => true,
+            Self::Catalog(error) => error.needs_operator(),
             Self::Database(error) => error.needs_operator(),
             Self::DeadLetter(error) => error.needs_operator(),
-            Self::Catalog(CatalogError::Database(_)) => false,
             Self::KeyNotKnownYet(_) | Self::Backup(_) => false,
         }
     }
@@ -323,7 +323,8 @@ impl Ingest {
 
 /// The time limits of statements, given the time left to the invocation.
 fn limits(time_left: Duration) -> Limits {
-    Limits { statement: time_left, lock: LOCK_TIMEOUT.min(time_left) }
+    // Less than the statement may take, so that there is time to find out who holds the lock.
+    Limits { statement: time_left, lock: LOCK_TIMEOUT.min(time_left * 3 / 4) }
 }
 
 impl OutcomeReporter {
@@ -358,6 +359,8 @@ impl OutcomeReporter {
             retry_from(batch, &rejections)?
         };
         times.dead_letters = storing.elapsed();
+        let unwritable = unwritable_tables(rejections.values());
+        log_unwritable(source, &unwritable);
         let mut reasons = BTreeMap::new();
         for rejection in rejections.values() {
             *reasons.entry(rejection.reason.class()).or_insert(0) += 1;
@@ -369,6 +372,7 @@ impl OutcomeReporter {
             rows: written.rows,
             ddl: written.ddl as u64,
             reasons,
+            unwritable_tables: unwritable.len() as u64,
             batch_age: Report::batch_age(
                 batch.records.iter().map(|record| record.arrival).filter(|at| at.0 > 0).min(),
                 now(),
@@ -376,6 +380,22 @@ impl OutcomeReporter {
             times,
             retry_from,
         })
+    }
+}
+
+/// Writes one ERROR line for each table that cannot be written.
+fn log_unwritable(source: &str, tables: &[(&UnwritableTable, u64)]) {
+    for (unwritable, records) in tables {
+        tracing::error!(
+            source,
+            table = unwritable.table.unquoted(),
+            records,
+            error = %unwritable.problem,
+            statement = unwritable.statement(),
+            sqlstate = unwritable.sqlstate(),
+            remedy = unwritable.remedy_text(),
+            "operator action required: the table cannot be written"
+        );
     }
 }
 
@@ -430,6 +450,7 @@ fn empty_report(batch: &Batch) -> Report {
         rows: 0,
         ddl: 0,
         reasons: BTreeMap::new(),
+        unwritable_tables: 0,
         batch_age: Duration::ZERO,
         times: StageTimes::default(),
         retry_from: None,

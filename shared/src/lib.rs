@@ -37,3 +37,4 @@ pub mod status;
 pub mod telemetry;
 pub mod timestamp;
 pub mod totals;
+pub mod unwritable;

@@ -25,7 +25,7 @@ use crate::catalog::comment::{names_source, parse_note};
 use crate::catalog::{Catalog, CatalogError, DbTable};
 use crate::clock::now;
 use crate::config::{Config, SourceConfig};
-use crate::database::sqlstate::{ErrorAction, classify, describe};
+use crate::database::sqlstate::{DatabaseStep, ErrorAction, classify, describe};
 use crate::database::{Database, DatabaseError};
 use crate::decode::Decoder;
 use crate::names::{Identifier, TableName};
@@ -88,9 +88,8 @@ impl MaintainError {
             Self::Database(error) => error.needs_operator(),
             Self::Apply(error) => error.needs_operator(),
             Self::Total(error) => error.needs_operator(),
-            Self::Catalog(CatalogError::DefaultPartition(_)) => true,
-            Self::Catalog(CatalogError::Database(_)) => false,
-            Self::Statement(error) => classify(error) == ErrorAction::Halt,
+            Self::Catalog(error) => error.needs_operator(),
+            Self::Statement(error) => classify(DatabaseStep::Session, error) == ErrorAction::Halt,
         }
     }
 }
@@ -210,15 +209,11 @@ async fn maintain_table(
     apply::begin_read_only(client, LIMITS).await?;
     let loaded = pending::load(client, partitioned).await;
     client.batch_execute("COMMIT").await?;
-    let table = match loaded {
-        Ok(table) => table,
-        Err(error @ CatalogError::DefaultPartition(_)) => {
-            report.postponed.push(error.to_string());
-            return Ok(());
-        }
-        Err(error) => return Err(error.into()),
-    };
-    let Some(table) = table else { return Ok(()) };
+    let Some(table) = loaded? else { return Ok(()) };
+    if let Some(obstacle) = pending::obstacle(&table) {
+        report.postponed.push(obstacle);
+        return Ok(());
+    }
     create_ahead(client, &table, partitioned, report).await?;
     drop_expired(database, client, &table, partitioned, report).await
 }
@@ -236,8 +231,11 @@ async fn create_ahead(
     // Chosen again under the table's lock; here for the report.
     apply::choose_partition_names(client, &mut diff).await?;
     match apply::create_missing(client, &mut Catalog::default(), std::slice::from_ref(&diff), LIMITS).await {
-        Ok(_) => report.made.extend(diff.partitions.iter().map(|partition| partition.name.unquoted())),
-        Err(error @ ApplyError::Schema { .. }) => report.postponed.push(error.to_string()),
+        Ok(changed) if changed.unwritable.is_empty() => {
+            report.made.extend(diff.partitions.iter().map(|partition| partition.name.unquoted()));
+        }
+        Ok(changed) => report.postponed.extend(changed.unwritable.iter().map(ToString::to_string)),
+        Err(error @ ApplyError::Locked(_)) => report.postponed.push(error.to_string()),
         Err(error) => return Err(error.into()),
     }
     Ok(())

@@ -13,6 +13,7 @@ pub mod merge;
 mod resolve;
 mod rows;
 mod table_planner;
+mod table_problems;
 
 pub use declared_diff::{DeclaredDiff, declared_diff};
 pub use diff::{NewColumn, NewPartition, TableDiff};
@@ -29,8 +30,9 @@ use crate::change::Changes;
 use crate::field::FieldTree;
 use crate::names::{Identifier, TableName, quote_literal};
 use crate::rejection::{Rejection, RejectionReason};
-use crate::spec::{DeleteMode, OVERFLOW, TableId, TableRegistry};
+use crate::spec::{DeleteMode, OVERFLOW, TableId, TableRegistry, TableSpec};
 use crate::timestamp::Timestamp;
+use crate::unwritable::{BlockedTables, UnwritableTable};
 
 /// What a batch changes in the database.
 #[derive(Default, Debug)]
@@ -50,10 +52,28 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// The tables that cannot be written, each once, with the number of rejected records.
+    pub fn unwritable(&self) -> Vec<(&UnwritableTable, u64)> {
+        unwritable_tables(self.rejected.iter().map(|(_, rejection)| rejection))
+    }
+
     /// Whether the plan writes to a table whose rows may be deleted.
     pub fn deletes(&self) -> bool {
         self.writes.iter().any(|write| write.deletes == DeleteMode::Hard)
     }
+}
+
+/// The tables that rejections name as unwritable, each once, with the number of rejections.
+pub fn unwritable_tables<'r>(rejections: impl Iterator<Item = &'r Rejection>) -> Vec<(&'r UnwritableTable, u64)> {
+    let mut found: Vec<(&UnwritableTable, u64)> = Vec::new();
+    for rejection in rejections {
+        let Some(unwritable) = rejection.reason.unwritable() else { continue };
+        match found.iter_mut().find(|(other, _)| other.table == unwritable.table) {
+            Some((_, count)) => *count += 1,
+            None => found.push((unwritable, 1)),
+        }
+    }
+    found
 }
 
 /// What Millstream did not create and the configuration does not declare; it is not filled. `Display` says how to adopt it.
@@ -101,31 +121,15 @@ impl fmt::Display for OwnerObject {
     }
 }
 
-/// The schema does not allow a correct write; an operator must change it.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum PlanError {
-    /// Without a unique index, two writers can insert two rows with one key.
-    #[error("table {table} has no unique index on its key; run: {ddl}")]
-    NoUniqueIndex {
-        /// The table, or the partition.
-        table: String,
-        /// The statement that creates the index.
-        ddl: String,
-    },
-}
-
 /// Plans a batch.
-///
-/// # Errors
-/// Returns an error if an existing table has no unique index on its key.
 pub fn plan(
     changes: &Changes<'_>,
     fields: &FieldTree,
     tables: &TableRegistry,
     catalog: &Catalog,
     now: Timestamp,
-) -> Result<Plan, PlanError> {
-    Ok(plan_changes(changes, fields, tables, catalog, now)?.fold_by_key())
+) -> Plan {
+    plan_changes(changes, fields, tables, catalog, &BlockedTables::new(), now).fold_by_key()
 }
 
 /// A plan of some of a batch's changes: encoded, but not yet grouped by key.
@@ -153,32 +157,29 @@ impl PartialPlan {
     }
 }
 
-/// Plans and encodes changes, but does not group them by key.
-///
-/// # Errors
-/// See [`plan`].
+/// Plans and encodes changes, but does not group them by key. Records of tables that cannot be written are rejected, as are
+/// those that need what is blocked.
 pub fn plan_changes(
     changes: &Changes<'_>,
     fields: &FieldTree,
     tables: &TableRegistry,
     catalog: &Catalog,
+    blocked: &BlockedTables,
     now: Timestamp,
-) -> Result<PartialPlan, PlanError> {
+) -> PartialPlan {
     let mut partial_plan = PartialPlan::default();
     let mut planners = Vec::new();
     for (table, list) in by_table(changes, tables) {
         let spec = tables.get(table);
         if spec.key.is_empty() {
-            let no_key = |&change: &usize| {
-                (
-                    changes.list[change].record,
-                    Rejection::for_table(spec.name.unquoted(), RejectionReason::NoKey(spec.source_label.clone())),
-                )
-            };
-            partial_plan.rejected.extend(list.iter().map(no_key));
+            reject_all(RejectionReason::NoKey(spec.source_label.clone()), spec, changes, &list, &mut partial_plan);
             continue;
         }
-        let mut planner = table_planner::TablePlanner::new(spec, fields, catalog);
+        let mut planner = table_planner::TablePlanner::new(spec, fields, catalog).blocked_by(blocked);
+        if let Some(unwritable) = planner.unwritable() {
+            reject_all(RejectionReason::Unwritable(unwritable), spec, changes, &list, &mut partial_plan);
+            continue;
+        }
         let rows = planner.changes(changes, &list, now, &mut partial_plan);
         partial_plan.diffs.extend(planner.diff());
         partial_plan.owner_objects.extend(planner.take_owner_objects());
@@ -186,11 +187,21 @@ pub fn plan_changes(
     }
     if partial_plan.diffs.is_empty() {
         for (planner, rows) in &planners {
-            planner.require_unique_key(rows)?;
             rows::encode(planner, rows, changes, &mut partial_plan);
         }
     }
-    Ok(partial_plan)
+    partial_plan
+}
+
+fn reject_all(
+    reason: RejectionReason,
+    spec: &TableSpec,
+    changes: &Changes<'_>,
+    list: &[usize],
+    partial_plan: &mut PartialPlan,
+) {
+    let rejection = Rejection::for_table(spec.name.unquoted(), reason);
+    partial_plan.rejected.extend(list.iter().map(|&change| (changes.list[change].record, rejection.clone())));
 }
 
 /// The indexes of the batch's changes, grouped by table and ordered by table name.

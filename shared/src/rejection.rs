@@ -4,8 +4,10 @@
 //! column and the path, never a value.
 
 use std::fmt;
+use std::sync::Arc;
 
 use crate::field::{FIELDS_PER_DOCUMENT_MAX, KEY_BYTES_MAX, PATH_BYTES_MAX};
+use crate::unwritable::UnwritableTable;
 
 /// A data error of one record.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -27,7 +29,8 @@ impl Rejection {
 
     /// Creates a rejection by a table.
     pub fn for_table(table: String, reason: RejectionReason) -> Self {
-        Self { reason, table: Some(table), sqlstate: None }
+        let sqlstate = reason.unwritable().and_then(UnwritableTable::sqlstate).map(str::to_owned);
+        Self { reason, table: Some(table), sqlstate }
     }
 }
 
@@ -104,12 +107,20 @@ pub enum RejectionReason {
     /// PostgreSQL rejected the row.
     #[error("PostgreSQL rejected the row: {0}")]
     RejectedByDatabase(String),
+    /// The table cannot be written as it is defined, whatever the record holds.
+    #[error("{0}")]
+    Unwritable(Arc<UnwritableTable>),
 }
 
 impl RejectionReason {
     /// The rejection of a name or path that contains U+0000.
     pub fn nul_in_name(name: &str) -> Self {
         Self::NulInName { name: name.replace('\0', "\\u0000") }
+    }
+
+    /// The table that cannot be written, if that is the reason.
+    pub fn unwritable(&self) -> Option<&UnwritableTable> {
+        if let Self::Unwritable(unwritable) = self { Some(unwritable) } else { None }
     }
 
     /// A short name for metrics and for filtering dead letters.
@@ -129,6 +140,7 @@ impl RejectionReason {
             Self::TooFarAhead { .. } => "too_far_ahead",
             Self::TooManyPartitions(_) => "too_many_partitions",
             Self::RejectedByDatabase(_) => "refused",
+            Self::Unwritable(_) => "unwritable",
         }
     }
 }

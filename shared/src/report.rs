@@ -35,6 +35,8 @@ pub struct Report {
     pub ddl: u64,
     /// Dead letters (or records left to Lambda) by reason.
     pub reasons: BTreeMap<&'static str, u64>,
+    /// The number of tables that cannot be written as they are defined.
+    pub unwritable_tables: u64,
     /// The age of the oldest record of the batch when the batch was committed.
     pub batch_age: Duration,
     /// How long each step took.

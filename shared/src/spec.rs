@@ -65,6 +65,8 @@ pub struct TableSpec {
     pub text_characters_max: Option<usize>,
     /// No column is added beyond this number; PostgreSQL's limit is 1,600.
     pub columns_max: usize,
+    /// What happens to the records if the table cannot be written as it is defined.
+    pub on_unwritable: OnUnwritable,
 }
 
 impl TableSpec {
@@ -216,6 +218,15 @@ pub enum SchemaMode {
     Fixed,
     /// The record becomes a dead letter.
     Strict,
+}
+
+/// What happens to the records of a table that cannot be written as it is defined, whatever the records hold.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum OnUnwritable {
+    /// They become dead letters, and other tables are written.
+    DeadLetter,
+    /// The source waits until the table can be written.
+    Stop,
 }
 
 /// What happens to nested objects.

@@ -305,11 +305,12 @@ async fn partitions(
     partitioned: &PartitionedTable,
     at: Timestamp,
 ) -> Result<Result<Option<PartitionStatus>, String>, StatusError> {
-    match pending::load(client, partitioned).await {
-        Ok(table) => Ok(Ok(table.map(|table| PartitionStatus::new(&table, partitioned, at)))),
-        Err(error @ CatalogError::DefaultPartition(_)) => Ok(Err(error.to_string())),
-        Err(CatalogError::Database(error)) => Err(error.into()),
-    }
+    let loaded = pending::load(client, partitioned).await.map_err(CatalogError::into_source)?;
+    let Some(table) = loaded else { return Ok(Ok(None)) };
+    Ok(match pending::obstacle(&table) {
+        Some(obstacle) => Err(obstacle),
+        None => Ok(Some(PartitionStatus::new(&table, partitioned, at))),
+    })
 }
 
 impl PartitionStatus {

@@ -18,13 +18,25 @@ use crate::maintain::MaintenanceReport;
 use crate::outcome::OutcomeCounts;
 use crate::redrive;
 use crate::report::Report;
+use crate::totals::task::{TotalResult, TotalsAnswer};
 
 /// Counters of batches.
-const BATCH_METRICS: [&str; 9] =
-    ["commits", "records", "rows", "duplicates", "superseded", "expired", "dead_letters", "retried", "ddl_statements"];
+const BATCH_METRICS: [&str; 10] = [
+    "commits",
+    "records",
+    "rows",
+    "duplicates",
+    "superseded",
+    "expired",
+    "dead_letters",
+    "retried",
+    "ddl_statements",
+    "unwritable_tables",
+];
 
 /// Counters of failed invocations: those that need an operator because no retry can succeed, and those with records without an
 /// outcome.
+const TOTAL_METRICS: [&str; 3] = ["totals_recomputed", "totals_off_by", "totals_failed"];
 const FAILURE_METRICS: [&str; 2] = ["person_needed", "unaccounted"];
 
 /// Counters of maintenance runs.
@@ -105,6 +117,7 @@ pub fn log_batch(report: &Report, request: &str) {
         empty = report.empty_records,
         rows = report.rows,
         ddl = report.ddl,
+        unwritable_tables = report.unwritable_tables,
         age_ms = milliseconds(report.batch_age),
         decode_ms = milliseconds(times.decode),
         plan_ms = milliseconds(times.plan),
@@ -112,7 +125,12 @@ pub fn log_batch(report: &Report, request: &str) {
         "batch"
     );
     let total = report.counts.total();
-    count(BATCH_METRICS, [1, total, report.rows, duplicate, superseded, expired, dead_lettered, retry, report.ddl]);
+    let Report { rows, ddl, unwritable_tables, .. } = report;
+    let dead_letters = dead_lettered;
+    count(
+        BATCH_METRICS,
+        [1, total, *rows, duplicate, superseded, expired, dead_letters, retry, *ddl, *unwritable_tables],
+    );
     for (name, value) in [
         ("iterator_age", report.batch_age),
         ("decode_time", times.decode),
@@ -161,6 +179,29 @@ pub fn log_maintenance(report: &MaintenanceReport, request: &str) {
     let MaintenanceReport { made, dropped, forgotten, postponed } = report;
     tracing::info!(request, ?made, ?dropped, forgotten, ?postponed, "upkeep");
     count(MAINTENANCE_METRICS, [made.len() as u64, dropped.len() as u64, *forgotten, postponed.len() as u64]);
+    flush(request);
+}
+
+/// Writes one line for each total of a run, and the counts as metrics.
+pub fn log_totals(answer: &TotalsAnswer, request: &str) {
+    let (mut off_by, mut failed) = (0, 0);
+    for TotalResult { total, waiting, error, report, folded } in &answer.results {
+        let found = report.as_ref();
+        let (wrong, seconds) = (found.map_or(0, |report| report.off_by), found.map_or(0.0, |report| report.seconds));
+        let repaired = found.map_or(0, |report| report.triggers_repaired);
+        match error {
+            Some(error) => {
+                tracing::error!(request, total, error, "operator action required: a total was not recomputed")
+            }
+            None if wrong > 0 => {
+                tracing::error!(request, total, off_by = wrong, repaired, folded, seconds, "total corrected");
+            }
+            None => tracing::info!(request, total, off_by = wrong, repaired, folded, seconds, ?waiting, "total"),
+        }
+        off_by += wrong;
+        failed += u64::from(error.is_some());
+    }
+    count(TOTAL_METRICS, [answer.results.len() as u64, off_by, failed]);
     flush(request);
 }
 

@@ -18,11 +18,13 @@ pub mod build;
 mod definition;
 pub mod fold;
 pub mod freeze;
+pub mod health;
 mod live;
 mod probe;
 pub mod recompute;
 mod registry;
 mod sql;
+pub mod task;
 mod triggers;
 
 use std::time::Duration;
@@ -30,9 +32,8 @@ use std::time::Duration;
 use tokio_postgres::Client;
 
 use crate::apply::{self, ApplyError};
-use crate::catalog::CatalogError;
 use crate::database::DatabaseError;
-use crate::database::sqlstate::{ErrorAction, classify, describe};
+use crate::database::sqlstate::{DatabaseStep, ErrorAction, classify, describe};
 pub use definition::Definition;
 pub use live::LiveTotals;
 pub use probe::{Probe, probe};
@@ -78,9 +79,6 @@ pub enum TotalError {
     /// A table of Millstream's own could not be created.
     #[error(transparent)]
     Apply(#[from] ApplyError),
-    /// The catalog could not be read.
-    #[error(transparent)]
-    Catalog(#[from] CatalogError),
 }
 
 impl TotalError {
@@ -89,11 +87,9 @@ impl TotalError {
         match self {
             Self::Expression { .. } | Self::Conflict { .. } => true,
             Self::Busy { .. } => false,
-            Self::Statement(error) => classify(error) != ErrorAction::Retry,
+            Self::Statement(error) => classify(DatabaseStep::ChangeSchema, error) != ErrorAction::Retry,
             Self::Database(error) => error.needs_operator(),
             Self::Apply(error) => error.needs_operator(),
-            Self::Catalog(CatalogError::DefaultPartition(_)) => true,
-            Self::Catalog(CatalogError::Database(_)) => false,
         }
     }
 }
@@ -101,11 +97,15 @@ impl TotalError {
 impl TotalError {
     /// Whether the connection failed, so that nothing else can be done with it.
     pub fn is_of_connection(&self) -> bool {
+        matches!(self, Self::Database(_)) || self.database_error().is_some_and(|error| error.as_db_error().is_none())
+    }
+
+    /// PostgreSQL's error, or the connection's.
+    fn database_error(&self) -> Option<&tokio_postgres::Error> {
         match self {
-            Self::Statement(error) | Self::Apply(ApplyError::Database(error)) => error.as_db_error().is_none(),
-            Self::Catalog(CatalogError::Database(error)) => error.as_db_error().is_none(),
-            Self::Database(_) => true,
-            Self::Expression { .. } | Self::Conflict { .. } | Self::Busy { .. } | Self::Apply(_) | Self::Catalog(_) => false,
+            Self::Statement(error) => Some(error),
+            Self::Apply(error) => error.database_error(),
+            Self::Expression { .. } | Self::Conflict { .. } | Self::Busy { .. } | Self::Database(_) => None,
         }
     }
 }

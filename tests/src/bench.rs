@@ -12,6 +12,7 @@ mod publish;
 mod raw;
 mod replica;
 mod scale;
+mod totals;
 
 use std::error::Error;
 use std::time::Duration;
@@ -42,7 +43,7 @@ pub fn median(times: &mut [Duration]) -> Duration {
 }
 
 /// The parts, in the order of the table.
-const PARTS: [&str; 8] = ["append", "sizes", "duplicates", "merge", "replica", "export", "process", "scale"];
+const PARTS: [&str; 9] = ["append", "sizes", "duplicates", "merge", "replica", "export", "process", "scale", "totals"];
 
 /// Runs all parts, prints the table and publishes it; with an argument, runs and prints only the parts whose name contains it.
 ///
@@ -83,6 +84,7 @@ async fn measure(part: &str, server: &PostgreSql) -> BenchResult<Vec<Line>> {
         "replica" => replica::measure(server).await,
         "export" => replica::export(server).await,
         "process" => process::measure(server).await,
+        "totals" => totals::measure(server).await,
         _ => scale::measure(server).await,
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use millstream::totals::recompute::recompute;
 
-use super::{BETTING, EXPECTED, assert_equal, bets, built, fold_all};
+use super::{BETTING, EXPECTED, assert_equal, bets, built, exact, fold_all};
 
 const STATEMENTS: &[&str] = &[
     "INSERT INTO s.bet SELECT i::text, '2026-01-01Z'::timestamptz + i * interval '1 hour', 1, 'g' || i % 3, 's' || i % 2, \
@@ -27,11 +27,6 @@ const STATEMENTS: &[&str] = &[
     "TRUNCATE s.bet_1",
     "TRUNCATE s.bet",
 ];
-
-/// A sum of floats depends on their order; the total is the exact sum.
-fn exact(expected: &str) -> String {
-    expected.replace("sum(stake * odds)", "sum((stake * odds::numeric))")
-}
 
 #[tokio::test]
 async fn a_total_equals_the_sums_after_every_statement() {

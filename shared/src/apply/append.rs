@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use tokio_postgres::Row;
 
-use super::copy::RowCopy;
+use super::copy::{RowCopy, copy_rows};
 use super::sql::{self, Array, parameters};
 use super::transaction::WriteTransaction;
 use super::{ApplyError, AttemptResult, RejectedAttempt, TableHints, records};
@@ -49,16 +49,11 @@ async fn copy_missing(
     rows: &[KeyChanges],
     exists: &[bool],
 ) -> Result<u64, RejectedAttempt> {
-    let mut copy = RowCopy::new(write, None);
-    let missing: Vec<usize> = (0..rows.len()).filter(|&index| !exists[index]).collect();
-    for &index in &missing {
+    let missing = rows.iter().enumerate().filter(|(index, _)| !exists[*index]);
+    let push = |copy: &mut RowCopy<'_>, index: usize| {
         copy.push_encoded_row(write.cells(write.newest(&rows[index]), 0..write.column_indexes.len()));
-    }
-    let with_row_index = |rejected: RejectedAttempt| RejectedAttempt {
-        row: rejected.row.and_then(|line| missing.get(line).copied()),
-        ..rejected
     };
-    copy.write(transaction).await.map_err(with_row_index)
+    copy_rows(transaction, write, None, missing, push).await
 }
 
 /// For each row, whether its key exists in its partition. Queries the partitions directly, because their indexes are

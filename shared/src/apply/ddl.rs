@@ -4,23 +4,27 @@
 //! A lock for each table, held until the transaction ends, serializes them: see [`schema_lock`]. The catalog is read
 //! again once the lock is held. A change waits at most [`LOCK_TIMEOUT`] for a table's lock, so that readers and writers do not
 //! queue for long.
+//!
+//! A change that PostgreSQL rejects concerns its table only: see [`SchemaChanges::unwritable`].
 
 mod declared_sql;
 mod schema_lock;
 mod total_triggers;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
-use super::{ApplyError, Limits};
+use super::lock_holders::DelayedBy;
+use super::{ApplyError, Limits, LockTimeout, remedy};
 use crate::backoff::backoff_delay;
 use crate::catalog::comment::partition_note;
-use crate::catalog::{self, Catalog, load};
-use crate::database::sqlstate::describe;
+use crate::catalog::{self, Catalog, CatalogError, load};
+use crate::database::sqlstate::{DatabaseStep, ErrorAction, classify, is_lock_timeout};
 use crate::names::{Identifier, SYSTEM_SCHEMA, TableName};
 use crate::plan::TableDiff;
+use crate::unwritable::{TableProblem, UnwritableTable};
 pub use schema_lock::missing_lock_ddl;
 use schema_lock::{Locked, ensure_lock_table, lock};
 pub use total_triggers::{TotalTrigger, total_triggers};
@@ -29,32 +33,108 @@ pub use total_triggers::{TotalTrigger, total_triggers};
 const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 /// Forty attempts that each wait for the lock take more than a minute; then Lambda's own retry takes over.
 const ATTEMPTS: u32 = 40;
+/// If no lock is in the way, a change that another session has made is in the catalog at the next attempt.
+const COLLISIONS_MAX: u32 = 12;
 const BACKOFF_MAX: Duration = Duration::from_millis(800);
 const BACKOFF_FIRST: Duration = Duration::from_millis(40);
 
-/// SQLSTATEs that mean that another session was faster or holds a lock: read the catalog again and retry.
-const RETRYABLE_DDL_SQLSTATES: &[&str] =
-    &["55P03", "55006", "40P01", "40001", "42P06", "42P07", "42701", "42710", "42P17", "23505", "XX000"];
+/// What became of missing tables, columns and partitions.
+#[derive(Default, Debug)]
+pub struct SchemaChanges {
+    /// The number of statements that changed the schema.
+    pub statements: usize,
+    /// The tables for which a change was rejected. The configuration of each decides whether its records wait.
+    pub unwritable: Vec<UnwritableTable>,
+}
 
-/// Creates what is missing, updates the catalog, and returns the number of statements that changed the schema.
+/// Creates what is missing, and updates the catalog.
 ///
 /// # Errors
-/// Returns an error if the connection fails, a permission is missing, or a lock cannot be obtained after repeated
-/// attempts.
+/// Returns an error if the connection fails, the schema cannot be created, or a lock cannot be obtained after repeated
+/// attempts, or before the time of `limits` is over.
 pub async fn create_missing(
     client: &Client,
     catalog: &mut Catalog,
     diffs: &[TableDiff],
     limits: Limits,
-) -> Result<usize, ApplyError> {
+) -> Result<SchemaChanges, ApplyError> {
+    let deadline = Instant::now() + limits.statement;
     if !diffs.is_empty() {
         ensure_lock_table(client, limits).await?;
     }
-    let mut statements = 0;
+    let mut changes = SchemaChanges::default();
     for diff in diffs {
-        statements += create_missing_in_table(client, catalog, diff, limits).await?;
+        match create_missing_in_table(client, catalog, diff, limits, deadline).await? {
+            Ok(statements) => changes.statements += statements,
+            Err(unwritable) => changes.unwritable.push(unwritable),
+        }
     }
-    Ok(statements)
+    Ok(changes)
+}
+
+/// A statement that PostgreSQL rejected, or that failed with the connection.
+struct FailedStatement {
+    step: DatabaseStep,
+    statement: String,
+    error: tokio_postgres::Error,
+}
+
+impl FailedStatement {
+    /// A statement that changes a table.
+    fn of_change(statement: &str, error: tokio_postgres::Error) -> Self {
+        Self { step: DatabaseStep::ChangeSchema, statement: statement.to_owned(), error }
+    }
+
+    /// A statement that concerns no table.
+    fn of_session(error: tokio_postgres::Error) -> Self {
+        Self { step: DatabaseStep::Session, statement: String::new(), error }
+    }
+
+    fn into_error(self) -> ApplyError {
+        let error = ApplyError::from(self.error);
+        match self.step {
+            DatabaseStep::SystemTable => error.in_system_table(&self.statement),
+            DatabaseStep::Session
+            | DatabaseStep::ReadCatalog
+            | DatabaseStep::ChangeSchema
+            | DatabaseStep::LockTable
+            | DatabaseStep::WriteRows => error,
+        }
+    }
+}
+
+/// Why an attempt to change a table failed.
+enum FailedAttempt {
+    /// A statement failed.
+    Statement(FailedStatement),
+    /// The configuration is wrong about a column.
+    Configuration(String),
+    /// The current schema could not be read.
+    Other(ApplyError),
+}
+
+impl From<FailedStatement> for FailedAttempt {
+    fn from(failed: FailedStatement) -> Self {
+        Self::Statement(failed)
+    }
+}
+
+impl From<tokio_postgres::Error> for FailedAttempt {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Self::Statement(FailedStatement::of_session(error))
+    }
+}
+
+impl From<ApplyError> for FailedAttempt {
+    fn from(error: ApplyError) -> Self {
+        Self::Other(error)
+    }
+}
+
+impl From<CatalogError> for FailedAttempt {
+    fn from(error: CatalogError) -> Self {
+        Self::Other(error.into())
+    }
 }
 
 async fn create_missing_in_table(
@@ -62,25 +142,66 @@ async fn create_missing_in_table(
     catalog: &mut Catalog,
     diff: &TableDiff,
     limits: Limits,
-) -> Result<usize, ApplyError> {
+    deadline: Instant,
+) -> Result<Result<usize, UnwritableTable>, ApplyError> {
     let mut attempt = 0;
     loop {
-        let result = try_once(client, catalog, diff, limits).await;
-        let Err(error) = result else { return result };
+        let failed = match try_once(client, catalog, diff, limits).await {
+            Ok(statements) => return Ok(Ok(statements)),
+            Err(failed) => failed,
+        };
         client.batch_execute("ROLLBACK").await.unwrap_or_default();
         catalog.invalidate(&diff.table);
         attempt += 1;
-        let ApplyError::Database(database) = &error else { return Err(error) };
-        match database.code().map(|code| code.code()) {
-            Some(code) if RETRYABLE_DDL_SQLSTATES.contains(&code) && attempt < ATTEMPTS => {
-                tokio::time::sleep(backoff_delay(attempt, BACKOFF_FIRST, BACKOFF_MAX)).await;
+        let failed = match failed {
+            FailedAttempt::Statement(failed) => failed,
+            FailedAttempt::Configuration(mistake) => {
+                return Ok(Err(unwritable(diff, TableProblem::Configuration(mistake), Vec::new())));
             }
-            Some(code) if code.starts_with("42") || RETRYABLE_DDL_SQLSTATES.contains(&code) => {
-                return Err(ApplyError::Schema { table: diff.table.unquoted(), reason: describe(database) });
+            FailedAttempt::Other(error) => return Err(error),
+        };
+        let delay = backoff_delay(attempt, BACKOFF_FIRST, BACKOFF_MAX);
+        match classify(failed.step, &failed.error) {
+            ErrorAction::RefreshCatalog if may_retry(&failed.error, attempt, delay, deadline) => {
+                tokio::time::sleep(delay).await;
             }
-            Some(_) | None => return Err(error),
+            ErrorAction::RefreshCatalog if is_lock(&failed.error) => {
+                let (tables, FailedStatement { statement, error, .. }) = (vec![diff.table.clone()], failed);
+                let timeout = LockTimeout::new(client, tables, statement, DelayedBy::Readers, &error).await;
+                return Err(ApplyError::Locked(timeout));
+            }
+            ErrorAction::RefreshCatalog | ErrorAction::RejectTable => {
+                return Ok(Err(reject_table(client, diff, failed).await?));
+            }
+            ErrorAction::Retry | ErrorAction::Halt | ErrorAction::RejectRow => return Err(failed.into_error()),
         }
     }
+}
+
+/// Whether a change that collided with another session is tried again.
+fn may_retry(error: &tokio_postgres::Error, attempt: u32, delay: Duration, deadline: Instant) -> bool {
+    let attempts_max = if is_lock(error) { ATTEMPTS } else { COLLISIONS_MAX };
+    attempt < attempts_max && Instant::now() + delay + LOCK_TIMEOUT < deadline
+}
+
+/// Whether another session was in the way, and not what it had created.
+fn is_lock(error: &tokio_postgres::Error) -> bool {
+    is_lock_timeout(error) || error.code().is_some_and(|code| ["55006", "40P01", "40001"].contains(&code.code()))
+}
+
+async fn reject_table(
+    client: &Client,
+    diff: &TableDiff,
+    failed: FailedStatement,
+) -> Result<UnwritableTable, ApplyError> {
+    let FailedStatement { statement, error, .. } = failed;
+    let is_new = diff.source_label.is_some();
+    let remedy = remedy::for_schema_change(client, &diff.table, is_new, &diff.statements(), &error).await?;
+    Ok(unwritable(diff, remedy::statement_rejected(statement, &error), remedy))
+}
+
+fn unwritable(diff: &TableDiff, problem: TableProblem, remedy: Vec<String>) -> UnwritableTable {
+    UnwritableTable { table: diff.table.clone(), problem, remedy, on_unwritable: diff.on_unwritable }
 }
 
 async fn try_once(
@@ -88,7 +209,7 @@ async fn try_once(
     catalog: &mut Catalog,
     diff: &TableDiff,
     limits: Limits,
-) -> Result<usize, ApplyError> {
+) -> Result<usize, FailedAttempt> {
     begin(client, LOCK_TIMEOUT, limits.statement).await?;
     restrict_search_path(client, diff.columns.iter().any(|column| column.check.is_some())).await?;
     let mut statements = 0;
@@ -105,7 +226,9 @@ async fn try_once(
         declared_sql::verify(client, &diff).await?;
         let mut ddl = diff.statements();
         ddl.extend(triggers_of_partitions(client, &diff).await?);
-        execute_each(client, &ddl).await?;
+        for statement in &ddl {
+            execute(client, statement).await.map_err(|error| FailedStatement::of_change(statement, error))?;
+        }
         statements += ddl.len();
         catalog.invalidate(&diff.table);
         load(client, catalog, std::slice::from_ref(&diff.table)).await?;
@@ -122,10 +245,15 @@ async fn triggers_of_partitions(client: &Client, diff: &TableDiff) -> Result<Vec
     total_triggers(client, &diff.table, diff.partitions.iter().map(|partition| &partition.name)).await
 }
 
-/// Executes statements, each of which PostgreSQL parses as one: text in one of them cannot start another.
+/// Executes one statement: PostgreSQL parses it as one, so that text in it cannot start another.
+async fn execute(client: &Client, statement: &str) -> Result<(), tokio_postgres::Error> {
+    client.execute_typed(statement, &[]).await.map(drop)
+}
+
+/// Executes statements, each of which PostgreSQL parses as one.
 async fn execute_each(client: &Client, statements: &[String]) -> Result<(), tokio_postgres::Error> {
     for statement in statements {
-        client.execute_typed(statement, &[]).await?;
+        execute(client, statement).await?;
     }
     Ok(())
 }
@@ -151,7 +279,7 @@ pub async fn choose_partition_names(client: &Client, diff: &mut TableDiff) -> Re
 /// # Errors
 /// Returns an error if the lock timeout passes or the connection fails.
 pub async fn lock_schema_changes(client: &Client, table: &TableName) -> Result<(), ApplyError> {
-    lock(client, &Locked::Table(table)).await
+    lock(client, &Locked::Table(table)).await.map_err(FailedStatement::into_error)
 }
 
 /// As [`lock_schema_changes`], for Millstream's own schema; to be taken before that of a table.
@@ -159,7 +287,7 @@ pub async fn lock_schema_changes(client: &Client, table: &TableName) -> Result<(
 /// # Errors
 /// Returns an error if the lock timeout passes or the connection fails.
 pub async fn lock_system_schema(client: &Client) -> Result<(), ApplyError> {
-    lock(client, &Locked::Schema(&system_schema())).await
+    lock(client, &Locked::Schema(&system_schema())).await.map_err(FailedStatement::into_error)
 }
 
 /// Creates a table of Millstream's own schema if it does not exist. Returns whether it was created.
@@ -177,14 +305,14 @@ pub async fn ensure_system_table(client: &Client, table: &SystemTable, limits: L
         }
         Err(error) => {
             client.batch_execute("ROLLBACK").await.unwrap_or_default();
-            Err(error)
+            Err(error.in_system_table(table.name))
         }
     }
 }
 
 async fn create_system_table(client: &Client, table: &SystemTable) -> Result<bool, ApplyError> {
     // One lock for all of them, because the first one also creates their schema.
-    lock(client, &Locked::Schema(&system_schema())).await?;
+    lock(client, &Locked::Schema(&system_schema())).await.map_err(FailedStatement::into_error)?;
     let statements = table.missing_ddl(client).await?;
     if !statements.is_empty() {
         execute_each(client, &statements).await?;
@@ -207,7 +335,7 @@ fn system_schema() -> Identifier {
 }
 
 /// Whether a relation exists; `name` is written as in SQL.
-async fn relation_exists(client: &Client, name: &str) -> Result<bool, ApplyError> {
+async fn relation_exists(client: &Client, name: &str) -> Result<bool, tokio_postgres::Error> {
     let find = "SELECT FROM pg_catalog.pg_class WHERE oid OPERATOR(pg_catalog.=) pg_catalog.to_regclass($1)";
     Ok(!client.query_typed(find, &[(&name, Type::TEXT)]).await?.is_empty())
 }
@@ -218,7 +346,7 @@ impl SystemTable {
     /// # Errors
     /// Returns an error if the query or the connection fails.
     pub async fn exists(&self, client: &Client) -> Result<bool, ApplyError> {
-        relation_exists(client, self.name).await
+        Ok(relation_exists(client, self.name).await?)
     }
 
     /// The statements that create the table; empty if it exists.
@@ -265,13 +393,21 @@ async fn restrict_search_path(client: &Client, has_check: bool) -> Result<(), Ap
     Ok(())
 }
 
-async fn create_schema(client: &Client, table: &TableName) -> Result<usize, ApplyError> {
+/// Creates the schema if it does not exist. Without it none of the source's tables can be written.
+async fn create_schema(client: &Client, table: &TableName) -> Result<usize, FailedAttempt> {
     lock(client, &Locked::Schema(&table.schema)).await?;
-    let missing = missing_schema_ddl(client, &table.schema).await?;
-    if let Some(statement) = &missing {
-        client.batch_execute(statement).await?;
+    let Some(statement) = missing_schema_ddl(client, &table.schema).await? else { return Ok(0) };
+    match client.batch_execute(&statement).await {
+        Ok(()) => Ok(1),
+        // Another session was faster.
+        Err(error) if classify(DatabaseStep::ChangeSchema, &error) == ErrorAction::RefreshCatalog => {
+            Err(FailedStatement::of_change(&statement, error).into())
+        }
+        Err(error) => {
+            let schema = format!("schema {} (`{statement}`)", table.schema.as_str());
+            Err(ApplyError::System { table: schema, error }.into())
+        }
     }
-    Ok(usize::from(missing.is_some()))
 }
 
 /// The statement that creates the schema, if it does not exist. `CREATE SCHEMA IF NOT EXISTS` requires a permission

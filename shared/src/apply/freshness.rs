@@ -15,7 +15,7 @@ use tokio_postgres::types::{ToSql, Type};
 
 use super::ddl::{self, SystemTable};
 use super::{ApplyError, Limits};
-use crate::database::sqlstate::{ErrorAction, classify};
+use crate::database::sqlstate::{DatabaseStep, ErrorAction, classify};
 use crate::record::StreamPosition;
 use crate::timestamp::Timestamp;
 
@@ -61,7 +61,7 @@ impl Freshness {
         limits: Limits,
     ) -> Result<(), ApplyError> {
         let result = match write(client, source, position, arrival).await {
-            Err(ApplyError::Database(error)) if classify(&error) == ErrorAction::RefreshCatalog => {
+            Err(error) if action_after(&error) == Some(ErrorAction::RefreshCatalog) => {
                 match ddl::ensure_system_table(client, &FRESHNESS_TABLE, limits).await {
                     Ok(_) => write(client, source, position, arrival).await,
                     Err(error) => Err(error),
@@ -69,10 +69,15 @@ impl Freshness {
             }
             result => result,
         };
-        self.permission_denied =
-            matches!(&result, Err(ApplyError::Database(error)) if classify(error) == ErrorAction::Halt);
+        let action = result.as_ref().err().and_then(action_after);
+        self.permission_denied = action == Some(ErrorAction::Halt);
         result
     }
+}
+
+/// What an error of the table means, if it is PostgreSQL's or the connection's.
+fn action_after(error: &ApplyError) -> Option<ErrorAction> {
+    error.database_error().map(|error| classify(DatabaseStep::SystemTable, error))
 }
 
 async fn write(client: &Client, source: &str, position: &StreamPosition, arrival: Timestamp) -> Result<(), ApplyError> {

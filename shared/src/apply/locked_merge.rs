@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use tokio_postgres::Row;
 
 use super::append::key_arrays;
-use super::copy::RowCopy;
+use super::copy::{RowCopy, copy_rows};
 use super::row_params::RowParams;
 use super::sql::{self, Array, COLUMNS_PER_MASK, NEW_FIELDS, RowLock, UpdateColumns, mask_name, parameters};
 use super::tombstone::{self, KeyDigest};
@@ -127,20 +127,16 @@ impl LockedMerge<'_> {
     }
 
     async fn insert(&self, new: &[usize], decisions: &[MergeDecision]) -> Result<u64, RejectedAttempt> {
-        let mut copy = RowCopy::new(self.write, Some(version_column(self.merge_by)));
-        for &index in new {
+        let push = |copy: &mut RowCopy<'_>, index: usize| {
             let decision = &decisions[index];
             let mut overflow = Vec::new();
             if let Some(json) = &decision.overflow {
                 cell::write_jsonb(json, &mut overflow);
             }
             copy.push(cells(self.write, &self.rows[index], decision, &overflow), &decision.versions);
-        }
-        let with_row_index = |rejected: RejectedAttempt| RejectedAttempt {
-            row: rejected.row.and_then(|line| new.get(line).copied()),
-            ..rejected
         };
-        copy.write(self.transaction).await.map_err(with_row_index)
+        let rows = new.iter().map(|&index| (index, &self.rows[index]));
+        copy_rows(self.transaction, self.write, Some(version_column(self.merge_by)), rows, push).await
     }
 
     /// Updates the rows, one statement for all rows with the same set of columns.

@@ -9,7 +9,7 @@ use bytes::{BufMut, BytesMut};
 use tokio_postgres::types::{IsNull, ToSql, Type};
 
 use crate::catalog::{ColumnType, DbColumn, RowTypeOids};
-use crate::names::{TableName, quote_literal};
+use crate::names::{Identifier, TableName, quote_literal};
 use crate::plan::{TableWrite, cell};
 use crate::spec::DELETED_AT;
 
@@ -206,14 +206,14 @@ impl RowSource {
 }
 
 /// A binary COPY of the columns, and of the version column if there is one.
-pub fn copy(write: &TableWrite, version_column: Option<&str>) -> String {
+pub fn copy(write: &TableWrite, version_column: Option<&str>, target: &TableName) -> String {
     let names =
         columns(write).map(|column| column.name.to_string()).chain(version_column.map(|name| format!("\"{name}\"")));
-    format!("COPY {} ({}) FROM STDIN (FORMAT binary)", write.table.name, names.collect::<Vec<_>>().join(", "))
+    format!("COPY {target} ({}) FROM STDIN (FORMAT binary)", names.collect::<Vec<_>>().join(", "))
 }
 
 /// The same as an INSERT, for tables with columns whose types need a cast.
-pub fn insert(write: &TableWrite, version_column: Option<&str>) -> String {
+pub fn insert(write: &TableWrite, version_column: Option<&str>, target: &TableName) -> String {
     let count = write.column_indexes.len();
     let names =
         columns(write).map(|column| column.name.to_string()).chain(version_column.map(|name| format!("\"{name}\"")));
@@ -224,8 +224,7 @@ pub fn insert(write: &TableWrite, version_column: Option<&str>) -> String {
     let values = values.chain(version_column.map(|name| format!("u.c{count}::{}", version_type(name))));
     let total = count + usize::from(version_column.is_some());
     format!(
-        "INSERT INTO {} ({}) SELECT {} FROM {} AS u ({})",
-        write.table.name,
+        "INSERT INTO {target} ({}) SELECT {} FROM {} AS u ({})",
         names.collect::<Vec<_>>().join(", "),
         values.collect::<Vec<_>>().join(", "),
         unnest(1, total),
@@ -301,10 +300,17 @@ pub fn update(
     )
 }
 
-/// The columns of the unique index on the key, if one index covers the whole table.
+/// The columns of the unique index on the key, if one index covers the whole table. `ON CONFLICT` accepts no columns of which
+/// any index is deferrable.
 pub fn conflict_target(write: &TableWrite) -> Option<String> {
     let key: Vec<_> = columns(write).take(write.key_column_count).map(|column| &column.name).collect();
-    let unique = write.table.unique.iter().find(|unique| unique.iter().all(|column| key.contains(&column)))?;
+    let is_same_set =
+        |a: &[Identifier], b: &[Identifier]| a.len() == b.len() && a.iter().all(|column| b.contains(column));
+    let is_target = |unique: &&Vec<Identifier>| {
+        unique.iter().all(|column| key.contains(&column))
+            && !write.table.deferrable.iter().any(|deferrable| is_same_set(deferrable, unique))
+    };
+    let unique = write.table.unique.iter().find(is_target)?;
     Some(unique.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))
 }
 
@@ -314,11 +320,13 @@ pub fn upsert(write: &TableWrite, version: &str, target: &str, source: &RowSourc
         columns(write).map(|column| column.name.to_string()).chain([format!("\"{version}\"")]).collect();
     let values = columns(write).map(|column| source.value(column)).chain([source.version_value(write, version)]);
     let set = names.iter().skip(write.key_column_count).map(|name| format!("{name} = excluded.{name}"));
+    // PostgreSQL returns no system column of a partitioned table.
+    let is_new = if write.table.is_partitioned() { "false" } else { "xmax OPERATOR(pg_catalog.=) 0" };
     format!(
         "WITH written AS (INSERT INTO {} AS t ({}) SELECT {} FROM {} ON CONFLICT ({target}) DO UPDATE SET {} \
          WHERE t.\"{version}\" IS NULL OR t.\"{version}\" COLLATE pg_catalog.\"C\" \
          OPERATOR(pg_catalog.<) excluded.\"{version}\" COLLATE pg_catalog.\"C\" \
-         RETURNING xmax OPERATOR(pg_catalog.=) 0 AS is_new) \
+         RETURNING {is_new} AS is_new) \
          SELECT pg_catalog.count(*), pg_catalog.count(*) FILTER (WHERE is_new) FROM written",
         write.table.name,
         names.join(", "),

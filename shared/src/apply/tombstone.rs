@@ -65,7 +65,8 @@ pub async fn read(
     let table = write.table.name.unquoted();
     let keys: Vec<&[u8]> = keys.iter().map(|key| &key[..]).collect();
     let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&table, Type::TEXT), (&keys, Type::BYTEA_ARRAY)];
-    let rows = transaction.client.query_typed(include_str!("tombstone/read.sql"), &parameters).await?;
+    let reading = transaction.client.query_typed(include_str!("tombstone/read.sql"), &parameters);
+    let rows = reading.await.map_err(|error| ApplyError::from(error).in_system_table(TOMBSTONE_TABLE.name))?;
     let mut versions = vec![None; keys.len()];
     for row in rows {
         let version = Version::parse(row.get(1)).ok_or_else(|| InvalidStoredVersion::for_table(&table))?;
@@ -88,7 +89,8 @@ pub async fn record_tombstones(
         tombstones.iter().map(|(key, version)| (&key[..], version.to_string())).unzip();
     let parameters: [(&(dyn ToSql + Sync), Type); 3] =
         [(&table, Type::TEXT), (&keys, Type::BYTEA_ARRAY), (&versions, Type::TEXT_ARRAY)];
-    transaction.client.execute_typed(include_str!("tombstone/record.sql"), &parameters).await?;
+    let recording = transaction.client.execute_typed(include_str!("tombstone/record.sql"), &parameters);
+    recording.await.map_err(|error| ApplyError::from(error).in_system_table(TOMBSTONE_TABLE.name))?;
     Ok(())
 }
 

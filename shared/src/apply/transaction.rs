@@ -1,13 +1,16 @@
 //! The writing transaction: its settings, its savepoint, and the guarantee that tables match the plan until it ends.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio_postgres::Client;
 
-use super::{ApplyError, Limits};
+use super::remedy::{SchemaRights, missing_grants, needed_privileges, statement_rejected};
+use super::{ApplyError, Limits, with_lock_holders};
 use crate::catalog;
-use crate::database::sqlstate::{ErrorAction, classify, describe};
+use crate::database::sqlstate::{DatabaseStep, ErrorAction, classify, describe};
 use crate::plan::TableWrite;
+use crate::unwritable::UnwritableTable;
 
 /// An open transaction on tables that match their plans.
 pub struct WriteTransaction<'c> {
@@ -43,33 +46,38 @@ impl<'c> WriteTransaction<'c> {
     ///
     /// The lock is the one that any write takes. Taken first, it makes the comparison valid for the whole transaction.
     pub async fn lock_and_verify(&mut self, writes: &[TableWrite]) -> Result<(), ApplyError> {
-        if writes.iter().all(|write| self.verified_oids.contains(&write.table.oid)) {
+        let mut oids =
+            writes.iter().flat_map(|write| write.direct_partition_oids().into_iter().chain([write.table.oid]));
+        if oids.all(|oid| self.verified_oids.contains(&oid)) {
             return Ok(());
         }
         self.lock_and_verify_after(String::new(), writes).await
     }
 
     async fn lock_and_verify_after(&mut self, begin: String, writes: &[TableWrite]) -> Result<(), ApplyError> {
-        let lock = |write: &TableWrite| {
-            let mode = if write.needs_exclusive_lock() { "SHARE ROW EXCLUSIVE" } else { "ROW EXCLUSIVE" };
-            format!("LOCK TABLE ONLY {} IN {mode} MODE;", write.table.name)
-        };
-        let statements = begin + &writes.iter().map(lock).collect::<String>();
+        let statements = begin + &writes.iter().map(|write| lock_statement(write) + ";").collect::<String>();
         let oids: Vec<u32> = writes.iter().map(|write| write.table.oid).collect();
-        // Both are sent before the first response arrives.
-        let locking = self.client.batch_execute(&statements);
-        let (locked, fingerprints) =
-            futures_util::future::join(locking, catalog::fingerprints(self.client, &oids)).await;
+        let partitions: Vec<u32> = writes.iter().flat_map(TableWrite::direct_partition_oids).collect();
+        // All are sent before the first response arrives.
+        let (locked, fingerprints, attached) = futures_util::future::join3(
+            self.client.batch_execute(&statements),
+            catalog::fingerprints(self.client, &oids),
+            attached(self.client, &partitions),
+        )
+        .await;
         match locked {
-            Ok(()) => compare_fingerprints(writes, &fingerprints?)?,
+            Ok(()) => {
+                compare_fingerprints(writes, &fingerprints?)?;
+                compare_partitions(writes, &attached?)?;
+            }
             // A table no longer exists. All are suspect, because the error does not say which.
-            Err(error) if classify(&error) == ErrorAction::RefreshCatalog => {
+            Err(error) if classify(DatabaseStep::LockTable, &error) == ErrorAction::RefreshCatalog => {
                 let tables = writes.iter().map(|write| write.table.name.clone()).collect();
                 return Err(ApplyError::Stale { tables, cause: format!(": {}", describe(&error)) });
             }
             Err(error) => return Err(error.into()),
         }
-        self.verified_oids.extend(oids);
+        self.verified_oids.extend(oids.into_iter().chain(partitions));
         Ok(())
     }
 
@@ -105,6 +113,56 @@ impl<'c> WriteTransaction<'c> {
     pub async fn roll_back(self) -> bool {
         self.client.batch_execute("ROLLBACK").await.is_ok()
     }
+}
+
+fn lock_statement(write: &TableWrite) -> String {
+    let mode = if write.needs_exclusive_lock() { "SHARE ROW EXCLUSIVE" } else { "ROW EXCLUSIVE" };
+    format!("LOCK TABLE ONLY {} IN {mode} MODE", write.table.name)
+}
+
+/// Says why the tables of a plan could not be locked: which of them this role may not write, or who holds a lock. The
+/// transaction must be rolled back.
+pub async fn explain_lock_failure(client: &Client, writes: &[TableWrite], error: ApplyError) -> ApplyError {
+    if let ApplyError::Database(database) = &error
+        && classify(DatabaseStep::LockTable, database) == ErrorAction::RejectTable
+    {
+        return match forbidden_tables(client, writes, database).await {
+            Ok(tables) if !tables.is_empty() => ApplyError::Unwritable(tables),
+            Ok(_) | Err(_) => error,
+        };
+    }
+    let tables = writes.iter().map(|write| write.table.name.clone()).collect();
+    let statements = writes.iter().map(lock_statement).collect::<Vec<_>>().join("; ");
+    with_lock_holders(client, tables, statements, error).await
+}
+
+/// The tables that this role may not write. The error does not say which they are.
+async fn forbidden_tables(
+    client: &Client,
+    writes: &[TableWrite],
+    error: &tokio_postgres::Error,
+) -> Result<Vec<Arc<UnwritableTable>>, tokio_postgres::Error> {
+    let mut forbidden = Vec::new();
+    for write in writes {
+        let table = write.table.name.clone();
+        let remedy = missing_grants(client, &table, &needed_privileges(write), SchemaRights::NotNeeded).await?;
+        if !remedy.is_empty() {
+            let problem = statement_rejected(lock_statement(write), error);
+            forbidden.push(Arc::new(UnwritableTable { table, problem, remedy, on_unwritable: write.on_unwritable }));
+        }
+    }
+    Ok(forbidden)
+}
+
+async fn attached(client: &Client, partitions: &[u32]) -> Result<Vec<u32>, tokio_postgres::Error> {
+    if partitions.is_empty() { Ok(Vec::new()) } else { catalog::attached(client, partitions).await }
+}
+
+/// Rows are copied straight into partitions: one that is detached now must not receive them.
+fn compare_partitions(writes: &[TableWrite], attached: &[u32]) -> Result<(), ApplyError> {
+    let is_stale = |write: &&TableWrite| write.direct_partition_oids().iter().any(|oid| !attached.contains(oid));
+    let stale: Vec<_> = writes.iter().filter(is_stale).map(|write| write.table.name.clone()).collect();
+    if stale.is_empty() { Ok(()) } else { Err(ApplyError::Stale { tables: stale, cause: String::new() }) }
 }
 
 fn compare_fingerprints(writes: &[TableWrite], fingerprints: &[(u32, String)]) -> Result<(), ApplyError> {

@@ -7,7 +7,7 @@
 
 use tokio_postgres::Row;
 
-use super::copy::RowCopy;
+use super::copy::{RowCopy, copy_rows};
 use super::locked_merge::{attempt_result, decide_rows, delete, merge_locked, read_stored};
 use super::row_params::RowParams;
 use super::sql::{self, RowLock, parameters};
@@ -117,11 +117,11 @@ impl<'r> UpsertAttempt<'r> {
 
     /// Copies all rows; `None` if any of their keys exists.
     async fn copy(&self) -> Result<Option<UpsertCounts>, RejectedAttempt> {
-        let mut copy = RowCopy::new(self.write, Some(VERSION));
-        for row in self.rows {
+        let push = |copy: &mut RowCopy<'_>, index: usize| {
+            let row = &self.rows[index];
             copy.push(self.write.newest_cells(row), &self.version(row).to_string());
-        }
-        match copy.write(self.transaction).await {
+        };
+        match copy_rows(self.transaction, self.write, Some(VERSION), self.rows.iter().enumerate(), push).await {
             Ok(count) => Ok(Some(UpsertCounts { written: count, inserted: count })),
             Err(RejectedAttempt { error: ApplyError::Database(error), .. }) if is_unique_violation(&error) => {
                 self.transaction.rollback_attempt().await?;

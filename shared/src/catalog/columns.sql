@@ -1,7 +1,10 @@
 -- The columns of the requested tables, each with the type that its values are written as: a domain's innermost base type.
 SELECT n.nspname, c.relname, c.oid, c.reltype AS row_type, rt.typarray AS row_array,
        pg_catalog.obj_description(c.oid, 'pg_class') AS comment_of_table,
-       pt.partstrat::pg_catalog.text AS strategy, part.attname AS partitioned_by,
+       -- The partition column, if it is one that holds a time: timestamptz, timestamp or date.
+       CASE WHEN pt.partstrat OPERATOR(pg_catalog.=) 'r'
+             AND part_base.oid OPERATOR(pg_catalog.=) ANY ('{1184,1114,1082}'::pg_catalog.oid[])
+       THEN part.attname END AS partitioned_by_time,
        a.attname, a.atttypid, declared.sql_type,
        -- The type with its schema. Names that `format_type` spells as keywords (`bigint`) do not depend on the search path.
        pg_catalog.concat(
@@ -32,7 +35,8 @@ SELECT n.nspname, c.relname, c.oid, c.reltype AS row_type, rt.typarray AS row_ar
            SELECT FROM pg_catalog.pg_constraint k
            WHERE k.conrelid OPERATOR(pg_catalog.=) c.oid AND k.contype OPERATOR(pg_catalog.=) 'c'
        ) AS checked,
-       a.attgenerated OPERATOR(pg_catalog.<>) '' OR a.attidentity OPERATOR(pg_catalog.=) 'a' AS generated,
+       CASE WHEN a.attgenerated OPERATOR(pg_catalog.<>) '' THEN 'expression'
+            WHEN a.attidentity OPERATOR(pg_catalog.=) 'a' THEN 'identity' END AS generated,
        pg_catalog.col_description(c.oid, a.attnum) AS comment
 FROM ROWS FROM (pg_catalog.unnest($1::pg_catalog.text[]), pg_catalog.unnest($2::pg_catalog.text[])) AS requested (schema_name, table_name)
 JOIN pg_catalog.pg_namespace n ON n.nspname OPERATOR(pg_catalog.=) requested.schema_name
@@ -44,6 +48,9 @@ LEFT JOIN pg_catalog.pg_partitioned_table pt ON pt.partrelid OPERATOR(pg_catalog
 LEFT JOIN pg_catalog.pg_attribute part
   ON part.attrelid OPERATOR(pg_catalog.=) c.oid AND pt.partnatts OPERATOR(pg_catalog.=) 1
  AND part.attnum OPERATOR(pg_catalog.=) pt.partattrs[0] AND part.attnum OPERATOR(pg_catalog.>) 0
+LEFT JOIN pg_catalog.pg_type part_type ON part_type.oid OPERATOR(pg_catalog.=) part.atttypid
+LEFT JOIN pg_catalog.pg_type part_base ON part_base.oid OPERATOR(pg_catalog.=)
+     CASE WHEN part_type.typtype OPERATOR(pg_catalog.=) 'd' THEN part_type.typbasetype ELSE part_type.oid END
 JOIN pg_catalog.pg_attribute a
   ON a.attrelid OPERATOR(pg_catalog.=) c.oid AND a.attnum OPERATOR(pg_catalog.>) 0 AND NOT a.attisdropped
 JOIN pg_catalog.pg_type own ON own.oid OPERATOR(pg_catalog.=) a.atttypid

@@ -6,33 +6,62 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Row};
 
 use super::comment::parse_note;
-use super::{Catalog, ColumnType, DbColumn, DbPartition, DbTable, RowTypeOids};
+use super::{
+    Catalog, ColumnType, DbColumn, DbPartition, DbTable, GeneratedAs, OtherPartitioning, PartitionRelation,
+    PartitionStrategy, RowTypeOids,
+};
+use crate::database::sqlstate::{DatabaseStep, ErrorAction, classify};
 use crate::names::{Identifier, TableName};
 use crate::partition::TimeRange;
 use crate::timestamp::Timestamp;
 
-/// The system catalogs could not be read, or a table has a feature that Millstream does not support.
+/// The system catalogs could not be read.
 #[derive(Debug, thiserror::Error)]
-pub enum CatalogError {
-    /// A query failed.
-    #[error("could not read the system catalogs")]
-    Database(#[from] tokio_postgres::Error),
-    /// A default partition takes the rows of a partition that does not exist yet, which then cannot be attached.
-    #[error("table {0} has a default partition, which would capture new rows; detach it")]
-    DefaultPartition(String),
+#[error("could not read the system catalogs{}", format_tables(.tables))]
+pub struct CatalogError {
+    /// The tables whose definitions were read, if they are known.
+    tables: Vec<TableName>,
+    source: tokio_postgres::Error,
+}
+
+impl CatalogError {
+    /// Whether an operator must act before the catalogs can be read.
+    pub fn needs_operator(&self) -> bool {
+        classify(DatabaseStep::ReadCatalog, &self.source) == ErrorAction::Halt
+    }
+
+    /// PostgreSQL's error, or the connection's.
+    pub fn into_source(self) -> tokio_postgres::Error {
+        self.source
+    }
+}
+
+impl From<tokio_postgres::Error> for CatalogError {
+    fn from(source: tokio_postgres::Error) -> Self {
+        Self { tables: Vec::new(), source }
+    }
+}
+
+fn format_tables(tables: &[TableName]) -> String {
+    match tables {
+        [] => String::new(),
+        tables => format!(" for {}", tables.iter().map(TableName::unquoted).collect::<Vec<_>>().join(", ")),
+    }
 }
 
 /// Loads those of `names` that the catalog does not contain. Must run in a transaction, because it relies on settings
 /// that are local to one, such as the time zone.
 ///
 /// # Errors
-/// Returns an error if the connection fails or a table has a default partition.
+/// Returns an error if a query or the connection fails.
 pub async fn load(client: &Client, catalog: &mut Catalog, names: &[TableName]) -> Result<(), CatalogError> {
     let missing: Vec<&TableName> = names.iter().filter(|name| !catalog.is_loaded(name)).collect();
     if missing.is_empty() {
         return Ok(());
     }
-    let mut found = load_tables(client, &missing).await?;
+    let mut found = load_tables(client, &missing)
+        .await
+        .map_err(|error| CatalogError { tables: missing.iter().map(|name| (*name).clone()).collect(), ..error })?;
     let absent: Vec<&TableName> = missing.iter().copied().filter(|name| !found.contains_key(name)).collect();
     let mut taken = taken_names(client, &absent).await?;
     if !taken.is_empty() {
@@ -66,7 +95,7 @@ async fn load_tables(client: &Client, names: &[&TableName]) -> Result<HashMap<Ta
     }
     for row in client.query_typed(include_str!("partitions.sql"), &[(&oids, Type::OID_ARRAY)]).await? {
         if let Some(table) = loaded.get_mut(&row.get(0)) {
-            add_relation(table, &row)?;
+            add_relation(table, &row);
         }
     }
     loaded.values_mut().for_each(DbTable::write_arrays_as_text);
@@ -112,14 +141,22 @@ pub async fn fingerprints(client: &Client, oids: &[u32]) -> Result<Vec<(u32, Str
     Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
+/// Returns those of the tables that are attached as partitions, and not about to be detached.
+///
+/// # Errors
+/// Returns an error if the connection fails.
+pub async fn attached(client: &Client, oids: &[u32]) -> Result<Vec<u32>, tokio_postgres::Error> {
+    let rows = client.query_typed(include_str!("attached.sql"), &[(&oids, Type::OID_ARRAY)]).await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
 fn table_name(schema: &str, table: &str) -> TableName {
     TableName { schema: Identifier::truncated(schema, schema), table: Identifier::truncated(table, table) }
 }
 
 fn db_table(oid: u32, row: &Row) -> DbTable {
-    let strategy: Option<&str> = row.get("strategy");
-    let column: Option<&str> = row.get("partitioned_by");
-    let partition_column = column.filter(|_| strategy == Some("r")).map(|column| Identifier::truncated(column, column));
+    let column: Option<&str> = row.get("partitioned_by_time");
+    let partition_column = column.map(|column| Identifier::truncated(column, column));
     DbTable {
         name: table_name(row.get("nspname"), row.get("relname")),
         oid,
@@ -127,10 +164,12 @@ fn db_table(oid: u32, row: &Row) -> DbTable {
         has_check: row.get("checked"),
         source_label: row.get::<_, Option<&str>>("comment_of_table").and_then(parse_note).map(str::to_owned),
         columns: Vec::new(),
-        other_partitioning: strategy.is_some() && partition_column.is_none(),
+        other_partitioning: None,
         partition_column,
         partitions: Vec::new(),
+        default_partition: None,
         unique: Vec::new(),
+        deferrable: Vec::new(),
         fingerprint: String::new(),
     }
 }
@@ -155,26 +194,49 @@ fn db_column(row: &Row) -> Option<(u32, DbColumn)> {
         source_path: comment.and_then(parse_note).map(str::to_owned),
         required: row.get("required"),
         may_reject_null: row.get("guarded"),
-        generated: row.get("generated"),
+        generated: row.get::<_, Option<&str>>("generated").map(|generated| match generated {
+            "identity" => GeneratedAs::Identity,
+            _ => GeneratedAs::Expression,
+        }),
     };
     Some((row.get("oid"), column))
 }
 
 /// Adds the unique indexes of the table itself, or one of its partitions.
-fn add_relation(table: &mut DbTable, row: &Row) -> Result<(), CatalogError> {
-    let unique: Vec<String> = row.get("unique_columns");
-    let unique = unique.iter().map(|list| list.split('\u{1}').filter_map(Identifier::exact).collect()).collect();
+fn add_relation(table: &mut DbTable, row: &Row) {
+    let columns = |list: &String| list.split('\u{1}').filter_map(Identifier::exact).collect::<Vec<_>>();
+    let unique: Vec<Vec<Identifier>> = row.get::<_, Vec<String>>("unique_columns").iter().map(columns).collect();
     if row.get("itself") {
+        let deferrable: Vec<bool> = row.get("deferrable");
+        table.deferrable =
+            unique.iter().zip(deferrable).filter(|(_, is)| *is).map(|(index, _)| index.clone()).collect();
         table.unique = unique;
-        return Ok(());
+        table.other_partitioning = other_partitioning(row).filter(|_| table.partition_column.is_none());
+        return;
     }
+    if table.partition_column.is_none() {
+        return;
+    }
+    let name = table_name(row.get("nspname"), row.get("relname"));
     if row.get("is_default") {
-        return Err(CatalogError::DefaultPartition(table.name.unquoted()));
+        table.default_partition = Some(name);
+        return;
     }
-    if table.partition_column.is_some() {
-        let bound = |name: &str| row.get::<_, Option<i64>>(name).map(Timestamp);
-        let bounds = TimeRange { from: bound("lower"), to: bound("upper") };
-        table.partitions.push(DbPartition { name: table_name(row.get("nspname"), row.get("relname")), bounds, unique });
-    }
-    Ok(())
+    let bound = |name: &str| row.get::<_, Option<i64>>(name).map(Timestamp);
+    let bounds = TimeRange { from: bound("lower"), to: bound("upper") };
+    let relation = match other_partitioning(row) {
+        Some(partitioning) => PartitionRelation::Partitioned(partitioning),
+        None if row.get::<_, &str>("relkind") == "f" => PartitionRelation::Foreign,
+        None => PartitionRelation::Table,
+    };
+    let (oid, accepts_copies) = (row.get("partition_oid"), row.get("accepts_copies"));
+    table.partitions.push(DbPartition { name, oid, bounds, relation, accepts_copies, unique });
+}
+
+/// How a relation is itself partitioned.
+fn other_partitioning(row: &Row) -> Option<OtherPartitioning> {
+    let strategy = PartitionStrategy::from_catalog(row.get::<_, Option<&str>>("strategy")?);
+    let columns: Option<Vec<String>> = row.get("partition_columns");
+    let columns = columns.map(|names| names.iter().filter_map(|name| Identifier::exact(name)).collect());
+    Some(OtherPartitioning { strategy, columns })
 }

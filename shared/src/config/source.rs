@@ -5,9 +5,9 @@ use super::{ConfigErrors, DeletedRows, Format, PartitionConfig, SchemaPolicy, So
 use crate::field::Privacy;
 use crate::names::{Identifier, Naming, SYSTEM_SCHEMA};
 use crate::partition::PartitionWidth;
-use crate::spec::{Arrays, Nested, PartitionPolicy, SchemaMode};
+use crate::spec::{Arrays, Nested, OnUnwritable, PartitionPolicy, SchemaMode};
 
-/// The default handling of undeclared fields.
+/// The default handling of undeclared fields, and of tables that cannot be written.
 pub(super) const SCHEMA_POLICY_DEFAULT: SchemaPolicy = SchemaPolicy {
     mode: SchemaMode::Evolve,
     nested: Nested::Flatten,
@@ -15,6 +15,7 @@ pub(super) const SCHEMA_POLICY_DEFAULT: SchemaPolicy = SchemaPolicy {
     text_characters_max: None,
     // PostgreSQL allows 1,600 columns, fewer if they are wide; a tuple with this many still fits a page.
     columns_max: 1_000,
+    on_unwritable: OnUnwritable::DeadLetter,
 };
 
 /// Rows further than this in the future are considered errors.
@@ -150,7 +151,7 @@ pub(super) fn partition(raw: Section<'_>, errors: &mut ConfigErrors) -> Option<P
     })
 }
 
-/// Reads the keys for undeclared fields. Missing keys keep their value from `inherited`: a table inherits from its source.
+/// Reads the keys for undeclared fields and for tables that cannot be written. Missing keys keep their value from `inherited`: a table inherits from its source.
 pub(super) fn schema_policy(raw: &Section<'_>, inherited: SchemaPolicy, errors: &mut ConfigErrors) -> SchemaPolicy {
     let modes = [("evolve", SchemaMode::Evolve), ("fixed", SchemaMode::Fixed), ("strict", SchemaMode::Strict)];
     let evolution = raw.one_of(errors, "schema_mode", &modes);
@@ -161,12 +162,14 @@ pub(super) fn schema_policy(raw: &Section<'_>, inherited: SchemaPolicy, errors: 
         other => Some(Some(other.strip_prefix("varchar(")?.strip_suffix(')')?.parse().ok().filter(|n| *n > 0)?)),
     });
     let columns_max = raw.integer(errors, "max_columns", 1..1_601).map(|count| count as usize);
+    let on_unwritable = [("dead_letter", OnUnwritable::DeadLetter), ("stop", OnUnwritable::Stop)];
     SchemaPolicy {
         mode: evolution.unwrap_or(inherited.mode),
         nested: nested.unwrap_or(inherited.nested),
         arrays: arrays.unwrap_or(inherited.arrays),
         text_characters_max: text.unwrap_or(inherited.text_characters_max),
         columns_max: columns_max.unwrap_or(inherited.columns_max),
+        on_unwritable: raw.one_of(errors, "on_unwritable", &on_unwritable).unwrap_or(inherited.on_unwritable),
     }
 }
 

@@ -185,11 +185,7 @@ fn reject_other_aggregates(raw: &Section<'_>, errors: &mut ConfigErrors) {
 }
 
 /// `table = "bet"`: a declared table, or another table of `source`.
-fn summed_table(
-    raw: &Section<'_>,
-    sources: &[SourceConfig],
-    errors: &mut ConfigErrors,
-) -> Option<(String, TableName)> {
+fn summed_table(raw: &Section<'_>, sources: &[SourceConfig], errors: &mut ConfigErrors) -> Option<(String, TableName)> {
     let source_name = raw.string(errors, "source");
     let table = raw.required(errors, "table", "the table whose rows are summed")?;
     let Some(table) = Identifier::exact(table) else {
@@ -337,7 +333,7 @@ fn board(
     let limit = raw.read(errors, "limit", "a number", |value| match value {
         DeValue::Integer(integer) => integer.as_str().parse().ok(),
         DeValue::Float(float) => float.as_str().parse().ok(),
-        _ => None,
+        DeValue::String(_) | DeValue::Boolean(_) | DeValue::Datetime(_) | DeValue::Array(_) | DeValue::Table(_) => None,
     });
     if limit.is_some() && worst.is_none() {
         raw.error(errors, "limit", "only valid together with `worst`");
@@ -373,7 +369,8 @@ fn check_names(raw: &Section<'_>, total: &TotalConfig, sources: &[SourceConfig],
 mod tests {
     use crate::config::Config;
 
-    const SOURCE: &str = "[source.s]\nstream = \"s\"\nformat = \"json\"\n[table.bet]\nsource = \"s\"\nkey = [\"id\"]\nversion = \"v\"\n";
+    const SOURCE: &str =
+        "[source.s]\nstream = \"s\"\nformat = \"json\"\n[table.bet]\nsource = \"s\"\nkey = [\"id\"]\nversion = \"v\"\n";
 
     fn errors(total: &str) -> String {
         Config::parse("m.toml", &format!("{SOURCE}{total}")).map(|_| ()).unwrap_err().to_string()
@@ -406,7 +403,10 @@ mod tests {
             ("[total.bet]\ntable = \"bet\"\nby = [\"g\"]", "a declared table has this name"),
             ("[total.t]\ntable = \"bet\"\nby = [\"g\"]\nsums = { x = \"x); DROP TABLE y\" }", "one SQL expression"),
             ("[total.t]\ntable = \"bet\"\nby = [\"g\"]\nwhere = \"x = '$total$'\"", "contains `$total$`"),
-            ("[total.t]\ntable = \"bet\"\nby = [\"g\"]\nboard = { split = \"h\", value = \"v\" }", "must be one of the columns"),
+            (
+                "[total.t]\ntable = \"bet\"\nby = [\"g\"]\nboard = { split = \"h\", value = \"v\" }",
+                "must be one of the columns",
+            ),
         ] {
             let message = errors(total);
             assert!(message.contains(part), "{part} is missing in:\n{message}");

@@ -106,6 +106,7 @@ pub fn table(
         nested: shape.nested,
         arrays: shape.arrays,
         columns_max: shape.columns_max,
+        on_unwritable: shape.on_unwritable,
     };
     (spec, version)
 }

@@ -176,6 +176,7 @@ impl ReplicaTables {
             nested: Nested::Jsonb,
             arrays: Arrays::Jsonb,
             columns_max: shape.columns_max,
+            on_unwritable: shape.on_unwritable,
         }
     }
 

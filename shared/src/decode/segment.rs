@@ -428,6 +428,7 @@ impl SpecBuilder<'_> {
             nested: shape.nested,
             arrays: shape.arrays,
             columns_max: shape.columns_max,
+            on_unwritable: shape.on_unwritable,
         }
     }
 

@@ -75,7 +75,7 @@ impl<'i> DryRun<'i> {
         let (mut ddl, mut attempts) = (Vec::new(), 0);
         let mut plan = loop {
             read_catalog(&connection, &mut writer.catalog, decoder, &changed_tables(&changes), LIMITS).await?;
-            let plan = plan(&changes, &decoder.fields, &decoder.tables, &writer.catalog, now())?;
+            let plan = plan(&changes, &decoder.fields, &decoder.tables, &writer.catalog, now());
             if plan.diffs.is_empty() {
                 break plan;
             }
@@ -98,7 +98,7 @@ impl<'i> DryRun<'i> {
     /// Compares the declared tables with the database and returns those that differ.
     ///
     /// # Errors
-    /// Returns an error if the connection fails, or if a table has a default partition.
+    /// Returns an error if a query or the connection fails.
     pub async fn configuration(&mut self) -> Result<Vec<DeclaredTable>, IngestError> {
         let Ingest { config, decoders, writer, .. } = &mut *self.ingest;
         let connection = writer.database.connection().await?;

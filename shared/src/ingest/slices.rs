@@ -21,6 +21,7 @@ use crate::decode::Decoder;
 use crate::plan::{EncodedChanges, PartialPlan, Plan, plan_changes, resolve_keys_and_names};
 use crate::report::StageTimes;
 use crate::spec::{TableId, TableRegistry, WriteMode};
+use crate::unwritable::BlockedTables;
 
 /// Large enough to keep PostgreSQL busy, small enough that the wait for the last slice is short.
 const SLICE_RECORDS: usize = 1_000;
@@ -200,10 +201,15 @@ impl<'p, 'e> SlicePlanner<'p, 'e> {
             return Err(Fallback);
         }
         let planning = Instant::now();
-        let partial_plan = plan_changes(&changes, &decoder.fields, &decoder.tables, catalog, now());
+        let blocked = BlockedTables::new();
+        let partial_plan = plan_changes(&changes, &decoder.fields, &decoder.tables, catalog, &blocked, now());
         times.plan += planning.elapsed();
         self.reusable = changes.into_empty();
-        partial_plan.ok().filter(|plan| plan.diffs.is_empty()).map(|plan| (plan, decoded)).ok_or(Fallback)
+        // What the catalog says against a table may be stale: the fallback reads it again.
+        let can_write_all = |plan: &PartialPlan| {
+            plan.diffs.is_empty() && plan.rejected.iter().all(|(_, rejection)| rejection.reason.unwritable().is_none())
+        };
+        Some(partial_plan).filter(can_write_all).map(|plan| (plan, decoded)).ok_or(Fallback)
     }
 
     /// Moves the changes that are written at the end out of a slice.

@@ -1,10 +1,11 @@
 //! Writes changes to the database: plans and applies until the plan and the database agree.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{IngestError, LOCK_TIMEOUT, PLAN_ATTEMPTS_MAX, rejected_row};
-use crate::apply::{self, ApplyError, ApplyResult, Freshness, Limits, RowDifference, WriteHints};
+use crate::apply::{self, ApplyError, ApplyResult, Freshness, Limits, RefreshedTables, RowDifference, WriteHints};
 use crate::catalog::{self, Catalog, CatalogError};
 use crate::change::Changes;
 use crate::clock::now;
@@ -13,13 +14,14 @@ use crate::database::{Connection, Database};
 use crate::decode::Decoder;
 use crate::names::TableName;
 use crate::outcome::ChangeOutcome;
-use crate::plan::{Plan, TableWrite, plan, resolve_keys_and_names};
+use crate::plan::{Plan, TableWrite, plan, plan_changes, resolve_keys_and_names};
 use crate::record::Batch;
 use crate::rejection::{Rejection, RejectionReason};
 use crate::report::StageTimes;
-use crate::spec::TableId;
+use crate::spec::{OnUnwritable, TableId};
 use crate::timestamp::Timestamp;
 use crate::totals::{LiveTotals, TotalError};
+use crate::unwritable::{Blocked, BlockedTables, UnwritableTable};
 
 /// Publishing the freshness of a source delays the response by at most this long.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(5);
@@ -194,7 +196,7 @@ impl Writer {
         let mut connection = None;
         let client = self.database.get_or_connect(&mut connection).await?;
         read_catalog(client, &mut self.catalog, decoder, &changed_tables(changes), limits).await?;
-        let plan = plan(changes, &decoder.fields, &decoder.tables, &self.catalog, now())?;
+        let plan = plan(changes, &decoder.fields, &decoder.tables, &self.catalog, now());
         let mut differences = Vec::new();
         for diff in &plan.diffs {
             let columns = diff.columns.iter().map(|column| column.name.as_str().to_owned()).collect();
@@ -208,7 +210,7 @@ impl Writer {
         Ok(differences)
     }
 
-    /// Plans and applies, until the plan and the database agree.
+    /// Plans and applies, until the plan and the database agree. Records of tables that cannot be written are rejected.
     pub async fn write(
         &mut self,
         decoder: &mut Decoder,
@@ -216,53 +218,151 @@ impl Writer {
         limits: Limits,
         times: &mut StageTimes,
     ) -> Result<WriteResult, IngestError> {
-        let mut connection = None;
-        let mut reconnected = false;
-        let mut ddl = 0;
-        let mut cause = String::new();
+        let mut writing = WriteAttempts::new(limits);
         for _ in 0..PLAN_ATTEMPTS_MAX {
-            let applying = Instant::now();
-            if !changes.list.is_empty() {
-                let client = self.database.get_or_connect(&mut connection).await?;
-                read_catalog(client, &mut self.catalog, decoder, &changed_tables(changes), limits).await?;
-            }
-            times.apply += applying.elapsed();
-            let planning = Instant::now();
-            let plan = plan(changes, &decoder.fields, &decoder.tables, &self.catalog, now())?;
-            times.plan += planning.elapsed();
-            let applying = Instant::now();
-            let Some(client) = connection.as_ref() else {
-                return Ok(WriteResult::new(plan, ApplyResult::default(), ddl));
-            };
-            if !plan.diffs.is_empty() {
-                ddl += apply::create_missing(client, &mut self.catalog, &plan.diffs, limits).await?;
-                times.apply += applying.elapsed();
-                continue;
-            }
-            if plan.deletes() && !self.catalog.tombstone_table_exists {
-                ddl += apply::ensure_tombstone_table(client, limits).await?;
-                self.catalog.tombstone_table_exists = true;
-            }
-            let outcome = apply::apply(client, &plan, limits, &mut self.hints).await;
-            times.apply += applying.elapsed();
-            match outcome {
-                Ok(applied) => {
-                    connection.take().into_iter().for_each(Connection::release);
-                    return Ok(WriteResult::new(plan, applied, ddl));
-                }
-                Err(ApplyError::Stale { tables, cause: stale_cause }) => {
-                    tables.iter().for_each(|table| self.catalog.invalidate(table));
-                    cause = stale_cause;
-                }
-                // After Lambda froze the function, the connection may be dead although it looked alive.
-                Err(ApplyError::Database(error)) if error.is_closed() && !reconnected => {
-                    reconnected = true;
-                    connection = None;
-                }
-                Err(error) => return Err(error.into()),
+            if let Some(written) = writing.attempt(self, decoder, changes, times).await? {
+                return Ok(written);
             }
         }
-        Err(IngestError::SchemaKeptChanging(cause))
+        Err(IngestError::SchemaKeptChanging(writing.cause))
+    }
+}
+
+/// What the attempts to write a batch have found. Nothing of it outlives the batch.
+struct WriteAttempts {
+    started: Instant,
+    limits: Limits,
+    connection: Option<Connection>,
+    reconnected: bool,
+    /// The number of statements that changed the schema.
+    ddl: usize,
+    /// Why the batch was last planned again.
+    cause: String,
+    blocked: BlockedTables,
+    refreshed: RefreshedTables,
+}
+
+impl WriteAttempts {
+    fn new(limits: Limits) -> Self {
+        Self {
+            started: Instant::now(),
+            limits,
+            connection: None,
+            reconnected: false,
+            ddl: 0,
+            cause: String::new(),
+            blocked: BlockedTables::new(),
+            refreshed: RefreshedTables::new(),
+        }
+    }
+
+    /// Plans and applies once. `None` if the batch must be planned again.
+    async fn attempt(
+        &mut self,
+        writer: &mut Writer,
+        decoder: &mut Decoder,
+        changes: &Changes<'_>,
+        times: &mut StageTimes,
+    ) -> Result<Option<WriteResult>, IngestError> {
+        let reading = Instant::now();
+        if !changes.list.is_empty() {
+            let client = writer.database.get_or_connect(&mut self.connection).await?;
+            read_catalog(client, &mut writer.catalog, decoder, &changed_tables(changes), self.limits).await?;
+        }
+        times.apply += reading.elapsed();
+        let planning = Instant::now();
+        let (fields, tables) = (&decoder.fields, &decoder.tables);
+        let plan = plan_changes(changes, fields, tables, &writer.catalog, &self.blocked, now()).fold_by_key();
+        times.plan += planning.elapsed();
+        if self.refresh_unwritable(&plan, &mut writer.catalog)? {
+            return Ok(None);
+        }
+        let Some(connection) = self.connection.take() else {
+            return Ok(Some(WriteResult::new(plan, ApplyResult::default(), self.ddl)));
+        };
+        let applying = Instant::now();
+        let written = self.apply(writer, &connection, &plan).await;
+        times.apply += applying.elapsed();
+        match written {
+            Ok(Some(applied)) => {
+                connection.release();
+                Ok(Some(WriteResult::new(plan, applied, self.ddl)))
+            }
+            Ok(None) => {
+                self.connection = Some(connection);
+                Ok(None)
+            }
+            // After Lambda froze the function, the connection may be dead although it looked alive.
+            Err(error) if !self.reconnected && error.database_error().is_some_and(tokio_postgres::Error::is_closed) => {
+                self.reconnected = true;
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Whether the plan finds a table unwritable whose definition may be stale; it is then read again. An error if the records
+    /// of an unwritable table must wait.
+    fn refresh_unwritable(&mut self, plan: &Plan, catalog: &mut Catalog) -> Result<bool, IngestError> {
+        let mut is_stale = false;
+        for (unwritable, _) in plan.unwritable() {
+            if !self.blocked.contains_key(&unwritable.table) && self.refreshed.insert(unwritable.table.clone()) {
+                catalog.invalidate(&unwritable.table);
+                is_stale = true;
+            } else if unwritable.on_unwritable == OnUnwritable::Stop {
+                return Err(IngestError::Unwritable(unwritable.clone()));
+            }
+        }
+        Ok(is_stale)
+    }
+
+    /// Creates what is missing, or else writes the rows. `None` if the batch must be planned again.
+    async fn apply(
+        &mut self,
+        writer: &mut Writer,
+        client: &Connection,
+        plan: &Plan,
+    ) -> Result<Option<ApplyResult>, ApplyError> {
+        let time_left = self.limits.statement.saturating_sub(self.started.elapsed());
+        let limits = Limits { statement: time_left, ..self.limits };
+        let catalog = &mut writer.catalog;
+        if !plan.diffs.is_empty() {
+            let changed = apply::create_missing(client, catalog, &plan.diffs, limits).await?;
+            self.ddl += changed.statements;
+            for unwritable in changed.unwritable {
+                self.blocked.insert(unwritable.table.clone(), Blocked::SchemaChanges(Arc::new(unwritable)));
+            }
+            return Ok(None);
+        }
+        if plan.deletes() && !catalog.tombstone_table_exists {
+            self.ddl += apply::ensure_tombstone_table(client, limits).await?;
+            catalog.tombstone_table_exists = true;
+        }
+        match apply::apply(client, plan, limits, &mut writer.hints, &self.refreshed).await {
+            Ok(applied) => Ok(Some(applied)),
+            Err(ApplyError::Stale { tables, cause }) => {
+                tables.iter().for_each(|table| catalog.invalidate(table));
+                let names = tables.iter().map(TableName::unquoted).collect::<Vec<_>>().join(", ");
+                self.cause = format!(" of {names}{cause}");
+                // Without a cause, PostgreSQL did not reject anything: the definition had changed.
+                self.refreshed.extend(tables.into_iter().filter(|_| !cause.is_empty()));
+                Ok(None)
+            }
+            Err(ApplyError::Unwritable(tables)) => {
+                let may_continue = |unwritable: &Arc<UnwritableTable>| {
+                    unwritable.on_unwritable == OnUnwritable::DeadLetter
+                        && !self.blocked.contains_key(&unwritable.table)
+                };
+                if !tables.iter().all(may_continue) {
+                    return Err(ApplyError::Unwritable(tables));
+                }
+                let blocked =
+                    tables.into_iter().map(|unwritable| (unwritable.table.clone(), Blocked::Rows(unwritable)));
+                self.blocked.extend(blocked);
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
     }
 }
 

@@ -16,7 +16,9 @@ use crate::clock::now;
 use crate::config::Config;
 use crate::names::{Identifier, TableName, quote_literal};
 use crate::plan::{TableDiff, new_partition};
+use crate::spec::OnUnwritable;
 use crate::timestamp::Timestamp;
+use crate::unwritable::detach_partition;
 
 /// Returns what a run would do, as SQL in order of execution. What it would postpone is listed as a comment.
 ///
@@ -49,14 +51,11 @@ async fn dry_run_table(
             }
         }
     }
-    let table = match load(client, partitioned).await {
-        Err(error @ CatalogError::DefaultPartition(_)) => {
-            statements.push(format!("-- postponed: {error}"));
-            return Ok(());
-        }
-        loaded => loaded?,
-    };
-    let Some(table) = table else { return Ok(()) };
+    let Some(table) = load(client, partitioned).await? else { return Ok(()) };
+    if let Some(obstacle) = obstacle(&table) {
+        statements.push(format!("-- postponed: {obstacle}"));
+        return Ok(());
+    }
     let mut diff = missing_partitions(&table, partitioned, now());
     apply::choose_partition_names(client, &mut diff).await?;
     statements.extend(diff.statements());
@@ -78,6 +77,17 @@ pub async fn load(client: &Client, partitioned: &PartitionedTable) -> Result<Opt
     Ok(catalog.table(&partitioned.name).cloned())
 }
 
+/// Returns what prevents the maintenance of a table's partitions.
+pub fn obstacle(table: &DbTable) -> Option<String> {
+    let name = table.name.unquoted();
+    if table.partition_column.is_none() {
+        return Some(format!("table {name} is not partitioned by a timestamp"));
+    }
+    let partition = table.default_partition.as_ref()?;
+    let remedy = detach_partition(&table.name, partition);
+    Some(format!("table {name} has a default partition, which would capture new rows; run: {remedy}"))
+}
+
 /// Returns the partitions that should exist ahead of time and are missing.
 pub fn missing_partitions(table: &DbTable, partitioned: &PartitionedTable, now: Timestamp) -> TableDiff {
     let mut diff = TableDiff {
@@ -87,6 +97,7 @@ pub fn missing_partitions(table: &DbTable, partitioned: &PartitionedTable, now: 
         partition_column: Some(partitioned.partition_column.clone()),
         columns: Vec::new(),
         partitions: Vec::new(),
+        on_unwritable: OnUnwritable::DeadLetter,
     };
     let mut timestamp = now;
     for _ in 0..=partitioned.policy.partitions_ahead {

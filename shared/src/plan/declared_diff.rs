@@ -1,13 +1,16 @@
 //! How a declared table and the database differ. Pure over the catalog's snapshot.
 
 use std::fmt;
+use std::sync::Arc;
 
+use super::TableDiff;
 use super::table_planner::TablePlanner;
-use super::{PlanError, TableDiff};
+use super::table_problems::TableProblems;
 use crate::catalog::{Catalog, ColumnType, DbTable};
 use crate::field::FieldTree;
 use crate::names::Identifier;
 use crate::spec::TableSpec;
+use crate::unwritable::UnwritableTable;
 
 /// The differences between a declared table and the database.
 #[derive(Debug)]
@@ -43,8 +46,8 @@ pub enum SchemaNote {
         /// The declared partition column.
         declared: Option<Identifier>,
     },
-    /// The table has no unique index on its key.
-    NotUnique(PlanError),
+    /// The table, or one of its partitions, cannot be written.
+    Unwritable(Arc<UnwritableTable>),
 }
 
 impl fmt::Display for SchemaNote {
@@ -64,7 +67,7 @@ impl fmt::Display for SchemaNote {
             Self::PartitioningDiffers { has, declared } => {
                 write!(f, "{}, but declared as {}; Millstream will not change it", by(has), by(declared))
             }
-            Self::NotUnique(error) => write!(f, "{error}"),
+            Self::Unwritable(unwritable) => write!(f, "{unwritable}"),
         }
     }
 }
@@ -86,10 +89,16 @@ pub fn declared_diff(
     let mut remarks = column_notes(spec, table, type_of);
     if let Some(table) = table {
         let declared = spec.partition.map(|partition| spec.columns[partition.column].name.clone());
-        if declared != table.partition_column && !table.other_partitioning {
+        if declared != table.partition_column && table.other_partitioning.is_none() {
             remarks.push(SchemaNote::PartitioningDiffers { has: table.partition_column.clone(), declared });
         }
-        remarks.extend(planner.require_unique_key(&[]).err().map(SchemaNote::NotUnique));
+        let of_partitions = |problems: &TableProblems<'_>| {
+            problems
+                .of_missing_partition()
+                .or_else(|| table.partitions.iter().find_map(|part| problems.of_partition(part)))
+        };
+        let problem = planner.problems().and_then(|problems| problems.of_table().or_else(|| of_partitions(&problems)));
+        remarks.extend(problem.map(SchemaNote::Unwritable));
     }
     DeclaredDiff { diff: planner.diff(), remarks }
 }

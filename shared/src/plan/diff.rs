@@ -1,10 +1,10 @@
 //! What a table is missing for a batch. Its `Display` is the DDL that would be run.
 
-use crate::catalog::{ColumnType, DbColumn, DbPartition, DbTable, RowTypeOids};
+use crate::catalog::{ColumnType, DbColumn, DbPartition, DbTable, PartitionRelation, RowTypeOids};
 use crate::change::Value;
 use crate::names::{Identifier, TableName};
 use crate::partition::TimeRange;
-use crate::spec::Arrays;
+use crate::spec::{Arrays, OnUnwritable};
 
 /// What one table is missing.
 #[derive(Clone, PartialEq, Debug)]
@@ -21,6 +21,8 @@ pub struct TableDiff {
     pub columns: Vec<NewColumn>,
     /// Missing partitions.
     pub partitions: Vec<NewPartition>,
+    /// What happens to the records that need it if it cannot be created.
+    pub on_unwritable: OnUnwritable,
 }
 
 /// A missing column.
@@ -159,13 +161,16 @@ impl TableDiff {
                 source_path: new.source_path.clone(),
                 required: not_null && new.default.is_none(),
                 may_reject_null: not_null,
-                generated: false,
+                generated: None,
             });
         }
         let unique = if self.key_is_by_partition() { vec![self.key.clone()] } else { table.unique.clone() };
         let partitions = self.partitions.iter().map(|new| DbPartition {
             name: new.name.clone(),
             bounds: new.bounds,
+            oid: 0,
+            relation: PartitionRelation::Table,
+            accepts_copies: false,
             unique: unique.clone(),
         });
         table.partitions.extend(partitions);
@@ -184,9 +189,11 @@ impl TableDiff {
             has_check: false,
             columns: Vec::new(),
             partition_column: self.partition_column.clone(),
-            other_partitioning: false,
+            other_partitioning: None,
             partitions: Vec::new(),
+            default_partition: None,
             unique,
+            deferrable: Vec::new(),
             fingerprint: String::new(),
         }
     }

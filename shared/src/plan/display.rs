@@ -16,6 +16,9 @@ impl fmt::Display for Plan {
         for table in &self.writes {
             write!(f, "{table}")?;
         }
+        for (unwritable, _) in self.unwritable() {
+            writeln!(f, "-- {unwritable}")?;
+        }
         for (record, rejection) in &self.rejected {
             let table = rejection.table.as_deref().map(|table| format!(" by {table}")).unwrap_or_default();
             writeln!(f, "record {record} rejected{table}: {rejection}")?;

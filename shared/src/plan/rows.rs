@@ -2,13 +2,13 @@
 
 mod encode;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::catalog::DbTable;
+use crate::catalog::{DbPartition, DbTable};
 use crate::change::{Operation, Version};
-use crate::spec::{DeleteMode, MissingColumns, TableSpec, WriteMode};
+use crate::spec::{DeleteMode, MissingColumns, OnUnwritable, TableSpec, WriteMode};
 pub use encode::encode;
 
 /// What is written to one table.
@@ -22,6 +22,8 @@ pub struct TableWrite {
     pub deletes: DeleteMode,
     /// What happens to a column that a change does not carry.
     pub missing_columns: MissingColumns,
+    /// What happens to the records if the table cannot be written.
+    pub on_unwritable: OnUnwritable,
     /// The written columns, as indexes into `table.columns`. The key's come first.
     pub column_indexes: Vec<usize>,
     /// The number of key columns.
@@ -81,6 +83,17 @@ impl TableWrite {
         (0..self.column_indexes.len()).map(move |column| self.cell(newest, column))
     }
 
+    /// The partition, if rows may be copied straight into it.
+    pub fn direct_partition(&self, partition: usize) -> Option<&DbPartition> {
+        self.table.partitions.get(partition).filter(|partition| partition.accepts_copies)
+    }
+
+    /// The OIDs of the partitions that rows may be copied straight into.
+    pub fn direct_partition_oids(&self) -> BTreeSet<u32> {
+        let partitions = self.rows.iter().filter_map(|row| self.direct_partition(row.partition));
+        partitions.map(|partition| partition.oid).collect()
+    }
+
     /// A write without rows, for a query of the keys of a table.
     pub fn for_key_query(table: Arc<DbTable>, spec: &TableSpec) -> Self {
         let column_indexes: Vec<usize> =
@@ -94,6 +107,7 @@ impl TableWrite {
             write_mode: spec.write_mode,
             deletes: spec.deletes,
             missing_columns: spec.missing_columns,
+            on_unwritable: spec.on_unwritable,
             column_indexes: Vec::new(),
             key_column_count: 0,
             rows: Vec::new(),

@@ -4,7 +4,8 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::diff::{InferredType, NewColumn, NewPartition, TableDiff};
-use super::{OwnerObject, PartialPlan, PlanError, cell};
+use super::table_problems::TableProblems;
+use super::{OwnerObject, PartialPlan, cell};
 use crate::catalog::{Catalog, ColumnType, DbColumn, DbTable};
 use crate::change::{Changes, Value};
 use crate::field::{FieldId, FieldTree};
@@ -13,6 +14,7 @@ use crate::partition::TimeRange;
 use crate::rejection::{Rejection, RejectionReason};
 use crate::spec::{Coercion, ColumnSpec, Nested, OVERFLOW, OnMismatch, PartitionSpec, RESERVED, SchemaMode, TableSpec};
 use crate::timestamp::Timestamp;
+use crate::unwritable::{Blocked, BlockedTables, UnwritableTable};
 
 /// A table has at most this many partitions: `ALTER TABLE` locks each of them, and PostgreSQL's lock table holds 6,400
 /// entries by default (`max_locks_per_transaction` × `max_connections`).
@@ -31,8 +33,8 @@ pub enum FieldRoute {
     NewColumn(usize),
     /// The overflow column.
     Overflow,
-    /// The table is strict and has no such column, or no column or overflow can hold the field's name: the record is
-    /// rejected.
+    /// The table is strict and has no such column, its column is computed by PostgreSQL, or no column or overflow can hold the
+    /// field's name: the record is rejected.
     Rejected,
 }
 
@@ -58,6 +60,7 @@ pub struct TablePlanner<'p> {
     /// What the batch does not fill because it is its owner's.
     owner_objects: Vec<OwnerObject>,
     partitions: Vec<NewPartition>,
+    blocked: Option<&'p Blocked>,
 }
 
 /// A column that is created if a value needs it.
@@ -81,9 +84,38 @@ impl<'p> TablePlanner<'p> {
             pending: Vec::new(),
             owner_objects: owner_table(spec, catalog).into_iter().collect(),
             partitions: Vec::new(),
+            blocked: None,
         };
         planner.declared_columns();
         planner
+    }
+
+    /// Plans around what PostgreSQL has rejected in this batch.
+    pub fn blocked_by(self, blocked: &'p BlockedTables) -> Self {
+        Self { blocked: blocked.get(&self.spec.name), ..self }
+    }
+
+    /// Why the table cannot be written, whatever the records hold.
+    pub fn unwritable(&self) -> Option<Arc<UnwritableTable>> {
+        let of_every_row = self.schema_block().filter(|_| self.pending.iter().any(|pending| pending.has_value));
+        match self.blocked {
+            Some(Blocked::Rows(unwritable)) => Some(unwritable.clone()),
+            Some(Blocked::SchemaChanges(unwritable)) if self.existing.is_none() => Some(unwritable.clone()),
+            Some(Blocked::SchemaChanges(_)) | None => of_every_row.cloned().or_else(|| self.problems()?.of_table()),
+        }
+    }
+
+    /// Why nothing that the table is missing can be created.
+    fn schema_block(&self) -> Option<&'p Arc<UnwritableTable>> {
+        match self.blocked? {
+            Blocked::SchemaChanges(unwritable) => Some(unwritable),
+            Blocked::Rows(_) => None,
+        }
+    }
+
+    /// What the catalog says against writing the table, if it exists.
+    pub fn problems(&self) -> Option<TableProblems<'p>> {
+        self.existing.map(|table| TableProblems { spec: self.spec, table })
     }
 
     /// Adds the typed columns of a table that does not exist yet, and Millstream's own columns.
@@ -127,18 +159,41 @@ impl<'p> TablePlanner<'p> {
             let change = &changes.list[index];
             let values = &changes.values[change.values.clone()];
             match self.partition(values, now) {
-                Ok(Some(partition)) => {
-                    self.resolve_all(values);
-                    planned.push(PlannedChange { change: index, partition });
-                }
+                Ok(Some(partition)) => match self.resolve_all(values) {
+                    Ok(()) => planned.push(PlannedChange { change: index, partition }),
+                    Err(reason) => partial_plan.rejected.push((change.record, self.rejection(reason))),
+                },
                 Ok(None) => partial_plan.expired.push(change.record),
                 Err(reason) => partial_plan.rejected.push((change.record, self.rejection(reason))),
             }
         }
+        self.without_unwritable_partitions(planned, changes, partial_plan)
+    }
+
+    /// Rejects the rows of partitions that cannot be written.
+    fn without_unwritable_partitions(
+        &self,
+        mut planned: Vec<PlannedChange>,
+        changes: &Changes<'_>,
+        partial_plan: &mut PartialPlan,
+    ) -> Vec<PlannedChange> {
+        let Some(problems) = self.problems() else { return planned };
+        let mut written: Vec<usize> = planned.iter().map(|row| row.partition).collect();
+        written.sort_unstable();
+        written.dedup();
+        let written = written.into_iter().filter_map(|index| Some((index, self.table.partitions.get(index)?)));
+        for (index, partition) in written {
+            let Some(unwritable) = problems.of_partition(partition) else { continue };
+            let rejection = self.rejection(RejectionReason::Unwritable(unwritable));
+            let rejected = planned.extract_if(.., |row| row.partition == index);
+            let records = rejected.map(|row| (changes.list[row.change].record, rejection.clone()));
+            partial_plan.rejected.extend(records);
+        }
         planned
     }
 
-    fn resolve_all(&mut self, values: &[(FieldId, Value<'_>)]) {
+    /// Resolves the columns of a change's fields.
+    fn resolve_all(&mut self, values: &[(FieldId, Value<'_>)]) -> Result<(), RejectionReason> {
         for (field, value) in values {
             if self.routes[field.0 as usize] == FieldRoute::Unresolved {
                 self.routes[field.0 as usize] = self.resolve(*field);
@@ -147,11 +202,18 @@ impl<'p> TablePlanner<'p> {
                 && let Some(inferred) = InferredType::from_value(value)
                 && self.accepts_value(*field, value)
             {
+                self.allow_schema_change()?;
                 let pending = &mut self.pending[index];
                 pending.inferred = Some(inferred.unify(pending.inferred));
                 pending.has_value = true;
             }
         }
+        Ok(())
+    }
+
+    /// Rejects a change that needs a column or partition which cannot be created.
+    pub fn allow_schema_change(&self) -> Result<(), RejectionReason> {
+        self.schema_block().map_or(Ok(()), |unwritable| Err(RejectionReason::Unwritable(unwritable.clone())))
     }
 
     /// Whether the table accepts this value: an object only if its field is declared, or if objects are stored whole and
@@ -186,6 +248,9 @@ impl<'p> TablePlanner<'p> {
 
     /// Why a record with a field of the route [`FieldRoute::Rejected`] is rejected.
     pub fn unstorable_field(&self, field: FieldId) -> RejectionReason {
+        if let Some(unwritable) = self.generated_column(field).and_then(|column| self.problems()?.of_column(column)) {
+            return RejectionReason::Unwritable(unwritable);
+        }
         let path = self.fields.path(field);
         if path.contains('\0') {
             return RejectionReason::nul_in_name(&path);
@@ -206,8 +271,17 @@ impl<'p> TablePlanner<'p> {
         ancestor != FieldId::ROOT
     }
 
+    /// The column that is declared for the field, if PostgreSQL computes it.
+    fn generated_column(&self, field: FieldId) -> Option<&DbColumn> {
+        let name = &self.declaration(field)?.name;
+        self.table.columns.iter().find(|column| column.name == *name && column.generated.is_some())
+    }
+
     fn declared_route(&mut self, column: &ColumnSpec) -> FieldRoute {
         if let Some(column_index) = self.table.column_index(column.name.as_str()) {
+            if self.table.columns[column_index].generated.is_some() {
+                return FieldRoute::Rejected;
+            }
             return FieldRoute::Column(column_index, column.on_mismatch);
         }
         let pending_index = self.pending.iter().position(|pending| pending.column.name == column.name);
@@ -284,7 +358,7 @@ impl<'p> TablePlanner<'p> {
             ColumnType::Int2 | ColumnType::Int4 | ColumnType::Int8 | ColumnType::Float4 | ColumnType::Float8 => false,
             ColumnType::Date | ColumnType::Uuid | ColumnType::Json | ColumnType::Enum | ColumnType::Other => false,
         };
-        if column.generated {
+        if column.generated.is_some() {
             return FieldRoute::Overflow;
         }
         let on_mismatch = match (inferred, self.spec.coercion) {
@@ -311,6 +385,10 @@ impl<'p> TablePlanner<'p> {
         }
         if let Some(index) = self.table.partition_of(time) {
             return Ok(Some(index));
+        }
+        self.allow_schema_change()?;
+        if let Some(unwritable) = self.problems().and_then(|problems| problems.of_missing_partition()) {
+            return Err(RejectionReason::Unwritable(unwritable));
         }
         if !self.partitions.iter().any(|partition| partition.bounds.contains(time)) {
             let count = self.table.partitions.len() + self.partitions.len();
@@ -357,6 +435,7 @@ impl<'p> TablePlanner<'p> {
             partition_column: self.table.partition_column.clone(),
             columns: Vec::new(),
             partitions: Vec::new(),
+            on_unwritable: self.spec.on_unwritable,
         }
     }
 
@@ -387,36 +466,6 @@ impl<'p> TablePlanner<'p> {
                 self.add_pending(declared_column(column), None, true);
             }
         }
-    }
-
-    /// Checks that a unique index covers the key, in the table or in each partition that is written.
-    pub fn require_unique_key(&self, rows: &[PlannedChange]) -> Result<(), PlanError> {
-        let key: Vec<&Identifier> = self.spec.key_columns().map(|column| &column.name).collect();
-        let partition_column = self.table.partition_column.as_ref();
-        let has_unique_key = |unique: &[Vec<Identifier>]| {
-            unique.iter().any(|columns| {
-                let only_key_columns =
-                    columns.iter().all(|column| key.contains(&column) || Some(column) == partition_column);
-                only_key_columns && columns.iter().any(|column| key.contains(&column))
-            })
-        };
-        if has_unique_key(&self.table.unique) {
-            return Ok(());
-        }
-        let no_unique_index = |name: &crate::names::TableName| {
-            let columns: Vec<String> = key.iter().map(ToString::to_string).collect();
-            let ddl = format!("CREATE UNIQUE INDEX CONCURRENTLY ON {name} ({})", columns.join(", "));
-            PlanError::NoUniqueIndex { table: name.unquoted(), ddl }
-        };
-        if partition_column.is_none() {
-            return Err(no_unique_index(&self.table.name));
-        }
-        let mut written: Vec<usize> = rows.iter().map(|row| row.partition).collect();
-        written.sort_unstable();
-        written.dedup();
-        let mut partitions = written.iter().filter_map(|&index| self.table.partitions.get(index));
-        let without_index = partitions.find(|partition| !has_unique_key(&partition.unique));
-        without_index.map_or(Ok(()), |partition| Err(no_unique_index(&partition.name)))
     }
 
     /// What the batch does not fill because it is its owner's.

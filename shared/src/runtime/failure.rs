@@ -13,6 +13,7 @@ use crate::object_store::ObjectError;
 use crate::redrive::RedriveError;
 use crate::status::StatusError;
 use crate::telemetry;
+use crate::totals::TotalError;
 
 /// The kind of failure in which records have no outcome: a bug in Millstream, with its own alarm.
 const UNACCOUNTED: &str = "Millstream.Unaccounted";
@@ -134,6 +135,12 @@ impl From<RedriveError> for Failure {
 impl From<StatusError> for Failure {
     fn from(error: StatusError) -> Self {
         Self { kind: "Millstream.Status", message: chain(&error), needs_operator: false }
+    }
+}
+
+impl From<TotalError> for Failure {
+    fn from(error: TotalError) -> Self {
+        Self { kind: "Millstream.Totals", message: chain(&error), needs_operator: error.needs_operator() }
     }
 }
 

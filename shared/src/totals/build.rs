@@ -52,7 +52,7 @@ pub enum FrozenPolicy {
 #[derive(Clone, PartialEq, Debug)]
 pub enum BuildOutcome {
     /// The total is served with the configured definition.
-    Ready(TotalVersion),
+    Ready(Box<TotalVersion>),
     /// Its table, or a column, does not exist yet.
     Waiting {
         /// What is missing.
@@ -86,7 +86,7 @@ pub async fn build(client: &Client, total: &TotalConfig, limits: BuildLimits) ->
         other.name == version.name && other.version != version.version && other.state == TotalState::Removing
     })
     .await?;
-    Ok(BuildOutcome::Ready(version))
+    Ok(BuildOutcome::Ready(Box::new(version)))
 }
 
 /// Removes the totals of these sources that are not configured any more; returns their names.
@@ -162,7 +162,8 @@ async fn ensure_version(
 
 /// The newest version that is not being removed, if it has this definition.
 fn current<'v>(versions: &'v [TotalVersion], definition: &Definition) -> Option<&'v TotalVersion> {
-    let newest = versions.iter().rev().find(|version| version.name == definition.name && version.state != TotalState::Removing);
+    let newest =
+        versions.iter().rev().find(|version| version.name == definition.name && version.state != TotalState::Removing);
     newest.filter(|version| version.definition.as_ref() == Some(definition))
 }
 
@@ -186,7 +187,9 @@ async fn create_version(
     };
     let sql = TotalSql::new(definition, number);
     client.batch_execute(include_str!("sql/total_failed.sql")).await?;
-    client.batch_execute("REVOKE ALL ON FUNCTION millstream.total_failed(text, integer, text, text) FROM PUBLIC").await?;
+    client
+        .batch_execute("REVOKE ALL ON FUNCTION millstream.total_failed(text, integer, text, text) FROM PUBLIC")
+        .await?;
     for statement in sql.create() {
         client.execute_typed(&statement, &[]).await?;
     }
@@ -204,10 +207,12 @@ async fn create_version(
 async fn create_view(client: &Client, definition: &Definition, statement: &str) -> Result<(), TotalError> {
     let view = definition.view();
     let (schema, name) = (view.schema.as_str(), view.table.as_str());
-    let rows = client.query_typed(include_str!("build/view.sql"), &[(&schema, Type::TEXT), (&name, Type::TEXT)]).await?;
+    let rows =
+        client.query_typed(include_str!("build/view.sql"), &[(&schema, Type::TEXT), (&name, Type::TEXT)]).await?;
     let note = format!("total {}", definition.name);
     if let Some(row) = rows.first()
-        && !(row.get::<_, i8>("relkind") == b'v' as i8 && row.get::<_, Option<&str>>("comment") == Some(&with_note(None, &note)))
+        && !(row.get::<_, i8>("relkind") == b'v' as i8
+            && row.get::<_, Option<&str>>("comment") == Some(&with_note(None, &note)))
     {
         return Err(TotalError::Conflict {
             total: definition.name.clone(),
@@ -233,7 +238,8 @@ async fn carry_over_frozen(
         client.execute_typed(&sql.carry_over_frozen(&earlier), &[]).await?;
         return Ok(());
     }
-    let has_frozen = client.query_opt(&format!("SELECT FROM {} LIMIT 1", earlier.object("frozen")), &[]).await?.is_some();
+    let has_frozen =
+        client.query_opt(&format!("SELECT FROM {} LIMIT 1", earlier.object("frozen")), &[]).await?.is_some();
     if has_frozen && policy == FrozenPolicy::Keep {
         return Err(TotalError::Conflict {
             total: definition.name.clone(),
@@ -250,7 +256,8 @@ async fn serve(client: &Client, version: &TotalVersion, definition: &Definition)
     in_transaction(client, STATEMENT_TIMEOUT, async {
         apply::lock_system_schema(client).await?;
         let versions = load_versions(client).await?;
-        let newest = versions.iter().rev().find(|other| other.name == version.name && other.state != TotalState::Removing);
+        let newest =
+            versions.iter().rev().find(|other| other.name == version.name && other.state != TotalState::Removing);
         if newest.is_none_or(|newest| newest.version != version.version) {
             let reason = "another session is changing it".to_owned();
             return Err(TotalError::Busy { total: version.name.clone(), reason });
@@ -278,7 +285,8 @@ async fn serve(client: &Client, version: &TotalVersion, definition: &Definition)
 async fn grants(client: &Client, definition: &Definition) -> Result<Vec<String>, TotalError> {
     let view = definition.view();
     let (schema, name) = (view.schema.as_str(), view.table.as_str());
-    let rows = client.query_typed(include_str!("build/grants.sql"), &[(&schema, Type::TEXT), (&name, Type::TEXT)]).await?;
+    let rows =
+        client.query_typed(include_str!("build/grants.sql"), &[(&schema, Type::TEXT), (&name, Type::TEXT)]).await?;
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 

@@ -84,7 +84,13 @@ impl Definition {
         let groups = |definition: &Self| {
             definition.groups.iter().map(|group| (group.name.clone(), group.sql_type.clone())).collect::<Vec<_>>()
         };
-        groups(self) == groups(earlier) && self.sums.iter().map(|sum| &sum.name).zip(earlier.sums.iter().map(|sum| &sum.name)).all(|(new, old)| new == old)
+        groups(self) == groups(earlier)
+            && self
+                .sums
+                .iter()
+                .map(|sum| &sum.name)
+                .zip(earlier.sums.iter().map(|sum| &sum.name))
+                .all(|(new, old)| new == old)
             && self.sums.len() >= earlier.sums.len()
     }
 }

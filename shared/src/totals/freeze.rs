@@ -31,7 +31,8 @@ pub async fn drop_partition(
 ) -> Result<(), TotalError> {
     in_transaction(client, timeout, async {
         let versions = lock_frozen(client, table).await?;
-        let exists = client.query_opt("SELECT WHERE pg_catalog.to_regclass($1) IS NOT NULL", &[&partition.to_string()]).await?;
+        let exists =
+            client.query_opt("SELECT WHERE pg_catalog.to_regclass($1) IS NOT NULL", &[&partition.to_string()]).await?;
         if exists.is_some() {
             client.batch_execute(&format!("LOCK TABLE {partition} IN ACCESS EXCLUSIVE MODE")).await?;
             for sql in versions.iter().filter_map(TotalVersion::sql) {
@@ -71,6 +72,33 @@ pub async fn attach_restored(
         Ok(())
     })
     .await
+}
+
+/// Replaces the frozen sums of a dropped partition by the sums of rows in another table, for example one that was filled from
+/// the archive. What they differ by is added to the total.
+///
+/// # Errors
+/// Returns an error if no total has this name, or if a statement or the connection fails; nothing is changed then.
+pub async fn refreeze(
+    client: &Client,
+    total: &str,
+    partition: &str,
+    rows: &TableName,
+    timeout: Duration,
+) -> Result<(), TotalError> {
+    let versions = load_versions(client).await?;
+    let Some(version) = versions.iter().find(|version| version.name == total && version.state == TotalState::Ready)
+    else {
+        let reason = "the database has no total with this name that is ready".to_owned();
+        return Err(TotalError::Conflict { total: total.to_owned(), reason });
+    };
+    let sql = version.sql().ok_or_else(|| recompute::unknown_definition(version))?;
+    let work = async {
+        lock_frozen(client, &version.table).await?;
+        client.execute_typed(&sql.refreeze(rows, partition), &[]).await?;
+        Ok(())
+    };
+    in_transaction(client, timeout, work).await
 }
 
 /// Locks the frozen sums of all totals of a table, by name.

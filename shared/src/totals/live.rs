@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
+use super::TotalError;
 use super::build::{BuildLimits, BuildOutcome, FrozenPolicy, build};
 use super::fold::fold;
 use super::registry::{TotalState, TotalVersion, load_versions};
-use super::TotalError;
 use crate::config::TotalConfig;
 use crate::names::TableName;
 

@@ -12,7 +12,7 @@ use super::TotalError;
 use super::definition::{Definition, Group, Sum, SumKind};
 use crate::apply;
 use crate::config::{BucketConfig, Expression, TotalConfig};
-use crate::database::sqlstate::{ErrorAction, classify, describe};
+use crate::database::sqlstate::{DatabaseStep, ErrorAction, classify, describe};
 
 /// A probe reads the catalog and indexes an empty table.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -53,7 +53,10 @@ async fn probe_in_transaction(client: &Client, total: &TotalConfig) -> Result<Pr
     let empty = format!("CREATE TEMPORARY TABLE {} (LIKE {})", total.table.table, total.table);
     match client.batch_execute(&empty).await {
         Ok(()) => {}
-        Err(error) if error.code() == Some(&SqlState::UNDEFINED_TABLE) || error.code() == Some(&SqlState::INVALID_SCHEMA_NAME) => {
+        Err(error)
+            if error.code() == Some(&SqlState::UNDEFINED_TABLE)
+                || error.code() == Some(&SqlState::INVALID_SCHEMA_NAME) =>
+        {
             return Ok(Probe::Waiting { reason: format!("table {} does not exist yet", total.table.unquoted()) });
         }
         Err(error) => return Err(error.into()),
@@ -93,11 +96,16 @@ async fn index(
     match client.execute_typed(&statement, &[]).await {
         Ok(_) => Ok(None),
         Err(error) if error.code() == Some(&SqlState::UNDEFINED_COLUMN) => {
-            Ok(Some(format!("{}: {} of table {}", expression.place, describe(&error), total.table.unquoted())))
+            Ok(Some(format!("{}: {} in table {}", expression.place, message(&error), total.table.unquoted())))
         }
-        Err(error) if classify(&error) == ErrorAction::Retry => Err(error.into()),
-        Err(error) => Err(TotalError::Expression { place: expression.place.clone(), reason: describe(&error) }),
+        Err(error) if classify(DatabaseStep::ChangeSchema, &error) == ErrorAction::Retry => Err(error.into()),
+        Err(error) => Err(TotalError::Expression { place: expression.place.clone(), reason: message(&error) }),
     }
+}
+
+/// PostgreSQL's message. It cannot contain values: the table is empty.
+fn message(error: &tokio_postgres::Error) -> String {
+    error.as_db_error().map_or_else(|| describe(error), |database| database.message().to_owned())
 }
 
 /// Transition tables hold NULL in virtual generated columns (PostgreSQL 18): a total of them would be wrong.
@@ -162,7 +170,8 @@ async fn types_of(
     let statement = client.prepare_typed(&query, &[]).await?;
     let oids: Vec<u32> = statement.columns().iter().map(|column| column.type_().oid()).collect();
     let rows = client.query_typed(include_str!("probe/types.sql"), &[(&oids, Type::OID_ARRAY)]).await?;
-    let by_oid: HashMap<u32, usize> = rows.iter().enumerate().map(|(index, row)| (row.get::<_, u32>("oid"), index)).collect();
+    let by_oid: HashMap<u32, usize> =
+        rows.iter().enumerate().map(|(index, row)| (row.get::<_, u32>("oid"), index)).collect();
     let probed = |oid: &u32| {
         let row = &rows[by_oid[oid]];
         ProbedType {

@@ -90,7 +90,10 @@ pub async fn recompute(
 }
 
 pub(super) fn unknown_definition(version: &TotalVersion) -> TotalError {
-    let reason = format!("the definition of version {} in millstream.total cannot be read; is this release older?", version.version);
+    let reason = format!(
+        "the definition of version {} in millstream.total cannot be read; is this release older?",
+        version.version
+    );
     TotalError::Conflict { total: version.name.clone(), reason }
 }
 
@@ -135,7 +138,8 @@ async fn recompute_once(
     };
     match difference.await {
         Ok(rows) => {
-            let group = |row: &tokio_postgres::Row| GroupDifference { group: row.get("groups"), figures: row.get("figures") };
+            let group =
+                |row: &tokio_postgres::Row| GroupDifference { group: row.get("groups"), figures: row.get("figures") };
             Ok(rows.iter().map(group).collect())
         }
         Err(error) => {
@@ -162,12 +166,8 @@ async fn pieces(client: &Client, table: &TableName, detached: &[TableName]) -> R
 async fn settle(client: &Client, version: &TotalVersion, off_by: i64, started: Instant) -> Result<(), TotalError> {
     let first = version.state == TotalState::Building;
     let (off_by, seconds) = (if first { 0 } else { off_by }, started.elapsed().as_secs_f64());
-    let parameters: [(&(dyn ToSql + Sync), Type); 4] = [
-        (&version.name, Type::TEXT),
-        (&version.version, Type::INT4),
-        (&off_by, Type::INT8),
-        (&seconds, Type::FLOAT8),
-    ];
+    let parameters: [(&(dyn ToSql + Sync), Type); 4] =
+        [(&version.name, Type::TEXT), (&version.version, Type::INT4), (&off_by, Type::INT8), (&seconds, Type::FLOAT8)];
     client.execute_typed(include_str!("recompute/settle.sql"), &parameters).await?;
     Ok(())
 }

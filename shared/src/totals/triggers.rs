@@ -29,7 +29,12 @@ struct Relation {
 
 /// Creates the missing triggers of a total and enables disabled ones, with one short transaction and one lock per table;
 /// returns how many there were. `attempts` bounds how often a lock is tried.
-pub(super) async fn repair(client: &Client, sql: &TotalSql<'_>, table: &TableName, attempts: u32) -> Result<usize, TotalError> {
+pub(super) async fn repair(
+    client: &Client,
+    sql: &TotalSql<'_>,
+    table: &TableName,
+    attempts: u32,
+) -> Result<usize, TotalError> {
     let mut repaired = 0;
     // The table comes first: partitions that are created from then on copy its triggers.
     loop {
@@ -90,11 +95,11 @@ pub(super) fn is_busy(error: &TotalError) -> bool {
         SqlState::UNDEFINED_TABLE,
         SqlState::INTERNAL_ERROR,
     ];
-    if let TotalError::Busy { .. } = error {
+    if matches!(error, TotalError::Busy { .. } | TotalError::Apply(ApplyError::Locked(_))) {
         return true;
     }
-    let (TotalError::Statement(error) | TotalError::Apply(ApplyError::Database(error))) = error else { return false };
-    error.code().is_some_and(|code| BUSY.contains(code))
+    let code = error.database_error().and_then(tokio_postgres::Error::code);
+    code.is_some_and(|code| BUSY.contains(code))
 }
 
 /// The tables whose triggers are missing, disabled or replaced: the total's table first, then by level.
@@ -136,7 +141,11 @@ fn functions(sql: &TotalSql<'_>) -> Vec<String> {
 
 /// The tables that bear the total's trigger but are no longer part of its table: detached partitions, and one whose detach
 /// is pending. Must be read in the snapshot that also reads the table.
-pub(super) async fn detached(client: &Client, sql: &TotalSql<'_>, table: &TableName) -> Result<Vec<TableName>, TotalError> {
+pub(super) async fn detached(
+    client: &Client,
+    sql: &TotalSql<'_>,
+    table: &TableName,
+) -> Result<Vec<TableName>, TotalError> {
     let (function, table) = (format!("{}()", sql.object("insert")), table.to_string());
     let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&function, Type::TEXT), (&table, Type::TEXT)];
     let rows = client.query_typed(include_str!("triggers/detached.sql"), &parameters).await?;

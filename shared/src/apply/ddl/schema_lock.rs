@@ -6,11 +6,12 @@ use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
 use super::{
-    ATTEMPTS, BACKOFF_FIRST, BACKOFF_MAX, RETRYABLE_DDL_SQLSTATES, SystemTable, begin, execute_each, relation_exists,
+    ATTEMPTS, BACKOFF_FIRST, BACKOFF_MAX, FailedStatement, SystemTable, begin, execute_each, relation_exists,
     restrict_search_path,
 };
 use crate::apply::{ApplyError, Limits};
 use crate::backoff::backoff_delay;
+use crate::database::sqlstate::{DatabaseStep, ErrorAction, classify};
 use crate::names::{Identifier, TableName};
 
 const LOCK_TABLE: SystemTable =
@@ -36,39 +37,52 @@ struct Access {
 ///
 /// A role that may neither write nor create the table of locks locks the table that it changes, which delays neither
 /// readers nor writers. If that does not exist either, colliding changes fail and are retried.
-pub async fn lock(client: &Client, locked: &Locked<'_>) -> Result<(), ApplyError> {
-    if access(client).await?.usable {
+pub async fn lock(client: &Client, locked: &Locked<'_>) -> Result<(), FailedStatement> {
+    if access(client).await.map_err(FailedStatement::of_session)?.usable {
         let name = match locked {
             Locked::Schema(schema) => schema.to_string(),
             Locked::Table(table) => table.to_string(),
         };
-        client.execute_typed(include_str!("schema_lock/acquire.sql"), &[(&name, Type::TEXT)]).await?;
+        let acquiring = client.execute_typed(include_str!("schema_lock/acquire.sql"), &[(&name, Type::TEXT)]).await;
+        acquiring.map_err(|error| waited(LOCK_TABLE.name, error))?;
     } else if let Locked::Table(table) = locked
-        && relation_exists(client, &table.to_string()).await?
+        && relation_exists(client, &table.to_string()).await.map_err(FailedStatement::of_session)?
     {
-        client.batch_execute(&format!("LOCK TABLE ONLY {table} IN SHARE UPDATE EXCLUSIVE MODE")).await?;
+        let statement = format!("LOCK TABLE ONLY {table} IN SHARE UPDATE EXCLUSIVE MODE");
+        let locking = client.batch_execute(&statement).await;
+        locking.map_err(|error| FailedStatement::of_change(&statement, error))?;
     }
     Ok(())
 }
 
+/// Another session changes the table or the schema, or one of Millstream's own tables cannot be used.
+fn waited(table: &str, error: tokio_postgres::Error) -> FailedStatement {
+    if classify(DatabaseStep::ChangeSchema, &error) == ErrorAction::RefreshCatalog {
+        return FailedStatement::of_change(&format!("INSERT INTO {table}"), error);
+    }
+    FailedStatement { step: DatabaseStep::SystemTable, statement: table.to_owned(), error }
+}
+
 /// Creates the table of locks if it does not exist and the role may create it. Several sessions may do so at once.
+///
+/// If the schema change is rejected, for example by an event trigger, the table is not needed: see [`lock`].
 pub async fn ensure_lock_table(client: &Client, limits: Limits) -> Result<(), ApplyError> {
     let mut attempt = 0;
     while access(client).await?.creatable {
         let Err(error) = create(client, limits).await else { break };
         client.batch_execute("ROLLBACK").await.unwrap_or_default();
         attempt += 1;
-        let sqlstate = match &error {
-            ApplyError::Database(database) => database.code().map(|code| code.code()),
-            ApplyError::Stale { .. } | ApplyError::Version(_) | ApplyError::Catalog(_) | ApplyError::Schema { .. } => {
-                None
+        match error.database_error().map(|error| classify(DatabaseStep::ChangeSchema, error)) {
+            // Another session has created the schema or the table.
+            Some(ErrorAction::RefreshCatalog) if attempt < ATTEMPTS => {
+                tokio::time::sleep(backoff_delay(attempt, BACKOFF_FIRST, BACKOFF_MAX)).await;
             }
-        };
-        // Another session has created the schema or the table.
-        if attempt == ATTEMPTS || !sqlstate.is_some_and(|code| RETRYABLE_DDL_SQLSTATES.contains(&code)) {
-            return Err(error);
+            Some(ErrorAction::RejectTable) => {
+                tracing::warn!(%error, "schema changes are not serialized: the table of locks cannot be created");
+                break;
+            }
+            Some(_) | None => return Err(error),
         }
-        tokio::time::sleep(backoff_delay(attempt, BACKOFF_FIRST, BACKOFF_MAX)).await;
     }
     Ok(())
 }
@@ -89,7 +103,7 @@ async fn create(client: &Client, limits: Limits) -> Result<(), ApplyError> {
     Ok(())
 }
 
-async fn access(client: &Client) -> Result<Access, ApplyError> {
+async fn access(client: &Client) -> Result<Access, tokio_postgres::Error> {
     let rows = client.query_typed(include_str!("schema_lock/access.sql"), &[]).await?;
     let access = rows.first().map(|row| Access { usable: row.get("usable"), creatable: row.get("creatable") });
     Ok(access.unwrap_or(Access { usable: false, creatable: false }))

@@ -8,6 +8,7 @@ mod maintain;
 mod plan;
 mod redrive;
 mod status;
+mod totals;
 mod verify;
 
 use std::io::Write;
@@ -56,6 +57,8 @@ enum Command {
     Verify(verify::VerifyArgs),
     /// Create future partitions, drop expired ones, prune old tombstones (as the scheduled function does)
     Maintain,
+    /// Show totals, compare them with the rows that they sum, or recompute them
+    Totals(totals::TotalsArgs),
     /// Describe the system on one page: streams, functions and tables (Markdown)
     Catalogue(catalogue::CatalogueArgs),
 }
@@ -118,6 +121,7 @@ async fn main() -> ExitCode {
         Command::Redrive(arguments) => format.print(redrive::run(arguments, &context).await),
         Command::Verify(arguments) => format.print(verify::run(&arguments, &context).await),
         Command::Maintain => format.print(maintain::run(&context).await),
+        Command::Totals(arguments) => format.print(totals::run(arguments, &context).await),
         Command::Catalogue(arguments) => format.print(catalogue::run(&arguments, &context).await),
     };
     exit_code.unwrap_or_else(|error| {

@@ -73,7 +73,7 @@ impl<'s, 'v> Encoder<'s, 'v> {
         let source_columns = (0..table.columns.len()).filter(|&column_index| {
             let column = &table.columns[column_index];
             let declared = spec.columns.iter().any(|c| c.name == column.name && c.field.is_some());
-            whole_row && (column.source_path.is_some() || declared) && !column.generated
+            whole_row && (column.source_path.is_some() || declared) && column.generated.is_none()
         });
         let mut others: Vec<usize> = routed.chain(source_columns).chain(table.column_index(OVERFLOW)).collect();
         others.sort_unstable();
@@ -177,6 +177,7 @@ impl<'s, 'v> Encoder<'s, 'v> {
         if let Some((bound, at)) = overflow_bound {
             self.insert_overflow(bound, at)?;
         } else if !self.overflowing.is_empty() {
+            self.planner.allow_schema_change()?;
             self.needs_overflow_column = true;
         }
         Ok(())

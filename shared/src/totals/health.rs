@@ -1,0 +1,101 @@
+//! The health of totals: what status, the board and the alarms say about them.
+
+use serde::Serialize;
+use tokio_postgres::Client;
+
+use super::TotalError;
+use super::registry::{TotalState, TotalVersion, load_versions};
+
+/// Deltas are counted up to this many.
+const PENDING_MAX: i64 = 1_000_000;
+
+/// The health of the served version of a total, or of the newest if none is served.
+#[derive(Clone, PartialEq, Serialize, Debug)]
+pub struct TotalHealth {
+    /// The total.
+    pub total: String,
+    /// The configured name of the source that fills its table.
+    pub source: String,
+    /// The table whose rows are summed, as `schema.table`.
+    pub table: String,
+    /// `building`, `ready` or `removing`.
+    pub state: &'static str,
+    /// The estimated number of groups.
+    pub groups: i64,
+    /// The number of deltas that are not folded yet, counted up to a million.
+    pub pending: i64,
+    /// Seconds since the last fold; `None` before the first.
+    pub folded_seconds_ago: Option<f64>,
+    /// Seconds since the last recompute; `None` before the first.
+    pub recomputed_seconds_ago: Option<f64>,
+    /// The duration of the last recompute, in seconds.
+    pub recompute_seconds: Option<f64>,
+    /// The number of groups whose figures the last recompute corrected.
+    pub off_by: Option<i64>,
+    /// The number of transactions whose rows the total missed, because an expression failed.
+    pub broken: i64,
+    /// The table and the SQLSTATE of the last such failure.
+    pub failure: Option<String>,
+    /// Age in seconds of the oldest snapshot in the database, which keeps folded deltas from being removed.
+    pub oldest_snapshot_seconds: Option<f64>,
+}
+
+/// Reads the health of all totals of the database; none if it has no totals.
+///
+/// # Errors
+/// Returns an error if a query or the connection fails.
+pub async fn read_health(client: &Client) -> Result<Vec<TotalHealth>, TotalError> {
+    let versions = load_versions(client).await?;
+    let mut health = Vec::new();
+    for version in &versions {
+        let same = |other: &&TotalVersion| other.name == version.name;
+        let shown = versions.iter().filter(same).find(|other| other.served).or_else(|| versions.iter().rfind(same));
+        if shown == Some(version) {
+            health.push(read_version(client, version).await?);
+        }
+    }
+    Ok(health)
+}
+
+async fn read_version(client: &Client, version: &TotalVersion) -> Result<TotalHealth, TotalError> {
+    let state = version.state;
+    let mut health = TotalHealth {
+        total: version.name.clone(),
+        source: version.source.clone(),
+        table: version.table.unquoted(),
+        state: state.as_str(),
+        groups: 0,
+        pending: 0,
+        folded_seconds_ago: None,
+        recomputed_seconds_ago: None,
+        recompute_seconds: None,
+        off_by: None,
+        broken: 0,
+        failure: None,
+        oldest_snapshot_seconds: None,
+    };
+    let Some(sql) = version.sql().filter(|_| state != TotalState::Removing) else { return Ok(health) };
+    let query = super::sql::fill(
+        include_str!("health/read.sql"),
+        &[
+            ("delta", &sql.object("delta")),
+            ("batch", &sql.object("batch")),
+            ("state", &sql.object("fold_state")),
+            ("pending_max", &PENDING_MAX.to_string()),
+            ("name", &crate::names::quote_literal(&version.name)),
+            ("version", &version.version.to_string()),
+        ],
+    );
+    if let Some(row) = client.query_typed(&query, &[]).await?.first() {
+        health.groups = row.get("groups");
+        health.pending = row.get("pending");
+        health.folded_seconds_ago = row.get("folded_seconds_ago");
+        health.recomputed_seconds_ago = row.get("recomputed_seconds_ago");
+        health.recompute_seconds = row.get("recompute_seconds");
+        health.off_by = row.get("off_by");
+        health.broken = row.get("broken");
+        health.failure = row.get("failure");
+        health.oldest_snapshot_seconds = row.get("oldest_snapshot_seconds");
+    }
+    Ok(health)
+}
