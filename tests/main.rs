@@ -38,5 +38,6 @@ mod support;
 mod taken_names;
 mod tls;
 mod totals;
+mod unwritable;
 mod vocabulary;
 mod writer;

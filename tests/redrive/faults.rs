@@ -223,7 +223,7 @@ when = { path = "kind", is = "note" }
 async fn a_letter_whose_table_cannot_be_filled_does_not_keep_others() {
     let desk = Desk::open().await;
     let config = format!(
-        "{TABLES}[table.item]\nsource = \"log\"\nwhen = {{ path = \"kind\", is = \"item\" }}\nkey = [\"id\"]\nversion = \"v\"\nmerge = \"row\"\n"
+        "{TABLES}[table.item]\nsource = \"log\"\nwhen = {{ path = \"kind\", is = \"item\" }}\nkey = [\"id\"]\nversion = \"v\"\nmerge = \"row\"\non_unwritable = \"stop\"\n"
     );
     let refusing = TABLES.replace("is = \"note\"", "is = \"nothing\"");
     let records: Vec<String> = (0..23)

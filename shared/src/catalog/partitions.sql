@@ -58,18 +58,20 @@ JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) relation.oid
 JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
 LEFT JOIN pg_catalog.pg_partitioned_table own ON own.partrelid OPERATOR(pg_catalog.=) c.oid
 LEFT JOIN LATERAL (
-    SELECT CASE WHEN time_key.is_date THEN pg_catalog.timestamptz(least(lower_text::pg_catalog.date, '294247-01-01'::pg_catalog.date))
-                ELSE lower_text::timestamp with time zone END AS lower,
-           CASE WHEN time_key.is_date THEN pg_catalog.timestamptz(least(upper_text::pg_catalog.date, '294247-01-01'::pg_catalog.date))
-                ELSE upper_text::timestamp with time zone END AS upper
+    -- Dates reach further than timestamps: least() keeps them in range. CASE alone keeps other bounds from being cast.
+    SELECT CASE WHEN NOT time_key.is_time THEN NULL
+                WHEN time_key.is_date THEN pg_catalog.timestamptz(least(lower_text::pg_catalog.date, '294247-01-01'::pg_catalog.date))
+                WHEN time_key.is_time THEN lower_text::timestamp with time zone END AS lower,
+           CASE WHEN NOT time_key.is_time THEN NULL
+                WHEN time_key.is_date THEN pg_catalog.timestamptz(least(upper_text::pg_catalog.date, '294247-01-01'::pg_catalog.date))
+                WHEN time_key.is_time THEN upper_text::timestamp with time zone END AS upper
     FROM (
         SELECT substring(expression FROM 'FROM \(''([^'']*)''\)') AS lower_text,
                substring(expression FROM 'TO \(''([^'']*)''\)') AS upper_text
         FROM pg_catalog.pg_get_expr(c.relpartbound, c.oid) AS expression
         WHERE pg_catalog.starts_with(expression, 'FOR VALUES FROM')
     ) AS texts
-    -- Dates reach further than timestamps: least() keeps them in range.
-    WHERE time_key.is_time AND c.oid OPERATOR(pg_catalog.<>) parent.oid
+    WHERE c.oid OPERATOR(pg_catalog.<>) parent.oid
 ) bound ON true
 CROSS JOIN LATERAL (
     SELECT coalesce(pg_catalog.array_agg(i.columns ORDER BY i.indisprimary DESC, i.indexrelid), '{}') AS columns,

@@ -79,7 +79,9 @@ pub fn table(
         }
         TableKind::Event { id: None } => (vec![event_id(&mut builder)], WriteMode::Append, None, default_partition),
         TableKind::Entity { key, version, merge } => {
-            let key = key.iter().map(|name| builder.required(name, "text")).collect();
+            let partitioned_by = table.partition.as_ref().map(|partition| &partition.column);
+            let key_type = |name: &String| if partitioned_by == Some(name) { "timestamptz" } else { "text" };
+            let key = key.iter().map(|name| builder.required(name, key_type(name))).collect();
             let version = version.as_ref().map(|version| builder.fields.intern_path(version));
             (key, WriteMode::Merge(*merge), version, None)
         }
