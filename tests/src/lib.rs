@@ -11,6 +11,7 @@ pub mod function;
 pub mod kinesis;
 pub mod local_aws;
 pub mod pgbouncer;
+pub mod portfolio;
 pub mod postgresql;
 pub mod process;
 pub mod program;
@@ -22,6 +23,7 @@ pub mod shop;
 pub mod sportsbook;
 pub mod strict_sqs;
 pub mod system;
+pub mod totals;
 
 /// Prints a message to the terminal.
 pub fn say(text: &str) {
