@@ -21,6 +21,7 @@ mod neighbours;
 mod nul_names;
 mod owners;
 mod pooler;
+mod portfolio;
 mod properties;
 mod raised;
 mod readme;
