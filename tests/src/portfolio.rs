@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use millstream::timestamp::Timestamp;
 
 use crate::random::Random;
+use crate::system::StreamInput;
 
 /// The streams of the system `events/portfolio`, in the order of [`MarketDay::streams`].
 pub const STREAMS: [&str; 3] = ["trades", "prices", "news"];
@@ -81,7 +82,7 @@ impl Expected {
 
 impl MarketDay {
     /// Each stream with its records.
-    pub fn streams(&self) -> [(&str, &[(String, Vec<u8>)]); 3] {
+    pub fn streams(&self) -> [StreamInput<'_>; 3] {
         let [trades, prices, stories] = STREAMS;
         [(trades, &self.trades), (prices, &self.prices), (stories, &self.stories)]
     }

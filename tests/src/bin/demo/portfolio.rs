@@ -101,7 +101,8 @@ async fn lag(client: &Client) -> String {
 /// A user's greatest holdings and latest news.
 async fn report(client: &Client) -> Vec<String> {
     let mut lines = holdings(client).await;
-    let query = "SELECT to_char(published_at AT TIME ZONE 'UTC', 'HH24:MI:SS'), headline FROM portfolio.news_for($1) LIMIT 4";
+    let query =
+        "SELECT to_char(published_at AT TIME ZONE 'UTC', 'HH24:MI:SS'), headline FROM portfolio.news_for($1) LIMIT 4";
     for row in client.query(query, &[&READER]).await.unwrap_or_default() {
         lines.push(format!("{} {}", row.get::<_, &str>(0), row.get::<_, &str>(1)));
     }
