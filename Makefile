@@ -6,8 +6,9 @@ FUNCTIONS := $(notdir $(wildcard functions/*))
 SYSTEMS := $(notdir $(wildcard events/*))
 TOOLS := target/tools/bin
 # The programs of each system's demo.
-DEMO_sportsbook := demo kinesis-ingest
+DEMO_sportsbook := demo kinesis-ingest recompute
 DEMO_replica := demo kinesis-ingest dynamodb-sync backfill
+DEMO_portfolio := demo kinesis-ingest recompute
 ADVISORIES := https://github.com/RustSec/advisory-db
 # A Lambda variable would redirect the programs to another endpoint.
 CARGO := env -u AWS_ENDPOINT_URL cargo
@@ -17,7 +18,7 @@ CARGO := env -u AWS_ENDPOINT_URL cargo
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*##/ { printf "%-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: tools-demo ## Run a demo on a real PostgreSQL: SYSTEM=sportsbook (a Super Bowl evening) or replica; DEMO_EXIT=1 exits at the end
+demo: tools-demo ## Run a demo on a real PostgreSQL: SYSTEM=sportsbook (a Super Bowl evening), replica or portfolio; DEMO_EXIT=1 exits at the end
 	@[ -e target/debug/demo ] || echo "Building the demo: about 3 minutes the first time"
 	$(CARGO) build --workspace --locked $(addprefix --bin ,$(or $(DEMO_$(SYSTEM)),$(DEMO_sportsbook)))
 	./target/debug/demo $(SYSTEM) $(if $(DEMO_EXIT),--exit)

@@ -21,9 +21,9 @@ const NOW: &str = "2026-02-09T12:00:00Z";
 
 #[tokio::test]
 async fn golden_events_become_the_expected_plans_and_reports() {
-    let [sportsbook, replica] = ["sportsbook", "replica"].map(|system| workspace().join("events").join(system));
+    let systems = ["sportsbook", "replica", "portfolio"].map(|system| workspace().join("events").join(system));
     let own = workspace().join("tests/golden");
-    let mut events: Vec<PathBuf> = [&sportsbook, &replica, &own].iter().flat_map(|folder| json_files(folder)).collect();
+    let mut events: Vec<PathBuf> = systems.iter().chain([&own]).flat_map(|folder| json_files(folder)).collect();
     events.sort();
     assert!(events.len() >= 6, "{events:?}");
     let mut differing = Vec::new();

@@ -22,6 +22,7 @@ mod nul_names;
 mod owners;
 mod parts;
 mod pooler;
+mod portfolio;
 mod properties;
 mod raised;
 mod readme;

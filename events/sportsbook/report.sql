@@ -1,21 +1,13 @@
 -- The sportsbook's reports: functions, not views, so that they never block schema changes.
--- They can be created before the first event creates the tables.
+-- They can be created before the first event creates the tables and the view of the total.
 SET check_function_bodies = off;
 CREATE SCHEMA IF NOT EXISTS sportsbook;
 
--- Bets on each side of each game, up to the minute.
+-- Bets on each side of each game, up to the minute, from the total `betting`: as fast after a million bets as after ten.
 CREATE OR REPLACE FUNCTION sportsbook.betting_totals()
 RETURNS TABLE (game_id text, side text, bets bigint, staked numeric, open_liability numeric, paid numeric)
 LANGUAGE sql STABLE AS $$
-    SELECT game_id, side,
-           count(*),
-           sum(stake),
-           sum(stake * odds) FILTER (WHERE status IN ('placed', 'changed')),
-           sum(payout)
-    FROM sportsbook.bet
-    WHERE status IS DISTINCT FROM 'cancelled'
-    GROUP BY game_id, side
-    ORDER BY game_id, side
+    SELECT game_id, side, rows, staked, open_liability, paid FROM sportsbook.betting ORDER BY game_id, side
 $$;
 
 -- Bets by status.

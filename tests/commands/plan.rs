@@ -63,7 +63,9 @@ async fn planned_is_done(system: &str, events: &[&str]) {
     assert!(before == snapshot(&url, &client).await, "a dry run has changed something");
 
     let shown: Value = serde_json::from_str(&shown.out).unwrap();
-    let mut ingest = ingest(&std::fs::read_to_string(&config).unwrap(), &url);
+    // Totals are built after a commit; the plan of an event is what its records need.
+    let tables = std::fs::read_to_string(&config).unwrap();
+    let mut ingest = ingest(tables.split("\n[total.").next().unwrap(), &url);
     let mut expected: Vec<String> = Vec::new();
     for (event, file) in shown["events"].as_array().unwrap().iter().zip(&files) {
         ingest.process_event(&std::fs::read(workspace().join(file)).unwrap(), Duration::from_secs(60)).await.unwrap();

@@ -56,7 +56,8 @@ async fn a_stream_split_and_merged_while_events_flow_ends_in_the_right_rows() {
     let since = Instant::now();
     let (made, delivered) = tokio::join!(putting, system.consume(mapping, &progress));
     let ((children, merged), delivered) = (made.unwrap(), delivered.unwrap());
-    let account = system.account(evening.records.len() as u64, &delivered, since.elapsed()).await.unwrap();
+    let account =
+        system.account(evening.records.len() as u64, std::slice::from_ref(&delivered), since.elapsed()).await.unwrap();
     assert_eq!(account.mistakes(), [""; 0]);
     let (expected, found) = (evening.expected, account.reported);
     assert_eq!((found.dead_lettered, found.expired), (expected.poison, expected.expired));

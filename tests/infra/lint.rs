@@ -221,13 +221,15 @@ fn the_templates_are_clean_and_every_planted_fault_is_found() {
 }
 
 #[test]
-fn the_other_system_is_clean_too() {
-    let mut lint = Command::new(tool("python"));
-    let output = lint.arg(workspace().join("infra/local/lint.py")).args(["--system", "replica"]).output().unwrap();
-    assert!(
-        output.status.success(),
-        "{}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
+fn the_other_systems_are_clean_too() {
+    for system in ["replica", "portfolio"] {
+        let mut lint = Command::new(tool("python"));
+        let output = lint.arg(workspace().join("infra/local/lint.py")).args(["--system", system]).output().unwrap();
+        assert!(
+            output.status.success(),
+            "{system}: {}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
 }

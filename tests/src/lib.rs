@@ -12,6 +12,7 @@ pub mod kinesis;
 pub mod local_aws;
 pub mod packed;
 pub mod pgbouncer;
+pub mod portfolio;
 pub mod postgresql;
 pub mod process;
 pub mod program;
@@ -24,6 +25,7 @@ pub mod shop;
 pub mod sportsbook;
 pub mod strict_sqs;
 pub mod system;
+pub mod totals;
 
 /// Prints a message to the terminal.
 pub fn say(text: &str) {

@@ -19,7 +19,7 @@ use crate::postgresql::connect;
 /// The result of any part of a system.
 pub type SystemResult<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
-/// A system of one stream.
+/// A system of Kinesis streams.
 pub struct System {
     /// The local AWS.
     pub aws: LocalAws,
@@ -27,9 +27,15 @@ pub struct System {
     pub url: String,
     /// The dead-letter queue's URL.
     pub queue: String,
-    stream: String,
+    streams: Vec<String>,
     settings: Settings,
 }
+
+/// The records that are put on a stream, with their partition keys.
+pub type StreamInput<'a> = (&'a str, &'a [(String, Vec<u8>)]);
+
+/// Several streams are filled in turns of at most this many records each, so that none runs ahead of the others.
+const TURN_RECORDS_MAX: usize = 5_000;
 
 /// The outcome of everything that was put on the stream.
 #[derive(Clone, Default, PartialEq, Debug)]
@@ -105,8 +111,18 @@ impl System {
     /// # Errors
     /// Returns an error if a part does not start.
     pub async fn start(folder: &Path, stream: &str, shards: usize, url: String) -> SystemResult<Self> {
+        Self::start_all(folder, &[(stream, shards)], url).await
+    }
+
+    /// Creates several streams, each with its number of shards.
+    ///
+    /// # Errors
+    /// Returns an error if a part does not start.
+    pub async fn start_all(folder: &Path, streams: &[(&str, usize)], url: String) -> SystemResult<Self> {
         let aws = LocalAws::start().await?;
-        create_stream(&aws, stream, i32::try_from(shards)?).await?;
+        for (stream, shards) in streams {
+            create_stream(&aws, stream, i32::try_from(*shards)?).await?;
+        }
         let queue = aws.queue("dead-letters").await?;
         let mut environment = aws.environment();
         environment.extend([
@@ -115,7 +131,8 @@ impl System {
             ("MILLSTREAM_CONFIG".to_owned(), folder.join("millstream.toml").to_string_lossy().into_owned()),
         ]);
         let settings = Settings { binary: binary("kinesis-ingest")?, environment, timeout: Duration::from_secs(60) };
-        Ok(Self { aws, url, queue, stream: stream.to_owned(), settings })
+        let streams = streams.iter().map(|(stream, _)| (*stream).to_owned()).collect();
+        Ok(Self { aws, url, queue, streams, settings })
     }
 
     /// A client of the database.
@@ -126,26 +143,50 @@ impl System {
         Ok(connect(&self.url).await?)
     }
 
-    /// Puts the records on the stream while the functions consume it, and returns the account. `progress` reports how far the
-    /// functions have read.
+    /// Puts the records on the first stream while the functions consume it, and returns the account. `progress` reports how far
+    /// the functions have read.
     ///
     /// # Errors
     /// Returns an error if a part fails.
     pub async fn run(&self, records: &[(String, Vec<u8>)], progress: &Progress) -> SystemResult<Account> {
+        self.run_all(&[(self.first_stream(), records)], progress).await
+    }
+
+    /// Puts records on several streams, in turns, while the functions consume them, and returns the account.
+    ///
+    /// # Errors
+    /// Returns an error if a part fails.
+    pub async fn run_all(&self, inputs: &[StreamInput<'_>], progress: &Progress) -> SystemResult<Account> {
         let since = Instant::now();
         let putting = async {
-            for part in records.chunks(5_000) {
-                put(&self.aws, &self.stream, part).await?;
-            }
+            self.put_in_turns(inputs).await?;
             progress.finish();
             SystemResult::Ok(())
         };
-        let consuming = self.consume(self.mapping(), progress);
+        let consuming = inputs.iter().map(|(stream, _)| self.consume(mapping_of(stream), progress));
+        let consuming = futures_util::future::try_join_all(consuming);
         let ((), delivered) = futures_util::future::try_join(putting, consuming).await?;
-        self.account(records.len() as u64, &delivered, since.elapsed()).await
+        let put = inputs.iter().map(|(_, records)| records.len() as u64).sum();
+        self.account(put, &delivered, since.elapsed()).await
     }
 
-    /// Consumes what is on the stream, and leaves the dead letters on their queue.
+    /// Puts the same part of each stream's records in each turn.
+    async fn put_in_turns(&self, inputs: &[StreamInput<'_>]) -> SystemResult<()> {
+        let turns = inputs.iter().map(|(_, records)| records.len().div_ceil(TURN_RECORDS_MAX)).max().unwrap_or(0);
+        for turn in 0..turns {
+            for (stream, records) in inputs {
+                let part = &records[records.len() * turn / turns..records.len() * (turn + 1) / turns];
+                put(&self.aws, stream, part).await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn first_stream(&self) -> &str {
+        self.streams.first().map_or("", String::as_str)
+    }
+
+    /// Consumes what is on the first stream, and leaves the dead letters on their queue.
     ///
     /// # Errors
     /// Returns an error if a part fails.
@@ -161,17 +202,12 @@ impl System {
         EventSource::new(&self.aws, mapping, self.environments())?.run(progress).await
     }
 
-    /// The mapping as it should be deployed: a failed batch is retried until it succeeds.
+    /// The first stream's mapping as it should be deployed: a failed batch is retried until it succeeds.
     pub fn mapping(&self) -> Mapping {
-        Mapping {
-            batch_size: 4_000,
-            bisect_batch_on_function_error: true,
-            report_batch_item_failures: true,
-            ..Mapping::new(arn(&self.stream))
-        }
+        mapping_of(self.first_stream())
     }
 
-    /// The function that reads the stream.
+    /// The function that reads the streams.
     pub fn environments(&self) -> Environments {
         Environments::new(self.settings.clone())
     }
@@ -180,8 +216,9 @@ impl System {
     ///
     /// # Errors
     /// Returns an error if the queue cannot be read.
-    pub async fn account(&self, put: u64, delivered: &Delivered, time: Duration) -> SystemResult<Account> {
-        let mut invocations: Vec<Duration> = delivered.invocations.iter().map(|one| one.time).collect();
+    pub async fn account(&self, put: u64, delivered: &[Delivered], time: Duration) -> SystemResult<Account> {
+        let all_invocations = || delivered.iter().flat_map(|one| &one.invocations);
+        let mut invocations: Vec<Duration> = all_invocations().map(|one| one.time).collect();
         invocations.sort_unstable();
         let mut dead_letters = BTreeMap::new();
         for body in self.aws.drain(&self.queue).await? {
@@ -193,9 +230,19 @@ impl System {
                 None => *dead_letters.entry(letter.error.class).or_insert(0) += 1,
             }
         }
-        let failed = delivered.invocations.iter().filter(|one| !matches!(one.response, Response::Answered(_)));
-        let failed = failed.count() as u64;
-        Ok(Account { put, reported: reported(&delivered.log), dead_letters, time, invocations, failed })
+        let failed = all_invocations().filter(|one| !matches!(one.response, Response::Answered(_))).count() as u64;
+        let logs: Vec<&str> = delivered.iter().map(|one| &*one.log).collect();
+        Ok(Account { put, reported: reported(&logs.concat()), dead_letters, time, invocations, failed })
+    }
+}
+
+/// A stream's mapping as it should be deployed.
+fn mapping_of(stream: &str) -> Mapping {
+    Mapping {
+        batch_size: 4_000,
+        bisect_batch_on_function_error: true,
+        report_batch_item_failures: true,
+        ..Mapping::new(arn(stream))
     }
 }
 

@@ -1,6 +1,8 @@
-//! `make demo`: shows a system on real parts. `SYSTEM` chooses it: the sportsbook or the replica.
+//! `make demo`: shows a system on real parts. `SYSTEM` chooses it: the sportsbook, the replica or the portfolio.
 
 mod display;
+mod heal;
+mod portfolio;
 mod replica;
 mod sportsbook;
 
@@ -20,7 +22,8 @@ async fn main() -> ExitCode {
         match &*system {
             "" | "sportsbook" => sportsbook::demo().await,
             "replica" => replica::demo().await,
-            _ => Err(format!("unknown system {system}; expected sportsbook or replica").into()),
+            "portfolio" => portfolio::demo().await,
+            _ => Err(format!("unknown system {system}; expected sportsbook, replica or portfolio").into()),
         }
     };
     // On Ctrl-C the demo is dropped, which stops the servers and restores the terminal.
