@@ -78,7 +78,8 @@ async fn readers_see_exact_totals_in_every_snapshot() {
     tasks.spawn(kill(arena.clone()));
     tasks.spawn(read(arena.clone()));
     tasks.spawn(read(arena.clone()));
-    let seconds = std::env::var("MILLSTREAM_SOAK_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(SECONDS);
+    let seconds =
+        std::env::var_os("MILLSTREAM_SOAK_SECONDS").and_then(|text| text.to_str()?.parse().ok()).unwrap_or(SECONDS);
     let end = Instant::now() + Duration::from_secs(seconds);
     while Instant::now() < end && tasks.try_join_next().is_none() {
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -88,7 +89,7 @@ async fn readers_see_exact_totals_in_every_snapshot() {
     let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     let (commits, reads, kills, dropped) =
         (count(&arena.commits), count(&arena.reads), count(&arena.kills), count(&arena.dropped));
-    println!("{commits} commits, {reads} reads, {kills} kills, {dropped} partitions dropped");
+    millstream_tests::say(&format!("{commits} commits, {reads} reads, {kills} kills, {dropped} partitions dropped"));
     assert!(commits > 100 && reads > 50 && kills > 3 && dropped > 0);
     check(&owner, &arena).await.expect("nobody interferes any more");
     let report = recompute(&owner, &arena.version, false, TIMEOUT).await.unwrap();

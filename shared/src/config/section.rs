@@ -16,12 +16,20 @@ pub struct Section<'a> {
     span: Range<usize>,
     table: &'a DeTable<'a>,
     known_keys: RefCell<Vec<&'static str>>,
+    /// Keys with an error of their own: they are not unknown, and are not listed as known.
+    rejected_keys: RefCell<Vec<&'static str>>,
 }
 
 impl<'a> Section<'a> {
     /// The whole document.
     pub fn root(document: &'a Spanned<DeTable<'a>>) -> Self {
-        Self { path: String::new(), span: 0..0, table: document.get_ref(), known_keys: RefCell::default() }
+        Self {
+            path: String::new(),
+            span: 0..0,
+            table: document.get_ref(),
+            known_keys: RefCell::default(),
+            rejected_keys: RefCell::default(),
+        }
     }
 
     /// The last step of the section's path.
@@ -159,9 +167,13 @@ impl<'a> Section<'a> {
     pub fn section(&self, errors: &mut ConfigErrors, key: &'static str) -> Option<Section<'a>> {
         let value = self.take(key)?;
         match value.get_ref().as_table() {
-            Some(table) => {
-                Some(Section { path: self.key(key), span: value.span(), table, known_keys: RefCell::default() })
-            }
+            Some(table) => Some(Section {
+                path: self.key(key),
+                span: value.span(),
+                table,
+                known_keys: RefCell::default(),
+                rejected_keys: RefCell::default(),
+            }),
             None => {
                 errors.add(value.span(), &self.key(key), "must be a table");
                 None
@@ -175,7 +187,13 @@ impl<'a> Section<'a> {
         let section = |(name, value): (&'a Spanned<_>, &'a Spanned<DeValue<'a>>)| {
             let table = value.get_ref().as_table()?;
             let path = format!("{key}.{}", name.get_ref());
-            Some(Section { path, span: name.span(), table, known_keys: RefCell::default() })
+            Some(Section {
+                path,
+                span: name.span(),
+                table,
+                known_keys: RefCell::default(),
+                rejected_keys: RefCell::default(),
+            })
         };
         table.iter().filter_map(section).collect()
     }
@@ -188,13 +206,28 @@ impl<'a> Section<'a> {
     /// Returns the nested section of an entry; `None` if its value is not a table.
     pub fn entry(&self, name: &str, value: &'a Spanned<DeValue<'a>>) -> Option<Section<'a>> {
         let table = value.get_ref().as_table()?;
-        Some(Section { path: self.key(name), span: value.span(), table, known_keys: RefCell::default() })
+        Some(Section {
+            path: self.key(name),
+            span: value.span(),
+            table,
+            known_keys: RefCell::default(),
+            rejected_keys: RefCell::default(),
+        })
+    }
+
+    /// Rejects a key, if it is set, for a reason that it does not share with unknown keys.
+    pub fn reject_key(&self, errors: &mut ConfigErrors, key: &'static str, reason: &str) {
+        if self.table.contains_key(key) {
+            self.error(errors, key, reason);
+            self.rejected_keys.borrow_mut().push(key);
+        }
     }
 
     /// Rejects every key that was not read.
     pub fn reject_unknown_keys(self, errors: &mut ConfigErrors) {
-        let known_keys = self.known_keys.borrow();
-        for (name, _) in self.table.iter().filter(|(name, _)| !known_keys.contains(&&**name.get_ref())) {
+        let (known_keys, rejected_keys) = (self.known_keys.borrow(), self.rejected_keys.borrow());
+        let is_unknown = |name: &str| !known_keys.contains(&name) && !rejected_keys.contains(&name);
+        for (name, _) in self.table.iter().filter(|(name, _)| is_unknown(name.get_ref())) {
             let closest = known_keys.iter().min_by_key(|known| distance(known, name.get_ref()));
             let hint = match closest.filter(|known| distance(known, name.get_ref()) <= 2) {
                 Some(known) => format!("; did you mean `{known}`?"),

@@ -176,11 +176,8 @@ pub(super) fn check(raw: Section<'_>, sources: &[SourceConfig], errors: &mut Con
 /// A deleted or changed row can be subtracted from a sum or a count, not from these.
 fn reject_other_aggregates(raw: &Section<'_>, errors: &mut ConfigErrors) {
     for key in NOT_SUMS {
-        if raw.read(errors, key, "absent", |_| Some(())).is_some() {
-            let reason = "not possible: removing a row can change it in a way that the row alone does not tell; \
-                          query the table instead";
-            raw.error(errors, key, reason);
-        }
+        let reason = "not possible: removing a row can change it in a way that the row alone does not tell; query the table instead";
+        raw.reject_key(errors, key, reason);
     }
 }
 
