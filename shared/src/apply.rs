@@ -111,6 +111,10 @@ pub enum ApplyError {
         #[source]
         error: tokio_postgres::Error,
     },
+    /// PostgreSQL did not let a COPY begin. The connection cannot be used any more: the driver ends the copy once more, and the
+    /// answer to that would be taken for the answer to the next statement.
+    #[error("a copy did not begin: {}", describe(.0))]
+    CopyNotBegun(#[source] tokio_postgres::Error),
     /// A lock was not obtained in time.
     #[error("{0}")]
     Locked(LockTimeout),
@@ -136,7 +140,9 @@ impl ApplyError {
     pub fn needs_operator(&self) -> bool {
         match self {
             // Neither a row nor a table is at fault: what does not pass concerns everything.
-            Self::Database(error) => classify(DatabaseStep::Session, error) == ErrorAction::Halt,
+            Self::Database(error) | Self::CopyNotBegun(error) => {
+                classify(DatabaseStep::Session, error) == ErrorAction::Halt
+            }
             Self::System { error, .. } => classify(DatabaseStep::SystemTable, error) != ErrorAction::Retry,
             Self::Version(_) | Self::Unwritable(_) => true,
             Self::Catalog(error) => error.needs_operator(),
@@ -147,7 +153,7 @@ impl ApplyError {
     /// PostgreSQL's error, or the connection's.
     pub fn database_error(&self) -> Option<&tokio_postgres::Error> {
         match self {
-            Self::Database(error) | Self::System { error, .. } => Some(error),
+            Self::Database(error) | Self::CopyNotBegun(error) | Self::System { error, .. } => Some(error),
             Self::Stale { .. } | Self::Locked(_) | Self::Unwritable(_) | Self::Version(_) | Self::Catalog(_) => None,
         }
     }
@@ -292,6 +298,7 @@ fn as_stale(error: ApplyError, write: &TableWrite) -> ApplyError {
         ApplyError::Database(database) => (DatabaseStep::WriteRows, database),
         ApplyError::System { error, .. } => (DatabaseStep::SystemTable, error),
         ApplyError::Stale { .. }
+        | ApplyError::CopyNotBegun(_)
         | ApplyError::Locked(_)
         | ApplyError::Unwritable(_)
         | ApplyError::Version(_)

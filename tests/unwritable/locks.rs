@@ -44,7 +44,11 @@ async fn a_session_in_the_way_of_a_write_is_named() {
     for (lock, mode, statement) in [
         ("LOCK TABLE s.e IN ACCESS EXCLUSIVE MODE", "AccessExclusiveLock on s.e", "LOCK TABLE ONLY \"s\".\"e\""),
         ("LOCK TABLE ONLY s.e IN SHARE MODE", "ShareLock on s.e", "LOCK TABLE ONLY \"s\".\"e\""),
-        ("LOCK TABLE s.e_p20260325 IN SHARE MODE", "ShareLock on s.e_p20260325", "COPY \"s\".\"e\" FROM STDIN"),
+        (
+            "LOCK TABLE s.e_p20260325 IN SHARE MODE",
+            "ShareLock on s.e_p20260325",
+            "LOCK TABLE ONLY \"s\".\"e_p20260325\"",
+        ),
     ] {
         owner.batch_execute(lock).await.unwrap();
         let error = ingest.process_event(&again, Duration::from_millis(600)).await.unwrap_err();

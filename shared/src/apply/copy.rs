@@ -106,9 +106,7 @@ impl<'w> RowCopy<'w> {
                 chunk.extend_from_slice(&TRAILER);
                 chunks.push(chunk.freeze());
                 let statement = sql::copy(self.write, self.version_column, self.target);
-                copy(transaction, &statement, chunks)
-                    .await
-                    .map_err(|error| RejectedAttempt { row: failed_line(&error), error: error.into() })
+                copy(transaction, &statement, chunks).await
             }
             CopyFormat::Insert { arrays } => {
                 let arrays: Vec<Array> = arrays.into_iter().map(Array::with_length).collect();
@@ -163,17 +161,19 @@ fn cut_chunk(chunks: &mut Vec<Bytes>, chunk: &mut BytesMut) {
     }
 }
 
-async fn copy(
-    transaction: &WriteTransaction<'_>,
-    statement: &str,
-    chunks: Vec<Bytes>,
-) -> Result<u64, tokio_postgres::Error> {
-    let sink = transaction.client.copy_in(statement).await?;
+async fn copy(transaction: &WriteTransaction<'_>, statement: &str, chunks: Vec<Bytes>) -> Result<u64, RejectedAttempt> {
+    let sink = transaction.client.copy_in(statement).await.map_err(|error| {
+        transaction.mark_out_of_step();
+        ApplyError::CopyNotBegun(error)
+    })?;
     let mut sink = std::pin::pin!(sink);
-    for chunk in chunks {
-        sink.send(chunk).await?;
-    }
-    sink.finish().await
+    let copying = async {
+        for chunk in chunks {
+            sink.send(chunk).await?;
+        }
+        sink.finish().await
+    };
+    copying.await.map_err(|error| RejectedAttempt { row: failed_line(&error), error: error.into() })
 }
 
 /// PostgreSQL's context names the row: `COPY bet, line 37, column stake`. This is only a hint: a row is rejected only

@@ -132,6 +132,7 @@ fn action_after(error: &ApplyError, attempts: Attempts) -> ErrorAction {
         ApplyError::Database(database) => database,
         ApplyError::Version(_) => return ErrorAction::RejectRow,
         ApplyError::System { .. }
+        | ApplyError::CopyNotBegun(_)
         | ApplyError::Stale { .. }
         | ApplyError::Locked(_)
         | ApplyError::Unwritable(_)

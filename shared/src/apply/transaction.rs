@@ -7,7 +7,7 @@ use tokio_postgres::Client;
 
 use super::remedy::{SchemaRights, missing_grants, needed_privileges, statement_rejected};
 use super::{ApplyError, Limits, with_lock_holders};
-use crate::catalog;
+use crate::catalog::{self, DbPartition};
 use crate::database::sqlstate::{DatabaseStep, ErrorAction, classify, describe};
 use crate::plan::TableWrite;
 use crate::unwritable::UnwritableTable;
@@ -19,6 +19,8 @@ pub struct WriteTransaction<'c> {
     verified_oids: Vec<u32>,
     /// Whether the savepoint of a kept attempt is still to be released; the next statement does so.
     release_pending: AtomicBool,
+    /// Whether the connection is out of step: see [`ApplyError::CopyNotBegun`].
+    out_of_step: AtomicBool,
 }
 
 impl<'c> WriteTransaction<'c> {
@@ -32,7 +34,12 @@ impl<'c> WriteTransaction<'c> {
             limits.statement.as_millis().max(1),
             limits.lock.as_millis().max(1),
         );
-        let mut transaction = Self { client, verified_oids: Vec::new(), release_pending: AtomicBool::new(false) };
+        let mut transaction = Self {
+            client,
+            verified_oids: Vec::new(),
+            release_pending: AtomicBool::new(false),
+            out_of_step: AtomicBool::new(false),
+        };
         match transaction.lock_and_verify_after(begin, writes).await {
             Ok(()) => Ok(transaction),
             Err(error) => {
@@ -47,7 +54,7 @@ impl<'c> WriteTransaction<'c> {
     /// The lock is the one that any write takes. Taken first, it makes the comparison valid for the whole transaction.
     pub async fn lock_and_verify(&mut self, writes: &[TableWrite]) -> Result<(), ApplyError> {
         let is_locked = |write: &TableWrite| {
-            let mut oids = write.direct_partition_oids().into_iter().chain([write.table.oid]);
+            let mut oids = write.direct_partitions().into_keys().chain([write.table.oid]);
             oids.all(|oid| self.verified_oids.contains(&oid)) && !write.needs_exclusive_lock()
         };
         if writes.iter().all(is_locked) {
@@ -57,9 +64,9 @@ impl<'c> WriteTransaction<'c> {
     }
 
     async fn lock_and_verify_after(&mut self, begin: String, writes: &[TableWrite]) -> Result<(), ApplyError> {
-        let statements = begin + &writes.iter().map(|write| lock_statement(write) + ";").collect::<String>();
+        let statements = begin + &lock_statements(writes);
         let oids: Vec<u32> = writes.iter().map(|write| write.table.oid).collect();
-        let partitions: Vec<u32> = writes.iter().flat_map(TableWrite::direct_partition_oids).collect();
+        let partitions: Vec<u32> = writes.iter().flat_map(|write| write.direct_partitions().into_keys()).collect();
         // All are sent before the first response arrives.
         let (locked, fingerprints, attached) = futures_util::future::join3(
             self.client.batch_execute(&statements),
@@ -110,11 +117,27 @@ impl<'c> WriteTransaction<'c> {
         Ok(self.client.batch_execute("COMMIT").await?)
     }
 
-    /// Rolls back and returns whether PostgreSQL confirmed it. If not, the connection is broken, and PostgreSQL rolls
-    /// back by itself.
-    pub async fn roll_back(self) -> bool {
-        self.client.batch_execute("ROLLBACK").await.is_ok()
+    /// The connection must not be used after this transaction.
+    pub(super) fn mark_out_of_step(&self) {
+        self.out_of_step.store(true, Ordering::Relaxed);
     }
+
+    /// Rolls back and returns whether PostgreSQL confirmed it. If not, the connection is broken, and PostgreSQL rolls
+    /// back by itself once it is closed.
+    pub async fn roll_back(self) -> bool {
+        !self.out_of_step.load(Ordering::Relaxed) && self.client.batch_execute("ROLLBACK").await.is_ok()
+    }
+}
+
+/// Locks the tables, and the partitions that rows are copied into: a COPY that waits for its lock, and fails before it begins,
+/// would leave the driver's connection out of step.
+fn lock_statements(writes: &[TableWrite]) -> String {
+    let of_partition = |partition: &DbPartition| format!("LOCK TABLE ONLY {} IN ROW EXCLUSIVE MODE", partition.name);
+    let of_write = |write: &TableWrite| {
+        let partitions: Vec<String> = write.direct_partitions().into_values().map(of_partition).collect();
+        std::iter::once(lock_statement(write)).chain(partitions).collect::<Vec<_>>()
+    };
+    writes.iter().flat_map(of_write).collect::<Vec<_>>().join("; ")
 }
 
 fn lock_statement(write: &TableWrite) -> String {
@@ -134,7 +157,7 @@ pub async fn explain_lock_failure(client: &Client, writes: &[TableWrite], error:
         };
     }
     let tables = writes.iter().map(|write| write.table.name.clone()).collect();
-    let statements = writes.iter().map(lock_statement).collect::<Vec<_>>().join("; ");
+    let statements = lock_statements(writes);
     with_lock_holders(client, tables, statements, error).await
 }
 
@@ -162,7 +185,7 @@ async fn attached(client: &Client, partitions: &[u32]) -> Result<Vec<u32>, tokio
 
 /// Rows are copied straight into partitions: one that is detached now must not receive them.
 fn compare_partitions(writes: &[TableWrite], attached: &[u32]) -> Result<(), ApplyError> {
-    let is_stale = |write: &&TableWrite| write.direct_partition_oids().iter().any(|oid| !attached.contains(oid));
+    let is_stale = |write: &&TableWrite| write.direct_partitions().keys().any(|oid| !attached.contains(oid));
     let stale: Vec<_> = writes.iter().filter(is_stale).map(|write| write.table.name.clone()).collect();
     if stale.is_empty() { Ok(()) } else { Err(ApplyError::Stale { tables: stale, cause: String::new() }) }
 }

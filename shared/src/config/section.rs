@@ -65,7 +65,10 @@ impl<'a> Section<'a> {
     }
 
     fn take(&self, key: &'static str) -> Option<&'a Spanned<DeValue<'a>>> {
-        self.known_keys.borrow_mut().push(key);
+        let mut known_keys = self.known_keys.borrow_mut();
+        if !known_keys.contains(&key) {
+            known_keys.push(key);
+        }
         self.table.get(key)
     }
 

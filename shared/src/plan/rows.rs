@@ -2,7 +2,7 @@
 
 mod encode;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -88,10 +88,10 @@ impl TableWrite {
         self.table.partitions.get(partition).filter(|partition| partition.accepts_copies)
     }
 
-    /// The OIDs of the partitions that rows may be copied straight into.
-    pub fn direct_partition_oids(&self) -> BTreeSet<u32> {
+    /// The partitions of the rows that may be copied straight into them, by OID.
+    pub fn direct_partitions(&self) -> BTreeMap<u32, &DbPartition> {
         let partitions = self.rows.iter().filter_map(|row| self.direct_partition(row.partition));
-        partitions.map(|partition| partition.oid).collect()
+        partitions.map(|partition| (partition.oid, partition)).collect()
     }
 
     /// A write without rows, for a query of the keys of a table.

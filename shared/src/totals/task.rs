@@ -137,7 +137,10 @@ pub async fn run_task(
     }
     if task.step.is_none_or(|step| step == Step::Recompute) {
         answer.results = run_totals(config, database, task.total.as_deref(), options).await?;
-        answer.results.iter_mut().for_each(TotalResult::reduce);
+        if task.step.is_some() {
+            // A state machine passes the results of all totals on.
+            answer.results.iter_mut().for_each(TotalResult::reduce);
+        }
         if let Some(total) = task.total.filter(|_| answer.results.is_empty()) {
             // The functions have got another configuration since the step `check`.
             let waiting = Some("it is not configured any more".to_owned());
