@@ -30,7 +30,7 @@ test: tools-test ## Run all tests, on a real PostgreSQL; MILLSTREAM_TEST_PG=/usr
 	$(CARGO) build --workspace --bins --locked
 	$(CARGO) test --workspace --locked
 	@if [ -e target/skipped-tests ]; then \
-	    echo "PgBouncer is not installed: these tests were skipped, at least in part. To run them, install its package, pgbouncer."; \
+	    echo "These tests were skipped, at least in part, because a program is not installed. To run them: infra/local/install pgbouncer chromium."; \
 	    sort -u target/skipped-tests | sed 's/^/    /'; \
 	fi
 

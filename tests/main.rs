@@ -2,8 +2,10 @@
 // Tests and their helpers panic if something is not as expected.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
+mod activity;
 mod adoption;
 mod aws_errors;
+mod board;
 mod commands;
 mod credentials;
 mod declared_sql;

@@ -240,7 +240,7 @@ async fn everything(url: &str) -> Vec<String> {
     let client = client(url).await;
     let tables = "SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
                   WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND n.nspname NOT IN ('pg_catalog', 'information_schema') \
-                  AND (n.nspname, c.relname) NOT IN (('millstream', 'freshness'), ('millstream', 'schema_lock'))";
+                  AND (n.nspname, c.relname) NOT IN (('millstream', 'freshness'), ('millstream', 'minute'), ('millstream', 'event'), ('millstream', 'schema_lock'))";
     let mut everything = Vec::new();
     for table in client.query(tables, &[]).await.unwrap() {
         let table: String = table.get(0);

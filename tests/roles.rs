@@ -7,10 +7,12 @@ use millstream::aws::Aws;
 use millstream::config::{Config, DatabaseAddress};
 use millstream::database::Database;
 use millstream::totals::task::{RemovedTotal, TotalsTask, run_task};
+use millstream_tests::board::LocalBoard;
 use millstream_tests::postgresql::{Durability, PostgreSql, connect, psql};
 use millstream_tests::process::workspace;
 use tokio_postgres::Client;
 
+use crate::board::client::Browser;
 use crate::maintain::run_maintain_with;
 use crate::support::{batch, ingest, rows};
 
@@ -86,7 +88,11 @@ async fn the_writer_evolves_the_reader_reads_and_a_second_run_changes_nothing() 
     server.run(&["connections=40"], "hunter2");
     let first = state(&server.client("master").await).await;
     assert!(
-        first[2].starts_with(r#"{"rolname":"millstream_writer","rolcanlogin":true,"rolconnlimit":40,"rolsuper":false"#),
+        first[0].starts_with(r#"{"rolname":"millstream_board","rolcanlogin":true,"rolconnlimit":4,"rolsuper":false"#),
+        "{first:?}"
+    );
+    assert!(
+        first[3].starts_with(r#"{"rolname":"millstream_writer","rolcanlogin":true,"rolconnlimit":40,"rolsuper":false"#),
         "{first:?}"
     );
     server.run(&["connections=40"], "hunter2");
@@ -182,10 +188,91 @@ async fn what_is_there_already_is_read_too_and_iam_is_asked_for() {
         [r#"{"iam":true}"#]
     );
     let names = "SELECT string_agg(rolname, ' ' ORDER BY rolname) AS all FROM pg_roles WHERE rolname LIKE 'other%'";
-    assert_eq!(rows(&master, names).await, [r#"{"all":"other_owner other_reader other_writer"}"#]);
+    assert_eq!(rows(&master, names).await, [r#"{"all":"other_board other_owner other_reader other_writer"}"#]);
     // Two systems in a cluster cannot write to each other's tables.
     let other = server.client("other_writer").await;
     assert_eq!(refused(&other, "DROP SCHEMA log CASCADE").await, "42501");
+}
+
+/// A person does not log in as the board; the test does, as its function would.
+#[tokio::test]
+async fn the_board_reads_what_it_shows_and_nothing_else() {
+    let server = Server::start("roles-board").await;
+    server.run(&["board_connections=2"], "hunter2");
+    let writer = server.url("millstream_writer");
+    let shown = "board = { value = \"amount\" }\n";
+    let config = format!("{EVENTS}{TOTAL}{shown}");
+    let entry = |id: u32| format!(r#"{{"id":"{id}","at":"{}","kind":"k","amount":{id}}}"#, millstream::clock::now());
+    batch(&mut ingest(&config, &writer), 1, &[entry(1), "{".to_owned()]).await.unwrap();
+    let board = server.client("millstream_board").await;
+    // The activity is granted when it is created; the totals by `maintain`.
+    assert_eq!(
+        rows(&board, "SELECT source, records FROM millstream.minute").await,
+        [r#"{"source":"log","records":2}"#]
+    );
+    assert_eq!(refused(&board, "SELECT FROM log.entries").await, "42501");
+    run_maintain_with(&config, &writer).await;
+    assert_eq!(rows(&board, "SELECT kind, amount FROM log.entries").await, [r#"{"kind":"k","amount":1}"#]);
+    for relation in ["millstream.event", "millstream.total", "millstream.total_broken"] {
+        board
+            .batch_execute(&format!("SELECT FROM {relation}"))
+            .await
+            .unwrap_or_else(|error| panic!("{relation}: {error}"));
+    }
+    // Neither a table, nor what a total consists of, nor anything of Millstream's that the board does not show.
+    for relation in [
+        "log.entry",
+        "millstream.entries_v1_batch",
+        "millstream.entries_v1_delta",
+        "millstream.freshness",
+        "millstream.schema_lock",
+        "pg_catalog.pg_authid",
+    ] {
+        assert_eq!(refused(&board, &format!("SELECT FROM {relation}")).await, "42501", "{relation}");
+    }
+    // Its sessions are read-only, and it has no right to write when they are not.
+    assert_eq!(refused(&board, "DELETE FROM millstream.event").await, "25006");
+    board.batch_execute("SET default_transaction_read_only = off").await.unwrap();
+    for statement in [
+        "DELETE FROM millstream.event",
+        "INSERT INTO millstream.minute DEFAULT VALUES",
+        "DELETE FROM log.entry",
+        "CREATE TABLE public.mine ()",
+        "CREATE TABLE log.mine ()",
+        "CREATE SCHEMA mine",
+        "CREATE TEMPORARY TABLE mine ()",
+        "SELECT millstream.entries_v1_fold()",
+        "SET ROLE millstream_writer",
+        "SET ROLE millstream_reader",
+    ] {
+        assert_eq!(refused(&board, statement).await, "42501", "{statement}");
+    }
+    let settings = "SELECT current_setting('search_path') AS path, current_setting('statement_timeout') AS timeout";
+    assert_eq!(rows(&board, settings).await, [r#"{"path":"pg_catalog","timeout":"5s"}"#]);
+    let _second = server.client("millstream_board").await;
+    let error = connect(&server.url("millstream_board")).await.map(drop).unwrap_err();
+    assert_eq!(error.code().map(|code| code.code()), Some("53300"), "{error:?}");
+}
+
+/// A person who may look at the board sees its figures through the board's own login.
+#[tokio::test]
+async fn a_board_works_with_the_privileges_of_its_role() {
+    let server = Server::start("roles-board-page").await;
+    server.run(&[], "hunter2");
+    let writer = server.url("millstream_writer");
+    let config = format!("{EVENTS}{TOTAL}board = {{ value = \"amount\" }}\n");
+    let entry = format!(r#"{{"id":"1","at":"{}","kind":"k","amount":7}}"#, millstream::clock::now());
+    batch(&mut ingest(&config, &writer), 1, &[entry, "{".to_owned()]).await.unwrap();
+    run_maintain_with(&config, &writer).await;
+    let board = LocalBoard::start(&config, &server.url("millstream_board")).unwrap();
+    let browser = Browser::new(&board.url()).with_bearer(&board.tokens().operator);
+    let page = browser.json("/").await.parsed();
+    let sections = page["sections"].as_object().unwrap();
+    assert!(page["not_refreshed"].is_null() && sections.len() >= 6, "{page:#}");
+    for (id, section) in sections {
+        assert!(section["error"].is_null(), "{id}: {section:#}");
+    }
+    assert_eq!(page["sections"]["total-entries"]["groups"][0]["name"], "k", "{page:#}");
 }
 
 #[tokio::test]

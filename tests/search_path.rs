@@ -6,12 +6,14 @@ use std::time::Duration;
 use millstream::clock::now;
 use millstream::ingest::{DryRun, Ingest};
 use millstream::timestamp::Timestamp;
+use millstream_tests::board::LocalBoard;
 use millstream_tests::postgresql::{Durability, PostgreSql, connect};
 use millstream_tests::process::workspace;
 use millstream_tests::program::millstream;
 use tokio_postgres::Client;
 use tokio_postgres::types::{ToSql, Type};
 
+use crate::board::client::Browser;
 use crate::maintain::run_maintain_with;
 use crate::support::{Files, adopt, batch_of, ingest, rows};
 
@@ -285,7 +287,8 @@ async fn a_hostile_public_schema_before_pg_catalog_is_never_called() {
 /// A total with a condition, a bucket and conditional sums, all of which use operators.
 const TOTAL: &str = "[total.amounts]\nsource = \"doc\"\ntable = \"reading\"\nby = { reading = \"id || ''\" }\n\
     bucket = { at = \"at\", every = \"day\", keep = \"9 days\" }\nwhere = \"amount > 0\"\n\
-    sums = { amount = \"amount\", large = { of = \"amount * 2\", where = \"amount >= 2\" } }\n";
+    sums = { amount = \"amount\", large = { of = \"amount * 2\", where = \"amount >= 2\" } }\n\
+    board = { value = \"amount\", worst = \"sum(amount) OVER () - large\", limit = 0 }\n";
 
 #[tokio::test]
 async fn totals_never_call_a_hostile_public_schema() {
@@ -320,6 +323,14 @@ async fn totals_never_call_a_hostile_public_schema() {
         r#"{"reading":"3","rows":1,"large":6.00}"#,
     ];
     assert_eq!(rows(&client, total).await, expected);
+    // The board, which connects with the same settings.
+    let board = LocalBoard::start(&config, &hostile.url).unwrap();
+    let page = Browser::new(&board.url()).with_bearer(&board.tokens().operator).json("/").await.parsed();
+    assert!(page["not_refreshed"].is_null() && page["sections"]["total-amounts"]["groups"].is_array(), "{page:#}");
+    for (id, section) in page["sections"].as_object().unwrap() {
+        assert!(section["error"].is_null(), "{id}: {section:#}");
+    }
+    assert_eq!(used(&client).await, [""; 0]);
     // A changed total and one that is removed.
     file.write("millstream.toml", &format!("{CONFIG}{}", TOTAL.replace("amount * 2", "amount * 3")));
     assert_eq!(run(&["totals", "recompute"]).await.code, 0);

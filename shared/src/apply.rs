@@ -9,7 +9,9 @@
 //! - No value is written with a stale definition of a column: the definition is first compared under a lock
 //!   ([`WriteTransaction`]).
 
+mod activity;
 mod append;
+mod board_access;
 mod compare;
 mod copy;
 mod ddl;
@@ -30,10 +32,13 @@ use std::time::Duration;
 
 use tokio_postgres::Client;
 
+pub use activity::{ActivityLog, EVENT_TABLE, MINUTE_TABLE, insert_events};
+pub use board_access::grant_to_board;
 pub use compare::{RowDifference, diff_rows, list_keys};
 pub use ddl::{
-    SchemaChanges, SystemTable, TotalTrigger, begin, begin_read_only, choose_partition_names, create_missing,
-    ensure_system_table, lock_schema_changes, lock_system_schema, missing_lock_ddl, missing_schema_ddl, total_triggers,
+    SchemaChanges, SystemTable, TotalTrigger, begin, begin_read_only, begin_snapshot, choose_partition_names,
+    create_missing, ensure_system_table, lock_schema_changes, lock_system_schema, missing_lock_ddl, missing_schema_ddl,
+    total_triggers,
 };
 pub use freshness::{FRESHNESS_TABLE, Freshness};
 use lock_holders::DelayedBy;

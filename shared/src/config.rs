@@ -13,7 +13,7 @@ mod sql;
 mod table;
 mod total;
 
-pub use environment::{Credentials, DatabaseAddress, Environment, EnvironmentError, config_location};
+pub use environment::{BoardAccess, Credentials, DatabaseAddress, Environment, EnvironmentError, config_location};
 pub use errors::ConfigErrors;
 pub use total::{BucketConfig, BucketWidth, Expression, NamedExpression, SumConfig, TotalBoard, TotalConfig};
 

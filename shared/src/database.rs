@@ -95,19 +95,36 @@ impl Database {
     /// # Errors
     /// Returns an error if the address or the certificates are invalid.
     pub fn new(address: &DatabaseAddress, aws: Aws) -> Result<Self, DatabaseError> {
+        // After a failover, a connection to a reader would reject every write.
+        Self::with_session(address, aws, "millstream", TargetSessionAttrs::ReadWrite)
+    }
+
+    /// Prepares a connection for a role that only reads: any server serves it, a standby included.
+    ///
+    /// # Errors
+    /// Returns an error if the address or the certificates are invalid.
+    pub fn read_only(address: &DatabaseAddress, aws: Aws) -> Result<Self, DatabaseError> {
+        Self::with_session(address, aws, "millstream board", TargetSessionAttrs::Any)
+    }
+
+    fn with_session(
+        address: &DatabaseAddress,
+        aws: Aws,
+        application: &str,
+        target: TargetSessionAttrs,
+    ) -> Result<Self, DatabaseError> {
         let parsed = address::read(address)?;
         let ca_file = parsed.ca_file.as_deref().or(address.ca_file.as_deref());
         let mut config = parsed.config;
         config
             .ssl_mode(SslMode::Require)
-            .application_name("millstream")
+            .application_name(application)
             .connect_timeout(CONNECT_TIMEOUT)
             .keepalives_idle(KEEPALIVE_IDLE)
             .keepalives_interval(KEEPALIVE_INTERVAL)
             .keepalives_retries(KEEPALIVE_RETRIES)
             .tcp_user_timeout(TCP_USER_TIMEOUT)
-            // After a failover, a connection to a reader would reject every write.
-            .target_session_attrs(TargetSessionAttrs::ReadWrite);
+            .target_session_attrs(target);
         let credentials = LoginProvider::new(&address.credentials, &config, aws);
         let login = Arc::new(Mutex::new(config.clone()));
         let encryption =

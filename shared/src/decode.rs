@@ -313,6 +313,11 @@ impl Decoder {
         (0..self.tables.count() as u32).map(TableId).filter(is_declared).collect()
     }
 
+    /// The name of the source in the configuration.
+    pub fn source_name(&self) -> &str {
+        &self.source.name
+    }
+
     /// How the source partitions a table that it fills, and by which column. A table that no specification describes, for
     /// example of a Segment event that has not been seen, has the source's default partitioning.
     pub fn partitioning(&mut self, table: &TableName) -> Option<(Identifier, PartitionPolicy)> {

@@ -1,6 +1,7 @@
 //! How a batch is processed: records, changes, plan, apply, report. [`Ingest`] holds the state that a function keeps between
 //! invocations.
 
+mod after_commit;
 mod dead_letters;
 mod dry_run;
 mod parts;
@@ -24,11 +25,12 @@ use crate::dead_letter::{DeadLetterError, DeadLetters};
 use crate::decode::Decoder;
 use crate::object_store::{NewObject, ObjectError, ObjectStore};
 use crate::outcome::Unaccounted;
-use crate::record::{Batch, BatchExtent, EventError, EventReader};
+use crate::record::{Batch, EventError, EventReader};
 use crate::rejection::Rejection;
 use crate::report::{Report, StageTimes};
 use crate::spec::KeyColumn;
 use crate::unwritable::UnwritableTable;
+use after_commit::ReportedBatch;
 pub use dry_run::{DeclaredTable, DryRun, DryRunResult};
 use parts::PartsWrite;
 use record_source::RecordSource;
@@ -174,12 +176,7 @@ impl Ingest {
         let Some(index) = self.source_for_batch(incoming.batch())? else { return Ok(empty_report(incoming.batch())) };
         let backup = self.backup_policy(index, BatchOrigin::Stream);
         // Boxed: with the SDK's futures inside, the type nests too deeply for the compiler.
-        let (report, extent) = Box::pin(self.process(index, &mut incoming, backup, started, time_left)).await?;
-        if report.counts.any_committed() {
-            let time_left = time_left.saturating_sub(started.elapsed());
-            self.writer.publish_freshness(&self.config.sources[index].name, &extent, time_left).await;
-        }
-        Ok(report)
+        Box::pin(self.process(index, &mut incoming, backup, started, time_left)).await
     }
 
     /// Loads records of a source that do not come from its stream. They are not backed up: a copy exists already.
@@ -207,8 +204,7 @@ impl Ingest {
         time_left: Duration,
     ) -> Result<Report, IngestError> {
         let mut incoming = RecordSource::Batch(batch);
-        let (report, _) = Box::pin(self.process(source, &mut incoming, backup, Instant::now(), time_left)).await?;
-        Ok(report)
+        Box::pin(self.process(source, &mut incoming, backup, Instant::now(), time_left)).await
     }
 
     fn backup_policy(&self, source: usize, origin: BatchOrigin) -> BackupPolicy {
@@ -285,7 +281,7 @@ impl Ingest {
         backup: BackupPolicy,
         started: Instant,
         time_left: Duration,
-    ) -> Result<(Report, BatchExtent), IngestError> {
+    ) -> Result<Report, IngestError> {
         let mut times = StageTimes { decode: started.elapsed(), ..StageTimes::default() };
         let Self { config, decoders, writer, object_store, reporter } = self;
         let (source, decoder) = (&config.sources[index].name, &mut decoders[index]);
@@ -299,10 +295,10 @@ impl Ingest {
         };
         let (extent, tables) = (committed.extent.clone(), committed.tables.clone());
         let report = reporter.report(source, decoder, incoming, committed, times).await?;
-        if report.counts.any_committed() {
-            writer.update_totals(&tables, time_left.saturating_sub(started.elapsed())).await;
-        }
-        Ok((report, extent))
+        let stream_extent = incoming.is_stream().then_some(&extent);
+        let reported = ReportedBatch { report: &report, tables: &tables, stream_extent };
+        writer.after_commit(reported, time_left.saturating_sub(started.elapsed())).await;
+        Ok(report)
     }
 
     /// The index of the source that reads the batch's stream; `None` if the batch has no record.
@@ -405,6 +401,7 @@ fn empty_report(batch: &Batch) -> Report {
         rows: 0,
         ddl: 0,
         reasons: BTreeMap::new(),
+        rejections: Vec::new(),
         unwritable_tables: 0,
         batch_age: Duration::ZERO,
         times: StageTimes::default(),

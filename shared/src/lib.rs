@@ -3,11 +3,13 @@
 //! An event is unpacked into [`record`]s, records are [`decode`]d into [`change`]s, changes are [`plan`]ned, the plan is
 //! [`apply`]ed in one transaction, and every record is accounted for in a [`report`].
 
+pub mod activity;
 pub mod apply;
 pub mod aws;
 pub mod backfill;
 mod backoff;
 pub mod backup;
+pub mod board;
 pub mod catalog;
 pub mod change;
 pub mod clock;

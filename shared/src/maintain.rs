@@ -10,6 +10,7 @@
 //! Settings never outlive their transaction, because a pooler may assign each transaction to a different backend. A concurrent
 //! detach cannot run in a transaction and therefore has no settings; if it waits too long, another connection cancels it.
 
+mod activity;
 pub mod pending;
 
 use std::pin::pin;
@@ -115,7 +116,9 @@ pub async fn maintain(config: &Config, database: &Database) -> Result<Maintenanc
     let mut report = MaintenanceReport::default();
     for source in &config.sources {
         for partitioned in partitioned_tables(client, source).await? {
+            let since = report.recorded_until();
             maintain_table(database, client, &partitioned, &mut report).await?;
+            activity::record_partitions(client, &source.name, since, &mut report).await?;
         }
         if source.format.replicates() {
             report.forgotten += prune_tombstones(client, source).await?;
@@ -123,6 +126,8 @@ pub async fn maintain(config: &Config, database: &Database) -> Result<Maintenanc
         prune_closed_shards(client, source, &mut report).await?;
     }
     prune_totals(client, config, &mut report).await?;
+    activity::prune(client, &mut report).await?;
+    activity::grant_board(client, config, &mut report).await?;
     connection.release();
     Ok(report)
 }

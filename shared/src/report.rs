@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use crate::activity::ActivityEvent;
 use crate::outcome::OutcomeCounts;
 use crate::timestamp::Timestamp;
 
@@ -35,6 +36,8 @@ pub struct Report {
     pub ddl: u64,
     /// Dead letters (or records left to Lambda) by reason.
     pub reasons: BTreeMap<&'static str, u64>,
+    /// What was rejected, without payloads.
+    pub rejections: Vec<ActivityEvent>,
     /// The number of tables that cannot be written as they are defined.
     pub unwritable_tables: u64,
     /// The age of the oldest record of the batch when the batch was committed.

@@ -21,7 +21,9 @@ use tokio::sync::Mutex;
 
 use crate::aws::Aws;
 use crate::backfill::{self, Backfill, BackfillProgress, BackfillTask};
-use crate::config::{Config, Environment};
+use crate::board::auth::tokens::{TokenSource, TokenStore};
+use crate::board::{Authentication, Board, Transport};
+use crate::config::{BoardAccess, Config, Environment};
 use crate::database::Database;
 use crate::dead_letter::DeadLetters;
 use crate::dynamodb_tables::DynamodbTables;
@@ -46,6 +48,7 @@ pub struct App {
     environment: Environment,
     aws: Aws,
     ingest: Option<Ingest>,
+    board: Option<Board>,
     /// The configuration to use if none exists.
     fallback_config: Option<Config>,
 }
@@ -153,7 +156,7 @@ impl Invocation {
 impl App {
     /// Creates an app without connecting to anything.
     pub fn new(environment: Environment, fallback_config: Option<Config>) -> Self {
-        Self { environment, aws: Aws::default(), ingest: None, fallback_config }
+        Self { environment, aws: Aws::default(), ingest: None, board: None, fallback_config }
     }
 
     /// Checks a configuration file at the start, so that its errors are logged when it is deployed.
@@ -263,6 +266,27 @@ impl App {
         .await?;
         telemetry::log_redrive(&progress);
         Ok(redrive::RedriveTask { progress, ..task })
+    }
+
+    /// Returns the board; creates it on first use. It is always one behind HTTPS.
+    ///
+    /// # Errors
+    /// Returns an error if nothing says who authenticates requests. See also [`Self::config`].
+    pub async fn board(&mut self) -> Result<&Board, Failure> {
+        let board = match self.board.take() {
+            Some(board) => board,
+            None => {
+                let access = match self.environment.board.clone().ok_or_else(Failure::no_board_access)? {
+                    BoardAccess::Secret(arn) => {
+                        Authentication::Tokens(TokenStore::new(TokenSource::Secret(self.aws.clone(), arn)))
+                    }
+                    BoardAccess::Iam(role) => Authentication::Iam(role),
+                };
+                let database = Database::read_only(&self.environment.database, self.aws.clone())?;
+                Board::new(self.config().await?, database, access, Transport::Https)
+            }
+        };
+        Ok(self.board.insert(board))
     }
 
     /// Returns the ingest pipeline; creates it on first use.

@@ -4,8 +4,8 @@
 //! filter: <https://docs.aws.amazon.com/lambda/latest/dg/monitoring-cloudwatchlogs-log-level.html>.
 
 use std::io::Write;
-use std::sync::OnceLock;
-use std::time::Duration;
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use metrics::{Unit, counter, describe_counter, describe_histogram, gauge, histogram};
 use metrics_cloudwatch_embedded::{Builder, Collector};
@@ -14,6 +14,7 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 
 use crate::backfill::BackfillProgress;
+use crate::board::RequestOutcome;
 use crate::maintain::MaintenanceReport;
 use crate::outcome::OutcomeCounts;
 use crate::redrive;
@@ -46,6 +47,12 @@ const FAILURE_METRICS: [&str; 2] = ["person_needed", "unaccounted"];
 const MAINTENANCE_METRICS: [&str; 4] =
     ["partitions_made", "partitions_dropped", "deletes_forgotten", "upkeep_postponed"];
 
+/// Counters of the board.
+const BOARD_METRICS: [&str; 2] = ["board_requests", "failed_logins"];
+
+/// The board's counters are written at most once in this time: a page is requested every few seconds.
+const BOARD_FLUSH_INTERVAL: Duration = Duration::from_secs(60);
+
 static COLLECTOR: OnceLock<&'static Collector> = OnceLock::new();
 
 /// Starts logging at a level (`AWS_LAMBDA_LOG_LEVEL`), and metrics with the function's name as their dimension.
@@ -70,7 +77,8 @@ pub fn init(function: &str, level: LevelFilter) {
     if let Ok(collector) = built {
         COLLECTOR.get_or_init(|| collector);
     }
-    for name in BATCH_METRICS.iter().chain(&FAILURE_METRICS).chain(&MAINTENANCE_METRICS).chain(&TOTAL_METRICS) {
+    let counters = [&FAILURE_METRICS[..], &MAINTENANCE_METRICS, &TOTAL_METRICS, &BOARD_METRICS];
+    for name in BATCH_METRICS.iter().chain(counters.into_iter().flatten()) {
         describe_counter!(*name, Unit::Count, "");
     }
     // Every function reports these from the start, so that alarms see zeros.
@@ -225,6 +233,26 @@ fn log_total(result: &TotalResult, request: &str) {
         tracing::error!(request, total, off_by, repaired, folded, seconds, "total corrected");
     } else {
         tracing::info!(request, total, off_by, repaired, folded, seconds, "total");
+    }
+}
+
+/// Logs a request to the board and counts it. Neither its address nor anything that it carries is logged.
+pub fn log_board_request(outcome: RequestOutcome, status: u16, request: &str) {
+    static FLUSHED: Mutex<Option<Instant>> = Mutex::new(None);
+    match outcome {
+        RequestOutcome::SignedIn(role) => tracing::info!(request, role = role.as_str(), "signed in"),
+        RequestOutcome::SignedOut => tracing::info!(request, "signed out"),
+        RequestOutcome::FailedLogin => tracing::warn!(request, status, "failed login"),
+        RequestOutcome::Throttled => tracing::warn!(request, status, "too many failed logins"),
+        RequestOutcome::Unavailable => tracing::warn!(request, status, "the tokens could not be read"),
+        RequestOutcome::Answered | RequestOutcome::NotSignedIn => tracing::debug!(request, status, "request"),
+    }
+    let failed = matches!(outcome, RequestOutcome::FailedLogin | RequestOutcome::Throttled);
+    count(BOARD_METRICS, [1, u64::from(failed)]);
+    let mut flushed = FLUSHED.lock().unwrap_or_else(PoisonError::into_inner);
+    if failed || flushed.is_none_or(|flushed| flushed.elapsed() >= BOARD_FLUSH_INTERVAL) {
+        *flushed = Some(Instant::now());
+        flush(request);
     }
 }
 

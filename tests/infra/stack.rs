@@ -248,6 +248,43 @@ fn actions(statement: &Value) -> Vec<&str> {
     several.iter().filter_map(Value::as_str).collect()
 }
 
+/// A URL that was created since October 2025 needs both permissions, and a board without them shows nothing but 403.
+#[test]
+fn the_board_has_a_url_with_both_permissions_and_nothing_of_the_writer_s() {
+    let statements = |system: &str| -> Vec<Value> {
+        created(system)["board_policy"]["Statement"].as_array().unwrap_or(&Vec::new()).clone()
+    };
+    let url = &created("sportsbook")["board_url"];
+    assert_has(url, &json!({"AuthType": "NONE", "InvokeMode": "BUFFERED"}));
+    assert_eq!(created("replica")["board_url"]["AuthType"], "AWS_IAM");
+    for (system, principal) in [("sportsbook", "*"), ("replica", "cloudfront.amazonaws.com")] {
+        let granted = statements(system);
+        let actions: BTreeSet<&str> = granted.iter().filter_map(|statement| statement["Action"].as_str()).collect();
+        assert_eq!(actions, BTreeSet::from(["lambda:InvokeFunction", "lambda:InvokeFunctionUrl"]), "{granted:#?}");
+        assert!(granted.iter().all(|statement| statement["Principal"].to_string().contains(principal)), "{granted:#?}");
+    }
+    let function = &created("sportsbook")["functions"]["sportsbook-board"];
+    assert_eq!(function["Concurrency"], 2);
+    let environment = &function["Environment"]["Variables"];
+    assert_has(environment, &json!({"DEAD_LETTER_QUEUE_URL": "", "ARCHIVE_BUCKET": "", "BOARD_IAM_ROLE": ""}));
+    for (name, secret) in [("BOARD_SECRET_ARN", ":secret:sportsbook/board-"), ("DATABASE_SECRET_ARN", "board-database")]
+    {
+        assert!(environment[name].as_str().unwrap().contains(secret), "{environment:#}");
+    }
+    let iam = &created("replica")["functions"]["replica-board"]["Environment"]["Variables"];
+    assert_has(
+        iam,
+        &json!({"BOARD_IAM_ROLE": "operator", "BOARD_SECRET_ARN": "", "DATABASE_USER": "millstream_board"}),
+    );
+
+    let role = created("sportsbook")["roles"]["sportsbook-board-eu-west-1"].to_string();
+    for foreign in ["sqs:", "s3:", "lambda:", "sportsbook/database"] {
+        assert!(!role.contains(foreign), "{foreign} in {role}");
+    }
+    let token = created("sportsbook")["board_tokens"]["operator"].as_str().unwrap();
+    assert!(token.len() >= 22 && token.chars().all(|c| c.is_ascii_alphanumeric()), "{token}");
+}
+
 fn machine(name: &str) -> &'static Value {
     let machines = created("replica")["state_machines"].as_array().unwrap();
     assert_eq!(machines.len(), 2, "{machines:#?}");

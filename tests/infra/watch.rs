@@ -39,6 +39,7 @@ fn every_fault_that_a_person_must_know_has_its_alarm() {
         ("dead-letters-age", json!({"MetricName": "ApproximateAgeOfOldestMessage", "Threshold": 604_800.0})),
         ("load-failed", json!({"MetricName": "ExecutionsFailed"})),
         ("upkeep-postponed", json!({"MetricName": "upkeep_postponed"})),
+        ("failed-logins", json!({"MetricName": "failed_logins", "Statistic": "Sum", "Threshold": 20.0})),
     ];
     for (name, asked) in expected {
         let alarm = &alarms[format!("sportsbook-{name}")];
@@ -69,9 +70,17 @@ fn every_fault_that_a_person_must_know_has_its_alarm() {
 fn the_dashboard_goes_from_freshness_to_cost() {
     let widgets = created("sportsbook")["dashboard"]["widgets"].as_array().unwrap();
     let titles: Vec<&str> = widgets.iter().filter_map(|widget| widget["properties"]["title"].as_str()).collect();
-    for word in
-        ["Freshness", "Throughput", "Lag", "Failures awaiting redrive", "partitions", "Connections", "cost", "Totals"]
-    {
+    for word in [
+        "Freshness",
+        "Throughput",
+        "Lag",
+        "Failures awaiting redrive",
+        "partitions",
+        "Connections",
+        "cost",
+        "Totals",
+        "Board",
+    ] {
         assert!(titles.iter().any(|title| title.contains(word)), "{word} is not among {titles:?}");
     }
     for widget in widgets {
@@ -102,7 +111,9 @@ fn asked() -> BTreeSet<String> {
 /// The metrics that a function publishes while it processes an event, each with its value.
 async fn published_metrics(function: &str, event: Vec<u8>, url: &str) -> Vec<(String, Value)> {
     let config = workspace().join("events/sportsbook/millstream.toml").to_string_lossy().into_owned();
-    let environment = [("DATABASE_URL", url.to_owned()), ("MILLSTREAM_CONFIG", config)];
+    // Only the board reads who may open it.
+    let environment =
+        [("DATABASE_URL", url.to_owned()), ("MILLSTREAM_CONFIG", config), ("BOARD_IAM_ROLE", "operator".to_owned())];
     let settings = Settings {
         binary: binary(function).unwrap(),
         environment: environment.map(|(name, value)| (name.to_owned(), value)).into(),
@@ -143,7 +154,11 @@ async fn functions_publish_every_metric_that_alarms_use() {
     for metric in ["totals_off_by", "totals_failed"] {
         assert!(totals.contains(&(metric.to_owned(), json!(0))), "{totals:?}");
     }
-    let told: BTreeSet<String> = [good, unknown, upkeep, totals].concat().into_iter().map(|(name, _)| name).collect();
+    let request = json!({"rawPath": "/", "requestContext": {"http": {"method": "GET", "sourceIp": "192.0.2.1"}}});
+    let board = published_metrics("board", request.to_string().into_bytes(), &url).await;
+    assert!(board.contains(&("failed_logins".to_owned(), json!(0))), "{board:?}");
+    let told: BTreeSet<String> =
+        [good, unknown, upkeep, totals, board].concat().into_iter().map(|(name, _)| name).collect();
     let asked = asked();
     let missing: Vec<&String> = asked.difference(&told).collect();
     assert!(missing.is_empty() && asked.len() > 10, "{missing:?} are not published; published: {told:?}");

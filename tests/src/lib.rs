@@ -3,7 +3,9 @@
 
 pub mod aws_stand_in;
 pub mod bench;
+pub mod board;
 pub mod certificates;
+pub mod chromium;
 pub mod cleartext_server;
 pub mod dynamodb;
 pub mod event_source;

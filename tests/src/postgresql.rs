@@ -122,6 +122,15 @@ impl PostgreSql {
         Ok(())
     }
 
+    /// Stops the server immediately; [`Self::crash_and_restart`] starts it again.
+    ///
+    /// # Errors
+    /// Returns an error if it still runs.
+    pub fn stop_server(&mut self) -> std::io::Result<()> {
+        self.stop();
+        if self.server.try_wait()?.is_some() { Ok(()) } else { Err(std::io::Error::other("PostgreSQL did not stop")) }
+    }
+
     fn stop(&mut self) {
         if let Ok(program) = program("pg_ctl") {
             let mut command = as_server_user(&program);

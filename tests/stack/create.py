@@ -112,6 +112,18 @@ class Aws:
         )
         return table["TableDescription"]["LatestStreamArn"]
 
+    def board(self, system: str) -> dict:
+        """The board's URL, the permissions to open it, and its tokens."""
+        client, name = self.client("lambda"), f"{system}-board"
+        secrets = self.client("secretsmanager")
+        names = [each["Name"] for each in secrets.list_secrets()["SecretList"]]
+        tokens = secrets.get_secret_value(SecretId=f"{system}/board")["SecretString"] if f"{system}/board" in names else "{}"
+        return {
+            "board_url": client.get_function_url_config(FunctionName=name),
+            "board_policy": json.loads(client.get_policy(FunctionName=name)["Policy"]),
+            "board_tokens": json.loads(tokens),
+        }
+
     def everything(self, system: str) -> dict:
         """What is there, by kind and name."""
         return {
@@ -128,6 +140,7 @@ class Aws:
             "roles": self.roles(),
             "state_machines": self.state_machines(),
             "log_groups": {each["logGroupName"]: each for each in self.client("logs").describe_log_groups()["logGroups"]},
+            **self.board(system),
             "endpoints": sorted(
                 each["ServiceName"] for each in self.client("ec2").describe_vpc_endpoints()["VpcEndpoints"]
             ),

@@ -72,6 +72,42 @@ def function(name, properties, account, region, **_kwargs):
     return Made(name, make_function_arn(region, account, name))
 
 
+class MadeUrl(Made):
+    """A function URL, which has its address as an attribute."""
+
+    __module__ = MODULE
+
+    @classmethod
+    def has_cfn_attr(cls, attr: str) -> bool:
+        return attr == "FunctionUrl"
+
+    def get_cfn_attribute(self, _attribute: str) -> str:
+        return self.physical_resource_id
+
+
+@resource("AWS::Lambda::Url")
+def url(_name, properties, _account, region, **_kwargs):
+    asked = {"FunctionName": properties["TargetFunctionArn"], "AuthType": properties["AuthType"]}
+    made = boto3.client("lambda", region).create_function_url_config(**asked, InvokeMode=properties["InvokeMode"])
+    return MadeUrl(made["FunctionUrl"])
+
+
+@resource("AWS::Lambda::Permission")
+def permission(name, properties, _account, region, **_kwargs):
+    asked = {key: properties[key] for key in ("FunctionName", "Action", "Principal", "SourceArn") if key in properties}
+    boto3.client("lambda", region).add_permission(**asked, StatementId=name)
+
+
+@resource("AWS::SecretsManager::Secret", "Name")
+def secret(name, properties, _account, region, **_kwargs):
+    client, generated = boto3.client("secretsmanager", region), properties["GenerateSecretString"]
+    asked = {key: generated[key] for key in ("PasswordLength", "ExcludePunctuation")}
+    text = json.loads(generated["SecretStringTemplate"])
+    text[generated["GenerateStringKey"]] = client.get_random_password(**asked)["RandomPassword"]
+    made = client.create_secret(Name=name, SecretString=json.dumps(text), Tags=properties["Tags"])
+    return Made(made["ARN"])
+
+
 @resource("AWS::Lambda::LayerVersion", "LayerName")
 def layer(name, properties, _account, region, **_kwargs):
     made = boto3.client("lambda", region).publish_layer_version(**properties | {"LayerName": name})

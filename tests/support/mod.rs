@@ -65,13 +65,23 @@ pub fn pooler(cluster: u16, backends: u32, admission: Admission) -> Option<PgBou
     if PgBouncer::is_installed() {
         return Some(PgBouncer::start(cluster, backends, admission).expect("PgBouncer starts"));
     }
-    let required = std::env::var_os("MILLSTREAM_REQUIRE_PGBOUNCER").is_some_and(|value| value == "1");
-    assert!(!required, "PgBouncer is not installed, and MILLSTREAM_REQUIRE_PGBOUNCER is 1");
+    skip_without(false, "PgBouncer", "MILLSTREAM_REQUIRE_PGBOUNCER");
+    None
+}
+
+/// Whether a test can run, which needs a program. If it is not installed, the test is noted as skipped; if the variable is `1`, that
+/// is a failure.
+pub fn skip_without(is_installed: bool, program: &str, variable: &str) -> bool {
+    if is_installed {
+        return true;
+    }
+    let required = std::env::var_os(variable).is_some_and(|value| value == "1");
+    assert!(!required, "{program} is not installed, and {variable} is 1");
     let thread = std::thread::current();
-    let line = format!("{}\n", thread.name().unwrap_or_default());
+    let line = format!("{} ({program})\n", thread.name().unwrap_or_default());
     let file = std::fs::File::options().create(true).append(true).open(target().join("skipped-tests"));
     file.and_then(|mut file| file.write_all(line.as_bytes())).expect("the skipped test is noted");
-    None
+    false
 }
 
 /// The rows of a query, each as one line of text.

@@ -55,4 +55,7 @@ async fn totals_are_built_folded_and_recomputed_through_a_pooler() {
             .unwrap();
     assert_eq!(answer.results[0].report.as_ref().unwrap().off_by, 3, "{answer:?}");
     assert_eq!(rows(&owner, totals).await, rows(&owner, expected).await);
+    let events = "SELECT source, relation, detail FROM millstream.event WHERE kind = 'recompute'";
+    let expected = r#"{"source":"s","relation":"s.betting","detail":"total recomputed: it was off by 3 groups"}"#;
+    assert_eq!(rows(&owner, events).await, [expected]);
 }

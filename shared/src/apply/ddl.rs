@@ -18,6 +18,7 @@ use tokio_postgres::types::Type;
 
 use super::lock_holders::DelayedBy;
 use super::{ApplyError, Limits, LockTimeout, remedy};
+use crate::activity::{ActivityEvent, EventKind};
 use crate::backoff::backoff_delay;
 use crate::catalog::comment::partition_note;
 use crate::catalog::{self, Catalog, CatalogError, load};
@@ -44,8 +45,8 @@ pub const READING: &str = "SELECT FROM pg_catalog.pg_class";
 /// What became of missing tables, columns and partitions.
 #[derive(Default, Debug)]
 pub struct SchemaChanges {
-    /// The number of statements that changed the schema.
-    pub statements: usize,
+    /// The statements that changed the schema.
+    pub statements: Vec<ActivityEvent>,
     /// The tables for which a change was rejected. The configuration of each decides whether its records wait.
     pub unwritable: Vec<UnwritableTable>,
 }
@@ -68,7 +69,11 @@ pub async fn create_missing(
     let mut changes = SchemaChanges::default();
     for diff in diffs {
         match create_missing_in_table(client, catalog, diff, limits, deadline).await? {
-            Ok(statements) => changes.statements += statements,
+            Ok(statements) => {
+                let table = diff.table.unquoted();
+                let change = |statement: &String| ActivityEvent::new(EventKind::SchemaChange, &table, statement);
+                changes.statements.extend(statements.iter().map(change));
+            }
             Err(unwritable) => changes.unwritable.push(unwritable),
         }
     }
@@ -149,7 +154,7 @@ async fn create_missing_in_table(
     diff: &TableDiff,
     limits: Limits,
     deadline: Instant,
-) -> Result<Result<usize, UnwritableTable>, ApplyError> {
+) -> Result<Result<Vec<String>, UnwritableTable>, ApplyError> {
     let mut attempt = 0;
     loop {
         let failed = match try_once(client, catalog, diff, limits).await {
@@ -215,12 +220,12 @@ async fn try_once(
     catalog: &mut Catalog,
     diff: &TableDiff,
     limits: Limits,
-) -> Result<usize, FailedAttempt> {
+) -> Result<Vec<String>, FailedAttempt> {
     begin(client, LOCK_TIMEOUT, limits.statement).await?;
     restrict_search_path(client, diff.columns.iter().any(|column| column.check.is_some())).await?;
-    let mut statements = 0;
+    let mut statements = Vec::new();
     if diff.source_label.is_some() {
-        statements += create_schema(client, &diff.table).await?;
+        statements.extend(create_schema(client, &diff.table).await?);
     }
     lock(client, &Locked::Table(&diff.table)).await?;
     catalog.invalidate(&diff.table);
@@ -235,7 +240,7 @@ async fn try_once(
         for statement in &ddl {
             execute(client, statement).await.map_err(|error| FailedStatement::of_change(statement, error))?;
         }
-        statements += ddl.len();
+        statements.extend(ddl);
         catalog.invalidate(&diff.table);
         load(client, catalog, std::slice::from_ref(&diff.table)).await?;
     }
@@ -383,6 +388,15 @@ pub async fn begin_read_only(client: &Client, limits: Limits) -> Result<(), Appl
     begin_with(client, "BEGIN READ ONLY", limits.lock, limits.statement).await
 }
 
+/// Begins a read-only transaction that sees one snapshot of the database, in which unqualified names are PostgreSQL's own.
+///
+/// # Errors
+/// Returns an error if a statement or the connection fails.
+pub async fn begin_snapshot(client: &Client, limits: Limits) -> Result<(), ApplyError> {
+    let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL search_path = pg_catalog, pg_temp";
+    begin_with(client, begin, limits.lock, limits.statement).await
+}
+
 async fn begin_with(client: &Client, begin: &str, lock: Duration, statement: Duration) -> Result<(), ApplyError> {
     let settings = format!(
         "{begin}; SET LOCAL lock_timeout = {}; SET LOCAL statement_timeout = {}; SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO'; \
@@ -400,11 +414,11 @@ async fn restrict_search_path(client: &Client, has_check: bool) -> Result<(), Ap
 }
 
 /// Creates the schema if it does not exist. Without it none of the source's tables can be written.
-async fn create_schema(client: &Client, table: &TableName) -> Result<usize, FailedAttempt> {
+async fn create_schema(client: &Client, table: &TableName) -> Result<Option<String>, FailedAttempt> {
     lock(client, &Locked::Schema(&table.schema)).await?;
-    let Some(statement) = missing_schema_ddl(client, &table.schema).await? else { return Ok(0) };
+    let Some(statement) = missing_schema_ddl(client, &table.schema).await? else { return Ok(None) };
     match client.batch_execute(&statement).await {
-        Ok(()) => Ok(1),
+        Ok(()) => Ok(Some(statement)),
         // Another session was faster.
         Err(error) if classify(DatabaseStep::ChangeSchema, &error) == ErrorAction::RefreshCatalog => {
             Err(FailedStatement::of_change(&statement, error).into())

@@ -76,7 +76,7 @@ impl Freshness {
 }
 
 /// What an error of the table means, if it is PostgreSQL's or the connection's.
-fn action_after(error: &ApplyError) -> Option<ErrorAction> {
+pub(super) fn action_after(error: &ApplyError) -> Option<ErrorAction> {
     error.database_error().map(|error| classify(DatabaseStep::SystemTable, error))
 }
 

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use tracing::level_filters::LevelFilter;
 
+use crate::board::auth::Role;
+
 const DEAD_LETTER_QUEUE: &str = "DEAD_LETTER_QUEUE_URL";
 const ON_FAILURE_QUEUE: &str = "ON_FAILURE_QUEUE_URL";
 
@@ -21,6 +23,8 @@ pub struct Environment {
     pub on_failure_queue: Option<String>,
     /// `ARCHIVE_BUCKET`.
     pub archive_bucket: Option<String>,
+    /// Who authenticates the board's requests, for the function `board`.
+    pub board: Option<BoardAccess>,
     /// `AWS_LAMBDA_FUNCTION_NAME`, for logs and metrics.
     pub function: String,
     /// `AWS_LAMBDA_LOG_LEVEL`: INFO by default.
@@ -71,6 +75,15 @@ pub enum Credentials {
     Iam,
 }
 
+/// Who authenticates the board's requests.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum BoardAccess {
+    /// `BOARD_SECRET_ARN`: the board, by the tokens of a secret in Secrets Manager.
+    Secret(String),
+    /// `BOARD_IAM_ROLE`: Lambda, which accepts signed requests only; all of them have this role.
+    Iam(Role),
+}
+
 /// A missing or invalid environment variable.
 #[derive(Debug, thiserror::Error)]
 pub enum EnvironmentError {
@@ -85,6 +98,9 @@ pub enum EnvironmentError {
     /// IAM authentication requires a variable that is not set.
     #[error("DATABASE_AUTH=iam requires {0}")]
     IamNeeds(&'static str),
+    /// `BOARD_IAM_ROLE` is not a role that IAM can give, or `BOARD_SECRET_ARN` is set as well.
+    #[error("BOARD_IAM_ROLE must be `operator` or `decision`, and excludes BOARD_SECRET_ARN")]
+    BoardRole,
     /// `DATABASE_PORT` is not a port number.
     #[error("DATABASE_PORT must be a port number")]
     Port,
@@ -107,6 +123,7 @@ impl Environment {
             dead_letter_queue: get(DEAD_LETTER_QUEUE),
             on_failure_queue: get(ON_FAILURE_QUEUE),
             archive_bucket: get("ARCHIVE_BUCKET"),
+            board: board(get("BOARD_SECRET_ARN"), get("BOARD_IAM_ROLE"))?,
             function: get("AWS_LAMBDA_FUNCTION_NAME").unwrap_or_else(|| "millstream".to_owned()),
             log_level: get("AWS_LAMBDA_LOG_LEVEL").and_then(|level| level.parse().ok()).unwrap_or(LevelFilter::INFO),
         })
@@ -134,6 +151,18 @@ pub fn config_location() -> String {
 fn default_config_path() -> String {
     let folder = std::env::current_exe().ok().and_then(|path| path.parent().map(PathBuf::from)).unwrap_or_default();
     folder.join("millstream.toml").to_string_lossy().into_owned()
+}
+
+fn board(secret: Option<String>, iam_role: Option<String>) -> Result<Option<BoardAccess>, EnvironmentError> {
+    match (secret, iam_role) {
+        (secret, None) => Ok(secret.map(BoardAccess::Secret)),
+        (Some(_), Some(_)) => Err(EnvironmentError::BoardRole),
+        // A signature does not say whose data a user may see.
+        (None, Some(name)) => match Role::from_name(&name) {
+            Some(role @ (Role::Operator | Role::Decision)) => Ok(Some(BoardAccess::Iam(role))),
+            Some(Role::User) | None => Err(EnvironmentError::BoardRole),
+        },
+    }
 }
 
 fn database(variables: &BTreeMap<String, String>) -> Result<DatabaseAddress, EnvironmentError> {
@@ -175,6 +204,19 @@ mod tests {
     fn debug_output_holds_no_password() {
         let environment = read(&[("DATABASE_URL", "postgresql://me:hunter2@db/x")]).unwrap();
         assert!(!format!("{environment:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn a_board_has_one_way_to_authenticate_requests() {
+        let board = |pairs: &[(&str, &str)]| read(&[&[("DATABASE_URL", "postgresql://db/x")], pairs].concat());
+        assert_eq!(board(&[]).unwrap().board, None);
+        let secret = board(&[("BOARD_SECRET_ARN", "arn")]).unwrap().board;
+        assert_eq!(secret, Some(BoardAccess::Secret("arn".to_owned())));
+        assert_eq!(board(&[("BOARD_IAM_ROLE", "decision")]).unwrap().board, Some(BoardAccess::Iam(Role::Decision)));
+        for wrong in [&[("BOARD_IAM_ROLE", "user")][..], &[("BOARD_IAM_ROLE", "operator"), ("BOARD_SECRET_ARN", "arn")]]
+        {
+            assert!(board(wrong).is_err(), "{wrong:?}");
+        }
     }
 
     #[test]

@@ -89,7 +89,7 @@ impl<'i> DryRun<'i> {
             }
             connection.batch_execute("COMMIT").await.map_err(CatalogError::from)?;
         };
-        ddl.extend(system_tables(&connection, &plan, &mut self.already_listed).await?);
+        ddl.extend(system_tables(&connection, &plan, records, &mut self.already_listed).await?);
         connection.release();
         plan.rejected.extend(rejected);
         Ok(DryRunResult { source: config.sources[index].name.clone(), records, ddl, plan })
@@ -172,9 +172,15 @@ async fn column_types(
 async fn system_tables(
     client: &Client,
     plan: &Plan,
+    records: usize,
     already_listed: &mut BTreeSet<String>,
 ) -> Result<Vec<String>, IngestError> {
-    let needed = [(plan.deletes(), apply::TOMBSTONE_TABLE), (!plan.writes.is_empty(), apply::FRESHNESS_TABLE)];
+    let needed = [
+        (plan.deletes(), apply::TOMBSTONE_TABLE),
+        (!plan.writes.is_empty(), apply::FRESHNESS_TABLE),
+        (records > 0, apply::MINUTE_TABLE),
+        (records > 0, apply::EVENT_TABLE),
+    ];
     let mut statements = Vec::new();
     for (_, table) in needed.iter().filter(|(is_needed, _)| *is_needed) {
         let missing = table.missing_ddl(client).await?;

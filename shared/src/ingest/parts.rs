@@ -12,7 +12,7 @@ use super::record_source::RecordSource;
 use super::table_findings::TableFindings;
 use super::writer::{DecodeSummary, WriteResult, Writer, changed_tables, read_catalog};
 use super::{BatchBackup, CommittedBatch, IngestError, PLAN_ATTEMPTS_MAX};
-use crate::apply::{self, ApplyError, Limits, WriteHints, WriteTransaction, write_slice};
+use crate::apply::{self, ActivityLog, ApplyError, Limits, WriteHints, WriteTransaction, write_slice};
 use crate::catalog::Catalog;
 use crate::change::Changes;
 use crate::clock::now;
@@ -92,10 +92,11 @@ impl Writer {
         let (mut ddl, mut deadlocks, mut reconnected, mut surveyed) = (0, 0, false, false);
         let (mut findings, mut cause) = (TableFindings::default(), String::new());
         for _ in 0..PLAN_ATTEMPTS_MAX {
-            let Self { database, catalog, hints, .. } = self;
+            let Self { database, catalog, hints, activity, .. } = self;
             let connection = database.connection().await?;
             let client = &connection;
-            let mut pass = Pass { client, decoder, catalog, hints, write, surveyed, times, findings: &mut findings };
+            let mut pass =
+                Pass { client, decoder, catalog, hints, activity, write, surveyed, times, findings: &mut findings };
             match pass.commit(incoming).await {
                 Ok(committed) => {
                     connection.release();
@@ -151,6 +152,7 @@ struct Pass<'p, 'w> {
     decoder: &'p mut Decoder,
     catalog: &'p mut Catalog,
     hints: &'p mut WriteHints,
+    activity: &'p mut ActivityLog,
     write: &'p PartsWrite<'w>,
     /// Whether a pass has created what was missing.
     surveyed: bool,
@@ -192,6 +194,7 @@ impl Pass<'_, '_> {
                 let (decoded, written) = self.write_slice(transaction, batch, slice).await?;
                 committed.awaits_key(batch, &written);
                 committed.account_for(parts.first(), records, decoded, written, self.write.rejected_outcome)?;
+                committed.rejections.add_positions(parts.first(), batch);
             }
         }
         committed.empty_records = parts.batch().empty_records;
@@ -282,7 +285,8 @@ impl Pass<'_, '_> {
                 break;
             }
             let changed = apply::create_missing(self.client, self.catalog, &plan.diffs, limits).await?;
-            ddl += changed.statements;
+            ddl += changed.statements.len();
+            self.activity.add_events(self.decoder.source_name(), changed.statements);
             self.findings.add_blocked_changes(changed.unwritable);
         }
         let deletes = tables.iter().any(|&table| self.decoder.tables.get(table).deletes == DeleteMode::Hard);

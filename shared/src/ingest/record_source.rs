@@ -26,6 +26,11 @@ pub enum RecordSource<'b> {
 }
 
 impl<'b> RecordSource<'b> {
+    /// Whether the records come from the source's stream.
+    pub fn is_stream(&self) -> bool {
+        matches!(self, Self::Event(_))
+    }
+
     /// Unpacks at least this many records, or all.
     pub fn read_until(&mut self, records: usize) -> Result<&Batch, EventError> {
         if let Self::Event(event) = self {

@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use crate::activity::{ActivityEvent, rejection_events};
+use crate::record::Batch;
 use crate::rejection::Rejection;
 use crate::unwritable::UnwritableTable;
 
@@ -17,12 +19,18 @@ const REASON_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// A batch has at most this many entries: five times as many as a record of the stream has documents.
 const ENTRIES_MAX: usize = 1_000_000;
 
+/// The first record's position is kept for so many reasons: a batch describes no more of them on the board.
+const POSITIONS_MAX: usize = 20;
+
 /// Rejected records, in the order of the batch.
 #[derive(Default, Debug)]
 pub struct RejectionLog {
     entries: Vec<Entry>,
     reasons: Vec<Rejection>,
     reason_bytes: usize,
+    /// The index of the first record of each of the first reasons, and the positions of those records.
+    first_records: Vec<usize>,
+    positions: Vec<String>,
     /// The reason that stands for others of a class and a table.
     common: BTreeMap<(&'static str, Option<String>), u32>,
     count: u64,
@@ -51,6 +59,9 @@ impl RejectionLog {
     fn push(&mut self, index: usize, rejection: Rejection) {
         self.count += 1;
         let reason = self.reason_index(rejection);
+        if reason as usize == self.first_records.len() && self.first_records.len() < POSITIONS_MAX {
+            self.first_records.push(index);
+        }
         match self.entries.last_mut() {
             Some(last) if last.reason == reason && last.end() == index => last.count += 1,
             Some(_) | None => self.entries.push(Entry { first: index, count: 1, reason }),
@@ -73,6 +84,25 @@ impl RejectionLog {
         self.reason_bytes += size_of::<Rejection>() + rejection.to_string().len();
         self.reasons.push(rejection);
         index
+    }
+
+    /// Keeps the positions of the records of `batch` that were the first ones rejected for their reasons. The records of the
+    /// batch, whose first one has the index `first`, are those whose rejections were added last.
+    pub fn add_positions(&mut self, first: usize, batch: &Batch) {
+        for index in &self.first_records[self.positions.len()..] {
+            self.positions.push(batch.records[index - first].position.to_string());
+        }
+    }
+
+    /// What was rejected, for the board: one event for each class, table and message.
+    pub fn events(&self) -> Vec<ActivityEvent> {
+        let mut counts = vec![0; self.reasons.len()];
+        for entry in &self.entries {
+            counts[entry.reason as usize] += u64::from(entry.count);
+        }
+        let positions = self.positions.iter().map(Some).chain(std::iter::repeat(None));
+        let counted = self.reasons.iter().zip(counts).zip(positions);
+        rejection_events(counted.map(|((reason, count), position)| (reason, count, position.map(String::as_str))))
     }
 
     /// Whether there are too many entries.
@@ -127,7 +157,9 @@ impl Entry {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::{Record, SequenceNumber, StreamPosition};
     use crate::rejection::RejectionReason;
+    use crate::timestamp::Timestamp;
 
     fn unknown(path: &str) -> Rejection {
         Rejection::for_table("s.t".to_owned(), RejectionReason::UnknownField { path: path.to_owned() })
@@ -146,6 +178,30 @@ mod tests {
         let within: Vec<usize> = log.within(1..11).map(|(index, _)| index).collect();
         assert_eq!(within, [1, 2, 10]);
         assert_eq!(log.classes(), [("unknown_field", 5)].into());
+    }
+
+    #[test]
+    fn each_reason_is_an_event_with_its_first_position() {
+        let position = |number: usize| StreamPosition {
+            stream: "s".into(),
+            shard: "shard".into(),
+            sequence_number: SequenceNumber(number.to_string().into()),
+            sub_sequence_number: 0,
+        };
+        let record = |number: usize| Record::new(position(number), Timestamp(0), "k".into(), 0..0);
+        let part =
+            |numbers: std::ops::Range<usize>| Batch { records: numbers.map(record).collect(), ..Batch::default() };
+        let mut log = RejectionLog::default();
+        log.extend(0, [(1, unknown("a")), (2, unknown("b")), (3, unknown("a"))]);
+        log.add_positions(0, &part(0..4));
+        log.extend(4, [(0, unknown("b")), (2, unknown("c"))]);
+        log.add_positions(4, &part(4..8));
+        let found: Vec<(u64, Option<String>)> =
+            log.events().into_iter().map(|event| (event.records, event.position)).collect();
+        assert_eq!(
+            found,
+            [(2, 1), (2, 2), (1, 6)].map(|(records, number)| (records, Some(position(number).to_string())))
+        );
     }
 
     #[test]

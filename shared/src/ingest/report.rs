@@ -49,6 +49,7 @@ impl CommittedBatch {
         committed.extent.include(batch);
         committed.awaits_key(batch, &written);
         committed.account_for(0, 0..batch.records.len(), decoded, written, rejected_outcome)?;
+        committed.rejections.add_positions(0, batch);
         Ok(committed)
     }
 
@@ -131,6 +132,7 @@ impl OutcomeReporter {
             rows,
             ddl: ddl as u64,
             reasons: rejections.classes(),
+            rejections: rejections.events(),
             unwritable_tables: unwritable.len() as u64,
             batch_age: Report::batch_age(extent.oldest_arrival, now()),
             times,

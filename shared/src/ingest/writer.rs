@@ -1,11 +1,11 @@
 //! Writes changes to the database: plans and applies until the plan and the database agree.
 
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::table_findings::TableFindings;
 use super::{IngestError, LOCK_TIMEOUT, PLAN_ATTEMPTS_MAX, rejected_row};
-use crate::apply::{self, ApplyError, ApplyResult, Freshness, Limits, RowDifference, WriteHints};
+use crate::apply::{self, ActivityLog, ApplyError, ApplyResult, Freshness, Limits, RowDifference, WriteHints};
 use crate::catalog::{self, Catalog, CatalogError};
 use crate::change::Changes;
 use crate::clock::now;
@@ -15,25 +15,19 @@ use crate::decode::Decoder;
 use crate::names::TableName;
 use crate::outcome::ChangeOutcome;
 use crate::plan::{Plan, TableWrite, plan, plan_changes, resolve_keys_and_names};
-use crate::record::BatchExtent;
 use crate::rejection::{Rejection, RejectionReason};
 use crate::report::StageTimes;
 use crate::spec::TableId;
-use crate::totals::{LiveTotals, TotalError};
-
-/// Publishing the freshness of a source delays the response by at most this long.
-const PUBLISH_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Folding and building totals delays the response by at most this long.
-const TOTALS_TIMEOUT: Duration = Duration::from_secs(10);
+use crate::totals::LiveTotals;
 
 /// Writes changes, and keeps what it learns between batches.
 pub struct Writer {
     pub(super) database: Database,
     pub(super) catalog: Catalog,
     pub(super) hints: WriteHints,
-    freshness: Freshness,
-    totals: LiveTotals,
+    pub(super) freshness: Freshness,
+    pub(super) activity: ActivityLog,
+    pub(super) totals: LiveTotals,
 }
 
 /// What decoding finds in the records of a batch, besides their changes.
@@ -112,51 +106,13 @@ impl WriteResult {
 impl Writer {
     /// Creates a writer with an empty catalog, for these totals.
     pub fn new(database: Database, totals: Vec<TotalConfig>) -> Self {
-        let (catalog, hints, freshness) = (Catalog::default(), WriteHints::default(), Freshness::default());
-        Self { database, catalog, hints, freshness, totals: LiveTotals::new(totals) }
-    }
-
-    /// Folds the totals of tables that have just been written, and builds those of new tables. A failure is logged, not
-    /// returned.
-    pub async fn update_totals(&mut self, tables: &BTreeSet<TableName>, time_left: Duration) {
-        if !self.totals.is_due(tables, Instant::now()) {
-            return;
-        }
-        let timeout = TOTALS_TIMEOUT.min(time_left / 2);
-        let updating = async {
-            let connection = self.database.connection().await?;
-            self.totals.after_commit(&connection, tables, timeout).await?;
-            connection.release();
-            Ok::<(), TotalError>(())
-        };
-        match tokio::time::timeout(timeout, updating).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) if error.needs_operator() => {
-                tracing::error!(%error, "operator action required: a total is not up to date");
-            }
-            Ok(Err(error)) => tracing::warn!(%error, "totals not folded"),
-            Err(_elapsed) => tracing::warn!("totals not folded: the database did not answer in time"),
-        }
-    }
-
-    /// Publishes that a batch of a shard has been committed. A failure is logged, not returned.
-    pub async fn publish_freshness(&mut self, source: &str, extent: &BatchExtent, time_left: Duration) {
-        let first = extent.first.as_ref().filter(|first| self.freshness.is_due(first, now()));
-        let Some(first) = first else { return };
-        let oldest = extent.oldest_arrival.unwrap_or_else(now);
-        // Some time must be left for the response.
-        let time = PUBLISH_TIMEOUT.min(time_left / 2);
-        let limits = Limits { statement: time, lock: time };
-        let publishing = async {
-            let connection = self.database.connection().await?;
-            self.freshness.publish(&connection, source, first, oldest, limits).await?;
-            connection.release();
-            Ok::<(), IngestError>(())
-        };
-        match tokio::time::timeout(time, publishing).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(source, %error, "freshness not published"),
-            Err(_elapsed) => tracing::warn!(source, "freshness not published: the database did not answer in time"),
+        Self {
+            database,
+            catalog: Catalog::default(),
+            hints: WriteHints::default(),
+            freshness: Freshness::default(),
+            activity: ActivityLog::default(),
+            totals: LiveTotals::new(totals),
         }
     }
 
@@ -275,7 +231,7 @@ impl WriteAttempts {
             return Ok(Some(WriteResult::new(plan, ApplyResult::default(), self.ddl)));
         };
         let applying = Instant::now();
-        let written = self.apply(writer, &connection, &plan).await;
+        let written = self.apply(writer, decoder.source_name(), &connection, &plan).await;
         times.apply += applying.elapsed();
         match written {
             Ok(Some(applied)) => {
@@ -299,6 +255,7 @@ impl WriteAttempts {
     async fn apply(
         &mut self,
         writer: &mut Writer,
+        source: &str,
         client: &Connection,
         plan: &Plan,
     ) -> Result<Option<ApplyResult>, ApplyError> {
@@ -307,7 +264,8 @@ impl WriteAttempts {
         let catalog = &mut writer.catalog;
         if !plan.diffs.is_empty() {
             let changed = apply::create_missing(client, catalog, &plan.diffs, limits).await?;
-            self.ddl += changed.statements;
+            self.ddl += changed.statements.len();
+            writer.activity.add_events(source, changed.statements);
             self.findings.add_blocked_changes(changed.unwritable);
             return Ok(None);
         }

@@ -60,6 +60,11 @@ impl Failure {
         Self { kind: "Millstream.Event", message, needs_operator: true }
     }
 
+    pub(super) fn no_board_access() -> Self {
+        let message = "nothing says who may open the board; set BOARD_SECRET_ARN or BOARD_IAM_ROLE".to_owned();
+        Self { kind: "Millstream.Environment", message, needs_operator: true }
+    }
+
     pub(super) fn unreadable_config(file: &str, error: &std::io::Error) -> Self {
         let message = format!("could not read the configuration {file}: {error}; MILLSTREAM_CONFIG must name it");
         Self { kind: "Millstream.Configuration", message, needs_operator: true }

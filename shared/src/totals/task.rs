@@ -17,6 +17,8 @@ use super::fold::fold;
 use super::health::{TotalHealth, read_configured};
 use super::recompute::{RecomputeReport, recompute, tidy};
 use super::registry::{TotalState, TotalVersion, load_versions};
+use crate::activity::{ActivityEvent, EventKind};
+use crate::apply::{self, EVENT_TABLE};
 use crate::config::{Config, TotalConfig};
 use crate::database::Database;
 
@@ -236,7 +238,22 @@ async fn run_total(client: &Client, total: &TotalConfig, options: RunOptions) ->
         None => 0,
     };
     tidy(client, &version, options.time_left()).await?;
+    record_event(client, total, &report).await?;
     Ok(TotalResult { report: Some(report), folded, ..result })
+}
+
+/// Records what a recompute found, for the board: without values, which are in the log.
+async fn record_event(client: &Client, total: &TotalConfig, report: &RecomputeReport) -> Result<(), TotalError> {
+    if !EVENT_TABLE.exists(client).await? {
+        return Ok(());
+    }
+    let detail = match report.off_by {
+        0 => "total recomputed: exact".to_owned(),
+        1 => "total recomputed: it was off by 1 group".to_owned(),
+        off_by => format!("total recomputed: it was off by {off_by} groups"),
+    };
+    let event = ActivityEvent::new(EventKind::Recompute, &total.view().unquoted(), &detail);
+    Ok(apply::insert_events(client, &[(Some(&total.source), &event)]).await?)
 }
 
 /// Compares the served version with the rows.

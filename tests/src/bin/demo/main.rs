@@ -6,8 +6,10 @@ mod portfolio;
 mod replica;
 mod sportsbook;
 
+use std::path::Path;
 use std::process::ExitCode;
 
+use millstream_tests::board::LocalBoard;
 use millstream_tests::postgresql::psql_command;
 use millstream_tests::say;
 use millstream_tests::system::SystemResult;
@@ -37,6 +39,13 @@ async fn main() -> ExitCode {
         say(&format!("demo failed: {error}{source}"));
         ExitCode::FAILURE
     })
+}
+
+/// Starts the system's board and prints its address and the token to sign in with.
+fn start_board(folder: &Path, url: &str) -> SystemResult<LocalBoard> {
+    let board = LocalBoard::start(&std::fs::read_to_string(folder.join("millstream.toml"))?, url)?;
+    say(&format!("Board: {}  (token to sign in: {})", board.url(), board.tokens().operator));
+    Ok(board)
 }
 
 /// Leaves the database running until Ctrl-C, unless `--exit` is set.

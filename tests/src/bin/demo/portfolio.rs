@@ -16,7 +16,7 @@ use tokio_postgres::Client;
 
 use super::display::Display;
 use super::heal::heal;
-use super::stay;
+use super::{start_board, stay};
 
 const RECORDS: usize = 60_000;
 const MARKET: Market = Market { users: 200, companies: 40, duplicates: 10, late: 10 };
@@ -35,6 +35,7 @@ pub async fn demo() -> SystemResult<ExitCode> {
     let folder = workspace().join("events/portfolio");
     let streams: [(&str, usize); 3] = std::array::from_fn(|index| (STREAMS[index], SHARDS[index]));
     let system = System::start_all(&folder, &streams, server.database().await?).await?;
+    let board = start_board(&folder, &system.url)?;
     let client = system.client().await?;
     client.batch_execute(&std::fs::read_to_string(folder.join("report.sql"))?).await?;
     let threshold = format!("INSERT INTO portfolio.threshold VALUES ('{READER}', {OWN_THRESHOLD} / 1000.0)");
@@ -72,6 +73,7 @@ pub async fn demo() -> SystemResult<ExitCode> {
         return Ok(ExitCode::FAILURE);
     }
     stay(&system.url, &format!("SELECT * FROM portfolio.news_for($${READER}$$)")).await?;
+    drop(board);
     Ok(ExitCode::SUCCESS)
 }
 

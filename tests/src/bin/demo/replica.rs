@@ -16,7 +16,7 @@ use serde_json::json;
 use tokio_postgres::Client;
 
 use super::display::Display;
-use super::stay;
+use super::{start_board, stay};
 
 const CUSTOMERS: u64 = 200;
 /// Changes of the shop's tables; the bank has as many.
@@ -28,6 +28,7 @@ pub async fn demo() -> SystemResult<ExitCode> {
     let server = PostgreSql::start("demo", Durability::Full)?;
     let folder = workspace().join("events/replica");
     let replica = Replica::start(&folder, server.database().await?).await?;
+    let board = start_board(&folder, &replica.url)?;
     let client = connect(&replica.url).await?;
     // Functions with their text as a string can be created before the tables.
     client.batch_execute("SET check_function_bodies = off").await?;
@@ -55,6 +56,7 @@ pub async fn demo() -> SystemResult<ExitCode> {
         return Ok(ExitCode::FAILURE);
     }
     stay(&replica.url, "SELECT * FROM report.revenue()").await?;
+    drop(board);
     Ok(ExitCode::SUCCESS)
 }
 

@@ -15,7 +15,7 @@ use tokio_postgres::Client;
 
 use super::display::Display;
 use super::heal::heal;
-use super::stay;
+use super::{start_board, stay};
 
 const EVENTS: usize = 100_000;
 const SHARDS: usize = 4;
@@ -26,6 +26,7 @@ pub async fn demo() -> SystemResult<ExitCode> {
     let server = PostgreSql::start("demo", Durability::Full)?;
     let folder = workspace().join("events/sportsbook");
     let system = System::start(&folder, "sportsbook", SHARDS, server.database().await?).await?;
+    let board = start_board(&folder, &system.url)?;
     let client = system.client().await?;
     client.batch_execute(&std::fs::read_to_string(folder.join("report.sql"))?).await?;
     let evening = evening(EVENTS, 2026, Mixture::EVENING, now());
@@ -49,6 +50,7 @@ pub async fn demo() -> SystemResult<ExitCode> {
         return Ok(ExitCode::FAILURE);
     }
     stay(&system.url, "SELECT * FROM sportsbook.betting_totals()").await?;
+    drop(board);
     Ok(ExitCode::SUCCESS)
 }
 
