@@ -78,7 +78,8 @@ async fn backend_cpu(client: &Client) -> BenchResult<Duration> {
 
 /// The least CPU time of a statement that copies rows into the partition.
 async fn copy_cpu(client: &Client, versions: &[TotalVersion], groups: u64) -> BenchResult<f64> {
-    client.batch_execute("CREATE TABLE IF NOT EXISTS bench.rows (LIKE bench.bet)").await?;
+    client.batch_execute("CREATE TABLE IF NOT EXISTS bench.rows (LIKE bench.bet); TRUNCATE bench.day").await?;
+    fold_all(client, versions).await?;
     let mut least = f64::MAX;
     for turn in 0..TURNS as u64 {
         client
