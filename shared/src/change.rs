@@ -127,6 +127,46 @@ pub struct Changes<'a> {
     pub control_records: Vec<usize>,
     /// An estimate of the memory that the changes take until they are written.
     pub estimated_bytes: usize,
+    /// How many cells their rows have.
+    pub cells: CellCounter,
+}
+
+/// Counts the cells of the rows of changes: for each table, its changes times the fields that any of them carries. A row has a cell
+/// for each column that is written, also if its own change does not carry it.
+#[derive(Default, Debug)]
+pub struct CellCounter(Vec<TableCells>);
+
+#[derive(Clone, Default, Debug)]
+struct TableCells {
+    changes: usize,
+    /// One bit for each field.
+    fields: Vec<u64>,
+    columns: usize,
+}
+
+impl CellCounter {
+    /// PostgreSQL's limit of columns (<https://www.postgresql.org/docs/current/limits.html>): fields beyond it share one.
+    const COLUMNS_MAX: usize = 1_600;
+
+    /// Adds a change; returns how many cells it adds.
+    pub fn add(&mut self, table: TableId, values: &[(FieldId, Value<'_>)]) -> usize {
+        let index = table.0 as usize;
+        if self.0.len() <= index {
+            self.0.resize(index + 1, TableCells::default());
+        }
+        let table = &mut self.0[index];
+        let before = table.changes * table.columns.min(Self::COLUMNS_MAX);
+        table.changes += 1;
+        for (field, _) in values {
+            let (word, bit) = (field.0 as usize / 64, 1_u64 << (field.0 % 64));
+            if table.fields.len() <= word {
+                table.fields.resize(word + 1, 0);
+            }
+            table.columns += usize::from(table.fields[word] & bit == 0);
+            table.fields[word] |= bit;
+        }
+        table.changes * table.columns.min(Self::COLUMNS_MAX) - before
+    }
 }
 
 impl Changes<'_> {
@@ -137,13 +177,29 @@ impl Changes<'_> {
         self.control_records.clear();
         // Collecting the empty vector changes the lifetime of its values and keeps its allocation.
         let values = self.values.into_iter().map(|(field, _)| (field, Value::Null)).collect();
-        Changes { list: self.list, values, control_records: self.control_records, estimated_bytes: 0 }
+        Changes {
+            list: self.list,
+            values,
+            control_records: self.control_records,
+            estimated_bytes: 0,
+            cells: CellCounter::default(),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn cells_are_the_changes_of_a_table_times_the_fields_that_any_of_them_carries() {
+        let mut cells = CellCounter::default();
+        let carries = |fields: &[u32]| fields.iter().map(|&field| (FieldId(field), Value::Null)).collect::<Vec<_>>();
+        assert_eq!(cells.add(TableId(0), &carries(&[0, 70])), 2);
+        assert_eq!(cells.add(TableId(0), &carries(&[70, 5])), 2 * 3 - 2);
+        assert_eq!(cells.add(TableId(2), &carries(&[5])), 1);
+        assert_eq!(cells.add(TableId(0), &carries(&[])), 3);
+    }
 
     #[test]
     fn versions_order_by_origin_time_and_content_as_texts_too_and_round_trip() {

@@ -39,6 +39,9 @@ const CHANGE_BYTES: usize = size_of::<Change>();
 const VALUE_BYTES: usize = size_of::<(FieldId, Value<'_>)>();
 const FIELD_BYTES: usize = 256;
 
+/// What a cell takes without its value, encoded and with its bounds.
+const CELL_BYTES: usize = 16;
+
 /// How often a value is in memory on its way to the database: encoded, as a statement's parameter, and as a message.
 const COPIES: usize = 3;
 
@@ -173,7 +176,8 @@ impl Decoder {
                 changes.values.truncate(before.1);
                 rejected.push((index, rejection));
             }
-            changes.estimated_bytes += self.estimated_bytes(record, changes, before);
+            changes.estimated_bytes +=
+                self.estimated_bytes(record, changes, before) + CELL_BYTES * count_cells(changes, before.0);
             if changes.estimated_bytes >= bytes_max {
                 return index + 1;
             }
@@ -439,6 +443,12 @@ fn malformed(message: impl Into<String>) -> Rejection {
 /// Rejects the name of a table, event or key column that PostgreSQL cannot store: comments hold the source's names.
 fn check_name(name: &str) -> Result<(), Rejection> {
     if name.contains('\0') { Err(Rejection::new(RejectionReason::nul_in_name(name))) } else { Ok(()) }
+}
+
+/// Counts the cells of the changes from `first` on.
+fn count_cells(changes: &mut Changes<'_>, first: usize) -> usize {
+    let Changes { list, values, cells, .. } = changes;
+    list[first..].iter().map(|change| cells.add(change.table, &values[change.values.clone()])).sum()
 }
 
 #[cfg(test)]

@@ -10,6 +10,9 @@ pub const MEGABYTES_MAX: u64 = 128;
 /// The configuration of the shapes: one table, whose other fields go to `_overflow` after a hundred columns.
 pub const CONFIG: &str = "[source.s]\nstream = \"s\"\nformat = \"json\"\nmax_columns = 100\n";
 
+/// The same with as many columns as a table gets by default.
+pub const WIDE: &str = "[source.s]\nstream = \"s\"\nformat = \"json\"\n";
+
 /// The same, but a field without a column rejects its document.
 pub const STRICT: &str = "[source.s]\nstream = \"s\"\nformat = \"json\"\nschema_mode = \"strict\"\n\
     [table.s]\nsource = \"s\"\ncolumns = { good = { path = \"good\", type = \"text\" } }\n";
@@ -18,7 +21,7 @@ pub const STRICT: &str = "[source.s]\nstream = \"s\"\nformat = \"json\"\nschema_
 pub struct Shape {
     /// What it is.
     pub what: &'static str,
-    /// [`CONFIG`] or [`STRICT`].
+    /// [`CONFIG`], [`WIDE`] or [`STRICT`].
     pub config: &'static str,
     /// The data of its records.
     pub records: Vec<Vec<u8>>,
@@ -61,6 +64,10 @@ pub fn all() -> Vec<Shape> {
         Shape::applied("60 documents of 150 fields under paths of 2 KB", 60, vec![long_paths(150); 60]),
         Shape::applied("one document of 9,900 fields under paths of 2 KB", 1, vec![long_paths(9_900)]),
         Shape::applied("70 documents of 5,000 fields, all distinct", 70, (0..70).map(distinct_fields).collect()),
+        Shape {
+            config: WIDE,
+            ..Shape::applied("30,000 documents of one field each, 1,000 columns", 30_000, vec![sparse(30_000)])
+        },
     ]
 }
 
@@ -76,6 +83,12 @@ fn clicks(seed: u64) -> Vec<u8> {
             random.below(10_000)
         ));
     }
+    gzip(lines.as_bytes())
+}
+
+/// So many documents, each with a field that only some others have.
+fn sparse(count: usize) -> Vec<u8> {
+    let lines: String = (0..count).map(|number| format!("{{\"f{}\":{number}}}\n", number % 990)).collect();
     gzip(lines.as_bytes())
 }
 
