@@ -1,3 +1,5 @@
+//! Tests of decoding: limits, what dead letters hold of private fields, and keys that come after their data.
+
 use super::*;
 use crate::config::Config;
 use crate::record::{SequenceNumber, StreamPosition};

@@ -1,3 +1,5 @@
+//! Tests of the tree of fields: paths, names and privacy.
+
 use super::*;
 
 /// The fields at these paths that are private, each with its privacy.
