@@ -40,6 +40,22 @@ where = "status IS DISTINCT FROM 'cancelled'"
 sums = { staked = "stake", open_liability = { of = "stake * odds", where = "status IN ('placed', 'changed')" }, paid = "payout" }
 "#;
 
+/// Bets as events that the writer fills, summed by game.
+pub const EVENTS: &str = r#"
+[source.s]
+stream = "s"
+format = "json"
+[table.bet]
+source = "s"
+id = "bet_id"
+partition = { by = "at", every = "day" }
+columns = { game = "game", stake = { path = "stake", type = "numeric(12,2)" } }
+[total.betting]
+table = "bet"
+by = ["game"]
+sums = { staked = "stake" }
+"#;
+
 /// What the total must equal, by SQL's own sums.
 pub const EXPECTED: &str = "SELECT game_id, side, date_trunc('hour', placed_at AT TIME ZONE 'UTC') AT TIME ZONE 'UTC' AS hour, \
     count(*) AS rows, sum(stake) AS staked, sum(stake * odds) FILTER (WHERE status IN ('placed', 'changed')) AS open_liability, \

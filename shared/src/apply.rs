@@ -38,7 +38,7 @@ pub use compare::{RowDifference, diff_rows, list_keys};
 pub use ddl::{
     SchemaChanges, SystemTable, TotalTrigger, begin, begin_read_only, begin_snapshot, choose_partition_names,
     create_missing, ensure_system_table, lock_schema_changes, lock_system_schema, missing_lock_ddl, missing_schema_ddl,
-    total_triggers,
+    relation_exists, split_script, total_triggers,
 };
 pub use freshness::{FRESHNESS_TABLE, Freshness};
 use lock_holders::DelayedBy;

@@ -97,6 +97,11 @@ pub struct TableName {
 }
 
 impl TableName {
+    /// A table whose name PostgreSQL returned, which therefore fits.
+    pub fn from_catalog(schema: &str, table: &str) -> Self {
+        Self { schema: Identifier::truncated(schema, schema), table: Identifier::truncated(table, table) }
+    }
+
     /// `schema.table` without quotes, for messages.
     pub fn unquoted(&self) -> String {
         format!("{}.{}", self.schema.as_str(), self.table.as_str())

@@ -1,8 +1,8 @@
 //! Totals: sums over the rows of a table, by group, exact at every moment and cheap to read.
 //!
 //! A total is a batch and deltas. Statement-level triggers add one delta per group and statement, in the transaction of the
-//! rows, whoever writes them; writers never update a row of a total and so never wait for each other. [`fold`] moves deltas
-//! into the batch; [`recompute`] sums all rows and adds the *difference* as deltas, which heals any error and says how large
+//! rows, whichever session writes them. Writers never update a row of a total, so they never wait for each other. [`fold`] moves
+//! deltas into the batch; [`recompute`] sums all rows and adds the *difference* as deltas, which heals any error and says how large
 //! it was. Nothing is overwritten or switched: in every snapshot, batch + deltas is the sum over the pieces.
 //!
 //! The pieces are the table's partitions, those that are detached but not yet dropped (they keep their triggers), and the
@@ -31,8 +31,10 @@ mod triggers;
 use std::time::Duration;
 
 use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
 
 use crate::apply::{self, ApplyError};
+use crate::backoff::backoff_delay;
 use crate::database::DatabaseError;
 use crate::database::sqlstate::{DatabaseStep, ErrorAction, classify, describe};
 pub use definition::Definition;
@@ -43,6 +45,10 @@ pub use sql::TotalSql;
 
 /// Bounds how long other transactions queue behind a change of a table's triggers that waits for its lock.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Delays between attempts that another session interferes with.
+const BACKOFF_FIRST: Duration = Duration::from_millis(50);
+const BACKOFF_MAX: Duration = Duration::from_millis(500);
 
 /// Why work on a total failed.
 #[derive(Debug, thiserror::Error)]
@@ -110,6 +116,24 @@ impl TotalError {
         matches!(self, Self::Database(_)) || self.database_error().is_some_and(|error| error.as_db_error().is_none())
     }
 
+    /// Whether another session interfered, so that a retry may succeed.
+    fn is_busy(&self) -> bool {
+        const BUSY: [SqlState; 7] = [
+            SqlState::LOCK_NOT_AVAILABLE,
+            SqlState::T_R_DEADLOCK_DETECTED,
+            SqlState::T_R_SERIALIZATION_FAILURE,
+            SqlState::OBJECT_IN_USE,
+            SqlState::DUPLICATE_OBJECT,
+            SqlState::UNDEFINED_TABLE,
+            SqlState::INTERNAL_ERROR,
+        ];
+        if matches!(self, Self::Busy { .. } | Self::Apply(ApplyError::Locked(_))) {
+            return true;
+        }
+        let code = self.database_error().and_then(tokio_postgres::Error::code);
+        code.is_some_and(|code| BUSY.contains(code))
+    }
+
     /// PostgreSQL's error, or the connection's.
     fn database_error(&self) -> Option<&tokio_postgres::Error> {
         match self {
@@ -143,6 +167,24 @@ async fn in_transaction<T>(
         Err(error) => {
             client.batch_execute("ROLLBACK").await.unwrap_or_default();
             Err(error)
+        }
+    }
+}
+
+/// Repeats what another session interfered with.
+async fn retry<T, F>(attempts: u32, mut work: impl FnMut() -> F) -> Result<T, TotalError>
+where
+    F: Future<Output = Result<T, TotalError>>,
+{
+    let mut attempt = 0;
+    loop {
+        let result = work().await;
+        attempt += 1;
+        match result {
+            Err(error) if error.is_busy() && attempt < attempts => {
+                tokio::time::sleep(backoff_delay(attempt, BACKOFF_FIRST, BACKOFF_MAX)).await;
+            }
+            result => return result,
         }
     }
 }

@@ -28,7 +28,7 @@ fn table(name: &str) -> TableName {
     TableName { schema: Identifier::exact("s").unwrap(), table: Identifier::exact(name).unwrap() }
 }
 
-/// Writers that go on until they are told to stop.
+/// Writers that run until [`Writers::stop`].
 struct Writers {
     stopped: Arc<AtomicBool>,
     statements: Arc<AtomicU64>,
@@ -215,6 +215,19 @@ async fn unsuitable_expressions_are_rejected_with_their_position() {
     client.batch_execute("CREATE TABLE s.t ()").await.unwrap();
     let taken = build(&client, &config(&total("side", "")).totals[0], LIMITS).await.unwrap_err().to_string();
     assert!(taken.contains("relation s.t exists and is not the total's view"), "{taken}");
+}
+
+#[tokio::test]
+async fn names_may_contain_quotes_semicolons_and_braces() {
+    let client = bets().await;
+    let total =
+        "[total.\"it's\"]\ntable = \"bet\"\nby = { \"a; b\" = \"game_id\" }\nsums = { \"{long}\" = \"stake\" }\n";
+    built(&client, total).await;
+    client.batch_execute(FILL).await.unwrap();
+    let expected = "SELECT game_id, count(*), sum(stake) FROM s.bet GROUP BY game_id";
+    assert_equal(&client, "s.\"it's\"", expected, "filled").await;
+    let health = millstream::totals::health::read_health(&client).await.unwrap();
+    assert_eq!(health.iter().map(|total| (&*total.total, total.state)).collect::<Vec<_>>(), [("it's", "ready")]);
 }
 
 #[tokio::test]

@@ -3,25 +3,16 @@
 use millstream::clock::now;
 use millstream::timestamp::Timestamp;
 
+use super::EVENTS;
 use crate::maintain::run_maintain_with;
 use crate::support::{batch, client, database, ingest, rows};
 
 const DAY: i64 = 86_400_000_000;
 
-const CONFIG: &str = r#"
-[source.s]
-stream = "s"
-format = "json"
-[table.bet]
-source = "s"
-id = "bet_id"
-partition = { by = "at", every = "day", ahead = 1, keep = "10 days" }
-columns = { game = "game", stake = { path = "stake", type = "numeric(12,2)" } }
-[total.betting]
-table = "bet"
-by = ["game"]
-sums = { staked = "stake" }
-"#;
+/// The table keeps its partitions for a while.
+fn config(keep: &str) -> String {
+    EVENTS.replace("every = \"day\"", &format!("every = \"day\", ahead = 1, keep = \"{keep}\""))
+}
 
 fn bet(number: u64, game: &str, days_ago: i64) -> String {
     let at = Timestamp(now().0 - days_ago * DAY);
@@ -32,7 +23,7 @@ fn bet(number: u64, game: &str, days_ago: i64) -> String {
 async fn a_total_appears_with_its_table_and_outlives_its_partitions() {
     let url = database().await;
     let client = client(&url).await;
-    let mut ingest = ingest(CONFIG, &url);
+    let mut ingest = ingest(&config("10 days"), &url);
     let totals = "SELECT game, rows, staked FROM s.betting ORDER BY game";
     batch(&mut ingest, 1, &[bet(1, "a", 9), bet(2, "b", 0)]).await.unwrap();
     assert_eq!(
@@ -45,7 +36,7 @@ async fn a_total_appears_with_its_table_and_outlives_its_partitions() {
     let expected = [r#"{"game":"a","rows":2,"staked":4.00}"#, r#"{"game":"b","rows":3,"staked":11.00}"#];
     assert_eq!(rows(&client, totals).await, expected);
     // All partitions but today's expire.
-    let report = run_maintain_with(&CONFIG.replace("10 days", "2 days"), &url).await;
+    let report = run_maintain_with(&config("2 days"), &url).await;
     assert_eq!(report.dropped.len(), 2, "{report:?}");
     assert_eq!(rows(&client, "SELECT game, sum(stake) FROM s.bet GROUP BY game").await, [r#"{"game":"b","sum":2.00}"#]);
     assert_eq!(rows(&client, totals).await, expected);

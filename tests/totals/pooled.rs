@@ -8,33 +8,19 @@ use millstream::database::Database;
 use millstream::totals::task::{TotalsTask, run_task};
 use millstream_tests::pgbouncer::Admission;
 
+use super::EVENTS;
 use crate::support::{batch, client, cluster, database, ingest, pooler, rows};
-
-const CONFIG: &str = r#"
-[source.s]
-stream = "s"
-format = "json"
-[table.bet]
-source = "s"
-id = "id"
-partition = { by = "at", every = "day" }
-columns = { game = "game", stake = { path = "stake", type = "numeric" } }
-[total.betting]
-table = "bet"
-by = ["game"]
-sums = { staked = "stake" }
-"#;
 
 #[tokio::test]
 async fn totals_are_built_folded_and_recomputed_through_a_pooler() {
     let Some(pooler) = pooler(cluster().port(), 2, Admission::Anybody) else { return };
     let direct = database().await;
     let (owner, url) = (client(&direct).await, pooler.url(&direct));
-    let mut ingest = ingest(CONFIG, &url);
+    let mut ingest = ingest(EVENTS, &url);
     for round in 0..4_u64 {
         let bet = |id: u64| {
             format!(
-                r#"{{"id":"{round}-{id}","game":"g{}","stake":{id},"at":"2026-02-0{}T10:00:00Z"}}"#,
+                r#"{{"bet_id":"{round}-{id}","game":"g{}","stake":{id},"at":"2026-02-0{}T10:00:00Z"}}"#,
                 id % 3,
                 1 + round
             )
@@ -48,7 +34,7 @@ async fn totals_are_built_folded_and_recomputed_through_a_pooler() {
     owner.batch_execute("UPDATE millstream.betting_v1_batch SET staked = staked + 1").await.unwrap();
     owner.batch_execute("UPDATE millstream.betting_v1_delta SET staked = staked + 1").await.unwrap();
     let database = Database::new(&DatabaseAddress::from_url(&url), Aws::default()).unwrap();
-    let config = Config::parse("test.toml", CONFIG).unwrap();
+    let config = Config::parse("test.toml", EVENTS).unwrap();
     let answer =
         run_task(&config, &database, TotalsTask::default(), std::time::Instant::now() + Duration::from_secs(60))
             .await

@@ -331,6 +331,13 @@ async fn create_system_table(client: &Client, table: &SystemTable) -> Result<boo
     Ok(!statements.is_empty())
 }
 
+/// The statements of a script that holds no semicolon within one, each on one line, without the lines that are comments.
+pub fn split_script(script: &str) -> Vec<String> {
+    let lines: Vec<&str> = script.lines().filter(|line| !line.starts_with("--")).collect();
+    let on_one_line = |statement: &str| statement.split_whitespace().collect::<Vec<_>>().join(" ");
+    lines.join("\n").split(';').map(on_one_line).collect()
+}
+
 /// A table of Millstream's own schema.
 pub struct SystemTable {
     /// Its name, including the schema.
@@ -346,7 +353,10 @@ fn system_schema() -> Identifier {
 }
 
 /// Whether a relation exists; `name` is written as in SQL.
-async fn relation_exists(client: &Client, name: &str) -> Result<bool, tokio_postgres::Error> {
+///
+/// # Errors
+/// Returns an error if the query or the connection fails.
+pub async fn relation_exists(client: &Client, name: &str) -> Result<bool, tokio_postgres::Error> {
     let find = "SELECT FROM pg_catalog.pg_class WHERE oid OPERATOR(pg_catalog.=) pg_catalog.to_regclass($1)";
     Ok(!client.query_typed(find, &[(&name, Type::TEXT)]).await?.is_empty())
 }
@@ -368,9 +378,7 @@ impl SystemTable {
         if self.exists(client).await? {
             return Ok(Vec::new());
         }
-        let lines: Vec<&str> = self.ddl.lines().filter(|line| !line.starts_with("--")).collect();
-        let statements = lines.join("\n");
-        let statements = statements.split(';').map(|part| part.split_whitespace().collect::<Vec<_>>().join(" "));
+        let statements = split_script(self.ddl).into_iter();
         let schema = system_schema();
         // `CREATE SCHEMA IF NOT EXISTS` requires a permission even if the schema exists.
         let existing = usize::from(missing_schema_ddl(client, &schema).await?.is_none());

@@ -22,10 +22,7 @@ pub async fn unwritable_by_rows(
     let table = &write.table.name;
     let (problem, remedy) = match relation_without_partition(error) {
         Some((schema, relation)) => {
-            let relation = TableName {
-                schema: Identifier::truncated(schema, schema),
-                table: Identifier::truncated(relation, relation),
-            };
+            let relation = TableName::from_catalog(schema, relation);
             let remedy = missing_partition(client, table, &relation).await?;
             (TableProblem::NoPartitionForRow { relation }, remedy)
         }

@@ -120,7 +120,7 @@ pub async fn taken_names(client: &Client, names: &[&TableName]) -> Result<Vec<Ta
     let tables: Vec<&str> = names.iter().map(|name| name.table.as_str()).collect();
     let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&schemas, Type::TEXT_ARRAY), (&tables, Type::TEXT_ARRAY)];
     let rows = client.query_typed(include_str!("taken_names.sql"), &parameters).await?;
-    Ok(rows.iter().map(|row| table_name(row.get(0), row.get(1))).collect())
+    Ok(rows.iter().map(|row| TableName::from_catalog(row.get(0), row.get(1))).collect())
 }
 
 /// Looks up types by their declarations, such as `numeric(12,2)`; returns how their values are written and their OIDs,
@@ -156,15 +156,11 @@ pub async fn attached(client: &Client, oids: &[u32]) -> Result<Vec<u32>, tokio_p
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
-fn table_name(schema: &str, table: &str) -> TableName {
-    TableName { schema: Identifier::truncated(schema, schema), table: Identifier::truncated(table, table) }
-}
-
 fn db_table(oid: u32, row: &Row) -> DbTable {
     let column: Option<&str> = row.get("partitioned_by_time");
     let partition_column = column.map(|column| Identifier::truncated(column, column));
     DbTable {
-        name: table_name(row.get("nspname"), row.get("relname")),
+        name: TableName::from_catalog(row.get("nspname"), row.get("relname")),
         oid,
         row_type: RowTypeOids { row: row.get("row_type"), array: row.get("row_array") },
         has_check: row.get("checked"),
@@ -223,7 +219,7 @@ fn add_relation(table: &mut DbTable, row: &Row) {
     if table.partition_column.is_none() {
         return;
     }
-    let name = table_name(row.get("nspname"), row.get("relname"));
+    let name = TableName::from_catalog(row.get("nspname"), row.get("relname"));
     if row.get("is_default") {
         table.default_partition = Some(name);
         return;

@@ -233,11 +233,20 @@ fn named<'a>(
         return None;
     };
     let expression = checked_expression(section, name, value, sql, errors)?;
-    let Some(name) = Identifier::exact(name).filter(|name| name.as_str().len() <= SUM_NAME_BYTES_MAX) else {
+    Some(NamedExpression { name: column_name(section, name, value, errors)?, expression })
+}
+
+fn column_name(
+    section: &Section<'_>,
+    name: &str,
+    value: &Spanned<DeValue<'_>>,
+    errors: &mut ConfigErrors,
+) -> Option<Identifier> {
+    let checked = Identifier::exact(name).filter(|name| name.as_str().len() <= SUM_NAME_BYTES_MAX);
+    if checked.is_none() {
         errors.add(value.span(), &section.key(name), format!("names are 1 to {SUM_NAME_BYTES_MAX} bytes"));
-        return None;
-    };
-    Some(NamedExpression { name, expression })
+    }
+    checked
 }
 
 fn checked_expression<'a>(
@@ -298,10 +307,7 @@ fn sum<'a>(
     let summed = expression(&entry, "of", errors);
     let condition = expression(&entry, "where", errors);
     entry.reject_unknown_keys(errors);
-    let name = Identifier::exact(key).filter(|name| name.as_str().len() <= SUM_NAME_BYTES_MAX);
-    if name.is_none() {
-        errors.add(value.span(), &section.key(key), format!("names are 1 to {SUM_NAME_BYTES_MAX} bytes"));
-    }
+    let name = column_name(section, key, value, errors);
     Some(SumConfig { name: name?, expression: summed?, condition })
 }
 

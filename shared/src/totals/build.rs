@@ -15,9 +15,8 @@ use super::probe::{Probe, probe};
 use super::recompute::{recompute, unknown_definition};
 use super::registry::{self, TotalState, TotalVersion, load_versions};
 use super::sql::TotalSql;
-use super::{TotalError, in_transaction, triggers};
+use super::{TotalError, in_transaction, retry, triggers};
 use crate::apply::{self, Limits};
-use crate::backoff::backoff_delay;
 use crate::catalog::comment::with_note;
 use crate::config::{SourceConfig, TotalConfig};
 use crate::names::quote_literal;
@@ -25,8 +24,6 @@ use crate::names::quote_literal;
 /// Creating and dropping objects changes the catalog only.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(60);
 const LIMITS: Limits = Limits { statement: STATEMENT_TIMEOUT, lock: STATEMENT_TIMEOUT };
-const BACKOFF_FIRST: Duration = Duration::from_millis(50);
-const BACKOFF_MAX: Duration = Duration::from_millis(500);
 
 /// How patient a build is.
 #[derive(Clone, Copy, Debug)]
@@ -119,24 +116,6 @@ async fn remove_versions(
     Ok(())
 }
 
-/// Repeats what another session interfered with.
-async fn retry<T, F>(attempts: u32, mut work: impl FnMut() -> F) -> Result<T, TotalError>
-where
-    F: Future<Output = Result<T, TotalError>>,
-{
-    let mut attempt = 0;
-    loop {
-        let result = work().await;
-        attempt += 1;
-        match result {
-            Err(error) if triggers::is_busy(&error) && attempt < attempts => {
-                tokio::time::sleep(backoff_delay(attempt, BACKOFF_FIRST, BACKOFF_MAX)).await;
-            }
-            result => return result,
-        }
-    }
-}
-
 /// The version with this definition; created, with its tables and functions, if it does not exist.
 async fn ensure_version(
     client: &Client,
@@ -160,11 +139,14 @@ async fn ensure_version(
     .await
 }
 
+/// The newest version of a total that is not being removed. Versions are ordered.
+fn newest<'v>(versions: &'v [TotalVersion], total: &str) -> Option<&'v TotalVersion> {
+    versions.iter().rfind(|version| version.name == total && version.state != TotalState::Removing)
+}
+
 /// The newest version that is not being removed, if it has this definition.
 fn current<'v>(versions: &'v [TotalVersion], definition: &Definition) -> Option<&'v TotalVersion> {
-    let newest =
-        versions.iter().rev().find(|version| version.name == definition.name && version.state != TotalState::Removing);
-    newest.filter(|version| version.definition.as_ref() == Some(definition))
+    newest(versions, &definition.name).filter(|version| version.definition.as_ref() == Some(definition))
 }
 
 async fn create_version(
@@ -251,8 +233,8 @@ async fn carry_over_frozen(
         client.execute_typed(&sql.carry_over_frozen(&earlier), &[]).await?;
         return Ok(());
     }
-    let has_frozen =
-        client.query_opt(&format!("SELECT FROM {} LIMIT 1", earlier.object("frozen")), &[]).await?.is_some();
+    let any_frozen = format!("SELECT FROM {} LIMIT 1", earlier.object("frozen"));
+    let has_frozen = !client.query_typed(&any_frozen, &[]).await?.is_empty();
     if has_frozen && policy == FrozenPolicy::Keep {
         return Err(TotalError::Conflict {
             total: definition.name.clone(),
@@ -269,9 +251,7 @@ async fn serve(client: &Client, version: &TotalVersion, definition: &Definition)
     in_transaction(client, STATEMENT_TIMEOUT, async {
         apply::lock_system_schema(client).await?;
         let versions = load_versions(client).await?;
-        let newest =
-            versions.iter().rev().find(|other| other.name == version.name && other.state != TotalState::Removing);
-        if newest.is_none_or(|newest| newest.version != version.version) {
+        if newest(&versions, &version.name).is_none_or(|newest| newest.version != version.version) {
             let reason = "another session is changing it".to_owned();
             return Err(TotalError::Busy { total: version.name.clone(), reason });
         }

@@ -99,7 +99,7 @@ impl Definition {
 mod table_name {
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-    use crate::names::{Identifier, TableName};
+    use crate::names::TableName;
 
     pub(super) fn serialize<S: Serializer>(name: &TableName, serializer: S) -> Result<S::Ok, S::Error> {
         (name.schema.as_str(), name.table.as_str()).serialize(serializer)
@@ -107,7 +107,6 @@ mod table_name {
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<TableName, D::Error> {
         let (schema, table) = <(String, String)>::deserialize(deserializer)?;
-        let identifier = |name: &str| Identifier::truncated(name, name);
-        Ok(TableName { schema: identifier(&schema), table: identifier(&table) })
+        Ok(TableName::from_catalog(&schema, &table))
     }
 }

@@ -31,9 +31,7 @@ pub async fn drop_partition(
 ) -> Result<(), TotalError> {
     in_transaction(client, timeout, async {
         let versions = lock_frozen(client, table).await?;
-        let exists =
-            client.query_opt("SELECT WHERE pg_catalog.to_regclass($1) IS NOT NULL", &[&partition.to_string()]).await?;
-        if exists.is_some() {
+        if apply::relation_exists(client, &partition.to_string()).await? {
             client.batch_execute(&format!("LOCK TABLE {partition} IN ACCESS EXCLUSIVE MODE")).await?;
             for sql in versions.iter().filter_map(TotalVersion::sql) {
                 client.execute_typed(&sql.freeze(partition), &[]).await?;

@@ -2,11 +2,12 @@
 
 use serde::Serialize;
 use tokio_postgres::Client;
-use tokio_postgres::types::Type;
 
 use super::TotalError;
 use super::registry::{TotalState, TotalVersion, load_versions};
+use crate::apply;
 use crate::config::{Config, TotalConfig};
+use crate::names::quote_literal;
 
 /// Deltas are counted up to this many.
 const PENDING_MAX: i64 = 1_000_000;
@@ -104,10 +105,8 @@ impl TotalHealth {
     }
 
     async fn unbuilt(client: &Client, total: &TotalConfig) -> Result<Self, TotalError> {
-        let name = total.table.to_string();
-        let exists = "SELECT WHERE pg_catalog.to_regclass($1) IS NOT NULL";
-        let rows = client.query_typed(exists, &[(&name, Type::TEXT)]).await?;
-        let state = if rows.is_empty() { WAITING } else { NOT_BUILT };
+        let exists = apply::relation_exists(client, &total.table.to_string()).await?;
+        let state = if exists { NOT_BUILT } else { WAITING };
         Ok(Self::new(total.name.as_str(), &total.source, total.table.unquoted(), state))
     }
 
@@ -125,10 +124,10 @@ async fn read_version(client: &Client, version: &TotalVersion) -> Result<TotalHe
         include_str!("health/read.sql"),
         &[
             ("delta", &sql.object("delta")),
-            ("batch", &sql.object("batch")),
+            ("batch", &quote_literal(&sql.object("batch"))),
             ("state", &sql.object("fold_state")),
             ("pending_max", &PENDING_MAX.to_string()),
-            ("name", &crate::names::quote_literal(&version.name)),
+            ("name", &quote_literal(&version.name)),
             ("version", &version.version.to_string()),
         ],
     );

@@ -41,20 +41,24 @@ impl LiveTotals {
 
     /// Whether a commit that wrote these tables is followed by work for their totals.
     pub fn is_due(&self, tables: &BTreeSet<TableName>, now: Instant) -> bool {
-        let is_past = |then: Option<&Instant>, pause| then.is_none_or(|then| now.duration_since(*then) >= pause);
-        let is_summed = self.configured.iter().any(|total| tables.contains(&total.table));
-        let has_due = self.versions.iter().any(|version| {
-            let key = (version.name.clone(), version.version);
-            tables.contains(&version.table) && is_past(self.folded_at.get(&key), FOLD_PAUSE)
-        });
-        is_summed
-            && (has_due
-                || is_past(self.read_at.as_ref(), REREAD_INTERVAL)
-                || (self.has_unbuilt(tables) && is_past(self.built_at.as_ref(), BUILD_PAUSE)))
+        self.configured.iter().any(|total| tables.contains(&total.table))
+            && (self.must_read(now)
+                || self.must_build(tables, now)
+                || self.versions.iter().any(|version| tables.contains(&version.table) && self.must_fold(version, now)))
     }
 
-    fn has_unbuilt(&self, tables: &BTreeSet<TableName>) -> bool {
-        self.configured.iter().any(|total| tables.contains(&total.table) && !self.is_built(total))
+    fn must_read(&self, now: Instant) -> bool {
+        self.read_at.is_none_or(|read| now.duration_since(read) >= REREAD_INTERVAL)
+    }
+
+    fn must_build(&self, tables: &BTreeSet<TableName>, now: Instant) -> bool {
+        self.built_at.is_none_or(|built| now.duration_since(built) >= BUILD_PAUSE)
+            && self.configured.iter().any(|total| tables.contains(&total.table) && !self.is_built(total))
+    }
+
+    fn must_fold(&self, version: &TotalVersion, now: Instant) -> bool {
+        let last = self.folded_at.get(&(version.name.clone(), version.version));
+        last.is_none_or(|folded| now.duration_since(*folded) >= FOLD_PAUSE)
     }
 
     fn is_built(&self, total: &TotalConfig) -> bool {
@@ -72,18 +76,17 @@ impl LiveTotals {
         timeout: Duration,
     ) -> Result<(), TotalError> {
         let now = Instant::now();
-        if self.read_at.is_none_or(|read| now.duration_since(read) >= REREAD_INTERVAL) {
+        if self.must_read(now) {
             self.read(client).await?;
         }
-        if self.has_unbuilt(tables) && self.built_at.is_none_or(|built| now.duration_since(built) >= BUILD_PAUSE) {
+        if self.must_build(tables, now) {
             self.built_at = Some(now);
             self.build_new(client, tables, timeout).await?;
         }
         for version in self.versions.iter().filter(|version| tables.contains(&version.table)) {
             let Some(sql) = version.sql().filter(|_| version.state != TotalState::Removing) else { continue };
-            let last = self.folded_at.entry((version.name.clone(), version.version)).or_insert(now - FOLD_PAUSE);
-            if now.duration_since(*last) >= FOLD_PAUSE {
-                *last = now;
+            if self.must_fold(version, now) {
+                self.folded_at.insert((version.name.clone(), version.version), now);
                 fold(client, &sql, FOLD_PAUSE, timeout).await?;
             }
         }

@@ -78,7 +78,7 @@ pub async fn recompute(
         attempt += 1;
         match recompute_once(client, version, &sql, mode, started).await {
             Ok(difference) => break difference,
-            Err(error) if triggers::is_busy(&error) && attempt < ATTEMPTS => {}
+            Err(error) if error.is_busy() && attempt < ATTEMPTS => {}
             Err(error) => return Err(error),
         }
     };

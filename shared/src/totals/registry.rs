@@ -10,7 +10,7 @@ use super::TotalError;
 use super::definition::Definition;
 use super::sql::TotalSql;
 use crate::apply::{Limits, SystemTable, ensure_system_table};
-use crate::names::{Identifier, TableName};
+use crate::names::TableName;
 
 /// The table of versions, and that of marks of broken totals.
 pub const TOTAL_TABLE: SystemTable = SystemTable { name: "millstream.total", ddl: include_str!("create.sql") };
@@ -88,12 +88,11 @@ pub async fn load_versions(client: &Client) -> Result<Vec<TotalVersion>, TotalEr
         return Ok(Vec::new());
     }
     let rows = client.query_typed(include_str!("registry/load.sql"), &[]).await?;
-    let identifier = |name: &str| Identifier::truncated(name, name);
     let version = |row: &tokio_postgres::Row| TotalVersion {
         name: row.get("name"),
         version: row.get("version"),
         source: row.get("source"),
-        table: TableName { schema: identifier(row.get("schema_name")), table: identifier(row.get("table_name")) },
+        table: TableName::from_catalog(row.get("schema_name"), row.get("table_name")),
         state: TotalState::from_text(row.get("state")),
         served: row.get("served"),
         definition: serde_json::from_str(row.get("definition")).ok(),

@@ -12,17 +12,38 @@ mod objects;
 mod sums;
 
 use super::definition::Definition;
+use crate::apply::TotalTrigger;
 use crate::names::{Identifier, SYSTEM_SCHEMA};
 
 /// The SQL of one version of a total.
 pub struct TotalSql<'d> {
     definition: &'d Definition,
+    version: i32,
     /// What the names of its objects begin with, for example `betting_v1`.
     prefix: String,
 }
 
-/// The columns of a sum, after its own.
-const COUNTS: [&str; 4] = ["_count", "_nan", "_inf", "_neg_inf"];
+/// The names of the columns of a sum, as they are written in SQL.
+struct SumColumns {
+    sum: String,
+    count: String,
+    nan: String,
+    inf: String,
+    neg_inf: String,
+}
+
+impl SumColumns {
+    fn new(name: &str) -> Self {
+        let column = |suffix: &str| quoted(&format!("{name}{suffix}"));
+        let [sum, count, nan, inf, neg_inf] = ["", "_count", "_nan", "_inf", "_neg_inf"].map(column);
+        Self { sum, count, nan, inf, neg_inf }
+    }
+
+    /// How many values are not NULL, NaN, infinite and minus infinite.
+    fn counts(self) -> [String; 4] {
+        [self.count, self.nan, self.inf, self.neg_inf]
+    }
+}
 
 /// Replaces each `{name}` of a template by its value; values are not searched again.
 pub fn fill(template: &str, values: &[(&str, &str)]) -> String {
@@ -57,7 +78,7 @@ fn quoted(name: &str) -> String {
 impl<'d> TotalSql<'d> {
     /// The SQL of a version.
     pub fn new(definition: &'d Definition, version: i32) -> Self {
-        Self { definition, prefix: format!("{}_v{version}", definition.name) }
+        Self { definition, version, prefix: format!("{}_v{version}", definition.name) }
     }
 
     /// The total's name.
@@ -76,6 +97,11 @@ impl<'d> TotalSql<'d> {
         &self.prefix
     }
 
+    /// The trigger functions, with their arguments.
+    pub fn trigger_functions(&self) -> Vec<String> {
+        TotalTrigger::ALL.iter().map(|trigger| format!("{}()", self.object(trigger.as_str()))).collect()
+    }
+
     fn groups(&self) -> impl Iterator<Item = String> {
         self.definition.groups.iter().map(|group| quoted(&group.name))
     }
@@ -87,14 +113,12 @@ impl<'d> TotalSql<'d> {
 
     /// The names of all columns with a figure: the rows, then those of each sum.
     fn figures(&self) -> Vec<String> {
-        let of_sum = |name: &str| {
-            std::iter::once(quoted(name))
-                .chain(COUNTS.iter().map(move |suffix| quoted(&format!("{name}{suffix}"))))
-                .collect::<Vec<_>>()
-        };
-        std::iter::once("rows".to_owned())
-            .chain(self.definition.sums.iter().flat_map(|sum| of_sum(&sum.name)))
-            .collect()
+        let of_sum = |columns: SumColumns| std::iter::once(columns.sum.clone()).chain(columns.counts());
+        std::iter::once("rows".to_owned()).chain(self.sum_columns().flat_map(of_sum)).collect()
+    }
+
+    fn sum_columns(&self) -> impl Iterator<Item = SumColumns> {
+        self.definition.sums.iter().map(|sum| SumColumns::new(&sum.name))
     }
 
     fn figure_list(&self, of: impl Fn(&str) -> String) -> String {

@@ -4,19 +4,15 @@
 use std::time::Duration;
 
 use tokio_postgres::Client;
-use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{ToSql, Type};
 
 use super::sql::TotalSql;
-use super::{TotalError, in_transaction};
-use crate::apply::{self, ApplyError, TotalTrigger};
-use crate::backoff::backoff_delay;
+use super::{TotalError, in_transaction, retry};
+use crate::apply::{self, TotalTrigger};
 use crate::names::{Identifier, TableName};
 
 /// Creating a trigger changes the catalog only.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(60);
-const BACKOFF_FIRST: Duration = Duration::from_millis(50);
-const BACKOFF_MAX: Duration = Duration::from_millis(500);
 
 /// A table that has rows of a total, or partitions that have.
 struct TriggeredTable {
@@ -62,44 +58,22 @@ async fn repair_relation(
     relation: &TriggeredTable,
     attempts: u32,
 ) -> Result<(), TotalError> {
-    let mut attempt = 0;
-    loop {
-        let repairing = in_transaction(client, STATEMENT_TIMEOUT, async {
+    let repairing = retry(attempts, || {
+        in_transaction(client, STATEMENT_TIMEOUT, async {
             apply::lock_schema_changes(client, table).await?;
             for statement in &relation.statements {
                 client.execute_typed(statement, &[]).await?;
             }
             Ok(())
-        });
-        let Err(error) = repairing.await else { return Ok(()) };
-        attempt += 1;
-        if !is_busy(&error) {
-            return Err(error);
-        }
-        if attempt >= attempts {
+        })
+    });
+    repairing.await.map_err(|error| match error.is_busy() {
+        true => {
             let reason = format!("no lock on {} for its triggers", relation.name.unquoted());
-            return Err(TotalError::Busy { total: sql.name().to_owned(), reason });
+            TotalError::Busy { total: sql.name().to_owned(), reason }
         }
-        tokio::time::sleep(backoff_delay(attempt, BACKOFF_FIRST, BACKOFF_MAX)).await;
-    }
-}
-
-/// Whether another session interfered, so that a retry may succeed.
-pub(super) fn is_busy(error: &TotalError) -> bool {
-    const BUSY: [SqlState; 7] = [
-        SqlState::LOCK_NOT_AVAILABLE,
-        SqlState::T_R_DEADLOCK_DETECTED,
-        SqlState::T_R_SERIALIZATION_FAILURE,
-        SqlState::OBJECT_IN_USE,
-        SqlState::DUPLICATE_OBJECT,
-        SqlState::UNDEFINED_TABLE,
-        SqlState::INTERNAL_ERROR,
-    ];
-    if matches!(error, TotalError::Busy { .. } | TotalError::Apply(ApplyError::Locked(_))) {
-        return true;
-    }
-    let code = error.database_error().and_then(tokio_postgres::Error::code);
-    code.is_some_and(|code| BUSY.contains(code))
+        false => error,
+    })
 }
 
 /// The tables whose triggers are missing, disabled or replaced: the total's table first, then by level.
@@ -110,14 +84,13 @@ async fn incomplete_relations(
 ) -> Result<Vec<TriggeredTable>, TotalError> {
     let triggers = TotalTrigger::ALL;
     let names: Vec<String> = triggers.iter().map(|trigger| trigger.name(sql.prefix()).as_str().to_owned()).collect();
-    let functions = functions(sql);
+    let functions = sql.trigger_functions();
     let table = table.to_string();
     let parameters: [(&(dyn ToSql + Sync), Type); 3] =
         [(&table, Type::TEXT), (&names, Type::TEXT_ARRAY), (&functions, Type::TEXT_ARRAY)];
     let mut relations: Vec<TriggeredTable> = Vec::new();
     for row in client.query_typed(include_str!("triggers/incomplete.sql"), &parameters).await? {
-        let identifier = |column: &str| Identifier::truncated(row.get(column), row.get(column));
-        let name = TableName { schema: identifier("nspname"), table: identifier("relname") };
+        let name = TableName::from_catalog(row.get("nspname"), row.get("relname"));
         let trigger = triggers[row.get::<_, i64>("operation") as usize - 1];
         let create = trigger.create(sql.prefix(), &name);
         let trigger = trigger.name(sql.prefix());
@@ -134,11 +107,6 @@ async fn incomplete_relations(
     Ok(relations)
 }
 
-/// The trigger functions of a total, with their arguments.
-fn functions(sql: &TotalSql<'_>) -> Vec<String> {
-    TotalTrigger::ALL.iter().map(|trigger| format!("{}()", sql.object(trigger.as_str()))).collect()
-}
-
 /// The tables that bear the total's trigger but are no longer part of its table: detached partitions, and one whose detach
 /// is pending. Must be read in the snapshot that also reads the table.
 pub(super) async fn detached(
@@ -149,18 +117,16 @@ pub(super) async fn detached(
     let (function, table) = (format!("{}()", sql.object("insert")), table.to_string());
     let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&function, Type::TEXT), (&table, Type::TEXT)];
     let rows = client.query_typed(include_str!("triggers/detached.sql"), &parameters).await?;
-    let identifier = |name: &str| Identifier::truncated(name, name);
-    Ok(rows.iter().map(|row| TableName { schema: identifier(row.get(0)), table: identifier(row.get(1)) }).collect())
+    Ok(rows.iter().map(|row| TableName::from_catalog(row.get(0), row.get(1))).collect())
 }
 
 /// All tables that bear a trigger of the total.
 pub(super) async fn bearing(client: &Client, sql: &TotalSql<'_>) -> Result<Vec<(TableName, Identifier)>, TotalError> {
-    let functions = functions(sql);
+    let functions = sql.trigger_functions();
     let rows = client.query_typed(include_str!("triggers/bearing.sql"), &[(&functions, Type::TEXT_ARRAY)]).await?;
-    let identifier = |name: &str| Identifier::truncated(name, name);
     let bearing = |row: &tokio_postgres::Row| {
-        let table = TableName { schema: identifier(row.get(0)), table: identifier(row.get(1)) };
-        (table, identifier(row.get(2)))
+        let table = TableName::from_catalog(row.get(0), row.get(1));
+        (table, Identifier::truncated(row.get(2), row.get(2)))
     };
     Ok(rows.iter().map(bearing).collect())
 }

@@ -1,6 +1,6 @@
 SELECT
     (SELECT greatest(c.reltuples, 0)::pg_catalog.int8 FROM pg_catalog.pg_class c
-     WHERE c.oid OPERATOR(pg_catalog.=) '{batch}'::pg_catalog.regclass::pg_catalog.oid) AS groups,
+     WHERE c.oid OPERATOR(pg_catalog.=) {batch}::pg_catalog.regclass::pg_catalog.oid) AS groups,
     (SELECT pg_catalog.count(*) FROM (SELECT FROM {delta} LIMIT {pending_max}) AS pending) AS pending,
     (SELECT EXTRACT(epoch FROM pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) folded_at)::pg_catalog.float8
      FROM {state} WHERE folded_at OPERATOR(pg_catalog.>) '-infinity') AS folded_seconds_ago,

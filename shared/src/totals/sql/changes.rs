@@ -36,10 +36,7 @@ impl TotalSql<'_> {
     /// A difference as text: the group and the figures.
     fn difference_text(&self) -> String {
         let groups = self.groups().map(|group| format!("{group}::text")).collect::<Vec<_>>().join(", ");
-        let sums = self.definition.sums.iter().map(|sum| {
-            let name = quoted(&sum.name);
-            format!("{name}::text")
-        });
+        let sums = self.sum_columns().map(|columns| format!("{}::text", columns.sum));
         let sums: Vec<_> = std::iter::once("rows::text".to_owned()).chain(sums).collect();
         format!("ARRAY[{groups}]::text[] AS groups, ARRAY[{}]::text[] AS figures", sums.join(", "))
     }
@@ -106,7 +103,7 @@ impl TotalSql<'_> {
         )
     }
 
-    /// Removes the buckets before a time, given as the parameter `$1` in text.
+    /// Removes the buckets before a time, given as text; `None` without buckets.
     pub fn prune(&self, before: &str) -> Option<String> {
         let bucket = quoted(self.definition.bucket.as_ref()?);
         let before = format!("{}::timestamptz", quote_literal(before));

@@ -1,7 +1,7 @@
 //! The statements that create and drop the objects of a total: its tables, its functions and its view.
 
-use super::{COUNTS, TotalSql, fill, quoted};
-use crate::apply::TotalTrigger;
+use super::{SumColumns, TotalSql, fill, quoted};
+use crate::apply::{TotalTrigger, split_script};
 use crate::names::quote_literal;
 
 /// A group's key longer than this many bytes is not in the B-tree, whose entries are limited to about 2,700 bytes.
@@ -13,40 +13,39 @@ impl TotalSql<'_> {
         let mut statements = self.create_tables();
         statements.extend(self.create_functions());
         statements.push(self.create_fold());
-        let functions = TotalTrigger::ALL.map(|trigger| format!("{}()", self.object(trigger.as_str())));
-        statements.push(format!(
-            "REVOKE ALL ON FUNCTION {}, {}(interval) FROM PUBLIC",
-            functions.join(", "),
-            self.object("fold"),
-        ));
+        statements.push(format!("REVOKE ALL ON FUNCTION {} FROM PUBLIC", self.functions()));
         statements
+    }
+
+    /// The list of all functions, with their arguments.
+    fn functions(&self) -> String {
+        format!("{}, {}(interval)", self.trigger_functions().join(", "), self.object("fold"))
     }
 
     fn create_tables(&self) -> Vec<String> {
         let long = self.key_length().map_or("false".to_owned(), |length| format!("{length} > {KEY_BYTES_MAX}"));
         let key = self.object("key");
         let hash = format!("hash_record_extended({}, 0)", self.key_of(""));
-        let script = fill(
-            include_str!("tables.sql"),
-            &[
-                ("key", &key),
-                ("batch", &self.object("batch")),
-                ("delta", &self.object("delta")),
-                ("frozen", &self.object("frozen")),
-                ("fold", &self.object("fold_state")),
-                ("recompute", &self.object("recompute")),
-                ("groups", &self.group_list()),
-                ("typed_groups", &self.typed_groups()),
-                ("typed_figures", &self.typed_figures()),
-                ("long", &long),
-                ("hash", &hash),
-                ("batch_hash", &self.index("batch_hash")),
-                ("batch_key", &self.index("batch_key")),
-                ("delta_key", &self.index("delta_key")),
-                ("frozen_piece", &self.index("frozen_piece")),
-            ],
-        );
-        let mut statements: Vec<String> = statements(&script);
+        let values: [(&str, &str); 15] = [
+            ("key", &key),
+            ("batch", &self.object("batch")),
+            ("delta", &self.object("delta")),
+            ("frozen", &self.object("frozen")),
+            ("fold", &self.object("fold_state")),
+            ("recompute", &self.object("recompute")),
+            ("groups", &self.group_list()),
+            ("typed_groups", &self.typed_groups()),
+            ("typed_figures", &self.typed_figures()),
+            ("long", &long),
+            ("hash", &hash),
+            ("batch_hash", &self.index("batch_hash")),
+            ("batch_key", &self.index("batch_key")),
+            ("delta_key", &self.index("delta_key")),
+            ("frozen_piece", &self.index("frozen_piece")),
+        ];
+        // Split before it is filled: a name may contain anything.
+        let mut statements: Vec<String> =
+            split_script(include_str!("tables.sql")).iter().map(|statement| fill(statement, &values)).collect();
         if let Some(first) = self.definition.groups.iter().find(|group| group.has_variable_length) {
             for table in ["batch", "delta"] {
                 // A hash index takes values of any length.
@@ -97,18 +96,10 @@ impl TotalSql<'_> {
             &[
                 ("function", &self.object(operation)),
                 ("insert", insert),
-                ("total", &self.literal_name()),
-                ("version", &self.version()),
+                ("total", &quote_literal(&self.definition.name)),
+                ("version", &self.version.to_string()),
             ],
         )
-    }
-
-    fn literal_name(&self) -> String {
-        quote_literal(&self.definition.name)
-    }
-
-    fn version(&self) -> String {
-        self.prefix.rsplit_once("_v").map_or_else(String::new, |(_, version)| version.to_owned())
     }
 
     /// The view while the first sums are not there: its columns, without rows.
@@ -122,16 +113,13 @@ impl TotalSql<'_> {
 
     /// The view that serves this version.
     pub fn view(&self) -> String {
-        let of_sum = |name: &str| {
-            let column = |suffix: &str| quoted(&format!("{name}{suffix}"));
-            let (count, nan, inf, neg_inf, name) =
-                (column("_count"), column("_nan"), column("_inf"), column("_neg_inf"), quoted(name));
+        let of_sum = |SumColumns { sum, count, nan, inf, neg_inf }| {
             format!(
                 ", CASE WHEN {count} = 0 THEN NULL WHEN {nan} > 0 OR {inf} > 0 AND {neg_inf} > 0 THEN 'NaN' \
-                 WHEN {inf} > 0 THEN 'Infinity' WHEN {neg_inf} > 0 THEN '-Infinity' ELSE {name} END AS {name}"
+                 WHEN {inf} > 0 THEN 'Infinity' WHEN {neg_inf} > 0 THEN '-Infinity' ELSE {sum} END AS {sum}"
             )
         };
-        let sums: String = self.definition.sums.iter().map(|sum| of_sum(&sum.name)).collect();
+        let sums: String = self.sum_columns().map(of_sum).collect();
         // One branch for each index: short keys and long ones.
         let branches = ["batch", "delta"].into_iter().flat_map(|table| {
             let select = format!("SELECT {} FROM {}", self.columns(), self.object(table));
@@ -174,10 +162,9 @@ impl TotalSql<'_> {
 
     /// The statements that remove the functions and the tables, once no trigger is left.
     pub fn drop(&self) -> Vec<String> {
-        let functions = TotalTrigger::ALL.map(|trigger| format!("{}()", self.object(trigger.as_str())));
         let tables = ["batch", "delta", "frozen", "fold_state", "recompute"].map(|table| self.object(table));
         vec![
-            format!("DROP FUNCTION IF EXISTS {}, {}(interval)", functions.join(", "), self.object("fold")),
+            format!("DROP FUNCTION IF EXISTS {}", self.functions()),
             format!("DROP TABLE IF EXISTS {}", tables.join(", ")),
             format!("DROP TYPE IF EXISTS {}", self.object("key")),
         ]
@@ -201,14 +188,12 @@ impl TotalSql<'_> {
     }
 
     fn typed_figures(&self) -> String {
-        let of_sum = |name: &str| {
-            let counts = COUNTS.iter().map(|suffix| format!("{} bigint NOT NULL", quoted(&format!("{name}{suffix}"))));
+        let of_sum = |columns: SumColumns| {
             // A sum that is not finite could not be corrected by a difference.
-            let name = quoted(name);
-            let sum = format!("{name} numeric NOT NULL CHECK ({name} > '-Infinity' AND {name} < 'Infinity')");
-            std::iter::once(sum).chain(counts).collect::<Vec<_>>()
+            let sum = format!("{0} numeric NOT NULL CHECK ({0} > '-Infinity' AND {0} < 'Infinity')", columns.sum);
+            std::iter::once(sum).chain(columns.counts().map(|count| format!("{count} bigint NOT NULL")))
         };
-        let sums = self.definition.sums.iter().flat_map(|sum| of_sum(&sum.name));
+        let sums = self.sum_columns().flat_map(of_sum);
         std::iter::once("rows bigint NOT NULL".to_owned()).chain(sums).collect::<Vec<_>>().join(", ")
     }
 
@@ -219,15 +204,4 @@ impl TotalSql<'_> {
             variable.map(|group| format!("coalesce(octet_length({}::text), 0)", quoted(&group.name))).collect();
         (!lengths.is_empty()).then(|| lengths.join(" + "))
     }
-}
-
-/// The statements of a script, which contains no semicolon within one. Comment lines are left out.
-fn statements(script: &str) -> Vec<String> {
-    let lines: Vec<&str> = script.lines().filter(|line| !line.starts_with("--")).collect();
-    lines
-        .join("\n")
-        .split(';')
-        .map(|statement| statement.trim().to_owned())
-        .filter(|statement| !statement.is_empty())
-        .collect()
 }

@@ -1,6 +1,6 @@
 //! The sums of rows by group, of a table or of the rows of one statement.
 
-use super::{TotalSql, fill, quoted};
+use super::{SumColumns, TotalSql, fill, quoted};
 use crate::totals::definition::{Sum, SumKind};
 
 /// Whether rows are added to a total or taken away.
@@ -48,9 +48,9 @@ impl TotalSql<'_> {
     /// The plain sums of a relation's rows by group.
     fn plain_sums(&self, relation: &str, sign: Sign) -> String {
         let sign = sign.as_str();
-        let sums = self.definition.sums.iter().map(|sum| {
-            let (name, count) = (quoted(&sum.name), quoted(&format!("{}_count", sum.name)));
-            format!(", {sign}sum({name})::numeric AS {name}, {sign}count({name}) AS {count}")
+        let sums = self.sum_columns().map(|sum| {
+            let SumColumns { sum, count, .. } = sum;
+            format!(", {sign}sum({sum})::numeric AS {sum}, {sign}count({sum}) AS {count}")
         });
         let groups = self.group_list();
         format!(
@@ -64,17 +64,16 @@ impl TotalSql<'_> {
     fn exact_sums(&self, relation: &str, sign: Sign) -> String {
         let sign = sign.as_str();
         let sums = self.definition.sums.iter().map(|sum| {
-            let name = quoted(&sum.name);
-            let column = |suffix: &str| quoted(&format!("{}{suffix}", sum.name));
-            let [nan, inf, neg_inf] = ["_nan", "_inf", "_neg_inf"].map(column);
-            if sum.kind == SumKind::Integer {
-                return format!(", {sign}sum({name})::numeric AS {name}, 0::bigint AS {nan}, 0::bigint AS {inf}, 0::bigint AS {neg_inf}");
+            let kind = sum.kind;
+            let SumColumns { sum, nan, inf, neg_inf, .. } = SumColumns::new(&sum.name);
+            if kind == SumKind::Integer {
+                return format!(", {sign}sum({sum})::numeric AS {sum}, 0::bigint AS {nan}, 0::bigint AS {inf}, 0::bigint AS {neg_inf}");
             }
             format!(
-                ", {sign}sum({name}) FILTER (WHERE {name} > '-Infinity' AND {name} < 'Infinity') AS {name}, \
-                 {sign}count(*) FILTER (WHERE {name} = 'NaN') AS {nan}, \
-                 {sign}count(*) FILTER (WHERE {name} = 'Infinity') AS {inf}, \
-                 {sign}count(*) FILTER (WHERE {name} = '-Infinity') AS {neg_inf}"
+                ", {sign}sum({sum}) FILTER (WHERE {sum} > '-Infinity' AND {sum} < 'Infinity') AS {sum}, \
+                 {sign}count(*) FILTER (WHERE {sum} = 'NaN') AS {nan}, \
+                 {sign}count(*) FILTER (WHERE {sum} = 'Infinity') AS {inf}, \
+                 {sign}count(*) FILTER (WHERE {sum} = '-Infinity') AS {neg_inf}"
             )
         });
         let groups = self.group_list();
@@ -88,15 +87,12 @@ impl TotalSql<'_> {
     /// The columns and figures of rows that are added, and of others that are taken away.
     pub(super) fn sums(&self, added: Option<&str>, removed: Option<&str>) -> String {
         let groups = self.group_list();
-        let counts = |suffixes: &[&str]| {
-            let of_sum =
-                |name: &str| suffixes.iter().map(|suffix| quoted(&format!("{name}{suffix}"))).collect::<Vec<_>>();
-            let figures = self.definition.sums.iter().flat_map(|sum| of_sum(&sum.name));
-            figures.map(|figure| format!(", sum({figure}) AS {figure}")).collect::<String>()
+        let regrouped = |of: fn(SumColumns) -> Vec<String>| {
+            self.sum_columns().flat_map(of).map(|figure| format!(", sum({figure}) AS {figure}")).collect::<String>()
         };
-        let both = |of: &dyn Fn(&str, Sign) -> String, regrouped: String| match (added, removed) {
+        let both = |of: &dyn Fn(&str, Sign) -> String, figures: String| match (added, removed) {
             (Some(added), Some(removed)) => format!(
-                "SELECT {groups}{regrouped} FROM ({} UNION ALL {}) u GROUP BY {groups}",
+                "SELECT {groups}{figures} FROM ({} UNION ALL {}) u GROUP BY {groups}",
                 of(added, Sign::Plus),
                 of(removed, Sign::Minus),
             ),
@@ -105,9 +101,12 @@ impl TotalSql<'_> {
         };
         let plain = both(
             &|relation, sign| self.plain_sums(relation, sign),
-            format!(", sum(rows) AS rows{}", counts(&["", "_count"])),
+            format!(", sum(rows) AS rows{}", regrouped(|columns| vec![columns.sum, columns.count])),
         );
-        let exact = both(&|relation, sign| self.exact_sums(relation, sign), counts(&["", "_nan", "_inf", "_neg_inf"]));
+        let exact = both(
+            &|relation, sign| self.exact_sums(relation, sign),
+            regrouped(|columns| vec![columns.sum, columns.nan, columns.inf, columns.neg_inf]),
+        );
         let is_finite = |sum: &Sum| {
             let name = quoted(&sum.name);
             format!("coalesce({name} > '-Infinity' AND {name} < 'Infinity', true)")
@@ -135,34 +134,20 @@ impl TotalSql<'_> {
 
     /// The figures of each sum if all its values are finite.
     fn finite_figures(&self) -> String {
-        let of_sum = |name: &str| {
-            let column = |suffix: &str| quoted(&format!("{name}{suffix}"));
+        let of_sum = |SumColumns { sum, count, nan, inf, neg_inf }| {
             format!(
-                ", coalesce({0}, 0) AS {0}, {1}, 0::bigint AS {2}, 0::bigint AS {3}, 0::bigint AS {4}",
-                quoted(name),
-                column("_count"),
-                column("_nan"),
-                column("_inf"),
-                column("_neg_inf")
+                ", coalesce({sum}, 0) AS {sum}, {count}, 0::bigint AS {nan}, 0::bigint AS {inf}, 0::bigint AS {neg_inf}"
             )
         };
-        self.definition.sums.iter().map(|sum| of_sum(&sum.name)).collect()
+        self.sum_columns().map(of_sum).collect()
     }
 
     /// The figures of each sum, from the plain sums `a` and the exact ones `d`.
     fn exact_figures(&self) -> String {
-        let of_sum = |name: &str| {
-            let column = |suffix: &str| quoted(&format!("{name}{suffix}"));
-            format!(
-                ", coalesce(d.{}, 0), a.{}, d.{}, d.{}, d.{}",
-                quoted(name),
-                column("_count"),
-                column("_nan"),
-                column("_inf"),
-                column("_neg_inf")
-            )
+        let of_sum = |SumColumns { sum, count, nan, inf, neg_inf }| {
+            format!(", coalesce(d.{sum}, 0), a.{count}, d.{nan}, d.{inf}, d.{neg_inf}")
         };
-        self.definition.sums.iter().map(|sum| of_sum(&sum.name)).collect()
+        self.sum_columns().map(of_sum).collect()
     }
 
     /// The columns and figures of the rows of a relation.
