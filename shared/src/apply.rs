@@ -36,9 +36,9 @@ pub use activity::{ActivityLog, EVENT_TABLE, MINUTE_TABLE, insert_events};
 pub use board_access::grant_to_board;
 pub use compare::{RowDifference, diff_rows, list_keys};
 pub use ddl::{
-    SchemaChanges, SystemTable, TotalTrigger, begin, begin_read_only, begin_snapshot, choose_partition_names,
-    create_missing, ensure_system_table, lock_schema_changes, lock_system_schema, missing_lock_ddl, missing_schema_ddl,
-    relation_exists, split_script, total_triggers,
+    SchemaChanges, SystemTable, begin, begin_read_only, begin_snapshot, choose_partition_names, create_missing,
+    ensure_system_table, lock_schema_changes, lock_system_schema, missing_lock_ddl, missing_schema_ddl,
+    relation_exists,
 };
 pub use freshness::{FRESHNESS_TABLE, Freshness};
 use lock_holders::DelayedBy;

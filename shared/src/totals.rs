@@ -26,29 +26,20 @@ pub mod recompute;
 mod registry;
 mod sql;
 pub mod task;
-mod triggers;
-
-use std::time::Duration;
 
 use tokio_postgres::Client;
-use tokio_postgres::error::SqlState;
 
-use crate::apply::{self, ApplyError};
-use crate::backoff::backoff_delay;
+use crate::apply::ApplyError;
 use crate::database::DatabaseError;
 use crate::database::sqlstate::{DatabaseStep, ErrorAction, classify, describe};
+use crate::names::TableName;
+use crate::schema_work::{WorkError, is_interference};
+use crate::statement_triggers::{self, TriggerError};
 pub use definition::Definition;
 pub use live::LiveTotals;
 pub use probe::{Probe, probe};
 pub use registry::{TOTAL_TABLE, TotalState, TotalVersion, load_versions};
 pub use sql::TotalSql;
-
-/// Bounds how long other transactions queue behind a change of a table's triggers that waits for its lock.
-const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// Delays between attempts that another session interferes with.
-const BACKOFF_FIRST: Duration = Duration::from_millis(50);
-const BACKOFF_MAX: Duration = Duration::from_millis(500);
 
 /// Why work on a total failed.
 #[derive(Debug, thiserror::Error)]
@@ -116,24 +107,6 @@ impl TotalError {
         matches!(self, Self::Database(_)) || self.database_error().is_some_and(|error| error.as_db_error().is_none())
     }
 
-    /// Whether another session interfered, so that a retry may succeed.
-    fn is_busy(&self) -> bool {
-        const BUSY: [SqlState; 7] = [
-            SqlState::LOCK_NOT_AVAILABLE,
-            SqlState::T_R_DEADLOCK_DETECTED,
-            SqlState::T_R_SERIALIZATION_FAILURE,
-            SqlState::OBJECT_IN_USE,
-            SqlState::DUPLICATE_OBJECT,
-            SqlState::UNDEFINED_TABLE,
-            SqlState::INTERNAL_ERROR,
-        ];
-        if matches!(self, Self::Busy { .. } | Self::Apply(ApplyError::Locked(_))) {
-            return true;
-        }
-        let code = self.database_error().and_then(tokio_postgres::Error::code);
-        code.is_some_and(|code| BUSY.contains(code))
-    }
-
     /// PostgreSQL's error, or the connection's.
     fn database_error(&self) -> Option<&tokio_postgres::Error> {
         match self {
@@ -148,43 +121,31 @@ impl TotalError {
     }
 }
 
-/// Runs `work` in a READ COMMITTED transaction in which unqualified names are PostgreSQL's own, and commits it if it succeeds.
-async fn in_transaction<T>(
-    client: &Client,
-    statement_timeout: Duration,
-    work: impl Future<Output = Result<T, TotalError>>,
-) -> Result<T, TotalError> {
-    apply::begin(client, LOCK_TIMEOUT, statement_timeout).await?;
-    let result = match client.batch_execute("SET LOCAL search_path = pg_catalog, pg_temp").await {
-        Ok(()) => work.await,
-        Err(error) => Err(error.into()),
-    };
-    match result {
-        Ok(value) => {
-            client.batch_execute("COMMIT").await?;
-            Ok(value)
-        }
-        Err(error) => {
-            client.batch_execute("ROLLBACK").await.unwrap_or_default();
-            Err(error)
-        }
+impl WorkError for TotalError {
+    fn is_busy(&self) -> bool {
+        matches!(self, Self::Busy { .. } | Self::Apply(ApplyError::Locked(_)))
+            || self.database_error().is_some_and(is_interference)
     }
 }
 
-/// Repeats what another session interfered with.
-async fn retry<T, F>(attempts: u32, mut work: impl FnMut() -> F) -> Result<T, TotalError>
-where
-    F: Future<Output = Result<T, TotalError>>,
-{
-    let mut attempt = 0;
-    loop {
-        let result = work().await;
-        attempt += 1;
-        match result {
-            Err(error) if error.is_busy() && attempt < attempts => {
-                tokio::time::sleep(backoff_delay(attempt, BACKOFF_FIRST, BACKOFF_MAX)).await;
-            }
-            result => return result,
-        }
+/// Creates the missing triggers of a total and enables disabled ones; returns how many there were.
+async fn repair_triggers(
+    client: &Client,
+    sql: &TotalSql<'_>,
+    table: &TableName,
+    attempts: u32,
+) -> Result<usize, TotalError> {
+    let repaired = statement_triggers::repair(client, &sql.triggers(), table, attempts).await;
+    repaired.map_err(|error| of_triggers(sql.name(), error))
+}
+
+/// An error of a total's triggers, with its name.
+fn of_triggers(total: &str, error: TriggerError) -> TotalError {
+    let (total, reason) = (total.to_owned(), error.to_string());
+    match error {
+        TriggerError::Foreign { .. } => TotalError::Conflict { total, reason },
+        TriggerError::Busy(_) => TotalError::Busy { total, reason },
+        TriggerError::Statement(error) => error.into(),
+        TriggerError::Apply(error) => error.into(),
     }
 }

@@ -198,9 +198,12 @@ async fn drop_partitions(arena: Arc<Arena>) {
         let triggers = async {
             client.batch_execute("BEGIN").await?;
             client.batch_execute(&add).await?;
-            for trigger in
-                millstream::apply::total_triggers(&client, &name("bet".into()), [name(format!("bet_{new}"))].iter())
-                    .await?
+            for trigger in millstream::statement_triggers::for_partitions(
+                &client,
+                &name("bet".into()),
+                [name(format!("bet_{new}"))].iter(),
+            )
+            .await?
             {
                 client.batch_execute(&trigger).await?;
             }

@@ -9,7 +9,6 @@
 
 mod declared_sql;
 mod schema_lock;
-mod total_triggers;
 
 use std::time::{Duration, Instant};
 
@@ -25,10 +24,11 @@ use crate::catalog::{self, Catalog, CatalogError, load};
 use crate::database::sqlstate::{DatabaseStep, ErrorAction, classify, is_lock_timeout};
 use crate::names::{Identifier, SYSTEM_SCHEMA, TableName};
 use crate::plan::TableDiff;
+use crate::sql_script::split_script;
+use crate::statement_triggers;
 use crate::unwritable::{TableProblem, UnwritableTable};
 pub use schema_lock::missing_lock_ddl;
 use schema_lock::{Locked, ensure_lock_table, lock};
-pub use total_triggers::{TotalTrigger, total_triggers};
 
 /// While DDL waits for a lock, all other sessions queue for it.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
@@ -248,12 +248,13 @@ async fn try_once(
     Ok(statements)
 }
 
-/// The triggers of totals that the new partitions need. A new table has no totals yet.
+/// The triggers of totals and of the change log that the new partitions need. A new table has none yet.
 async fn triggers_of_partitions(client: &Client, diff: &TableDiff) -> Result<Vec<String>, tokio_postgres::Error> {
     if diff.partitions.is_empty() || diff.source_label.is_some() {
         return Ok(Vec::new());
     }
-    total_triggers(client, &diff.table, diff.partitions.iter().map(|partition| &partition.name)).await
+    let partitions = diff.partitions.iter().map(|partition| &partition.name);
+    statement_triggers::for_partitions(client, &diff.table, partitions).await
 }
 
 /// Executes one statement: PostgreSQL parses it as one, so that text in it cannot start another.
@@ -329,13 +330,6 @@ async fn create_system_table(client: &Client, table: &SystemTable) -> Result<boo
         execute_each(client, &statements).await?;
     }
     Ok(!statements.is_empty())
-}
-
-/// The statements of a script that holds no semicolon within one, each on one line, without the lines that are comments.
-pub fn split_script(script: &str) -> Vec<String> {
-    let lines: Vec<&str> = script.lines().filter(|line| !line.starts_with("--")).collect();
-    let on_one_line = |statement: &str| statement.split_whitespace().collect::<Vec<_>>().join(" ");
-    lines.join("\n").split(';').map(on_one_line).collect()
 }
 
 /// A table of Millstream's own schema.

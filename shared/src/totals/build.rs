@@ -15,11 +15,13 @@ use super::probe::{Probe, probe};
 use super::recompute::{recompute, unknown_definition};
 use super::registry::{self, TotalState, TotalVersion, load_versions};
 use super::sql::TotalSql;
-use super::{TotalError, in_transaction, retry, triggers};
+use super::{TotalError, of_triggers, repair_triggers};
 use crate::apply::{self, Limits};
 use crate::catalog::comment::with_note;
 use crate::config::{SourceConfig, TotalConfig};
 use crate::names::quote_literal;
+use crate::schema_work::{in_transaction, retry};
+use crate::statement_triggers;
 
 /// Creating and dropping objects changes the catalog only.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(60);
@@ -70,7 +72,7 @@ pub async fn build(client: &Client, total: &TotalConfig, limits: BuildLimits) ->
     registry::ensure_tables(client, LIMITS).await?;
     let mut version = retry(limits.attempts, || ensure_version(client, total, &definition, limits.frozen)).await?;
     let sql = TotalSql::new(&definition, version.version);
-    triggers::repair(client, &sql, &version.table, limits.attempts).await?;
+    repair_triggers(client, &sql, &version.table, limits.attempts).await?;
     if version.state == TotalState::Building || !version.served {
         if version.state == TotalState::Building {
             recompute(client, &version, false, limits.statement).await?;
@@ -306,9 +308,8 @@ async fn drop_view(client: &Client, definition: &Definition) -> Result<(), Total
 async fn remove(client: &Client, version: &TotalVersion, attempts: u32) -> Result<(), TotalError> {
     let sql = version.sql().ok_or_else(|| unknown_definition(version))?;
     retry(attempts, || stop_feeding(client, version, &sql)).await?;
-    for (table, trigger) in triggers::bearing(client, &sql).await? {
-        retry(attempts, || triggers::drop_trigger(client, &table, &trigger)).await?;
-    }
+    let dropped = statement_triggers::drop_all(client, &sql.triggers(), attempts).await;
+    dropped.map_err(|error| of_triggers(sql.name(), error))?;
     in_transaction(client, STATEMENT_TIMEOUT, async {
         apply::lock_system_schema(client).await?;
         for statement in sql.drop() {
@@ -329,7 +330,7 @@ async fn stop_feeding(client: &Client, version: &TotalVersion, sql: &TotalSql<'_
             drop_view(client, definition).await?;
         }
         registry::mark_removing(client, version).await?;
-        for statement in sql.empty_functions() {
+        for statement in sql.triggers().empty_functions() {
             client.execute_typed(&statement, &[]).await?;
         }
         Ok(())

@@ -8,8 +8,9 @@ use std::time::Duration;
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
+use super::TotalError;
 use super::sql::TotalSql;
-use super::{TotalError, in_transaction};
+use crate::schema_work::in_transaction;
 
 /// Folds the deltas of a total unless it was folded less than `pause` ago; returns how many, or `None` if not.
 ///

@@ -11,9 +11,11 @@ use std::time::Duration;
 use tokio_postgres::Client;
 
 use super::registry::{TotalState, TotalVersion, load_versions};
-use super::{TotalError, in_transaction, recompute};
+use super::{TotalError, recompute};
 use crate::apply;
 use crate::names::TableName;
+use crate::schema_work::in_transaction;
+use crate::statement_triggers;
 use crate::timestamp::Timestamp;
 
 /// Floats as exact text, and no silently filtered rows.
@@ -61,7 +63,7 @@ pub async fn attach_restored(
         for sql in versions.iter().filter_map(TotalVersion::sql) {
             client.execute_typed(&sql.restore(partition, &partition.unquoted()), &[]).await?;
         }
-        for statement in apply::total_triggers(client, table, std::iter::once(partition)).await? {
+        for statement in statement_triggers::for_partitions(client, table, std::iter::once(partition)).await? {
             client.execute_typed(&statement, &[]).await?;
         }
         let (from, to) = bounds;

@@ -8,6 +8,7 @@ use super::registry::{TotalState, TotalVersion, load_versions};
 use crate::apply;
 use crate::config::{Config, TotalConfig};
 use crate::names::quote_literal;
+use crate::sql_script::fill;
 
 /// Deltas are counted up to this many.
 const PENDING_MAX: i64 = 1_000_000;
@@ -120,7 +121,7 @@ async fn read_version(client: &Client, version: &TotalVersion) -> Result<TotalHe
     let state = version.state;
     let mut health = TotalHealth::new(&version.name, &version.source, version.table.unquoted(), state.as_str());
     let Some(sql) = version.sql().filter(|_| state != TotalState::Removing) else { return Ok(health) };
-    let query = super::sql::fill(
+    let query = fill(
         include_str!("health/read.sql"),
         &[
             ("delta", &sql.object("delta")),

@@ -11,8 +11,10 @@ use tokio_postgres::types::{ToSql, Type};
 
 use super::registry::{TotalState, TotalVersion};
 use super::sql::TotalSql;
-use super::{TotalError, in_transaction, triggers};
+use super::{TotalError, repair_triggers};
 use crate::names::TableName;
+use crate::schema_work::{WorkError, in_transaction};
+use crate::statement_triggers;
 
 /// How often a lock for a trigger is tried.
 const TRIGGER_ATTEMPTS: u32 = 30;
@@ -72,7 +74,7 @@ pub async fn recompute(
     let Some(sql) = version.sql() else { return Err(unknown_definition(version)) };
     let mode = Mode { dry_run, timeout };
     let triggers_repaired =
-        if dry_run { 0 } else { triggers::repair(client, &sql, &version.table, TRIGGER_ATTEMPTS).await? };
+        if dry_run { 0 } else { repair_triggers(client, &sql, &version.table, TRIGGER_ATTEMPTS).await? };
     let mut attempt = 0;
     let difference = loop {
         attempt += 1;
@@ -104,7 +106,7 @@ async fn recompute_once(
     Mode { dry_run, timeout }: Mode,
     started: Instant,
 ) -> Result<Vec<GroupDifference>, TotalError> {
-    let locked = triggers::detached(client, sql, &version.table).await?;
+    let locked = statement_triggers::detached(client, &sql.triggers(), &version.table).await?;
     // LOCK TABLE takes no snapshot, any query does. With an older snapshot than the lock, two runs would correct one error twice.
     let mut begin = format!(
         "BEGIN ISOLATION LEVEL REPEATABLE READ; SET LOCAL lock_timeout = {}; SET LOCAL statement_timeout = {}; \
@@ -122,7 +124,7 @@ async fn recompute_once(
     }
     let difference = async {
         client.batch_execute(&begin).await?;
-        let detached = triggers::detached(client, sql, &version.table).await?;
+        let detached = statement_triggers::detached(client, &sql.triggers(), &version.table).await?;
         if detached.iter().any(|table| !locked.contains(table)) {
             let reason = "a partition was detached meanwhile".to_owned();
             return Err(TotalError::Busy { total: version.name.clone(), reason });

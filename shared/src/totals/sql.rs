@@ -12,8 +12,9 @@ mod objects;
 mod sums;
 
 use super::definition::Definition;
-use crate::apply::TotalTrigger;
 use crate::names::{Identifier, SYSTEM_SCHEMA};
+use crate::sql_script::quoted;
+use crate::statement_triggers::{Firing, TriggerSet};
 
 /// The SQL of one version of a total.
 pub struct TotalSql<'d> {
@@ -45,36 +46,6 @@ impl SumColumns {
     }
 }
 
-/// Replaces each `{name}` of a template by its value; values are not searched again.
-pub fn fill(template: &str, values: &[(&str, &str)]) -> String {
-    let mut filled = String::with_capacity(template.len() * 2);
-    let mut rest = template;
-    while let Some(start) = rest.find('{') {
-        let (before, after) = rest.split_at(start);
-        filled.push_str(before);
-        let value = after.find('}').and_then(|end| {
-            let name = &after[1..end];
-            values.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value, end))
-        });
-        match value {
-            Some((value, end)) => {
-                filled.push_str(value);
-                rest = &after[end + 1..];
-            }
-            None => {
-                filled.push('{');
-                rest = &after[1..];
-            }
-        }
-    }
-    filled.push_str(rest);
-    filled
-}
-
-fn quoted(name: &str) -> String {
-    Identifier::truncated(name, name).to_string()
-}
-
 impl<'d> TotalSql<'d> {
     /// The SQL of a version.
     pub fn new(definition: &'d Definition, version: i32) -> Self {
@@ -92,14 +63,9 @@ impl<'d> TotalSql<'d> {
         format!("{SYSTEM_SCHEMA}.{name}")
     }
 
-    /// What the names of the triggers and functions begin with.
-    pub fn prefix(&self) -> &str {
-        &self.prefix
-    }
-
-    /// The trigger functions, with their arguments.
-    pub fn trigger_functions(&self) -> Vec<String> {
-        TotalTrigger::ALL.iter().map(|trigger| format!("{}()", self.object(trigger.as_str()))).collect()
+    /// The triggers that feed it.
+    pub fn triggers(&self) -> TriggerSet {
+        TriggerSet { prefix: self.prefix.clone(), firing: Firing::Origin }
     }
 
     fn groups(&self) -> impl Iterator<Item = String> {

@@ -1,7 +1,8 @@
 //! The statements that change the figures of a total: recomputing, freezing and restoring partitions, pruning.
 
-use super::{TotalSql, fill, quoted};
+use super::TotalSql;
 use crate::names::{TableName, quote_literal};
+use crate::sql_script::{fill, quoted};
 
 impl TotalSql<'_> {
     /// Sums the rows of all pieces into a temporary table. CREATE TABLE AS may run in parallel, INSERT … SELECT may not.

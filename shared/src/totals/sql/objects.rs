@@ -1,8 +1,8 @@
 //! The statements that create and drop the objects of a total: its tables, its functions and its view.
 
-use super::{SumColumns, TotalSql, fill, quoted};
-use crate::apply::{TotalTrigger, split_script};
+use super::{SumColumns, TotalSql};
 use crate::names::quote_literal;
+use crate::sql_script::{fill, quoted, split_script};
 
 /// A group's key longer than this many bytes is not in the B-tree, whose entries are limited to about 2,700 bytes.
 const KEY_BYTES_MAX: usize = 1_000;
@@ -19,7 +19,7 @@ impl TotalSql<'_> {
 
     /// The list of all functions, with their arguments.
     fn functions(&self) -> String {
-        format!("{}, {}(interval)", self.trigger_functions().join(", "), self.object("fold"))
+        format!("{}, {}(interval)", self.triggers().functions().join(", "), self.object("fold"))
     }
 
     fn create_tables(&self) -> Vec<String> {
@@ -168,17 +168,6 @@ impl TotalSql<'_> {
             format!("DROP TABLE IF EXISTS {}", tables.join(", ")),
             format!("DROP TYPE IF EXISTS {}", self.object("key")),
         ]
-    }
-
-    /// Makes the functions do nothing, which needs no lock on a table: the triggers can then be dropped one by one.
-    pub fn empty_functions(&self) -> Vec<String> {
-        let empty = |trigger: TotalTrigger| {
-            format!(
-                "CREATE OR REPLACE FUNCTION {}() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $total$BEGIN RETURN NULL; END$total$",
-                self.object(trigger.as_str())
-            )
-        };
-        TotalTrigger::ALL.map(empty).to_vec()
     }
 
     fn typed_groups(&self) -> String {

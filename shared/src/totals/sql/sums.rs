@@ -1,6 +1,7 @@
 //! The sums of rows by group, of a table or of the rows of one statement.
 
-use super::{SumColumns, TotalSql, fill, quoted};
+use super::{SumColumns, TotalSql};
+use crate::sql_script::{fill, quoted};
 use crate::totals::definition::{Sum, SumKind};
 
 /// Whether rows are added to a total or taken away.

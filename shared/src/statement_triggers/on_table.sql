@@ -1,5 +1,6 @@
--- What the names of the triggers of each total of the table $1 begin with, without 'millstream_' and the operation.
-SELECT pg_catalog.regexp_replace(p.proname, '_insert$', '') AS prefix
+-- What the names of the triggers of each set on the table $1 begin with, without 'millstream_' and the operation, and whether
+-- they fire whatever session_replication_role is.
+SELECT pg_catalog.regexp_replace(p.proname, '_insert$', '') AS prefix, t.tgenabled OPERATOR(pg_catalog.=) 'A' AS always
 FROM pg_catalog.pg_trigger t
 JOIN pg_catalog.pg_proc p ON p.oid OPERATOR(pg_catalog.=) t.tgfoid
 JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) p.pronamespace

@@ -1,4 +1,5 @@
--- The triggers that the table $1 and its partitions should have and do not: names $2, functions $3, in the same order.
+-- The triggers that the table $1 and its partitions should have and do not: names $2, functions $3, in the same order. $4 is how
+-- they fire: 'O' or 'A', as pg_trigger.tgenabled has it.
 SELECT n.nspname, c.relname, c.relkind, o.ordinal AS operation,
     CASE WHEN t.oid IS NULL THEN 'missing' WHEN t.tgfoid OPERATOR(pg_catalog.=) o.function THEN 'disabled' ELSE 'replaced' END AS problem
 FROM (
@@ -14,5 +15,6 @@ CROSS JOIN LATERAL (
 ) AS o
 LEFT JOIN pg_catalog.pg_trigger t ON t.tgrelid OPERATOR(pg_catalog.=) c.oid AND t.tgname OPERATOR(pg_catalog.=) o.name
 WHERE NOT (o.ordinal OPERATOR(pg_catalog.=) 4 AND c.relkind OPERATOR(pg_catalog.=) 'p')
-  AND (t.oid IS NULL OR t.tgfoid OPERATOR(pg_catalog.<>) o.function OR t.tgenabled OPERATOR(pg_catalog.<>) 'O')
+  -- A function that does not exist has no trigger either.
+  AND (t.oid IS NULL OR o.function IS NULL OR t.tgfoid OPERATOR(pg_catalog.<>) o.function OR t.tgenabled::pg_catalog.text OPERATOR(pg_catalog.<>) $4)
 ORDER BY p.level, n.nspname, c.relname, o.ordinal
