@@ -23,7 +23,7 @@ use crate::aws::Aws;
 use crate::backfill::{self, Backfill, BackfillProgress, BackfillTask};
 use crate::board::auth::tokens::{TokenSource, TokenStore};
 use crate::board::{Authentication, Board, Transport};
-use crate::config::{BoardAccess, Config, Environment};
+use crate::config::{BoardAccess, Config, Environment, Files};
 use crate::database::Database;
 use crate::dead_letter::DeadLetters;
 use crate::dynamodb_tables::DynamodbTables;
@@ -204,6 +204,14 @@ impl App {
             return Ok(config);
         }
         read_config(address, &self.aws).await
+    }
+
+    /// The files next to the configuration.
+    ///
+    /// # Errors
+    /// Returns an error if the address of the configuration is invalid.
+    pub fn files(&self) -> Result<Files, Failure> {
+        Ok(Files::beside(&self.environment.config, &self.aws)?)
     }
 
     /// The environment's database; does not connect yet.
