@@ -36,6 +36,7 @@ pub mod report;
 pub mod runtime;
 pub mod spec;
 pub mod status;
+pub mod task;
 pub mod telemetry;
 pub mod timestamp;
 pub mod totals;
