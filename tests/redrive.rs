@@ -13,7 +13,7 @@ mod undelivered;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use aws_sdk_sqs::types::{QueueAttributeName, SendMessageBatchRequestEntry};
 use millstream::aws::Aws;
@@ -24,6 +24,7 @@ use millstream::ingest::Ingest;
 use millstream::object_store::{ListMode, ObjectStore};
 use millstream::redrive::{Queues, Redrive, RedriveError, RedriveProgress, RedriveTask, StreamReader, run};
 use millstream::report::Report;
+use millstream::task::{Call, Deadline};
 use millstream_tests::kinesis::{ShardRecord, event};
 use millstream_tests::local_aws::{LocalAws, REGION};
 use serde_json::Value;
@@ -122,8 +123,7 @@ impl Desk {
             object_store: self.archive(),
             streams: StreamReader::new(self.sdk.clone()),
             queues,
-            deadline: Instant::now() + time,
-            on_progress: &|_| (),
+            call: Call::unwatched(Deadline::after(time)),
         };
         let task: RedriveTask = serde_json::from_value(task).expect("a task");
         run(redrive, &task).await

@@ -1,6 +1,6 @@
 //! A replica on real parts: tables change, functions replicate them, and a lost schema is restored.
 
-use std::time::Instant;
+use std::time::Duration;
 
 use millstream::aws::Aws;
 use millstream::backfill::{Backfill, BackfillTask, run};
@@ -10,6 +10,7 @@ use millstream::dead_letter::DeadLetters;
 use millstream::dynamodb_tables::DynamodbTables;
 use millstream::ingest::Ingest;
 use millstream::object_store::ObjectStore;
+use millstream::task::{Call, Deadline};
 use millstream_tests::dynamodb::export;
 use millstream_tests::event_source::Progress;
 use millstream_tests::kinesis::put;
@@ -143,8 +144,7 @@ async fn in_pieces(replica: &Replica, task: serde_json::Value) -> usize {
             ingest: &mut ingest,
             object_store: archive,
             tables,
-            deadline: Instant::now(),
-            on_progress: &|_| (),
+            call: Call::unwatched(Deadline::after(Duration::ZERO)),
         };
         let progress = run(&mut backfill, &task).await.unwrap();
         // The task is passed from step to step as JSON, as Step Functions does.

@@ -1,11 +1,12 @@
 //! `infra/roles.sql` on a server of its own, run by a user like RDS's master user, who is not a superuser.
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use millstream::aws::Aws;
 use millstream::config::{Config, DatabaseAddress};
 use millstream::database::Database;
+use millstream::task::Deadline;
 use millstream::totals::task::{RemovedTotal, TotalsTask, run_task};
 use millstream_tests::board::LocalBoard;
 use millstream_tests::postgresql::{Durability, PostgreSql, connect, psql};
@@ -304,7 +305,7 @@ async fn the_writer_keeps_totals_and_the_reader_reads_them() {
 
     let config = Config::parse("test.toml", &format!("{EVENTS}{TOTAL}")).unwrap_or_else(|errors| panic!("{errors}"));
     let database = Database::new(&DatabaseAddress::from_url(&url), Aws::default()).unwrap();
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = Deadline::after(Duration::from_secs(60));
     let answer = run_task(&config, &database, TotalsTask::default(), deadline).await.unwrap();
     let report = answer.results[0].report.as_ref().unwrap_or_else(|| panic!("{answer:?}"));
     assert_eq!((report.off_by, report.triggers_repaired), (0, 0), "{answer:?}");

@@ -12,8 +12,6 @@ mod verify;
 
 pub use verify::{Difference, Differences};
 
-use std::time::{Duration, Instant};
-
 use serde::{Deserialize, Serialize};
 
 use crate::backup::InvalidBackupLine;
@@ -23,6 +21,7 @@ use crate::ingest::{Ingest, IngestError};
 use crate::object_store::{ObjectError, ObjectStore};
 use crate::record::{Batch, Record, SequenceNumber, StreamPosition};
 use crate::spec::KeyColumn;
+use crate::task::{Call, Deadline, Resumable};
 use crate::timestamp::Timestamp;
 
 /// A batch is written when it reaches this many records or bytes: the maximum that a stream invocation receives.
@@ -86,6 +85,12 @@ pub enum BackfillJob {
         /// The DynamoDB table.
         table: String,
     },
+}
+
+impl Resumable for BackfillTask {
+    fn is_done(&self) -> bool {
+        self.progress.done
+    }
 }
 
 fn one() -> u32 {
@@ -203,10 +208,8 @@ pub struct Backfill<'b> {
     pub object_store: ObjectStore,
     /// The DynamoDB tables to scan.
     pub tables: DynamodbTables,
-    /// Deadline of this call.
-    pub deadline: Instant,
-    /// Called with the progress after each batch.
-    pub on_progress: &'b (dyn Fn(&BackfillProgress) + Send + Sync),
+    /// This call of the task.
+    pub call: Call<'b, BackfillProgress>,
 }
 
 /// Runs the task until it is complete or the deadline has passed. To continue, call it again with the task and the returned
@@ -255,17 +258,8 @@ impl BackfillRun<'_, '_> {
         self.batch.records.len() >= BATCH_RECORDS || self.batch.bytes.len() >= BATCH_BYTES
     }
 
-    fn is_out_of_time(&self) -> bool {
-        self.time_left().is_zero()
-    }
-
-    fn time_left(&self) -> Duration {
-        self.backfill.deadline.saturating_duration_since(Instant::now())
-    }
-
-    /// A batch that has been started is completed: the deadline leaves a margin for it.
-    fn batch_time(&self) -> Duration {
-        self.time_left().max(Duration::from_secs(30))
+    fn deadline(&self) -> Deadline {
+        self.backfill.call.deadline
     }
 
     /// Sets and returns the table's key: the task's or, if it has none, DynamoDB's. If the table no longer exists in DynamoDB,
@@ -315,7 +309,7 @@ impl BackfillRun<'_, '_> {
     async fn write(&mut self, cursor: BackfillCursor) -> Result<(), BackfillError> {
         let batch = std::mem::take(&mut self.batch);
         if !batch.records.is_empty() {
-            let time_left = self.batch_time();
+            let time_left = self.deadline().unit_time();
             if let Some((table, key)) = &self.key {
                 // Set each time: a decoder that has seen too many paths is reset and loses the key.
                 self.backfill.ingest.set_table_key(self.source, table, key)?;
@@ -329,12 +323,12 @@ impl BackfillRun<'_, '_> {
             self.progress.dead_lettered += report.counts.dead_lettered;
         }
         self.progress.cursor = Some(cursor);
-        (self.backfill.on_progress)(&self.progress);
+        self.backfill.call.report(&self.progress);
         Ok(())
     }
 
     fn finish(&mut self) {
         self.progress.done = true;
-        (self.backfill.on_progress)(&self.progress);
+        self.backfill.call.report(&self.progress);
     }
 }

@@ -2,11 +2,12 @@
 //! their position.
 //!
 //! A checked configuration is valid: names fit PostgreSQL, keys include their partition column, SQL types are types. Unknown
-//! keys are rejected. This module does not use the network. Secrets are never in the file; the environment says where they are
+//! keys are rejected. Only [`Files`] uses the network, to read what is next to the file. Secrets are never in the file; the environment says where they are
 //! ([`Environment`]).
 
 mod environment;
 mod errors;
+mod files;
 mod section;
 mod source;
 mod sql;
@@ -15,6 +16,7 @@ mod total;
 
 pub use environment::{BoardAccess, Credentials, DatabaseAddress, Environment, EnvironmentError, config_location};
 pub use errors::ConfigErrors;
+pub use files::{FileError, FilePath, FilePathError, Files};
 pub use total::{BucketConfig, BucketWidth, Expression, NamedExpression, SumConfig, TotalBoard, TotalConfig};
 
 use toml::Spanned;

@@ -40,6 +40,7 @@ pub mod spec;
 mod sql_script;
 pub mod statement_triggers;
 pub mod status;
+pub mod task;
 pub mod telemetry;
 pub mod timestamp;
 pub mod totals;

@@ -45,6 +45,15 @@ pub fn is_address(path: &str) -> bool {
     path.starts_with("s3://")
 }
 
+/// The bucket and the key of an S3 address.
+///
+/// # Errors
+/// Returns an error if it is not `s3://bucket/key`.
+pub fn bucket_and_key(address: &str) -> Result<(&str, &str), ObjectError> {
+    let parts = address.strip_prefix("s3://").and_then(|rest| rest.split_once('/'));
+    parts.ok_or_else(|| ObjectError::Address(address.to_owned()))
+}
+
 /// Reads and writes Millstream's own bucket, and reads objects of any other bucket.
 #[derive(Clone, Debug)]
 pub struct ObjectStore {
@@ -175,8 +184,7 @@ impl ObjectStore {
     }
 
     async fn open(&self, address: &str) -> Result<ObjectBody, ObjectError> {
-        let parts = address.strip_prefix("s3://").and_then(|rest| rest.split_once('/'));
-        let (bucket, key) = parts.ok_or_else(|| ObjectError::Address(address.to_owned()))?;
+        let (bucket, key) = bucket_and_key(address)?;
         let object = self.client().await.get_object().bucket(bucket).key(key).send().await;
         let object = object.map_err(|error| read_error(address, describe_error("S3 GetObject", &error)))?;
         Ok(ObjectBody { address: address.to_owned(), body: object.body })

@@ -15,7 +15,6 @@ mod selection;
 mod stream;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +23,7 @@ use crate::ingest::{Ingest, IngestError};
 use crate::object_store::ObjectStore;
 use crate::outcome::OutcomeCounts;
 use crate::queue::{Queue, QueueError};
+use crate::task::{Call, Resumable};
 use crate::timestamp::Timestamp;
 use queue_drain::QueueDrain;
 use run_tally::RunTally;
@@ -45,6 +45,12 @@ pub struct RedriveTask {
     pub dry_run: bool,
     /// Progress of the earlier calls.
     pub progress: RedriveProgress,
+}
+
+impl Resumable for RedriveTask {
+    fn is_done(&self) -> bool {
+        self.progress.done
+    }
 }
 
 /// Progress of a run.
@@ -132,10 +138,8 @@ pub struct Redrive<'r> {
     pub streams: StreamReader,
     /// The queues to drain.
     pub queues: Queues,
-    /// Deadline of this call. The call exceeds it only if it has not redriven anything yet.
-    pub deadline: Instant,
-    /// Called with the progress after each batch.
-    pub on_progress: &'r (dyn Fn(&RedriveProgress) + Send + Sync),
+    /// This call of the task. It exceeds its deadline only if it has not redriven anything yet.
+    pub call: Call<'r, RedriveProgress>,
 }
 
 /// Redrives until the queues have been drained or the deadline has passed. To continue, call it again with the task and the
@@ -161,7 +165,7 @@ pub async fn run(redrive: &mut Redrive<'_>, task: &RedriveTask) -> Result<Redriv
         released?;
     }
     let progress = tally.finish(all_drained);
-    (redrive.on_progress)(&progress);
+    redrive.call.report(&progress);
     Ok(progress)
 }
 

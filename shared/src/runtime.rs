@@ -10,7 +10,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, PoisonError};
 use std::task::Poll;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use lambda_runtime::tower::layer::layer_fn;
@@ -23,22 +23,20 @@ use crate::aws::Aws;
 use crate::backfill::{self, Backfill, BackfillProgress, BackfillTask};
 use crate::board::auth::tokens::{TokenSource, TokenStore};
 use crate::board::{Authentication, Board, Transport};
-use crate::config::{BoardAccess, Config, Environment};
+use crate::config::{BoardAccess, Config, Environment, Files};
 use crate::database::Database;
 use crate::dead_letter::DeadLetters;
 use crate::dynamodb_tables::DynamodbTables;
 use crate::ingest::Ingest;
 use crate::object_store::{self, ObjectStore};
-use crate::redrive::{self, Queues, Redrive, StreamReader};
+use crate::redrive::{self, Queues, Redrive, RedriveProgress, StreamReader};
+use crate::task::{Call, Deadline, LAST_UNIT_TIME};
 use crate::telemetry;
 pub use failure::Failure;
 pub use queues::{QueueProblem, check_queues};
 
 /// Reserved from the invocation's time to respond before Lambda's timeout; a quarter of the time if the timeout is short.
 const MARGIN: Duration = Duration::from_millis(1_500);
-
-/// Reserved from the time of a long task for the batch that is being written at the deadline.
-const LAST_BATCH_TIME: Duration = Duration::from_secs(30);
 
 /// Lambda's maximum timeout: <https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html>.
 const TIMEOUT_MAX: Duration = Duration::from_secs(900);
@@ -147,9 +145,9 @@ impl Invocation {
         Self { request_id: context.request_id.clone(), time_left: left - MARGIN.min(left / 4) }
     }
 
-    /// Time until which a long task may start new batches; the rest is reserved to complete the last one.
-    pub fn work_deadline(&self) -> Instant {
-        Instant::now() + self.time_left.saturating_sub(LAST_BATCH_TIME).max(self.time_left / 2)
+    /// Until when a long task may begin new units of work; the rest is reserved for the last one.
+    pub fn work_deadline(&self) -> Deadline {
+        Deadline::after(self.time_left.saturating_sub(LAST_UNIT_TIME).max(self.time_left / 2))
     }
 }
 
@@ -206,6 +204,14 @@ impl App {
         read_config(address, &self.aws).await
     }
 
+    /// The files next to the configuration.
+    ///
+    /// # Errors
+    /// Returns an error if the address of the configuration is invalid.
+    pub fn files(&self) -> Result<Files, Failure> {
+        Ok(Files::beside(&self.environment.config, &self.aws)?)
+    }
+
     /// The environment's database; does not connect yet.
     ///
     /// # Errors
@@ -222,48 +228,39 @@ impl App {
         Ok((self.config().await?, self.database()?))
     }
 
-    /// Runs a task until it is complete or `until` has passed; returns the task with its progress.
+    /// Runs one call of a task; returns the task with its progress.
     ///
     /// # Errors
     /// See [`backfill::run`].
     pub async fn backfill(
         &mut self,
         task: BackfillTask,
-        until: Instant,
-        watch: &(dyn Fn(&BackfillProgress) + Send + Sync),
+        call: Call<'_, BackfillProgress>,
     ) -> Result<BackfillTask, Failure> {
         let archive = ObjectStore::new(self.aws.clone(), self.environment.archive_bucket.clone());
         let tables = DynamodbTables::new(self.aws.clone());
         let ingest = self.ingest().await?;
-        let progress = backfill::run(
-            &mut Backfill { ingest, object_store: archive, tables, deadline: until, on_progress: watch },
-            &task,
-        )
-        .await?;
+        let progress = backfill::run(&mut Backfill { ingest, object_store: archive, tables, call }, &task).await?;
         telemetry::log_backfill(&task.source, &progress);
         Ok(BackfillTask { progress, ..task })
     }
 
-    /// Redrives dead letters until the queues have been drained or `until` has passed; returns the task with its progress.
+    /// Runs one call of a task that redrives dead letters; returns the task with its progress.
     ///
     /// # Errors
     /// See [`redrive::run`].
     pub async fn redrive(
         &mut self,
         task: redrive::RedriveTask,
-        until: Instant,
-        watch: &(dyn Fn(&redrive::RedriveProgress) + Send + Sync),
+        call: Call<'_, RedriveProgress>,
     ) -> Result<redrive::RedriveTask, Failure> {
         let Environment { dead_letter_queue, on_failure_queue, archive_bucket, .. } = self.environment.clone();
         let queues = Queues::new(self.aws.clone(), dead_letter_queue.into_iter().chain(on_failure_queue));
         let archive = ObjectStore::new(self.aws.clone(), archive_bucket);
         let streams = StreamReader::new(self.aws.clone());
         let ingest = self.ingest().await?;
-        let progress = redrive::run(
-            &mut Redrive { ingest, object_store: archive, streams, queues, deadline: until, on_progress: watch },
-            &task,
-        )
-        .await?;
+        let progress =
+            redrive::run(&mut Redrive { ingest, object_store: archive, streams, queues, call }, &task).await?;
         telemetry::log_redrive(&progress);
         Ok(redrive::RedriveTask { progress, ..task })
     }

@@ -1,9 +1,8 @@
 //! Records that were first rejected are in the backup as well, and replace no other record there.
 
-use std::time::Instant;
-
 use millstream::backfill::{Backfill, BackfillProgress, BackfillTask, run};
 use millstream::dynamodb_tables::DynamodbTables;
+use millstream::task::{Call, Deadline};
 use serde_json::json;
 
 use super::{
@@ -52,8 +51,7 @@ async fn reapply(desk: &Desk, task: serde_json::Value) -> BackfillProgress {
         ingest: &mut desk.ingest(SHOP),
         object_store: desk.archive(),
         tables: DynamodbTables::new(desk.sdk.clone()),
-        deadline: Instant::now() + PLENTY,
-        on_progress: &|_| (),
+        call: Call::unwatched(Deadline::after(PLENTY)),
     };
     let task: BackfillTask = serde_json::from_value(json!({"source": "shop", "reapply": task})).unwrap();
     run(&mut backfill, &task).await.unwrap()

@@ -1,7 +1,5 @@
 //! What is private is stored nowhere, however a producer spells it: not in a table, a dead letter or a backup, and in no digest.
 
-use std::time::Instant;
-
 use base64_simd::STANDARD;
 use millstream::backfill::{Backfill, BackfillTask, run};
 use millstream::config::Config;
@@ -9,6 +7,7 @@ use millstream::dead_letter::StoredPayload;
 use millstream::decode::Decoder;
 use millstream::dynamodb_tables::DynamodbTables;
 use millstream::record::{Batch, Record, SequenceNumber, StreamPosition};
+use millstream::task::{Call, Deadline};
 use millstream::timestamp::Timestamp;
 use millstream_tests::kinesis::{ShardRecord, event};
 use millstream_tests::random::Random;
@@ -295,8 +294,7 @@ async fn reapply(desk: &Desk, config: &str, source: &str) {
         ingest: &mut desk.ingest(config),
         object_store: desk.archive(),
         tables: DynamodbTables::new(desk.sdk.clone()),
-        deadline: Instant::now() + PLENTY,
-        on_progress: &|_| (),
+        call: Call::unwatched(Deadline::after(PLENTY)),
     };
     let all = json!({"source": source, "reapply": {"from": "2000-01-01T00:00:00Z", "to": "2100-01-01T00:00:00Z"}});
     let task: BackfillTask = serde_json::from_value(all).unwrap();

@@ -5,6 +5,7 @@ use std::time::Duration;
 use millstream::aws::Aws;
 use millstream::config::{Config, DatabaseAddress};
 use millstream::database::Database;
+use millstream::task::Deadline;
 use millstream::totals::task::{TotalsTask, run_task};
 use millstream_tests::pgbouncer::Admission;
 
@@ -36,9 +37,7 @@ async fn totals_are_built_folded_and_recomputed_through_a_pooler() {
     let database = Database::new(&DatabaseAddress::from_url(&url), Aws::default()).unwrap();
     let config = Config::parse("test.toml", EVENTS).unwrap();
     let answer =
-        run_task(&config, &database, TotalsTask::default(), std::time::Instant::now() + Duration::from_secs(60))
-            .await
-            .unwrap();
+        run_task(&config, &database, TotalsTask::default(), Deadline::after(Duration::from_secs(60))).await.unwrap();
     assert_eq!(answer.results[0].report.as_ref().unwrap().off_by, 3, "{answer:?}");
     assert_eq!(rows(&owner, totals).await, rows(&owner, expected).await);
     let events = "SELECT source, relation, detail FROM millstream.event WHERE kind = 'recompute'";

@@ -109,7 +109,7 @@ async fn load_file(
             run.progress.bytes += lines.bytes - bytes;
             bytes = lines.bytes;
             run.write(BackfillCursor { object: object.clone(), line: line_number, key: None }).await?;
-            if run.is_out_of_time() {
+            if run.deadline().has_passed() {
                 return Ok(FileProgress::Partial);
             }
         }
@@ -120,5 +120,5 @@ async fn load_file(
     }
     run.progress.bytes += lines.bytes - bytes;
     run.write(BackfillCursor { object: object.clone(), line: line_number, key: None }).await?;
-    Ok(if run.is_out_of_time() { FileProgress::Partial } else { FileProgress::Complete })
+    Ok(if run.deadline().has_passed() { FileProgress::Partial } else { FileProgress::Complete })
 }

@@ -83,7 +83,7 @@ async fn reapply_objects(
         while let Some(object) = objects.next().await {
             let object = object?;
             apply(run, &object, times).await?;
-            if run.is_out_of_time() {
+            if run.deadline().has_passed() {
                 run.write(BackfillCursor { object: object.key, ..BackfillCursor::default() }).await?;
                 return Ok(RangeProgress::OutOfTime);
             }

@@ -22,13 +22,13 @@ pub async fn scan_table(
         }
         cursor.key = page.next;
         let is_last = cursor.key.is_none();
-        if run.is_full() || is_last || run.is_out_of_time() {
+        if run.is_full() || is_last || run.deadline().has_passed() {
             run.write(cursor.clone()).await?;
         }
         if is_last {
             run.finish();
         }
-        if is_last || run.is_out_of_time() {
+        if is_last || run.deadline().has_passed() {
             return Ok(());
         }
     }

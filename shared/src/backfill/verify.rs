@@ -70,7 +70,7 @@ pub async fn verify_table(run: &mut BackfillRun<'_, '_>, table: &str) -> Result<
             cursor.object = ROWS.to_owned();
         }
         run.save_progress(&cursor, cursor.line);
-        if run.is_out_of_time() {
+        if run.deadline().has_passed() {
             return Ok(());
         }
     }
@@ -86,7 +86,7 @@ pub async fn verify_table(run: &mut BackfillRun<'_, '_>, table: &str) -> Result<
         let Some(last) = keys.last() else { break };
         cursor.key = serde_json::to_string(last).ok();
         run.save_progress(&cursor, cursor.line);
-        if run.is_out_of_time() {
+        if run.deadline().has_passed() {
             return Ok(());
         }
     }
@@ -126,7 +126,7 @@ async fn compare(
         run.push_item(table, "verify", number, started, item);
     }
     let batch: Batch = std::mem::take(&mut run.batch);
-    Ok(run.backfill.ingest.diff_rows(run.source, &batch, run.batch_time()).await?)
+    Ok(run.backfill.ingest.diff_rows(run.source, &batch, run.deadline().unit_time()).await?)
 }
 
 /// Returns the key of an item, in DynamoDB's JSON.
@@ -175,6 +175,6 @@ impl BackfillRun<'_, '_> {
     fn save_progress(&mut self, cursor: &BackfillCursor, records: u64) {
         self.progress.records = records;
         self.progress.cursor = Some(cursor.clone());
-        (self.backfill.on_progress)(&self.progress);
+        self.backfill.call.report(&self.progress);
     }
 }

@@ -1,7 +1,7 @@
 //! Drains one queue: leases messages, selects them, writes their records, and only then deletes the messages.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::message::{KeepReason, OnFailure, QueueMessage, ReadBack};
 use super::payload::message_records;
@@ -11,6 +11,7 @@ use crate::clock::now;
 use crate::ingest::IngestError;
 use crate::queue::{LeasedMessage, MessageText, Queue, QueueError};
 use crate::record::Batch;
+use crate::task::Deadline;
 
 /// A batch is written when it reaches this many messages, records or bytes. A single message may hold more.
 const BATCH_MESSAGES: usize = 1_000;
@@ -91,8 +92,7 @@ impl<'s, 'r> QueueDrain<'s, 'r> {
         filter: &'s MessageFilter<'s>,
         tally: &'s mut RunTally,
     ) -> Self {
-        let call_time = redrive.deadline.saturating_duration_since(Instant::now());
-        let last_batch = call_time.clamp(LAST_BATCH_MIN, LAST_BATCH_MAX);
+        let last_batch = redrive.call.deadline.time_left().clamp(LAST_BATCH_MIN, LAST_BATCH_MAX);
         let (received, pending) = (VecDeque::new(), BTreeMap::new());
         let (kept, seen_ids) = (Vec::new(), HashSet::new());
         Self { redrive, queue, task, filter, tally, last_batch, received, pending, kept, seen_ids }
@@ -106,7 +106,7 @@ impl<'s, 'r> QueueDrain<'s, 'r> {
     pub async fn run(&mut self) -> Result<bool, RedriveError> {
         let mut drained = self.is_limit_reached();
         while !drained {
-            if self.time_left().is_zero() {
+            if self.deadline().has_passed() {
                 self.write_pending().await?;
                 if self.tally.has_redriven() {
                     break;
@@ -128,8 +128,8 @@ impl<'s, 'r> QueueDrain<'s, 'r> {
         self.queue.release(&leases).await
     }
 
-    fn time_left(&self) -> Duration {
-        self.redrive.deadline.saturating_duration_since(Instant::now())
+    fn deadline(&self) -> Deadline {
+        self.redrive.call.deadline
     }
 
     fn is_limit_reached(&self) -> bool {
@@ -138,9 +138,9 @@ impl<'s, 'r> QueueDrain<'s, 'r> {
 
     /// Receives and processes some messages; returns whether more may follow.
     async fn receive_and_process(&mut self) -> Result<bool, RedriveError> {
-        let messages = self.queue.receive(self.time_left() + self.last_batch).await?;
+        let messages = self.queue.receive(self.deadline().time_left() + self.last_batch).await?;
         // Past the deadline, leases of kept messages expire and SQS returns the same messages: the drain has come full circle.
-        let may_continue = !messages.is_empty() && !self.time_left().is_zero();
+        let may_continue = !messages.is_empty() && !self.deadline().has_passed();
         for lease in messages {
             if self.seen_ids.insert(lease.id.clone()) {
                 self.received.push_back(lease);
@@ -263,7 +263,7 @@ impl<'s, 'r> QueueDrain<'s, 'r> {
             self.seen_ids.remove(&lease.id);
         }
         self.tally.redriven(leases.len() as u64);
-        (self.redrive.on_progress)(&self.tally.progress);
+        self.redrive.call.report(&self.tally.progress);
         Ok(())
     }
 
@@ -327,9 +327,7 @@ impl<'s, 'r> QueueDrain<'s, 'r> {
         if batch.records.is_empty() {
             return Ok(());
         }
-        // A batch that has been started is completed.
-        let time_left = self.time_left().max(Duration::from_secs(30));
-        let report = self.redrive.ingest.redrive(source, batch, time_left).await?;
+        let report = self.redrive.ingest.redrive(source, batch, self.deadline().unit_time()).await?;
         self.tally.progress.records += report.counts;
         Ok(())
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use lambda_runtime::Diagnostic;
 
 use crate::backfill::BackfillError;
-use crate::config::{ConfigErrors, EnvironmentError};
+use crate::config::{ConfigErrors, EnvironmentError, FileError};
 use crate::database::DatabaseError;
 use crate::ingest::IngestError;
 use crate::maintain::MaintainError;
@@ -95,6 +95,17 @@ fn chain(error: &dyn std::error::Error) -> String {
 impl From<ConfigErrors> for Failure {
     fn from(errors: ConfigErrors) -> Self {
         Self { kind: "Millstream.Configuration", message: errors.to_string(), needs_operator: true }
+    }
+}
+
+impl From<FileError> for Failure {
+    fn from(error: FileError) -> Self {
+        match error {
+            FileError::Object(error) => error.into(),
+            FileError::Disk { .. } | FileError::Link { .. } => {
+                Self { kind: "Millstream.Configuration", message: chain(&error), needs_operator: true }
+            }
+        }
     }
 }
 

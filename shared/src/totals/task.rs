@@ -5,7 +5,7 @@
 //! (<https://docs.aws.amazon.com/step-functions/latest/dg/service-quotas.html>: 256 KiB): errors are bounded, and the groups
 //! that were off, whose names may have any length and are values of rows, are left out.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio_postgres::Client;
@@ -21,6 +21,7 @@ use crate::activity::{ActivityEvent, EventKind};
 use crate::apply::{self, EVENT_TABLE};
 use crate::config::{Config, TotalConfig};
 use crate::database::Database;
+use crate::task::Deadline;
 
 /// How often a lock on a table is tried.
 const ATTEMPTS: u32 = 60;
@@ -111,12 +112,12 @@ pub struct RunOptions {
     /// What happens to the sums of dropped partitions if a changed definition cannot take them over.
     pub frozen: FrozenPolicy,
     /// When the run must end: PostgreSQL cancels a statement that takes longer.
-    pub deadline: Instant,
+    pub deadline: Deadline,
 }
 
 impl RunOptions {
     fn time_left(&self) -> Duration {
-        self.deadline.saturating_duration_since(Instant::now())
+        self.deadline.time_left()
     }
 }
 
@@ -129,7 +130,7 @@ pub async fn run_task(
     config: &Config,
     database: &Database,
     task: TotalsTask,
-    deadline: Instant,
+    deadline: Deadline,
 ) -> Result<TotalsAnswer, TotalError> {
     let options = RunOptions { dry_run: false, frozen: FrozenPolicy::Keep, deadline };
     let mut answer = TotalsAnswer { removed: task.removed, results: task.results, ..TotalsAnswer::default() };
@@ -204,10 +205,10 @@ pub async fn run_totals(
 }
 
 /// The deadline's own error in place of that of the statement which PostgreSQL cancelled for it.
-fn at_deadline(error: TotalError, total: &TotalConfig, deadline: Instant) -> TotalError {
+fn at_deadline(error: TotalError, total: &TotalConfig, deadline: Deadline) -> TotalError {
     let failure = error.database_error();
     let is_cancelled = failure.is_some_and(|failure| failure.code() == Some(&SqlState::QUERY_CANCELED));
-    if is_cancelled && Instant::now() + DEADLINE_TOLERANCE >= deadline {
+    if is_cancelled && deadline.time_left() <= DEADLINE_TOLERANCE {
         return TotalError::TimeIsUp { total: total.name.as_str().to_owned() };
     }
     error

@@ -1,17 +1,13 @@
 //! `millstream backfill`: runs a task to completion, with a progress bar on a terminal.
 
-use std::time::{Duration, Instant};
-
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use millstream::backfill::{BackfillJob, BackfillProgress, BackfillTask, UnreadableLine, UnreadableLines};
 use millstream::runtime::App;
+use millstream::task::{Call, run_until_done};
 
 use crate::layout::format_count_of;
 use crate::{CommandContext, CommandError, CommandOutput, find_source, verify};
-
-/// Time of one call of the task, after which its progress is returned.
-const RUN_TIME: Duration = Duration::from_secs(600);
 
 const KNOWN_TOTAL_STYLE: &str = "{wide_bar} {human_pos} of {human_len} records, {per_sec}, {eta} left; {msg}";
 const UNKNOWN_TOTAL_STYLE: &str = "{spinner} {human_pos} records, {per_sec}, {elapsed}; {msg}";
@@ -92,7 +88,7 @@ pub async fn run(arguments: BackfillArgs, context: &CommandContext) -> Result<Ba
     };
     let mut app = context.app()?;
     find_source(&app.config().await?, &task.source)?;
-    run_until_done(&mut app, task).await
+    run_with_progress_bar(&mut app, task).await
 }
 
 fn read(task: &str) -> Result<BackfillTask, CommandError> {
@@ -102,12 +98,13 @@ fn read(task: &str) -> Result<BackfillTask, CommandError> {
     })
 }
 
-/// Runs a task until it is complete.
-pub async fn run_until_done(app: &mut App, mut task: BackfillTask) -> Result<BackfillTask, CommandError> {
+/// Runs a task until it is done.
+pub async fn run_with_progress_bar(app: &mut App, task: BackfillTask) -> Result<BackfillTask, CommandError> {
     let bar = ProgressBar::new(0);
-    while !task.progress.done {
-        task = app.backfill(task, Instant::now() + RUN_TIME, &|progress| print_progress(&bar, progress)).await?;
-    }
+    let on_progress = |progress: &BackfillProgress| print_progress(&bar, progress);
+    let task =
+        run_until_done(task, async |task, deadline| app.backfill(task, Call::watched(deadline, &on_progress)).await)
+            .await?;
     bar.finish_and_clear();
     Ok(task)
 }

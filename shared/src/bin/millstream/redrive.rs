@@ -1,17 +1,14 @@
 //! `millstream redrive`: reprocesses dead letters after the cause of their rejection is fixed.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
 
 use clap::Args;
 use millstream::outcome::OutcomeCounts;
 use millstream::redrive::{RedriveProgress, RedriveTask, Selection};
+use millstream::task::{Call, run_until_done};
 
 use crate::layout::{Align, TextTable, format_count_of};
 use crate::{CommandContext, CommandError, CommandOutput};
-
-/// Time of one call of the task, for which messages are hidden from other consumers.
-const RUN_TIME: Duration = Duration::from_secs(600);
 
 /// Why messages stay on the queue, and the explanation for the operator.
 const KEEP_REASON_TEXT: [(&str, &str); 7] = [
@@ -55,12 +52,9 @@ pub struct RedriveArgs {
 pub async fn run(arguments: RedriveArgs, context: &CommandContext) -> Result<RedriveTask, CommandError> {
     let RedriveArgs { dry_run, source, table, reason, from, to, limit, queue } = arguments;
     let only = Selection { source, table, reason, from, to };
-    let mut task = RedriveTask { queue, only, limit, dry_run, progress: RedriveProgress::default() };
+    let task = RedriveTask { queue, only, limit, dry_run, progress: RedriveProgress::default() };
     let mut app = context.app()?;
-    while !task.progress.done {
-        task = app.redrive(task, Instant::now() + RUN_TIME, &|_| ()).await?;
-    }
-    Ok(task)
+    Ok(run_until_done(task, async |task, deadline| app.redrive(task, Call::unwatched(deadline)).await).await?)
 }
 
 impl CommandOutput for RedriveTask {

@@ -1,10 +1,11 @@
 //! `millstream totals`: lists totals, compares them with the rows they sum, and recomputes them.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use millstream::config::Config;
 use millstream::names::{Identifier, TableName};
+use millstream::task::Deadline;
 use millstream::timestamp::Timestamp;
 use millstream::totals::build::FrozenPolicy;
 use millstream::totals::freeze;
@@ -114,7 +115,7 @@ pub async fn run(arguments: TotalsArgs, context: &CommandContext) -> Result<Tota
     if let Some(name) = &total {
         find_total(&config, name)?;
     }
-    let options = RunOptions { dry_run, frozen, deadline: Instant::now() + TIMEOUT };
+    let options = RunOptions { dry_run, frozen, deadline: Deadline::after(TIMEOUT) };
     Ok(TotalsOutput::Results(run_totals(&config, &database, total.as_deref(), options).await?))
 }
 

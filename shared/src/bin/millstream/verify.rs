@@ -40,7 +40,8 @@ pub async fn run(arguments: &VerifyArgs, context: &CommandContext) -> Result<Ver
     for (source, table) in tables {
         let job = BackfillJob::Verify { table: table.clone() };
         let task = BackfillTask { source: source.clone(), job, progress: BackfillProgress::default() };
-        let BackfillProgress { records, differences, .. } = backfill::run_until_done(&mut app, task).await?.progress;
+        let BackfillProgress { records, differences, .. } =
+            backfill::run_with_progress_bar(&mut app, task).await?.progress;
         verified.push(VerifiedTable { source, table, items: records, differences });
     }
     Ok(VerifyOutput(verified))
