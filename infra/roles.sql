@@ -71,8 +71,9 @@ ALTER ROLE :"board" CONNECTION LIMIT :board_connections;
   ALTER ROLE :"writer" CONNECTION LIMIT :connections;
 \endif
 
--- The writer creates the sources' schemas and `millstream`, which holds the tombstones, the freshness, the activity, the totals and
--- the locks of schema changes. Totals need TEMPORARY: their expressions are tried on a temporary table, and a recompute sums into one.
+-- The writer creates the sources' schemas and `millstream`, which holds the tombstones, the freshness, the activity, the totals, the
+-- change logs, the transforms and the locks of schema changes. Totals and transforms need TEMPORARY: expressions are tried on a temporary
+-- table, a recompute sums into one, and what the query of a transform returns is first stored in one.
 GRANT CONNECT, CREATE, TEMPORARY ON DATABASE :"DBNAME" TO :"writer";
 GRANT CONNECT ON DATABASE :"DBNAME" TO :"reader", :"board";
 
@@ -111,7 +112,7 @@ FROM pg_namespace WHERE nspowner IN (SELECT oid FROM pg_roles WHERE rolname IN (
 -- What exists of the board's tables, which the writer owns.
 SELECT format('GRANT USAGE ON SCHEMA %1$I TO %3$I; GRANT SELECT ON %1$I.%2$I TO %3$I', nspname, relname, :'board')
 FROM pg_class JOIN pg_namespace n ON n.oid = relnamespace
-WHERE nspname = 'millstream' AND relname IN ('minute', 'event', 'total', 'total_broken')
+WHERE nspname = 'millstream' AND relname IN ('minute', 'event', 'total', 'total_broken', 'transform')
   AND relowner IN (SELECT oid FROM pg_roles WHERE rolname IN (:'writer', :'owner'))
 \gexec
 

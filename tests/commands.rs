@@ -5,6 +5,7 @@ mod plan;
 mod replicated;
 mod status;
 mod totals;
+mod transform;
 
 use millstream::clock::now;
 use millstream::timestamp::Timestamp;

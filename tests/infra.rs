@@ -3,4 +3,5 @@
 mod lint;
 mod stack;
 mod totals;
+mod transforms;
 mod watch;

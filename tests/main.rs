@@ -42,6 +42,7 @@ mod support;
 mod taken_names;
 mod tls;
 mod totals;
+mod transforms;
 mod unwritable;
 mod vocabulary;
 mod writer;

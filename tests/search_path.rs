@@ -336,3 +336,61 @@ async fn totals_never_call_a_hostile_public_schema() {
     assert_eq!(run(&["totals", "recompute"]).await.code, 0);
     assert_eq!(used(&client).await, [""; 0]);
 }
+
+/// A transform that reads changes by a key of the owner's type, and one that reads its target.
+const TRANSFORMS: [(&str, &str); 2] = [
+    (
+        "owned",
+        "-- target: report.owned\n-- key: id\n-- changes: doc.owned, doc.reading\n-- every: 1 minute\n\
+         SELECT o.id::ext.citext AS id, o.v, false AS _deleted FROM millstream.changes(NULL::doc.owned) o\n\
+         UNION ALL SELECT r.id, NULL, true FROM millstream.removed_keys(NULL::doc.owned) r\n",
+    ),
+    (
+        "sums",
+        "-- target: report.sums\n-- changes: report.owned\n-- key: id\n-- full_run: replace\n-- every: 1 minute\n\
+         SELECT o.id, o.v + 1 AS v FROM millstream.changes(NULL::report.owned) o WHERE o.v > 0 AND o.id::text <> ''\n",
+    ),
+];
+
+#[tokio::test]
+async fn transforms_never_call_a_hostile_public_schema() {
+    let hostile = Hostile::start("hostile-transforms", "public, pg_catalog").await;
+    let client = hostile.client().await;
+    let mut ingest = ingest(CONFIG, &hostile.url);
+    let owned = |id: u32, v: u32| format!(r#"{{"kind":"owned","id":"i{id}","v":{v},"mood":"ok"}}"#);
+    let reading = |id: u32| format!(r#"{{"kind":"reading","id":"{id}","at":"{}","amount":{id}}}"#, now());
+    applied(&mut ingest, "d", 1, &[&owned(1, 1), &owned(2, 1), &reading(1)]).await;
+    let files = Files::new(&hostile.name);
+    let config = files.write("millstream.toml", CONFIG);
+    std::fs::create_dir_all(config.replace("millstream.toml", "transforms")).unwrap();
+    for (name, text) in TRANSFORMS {
+        files.write(&format!("transforms/{name}.sql"), text);
+    }
+    let environment = [("DATABASE_URL".to_owned(), hostile.url.clone()), ("MILLSTREAM_CONFIG".to_owned(), config)];
+    let run = async |arguments: &[&str]| millstream(&environment, arguments).await.unwrap();
+    for arguments in
+        [&["plan"][..], &["transform", "run"], &["transform", "list"], &["status"], &["maintain"], &["plan"]]
+    {
+        let ran = run(arguments).await;
+        assert!([0, 3].contains(&ran.code), "{arguments:?}: {ran:?}");
+    }
+    assert_eq!(used(&client).await, [""; 0]);
+    // The triggers also fire for a session that searches the hostile schema first.
+    let attacked = connect(&hostile.url).await.unwrap();
+    attacked
+        .batch_execute("UPDATE doc.owned SET id = pg_catalog.upper(id::pg_catalog.text)::ext.citext, v = 7")
+        .await
+        .unwrap();
+    attacked.batch_execute("DELETE FROM doc.owned WHERE id OPERATOR(ext.=) 'i2'::ext.citext").await.unwrap();
+    applied(&mut ingest, "d", 9, &[&owned(3, 5), &reading(2)]).await;
+    let ran = run(&["transform", "run"]).await;
+    assert_eq!((ran.code, ran.out.contains("full run")), (0, false), "{ran:?}");
+    assert_eq!(used(&client).await, [""; 0]);
+    let expected = [r#"{"id":"i1","v":8}"#, r#"{"id":"i3","v":6}"#];
+    assert_eq!(rows(&client, "SELECT id, v FROM report.sums WHERE id::text <> 'i2' ORDER BY id::text").await, expected);
+    // A log that is not read any more is removed.
+    files.write("transforms/owned.sql", &TRANSFORMS[0].1.replace(", doc.reading", ""));
+    assert_eq!(run(&["transform", "run", "owned", "--full"]).await.code, 0);
+    assert_eq!(run(&["transform", "run", "--due"]).await.code, 0);
+    assert_eq!(used(&client).await, [""; 0]);
+}

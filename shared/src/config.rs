@@ -26,6 +26,7 @@ use crate::field::Privacy;
 use crate::names::{Identifier, Naming};
 use crate::spec::{Arrays, MergeBy, Nested, OnUnwritable, PartitionPolicy, SchemaMode};
 use section::Section;
+pub(crate) use section::edit_distance;
 
 /// A checked configuration.
 #[derive(Clone, Debug)]

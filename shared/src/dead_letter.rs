@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::clock::now;
 use crate::record::Record;
 use crate::rejection::Rejection;
-use bounded::bounded;
+pub(crate) use bounded::bounded;
 use documents::{DocumentPacker, PackedDocument};
 pub use store::{AcknowledgedLetters, DeadLetterError, DeadLetters};
 

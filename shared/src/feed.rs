@@ -23,12 +23,12 @@ mod registry;
 pub mod retention;
 
 use crate::apply::ApplyError;
-use crate::database::sqlstate::{DatabaseStep, ErrorAction, classify, describe};
+use crate::database::sqlstate::{DatabaseStep, ErrorAction, classify, describe, ends_connection};
 use crate::names::TableName;
 use crate::schema_work::{WorkError, is_interference};
 use crate::statement_triggers::TriggerError;
 pub use definition::{FeedDefinition, KeyColumn};
-pub use ensure::{FeedState, ensure, remove_unused};
+pub use ensure::{FeedState, ensure, ensure_tables, log_reset, remove_unused};
 pub use log::FeedSql;
 pub use registry::{FEED_TABLE, Feed, load_feeds};
 
@@ -77,7 +77,7 @@ impl FeedError {
             Self::Apply(error) => error.database_error(),
             Self::Table { .. } | Self::Busy { .. } => None,
         };
-        error.is_some_and(|error| error.as_db_error().is_none())
+        error.is_some_and(ends_connection)
     }
 }
 

@@ -44,4 +44,5 @@ pub mod task;
 pub mod telemetry;
 pub mod timestamp;
 pub mod totals;
+pub mod transform;
 pub mod unwritable;

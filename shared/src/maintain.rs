@@ -29,6 +29,7 @@ use crate::config::{Config, SourceConfig};
 use crate::database::sqlstate::{DatabaseStep, ErrorAction, classify, describe};
 use crate::database::{Database, DatabaseError};
 use crate::decode::Decoder;
+use crate::feed::{FeedError, retention};
 use crate::names::{Identifier, TableName};
 use crate::spec::PartitionPolicy;
 use crate::timestamp::Timestamp;
@@ -60,6 +61,9 @@ pub struct MaintenanceReport {
     pub forgotten: u64,
     /// What this run could not do, and why; the next run retries it.
     pub postponed: Vec<String>,
+    /// Slots of change logs whose entries were removed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub emptied: Vec<String>,
 }
 
 /// Why a maintenance run failed.
@@ -77,6 +81,9 @@ pub enum MaintainError {
     /// A total could not be maintained.
     #[error(transparent)]
     Total(#[from] TotalError),
+    /// The change logs could not be maintained.
+    #[error(transparent)]
+    Feed(#[from] FeedError),
     /// A statement, or the connection, failed.
     #[error("partition maintenance failed: {}", describe(.0))]
     Statement(#[from] tokio_postgres::Error),
@@ -89,6 +96,7 @@ impl MaintainError {
             Self::Database(error) => error.needs_operator(),
             Self::Apply(error) => error.needs_operator(),
             Self::Total(error) => error.needs_operator(),
+            Self::Feed(error) => error.needs_operator(),
             Self::Catalog(error) => error.needs_operator(),
             Self::Statement(error) => classify(DatabaseStep::Session, error) == ErrorAction::Halt,
         }
@@ -126,6 +134,7 @@ pub async fn maintain(config: &Config, database: &Database) -> Result<Maintenanc
         prune_closed_shards(client, source, &mut report).await?;
     }
     prune_totals(client, config, &mut report).await?;
+    prune_change_logs(client, &mut report).await?;
     activity::prune(client, &mut report).await?;
     activity::grant_board(client, config, &mut report).await?;
     connection.release();
@@ -362,6 +371,14 @@ async fn prune_totals(client: &Client, config: &Config, report: &mut Maintenance
             Err(error) => report.postponed.push(format!("pruning total {}: {error}", version.name)),
         }
     }
+    Ok(())
+}
+
+/// Removes the entries of change logs that are not kept any longer.
+async fn prune_change_logs(client: &Client, report: &mut MaintenanceReport) -> Result<(), MaintainError> {
+    let retained = retention::retain(client, retention::KEEP).await?;
+    report.emptied.extend(retained.emptied);
+    report.postponed.extend(retained.postponed);
     Ok(())
 }
 

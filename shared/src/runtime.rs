@@ -32,6 +32,8 @@ use crate::object_store::{self, ObjectStore};
 use crate::redrive::{self, Queues, Redrive, RedriveProgress, StreamReader};
 use crate::task::{Call, Deadline, LAST_UNIT_TIME};
 use crate::telemetry;
+use crate::transform::read_transforms;
+use crate::transform::task::{TransformProgress, TransformTask, run_task};
 pub use failure::Failure;
 pub use queues::{QueueProblem, check_queues};
 
@@ -263,6 +265,24 @@ impl App {
             redrive::run(&mut Redrive { ingest, object_store: archive, streams, queues, call }, &task).await?;
         telemetry::log_redrive(&progress);
         Ok(redrive::RedriveTask { progress, ..task })
+    }
+
+    /// Runs the transforms that are due until all have run or the time of the call is over; returns the task with its progress.
+    ///
+    /// # Errors
+    /// Returns an error if the configuration or a file cannot be read, or the connection fails.
+    pub async fn transform(
+        &self,
+        task: TransformTask,
+        call: &Call<'_, TransformProgress>,
+        request: &str,
+    ) -> Result<TransformTask, Failure> {
+        let (config, database) = self.config_and_database().await?;
+        let set = read_transforms(&self.files()?).await?;
+        let earlier = task.progress.results.len();
+        let task = run_task(&config, &set, &database, task, call).await?;
+        telemetry::log_transforms(&task.progress, earlier, request);
+        Ok(task)
     }
 
     /// Returns the board; creates it on first use. It is always one behind HTTPS.

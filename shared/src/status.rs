@@ -9,6 +9,7 @@
 //!   the oldest record of its last batch to the commit. The lag of a source is the largest of its shards that committed in the
 //!   last hour or, if none did, of the shard that committed last.
 //! - **Rows** are PostgreSQL's own estimates, unless they are counted.
+//! - **Transforms** are those of the files next to the configuration, with the outcome of the last run of each.
 //! - **Totals** are described by [`crate::totals::health`].
 //! - **Messages** of queues are SQS's approximate numbers. A queue serves all sources; its messages do not belong to one.
 
@@ -20,15 +21,19 @@ use crate::apply::{self, ApplyError, Limits};
 use crate::aws::Aws;
 use crate::catalog::comment::{names_source, parse_note};
 use crate::catalog::{CatalogError, DbTable};
-use crate::config::{Config, Environment, SourceConfig};
+use crate::config::{Config, Environment, FileError, Files, SourceConfig};
 use crate::database::sqlstate::describe;
 use crate::database::{Database, DatabaseError};
+use crate::feed::FeedError;
+use crate::feed::problems::{FeedProblem, find_problems};
 use crate::maintain::{self, MaintainError, PartitionedTable, pending};
 use crate::names::{Identifier, TableName};
+use crate::object_store::ObjectError;
 use crate::queue::{Queue, QueueDepth, QueueError};
 use crate::timestamp::Timestamp;
 use crate::totals::TotalError;
 use crate::totals::health::{TotalHealth, read_configured};
+use crate::transform::{self, TransformError, TransformState};
 
 mod alarm;
 
@@ -57,6 +62,10 @@ pub struct Status {
     pub sources: Vec<SourceStatus>,
     /// The totals of these sources, in the order of the configuration.
     pub totals: Vec<TotalHealth>,
+    /// The transforms of the configuration, by name.
+    pub transforms: Vec<TransformState>,
+    /// What is, or would be, written past a change log.
+    pub change_logs: Vec<FeedProblem>,
     /// The queues that the environment names.
     pub queues: Vec<QueueStatus>,
 }
@@ -170,6 +179,18 @@ pub enum StatusError {
     /// The totals could not be read.
     #[error(transparent)]
     Total(#[from] TotalError),
+    /// The transforms could not be read.
+    #[error(transparent)]
+    Transform(#[from] TransformError),
+    /// A file of the configuration could not be read.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The address of the configuration is invalid.
+    #[error(transparent)]
+    Object(#[from] ObjectError),
+    /// The change logs could not be read.
+    #[error(transparent)]
+    Feed(#[from] FeedError),
     /// A query failed.
     #[error("could not read the status of the tables: {}", describe(.0))]
     Query(#[from] tokio_postgres::Error),
@@ -200,6 +221,7 @@ pub async fn read(
     aws: &Aws,
     (rows, limits): (RowCountMode, Limits),
 ) -> Result<Status, StatusError> {
+    let set = transform::read_transforms(&Files::beside(&environment.config, aws)?).await?;
     let connection = database.connection().await?;
     apply::begin_read_only(&connection, limits).await?;
     let clock = "SELECT (extract(epoch FROM pg_catalog.clock_timestamp()) OPERATOR(pg_catalog.*) 1000000)::bigint";
@@ -212,6 +234,8 @@ pub async fn read(
         sources.push(SourceStatus::new(source, at, shards, tables));
     }
     let totals = read_configured(&connection, config).await?;
+    let transforms = transform::task::list(&connection, config, &set).await?;
+    let change_logs = find_problems(&connection).await?;
     connection.batch_execute("COMMIT").await?;
     connection.release();
     let mut queues = Vec::new();
@@ -223,7 +247,7 @@ pub async fn read(
         let messages = Queue::open(aws, &url).await.count().await?;
         queues.push(QueueStatus { holds, url, messages });
     }
-    Ok(Status { at, sources, totals, queues })
+    Ok(Status { at, sources, totals, transforms, change_logs, queues })
 }
 
 impl SourceStatus {

@@ -21,6 +21,8 @@ use crate::redrive;
 use crate::report::Report;
 use crate::totals::health::TotalHealth;
 use crate::totals::task::{RemovedTotal, TotalResult, TotalsAnswer, invocation_error};
+use crate::transform::RunReport;
+use crate::transform::task::{TransformOutcome, TransformProgress, TransformResult};
 
 /// Counters of batches.
 const BATCH_METRICS: [&str; 10] = [
@@ -38,6 +40,9 @@ const BATCH_METRICS: [&str; 10] = [
 
 /// Counters of runs of the totals.
 const TOTAL_METRICS: [&str; 3] = ["totals_recomputed", "totals_off_by", "totals_failed"];
+
+/// Counters of runs of the transforms.
+const TRANSFORM_METRICS: [&str; 3] = ["transforms_run", "transforms_failed", "transforms_rows"];
 
 /// Counters of failed invocations: those that need an operator because no retry can succeed, and those with records without an
 /// outcome.
@@ -77,7 +82,7 @@ pub fn init(function: &str, level: LevelFilter) {
     if let Ok(collector) = built {
         COLLECTOR.get_or_init(|| collector);
     }
-    let counters = [&FAILURE_METRICS[..], &MAINTENANCE_METRICS, &TOTAL_METRICS, &BOARD_METRICS];
+    let counters = [&FAILURE_METRICS[..], &MAINTENANCE_METRICS, &TOTAL_METRICS, &TRANSFORM_METRICS, &BOARD_METRICS];
     for name in BATCH_METRICS.iter().chain(counters.into_iter().flatten()) {
         describe_counter!(*name, Unit::Count, "");
     }
@@ -187,8 +192,8 @@ pub fn log_redrive(progress: &redrive::RedriveProgress) {
 
 /// Writes one INFO line for a maintenance run, and its counts as metrics.
 pub fn log_maintenance(report: &MaintenanceReport, request: &str) {
-    let MaintenanceReport { made, dropped, forgotten, postponed } = report;
-    tracing::info!(request, ?made, ?dropped, forgotten, ?postponed, "upkeep");
+    let MaintenanceReport { made, dropped, forgotten, postponed, emptied } = report;
+    tracing::info!(request, ?made, ?dropped, forgotten, ?postponed, ?emptied, "upkeep");
     count(MAINTENANCE_METRICS, [made.len() as u64, dropped.len() as u64, *forgotten, postponed.len() as u64]);
     flush(request);
 }
@@ -233,6 +238,42 @@ fn log_total(result: &TotalResult, request: &str) {
         tracing::error!(request, total, off_by, repaired, folded, seconds, "total corrected");
     } else {
         tracing::info!(request, total, off_by, repaired, folded, seconds, "total");
+    }
+}
+
+/// Writes one line for each transform that was run since the `earlier` results, and the counts as metrics.
+pub fn log_transforms(progress: &TransformProgress, earlier: usize, request: &str) {
+    let results = progress.results.get(earlier..).unwrap_or_default();
+    let (mut run, mut failed, mut rows) = (0, 0, 0);
+    for result in results {
+        log_transform(result, request);
+        match &result.outcome {
+            TransformOutcome::Succeeded(report) => {
+                run += 1;
+                rows += report.rows_written + report.rows_deleted;
+            }
+            TransformOutcome::Failed { .. } => failed += 1,
+            TransformOutcome::Waiting { .. } | TransformOutcome::Skipped { .. } => {}
+        }
+    }
+    for transform in &progress.removed {
+        tracing::info!(request, transform, "transform forgotten: it has no file any more");
+    }
+    count(TRANSFORM_METRICS, [run, failed, rows]);
+    flush(request);
+}
+
+fn log_transform(result: &TransformResult, request: &str) {
+    let transform = &result.transform;
+    match &result.outcome {
+        TransformOutcome::Succeeded(RunReport { full_run, rows_written, rows_deleted, seconds }) => {
+            tracing::info!(request, transform, full_run, rows_written, rows_deleted, seconds, "transform");
+        }
+        TransformOutcome::Failed { reason } => {
+            tracing::error!(request, transform, reason, "operator action required: a transform failed");
+        }
+        TransformOutcome::Waiting { reason } => tracing::info!(request, transform, reason, "transform waits"),
+        TransformOutcome::Skipped { reason } => tracing::warn!(request, transform, reason, "transform skipped"),
     }
 }
 

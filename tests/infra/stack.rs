@@ -129,6 +129,7 @@ fn every_function_is_there_with_its_environment_and_its_share_of_the_connections
         ("backfill", 8),
         ("maintain", 1),
         ("recompute", 2),
+        ("transform", 1),
         ("redrive", 1),
     ];
     for (name, share) in shares {
@@ -170,24 +171,29 @@ fn the_environment_is_the_one_that_functions_read() {
 }
 
 #[test]
-fn maintenance_and_totals_are_scheduled() {
+fn maintenance_totals_and_transforms_are_scheduled() {
     let schedules = created("sportsbook")["schedules"].as_array().unwrap();
-    assert_eq!(schedules.len(), 2, "{schedules:#?}");
+    assert_eq!(schedules.len(), 3, "{schedules:#?}");
     let maintain = format!("arn:aws:lambda:{ACCOUNT}:function:sportsbook-maintain");
     let totals = format!("arn:aws:states:{ACCOUNT}:stateMachine:sportsbook-totals");
-    for (arn, expression) in [(maintain, "rate(3 hours)"), (totals, "rate(1 hour)")] {
+    let transforms = format!("arn:aws:states:{ACCOUNT}:stateMachine:sportsbook-transforms");
+    for (arn, expression, age) in
+        [(maintain, "rate(3 hours)", 3600), (totals, "rate(1 hour)", 3600), (transforms, "rate(5 minutes)", 300)]
+    {
         let schedule = schedules.iter().find(|schedule| schedule["Target"]["Arn"] == *arn);
         let schedule = schedule.unwrap_or_else(|| panic!("{arn} is not among {schedules:#?}"));
         assert_has(schedule, &json!({"ScheduleExpression": expression, "State": "ENABLED"}));
         let target = json!({
             "RoleArn": "arn:aws:iam::123456789012:role/sportsbook-schedule-eu-west-1",
-            "RetryPolicy": {"MaximumRetryAttempts": 2, "MaximumEventAgeInSeconds": 3600},
+            "RetryPolicy": {"MaximumRetryAttempts": 2, "MaximumEventAgeInSeconds": age},
         });
         assert_has(&schedule["Target"], &target);
         // A name that is the logical id would collide with the next system's.
         assert!(schedule["Name"].as_str().unwrap().starts_with("sportsbook-default-"), "{schedule:#}");
         let statements = created("sportsbook")["roles"]["sportsbook-schedule-eu-west-1"].as_array().unwrap();
-        assert!(statements.iter().any(|statement| statement["Resource"] == *arn), "{statements:#?}");
+        let names =
+            |resource: &Value| resource == &*arn || resource.as_array().is_some_and(|list| list.contains(&json!(arn)));
+        assert!(statements.iter().any(|statement| names(&statement["Resource"])), "{statements:#?}");
     }
 }
 
@@ -287,7 +293,7 @@ fn the_board_has_a_url_with_both_permissions_and_nothing_of_the_writer_s() {
 
 fn machine(name: &str) -> &'static Value {
     let machines = created("replica")["state_machines"].as_array().unwrap();
-    assert_eq!(machines.len(), 2, "{machines:#?}");
+    assert_eq!(machines.len(), 3, "{machines:#?}");
     let machine = machines.iter().find(|machine| machine["name"] == name);
     machine.unwrap_or_else(|| panic!("{name} is not among {machines:#?}"))
 }
@@ -315,6 +321,18 @@ fn totals_are_a_state_machine_of_the_function() {
     let function = format!("arn:aws:lambda:{ACCOUNT}:function:replica-recompute");
     assert_eq!(invoked, &json!({"Effect": "Allow", "Action": "lambda:InvokeFunction", "Resource": function}));
     let failed = &created("replica")["alarms"]["replica-totals-run-failed"]["Dimensions"];
+    assert_eq!(failed, &json!([{"Name": "StateMachineArn", "Value": machine["stateMachineArn"]}]));
+}
+
+#[test]
+fn transforms_are_a_state_machine_of_the_function() {
+    let machine = machine("replica-transforms");
+    assert_eq!(machine["type"], "STANDARD");
+    assert_eq!(machine["definition"]["States"]["Run"]["Parameters"]["FunctionName"], "replica-transform");
+    let invoked = &created("replica")["roles"]["replica-transforms-eu-west-1"][0];
+    let function = format!("arn:aws:lambda:{ACCOUNT}:function:replica-transform");
+    assert_eq!(invoked, &json!({"Effect": "Allow", "Action": "lambda:InvokeFunction", "Resource": function}));
+    let failed = &created("replica")["alarms"]["replica-transforms-run-failed"]["Dimensions"];
     assert_eq!(failed, &json!([{"Name": "StateMachineArn", "Value": machine["stateMachineArn"]}]));
 }
 

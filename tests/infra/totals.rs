@@ -34,28 +34,29 @@ by = ["status"]
 "#;
 
 /// The state machine, which asks for each invocation.
-struct StateMachine {
+pub(super) struct StateMachine {
     process: Child,
     asked: BufReader<std::process::ChildStdout>,
 }
 
 impl StateMachine {
-    fn start() -> Self {
+    /// Starts an execution of a definition in `infra/`.
+    pub(super) fn start(definition: &str) -> Self {
         let mut command = Command::new(tool("python"));
-        command.arg(workspace().join("tests/stack/state_machine.py")).arg(workspace().join("infra/recompute.asl.json"));
+        command.arg(workspace().join("tests/stack/state_machine.py")).arg(workspace().join("infra").join(definition));
         let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let asked = BufReader::new(process.stdout.take().unwrap());
         Self { process, asked }
     }
 
     /// The next invocation, or how the execution ended.
-    fn next(&mut self) -> Value {
+    pub(super) fn next(&mut self) -> Value {
         let mut line = String::new();
         self.asked.read_line(&mut line).unwrap();
         serde_json::from_str(&line).unwrap_or_else(|error| panic!("{line}: {error}"))
     }
 
-    fn answer(&mut self, answer: &Value) {
+    pub(super) fn answer(&mut self, answer: &Value) {
         writeln!(self.process.stdin.as_mut().unwrap(), "{answer}").unwrap();
     }
 }
@@ -70,7 +71,7 @@ impl Drop for StateMachine {
 /// A run of the state machine with the function; what is not the function's answer comes from `failures`: how many attempts
 /// fail, by total.
 async fn run(function: &mut Function, mut failures: Vec<(&str, u32)>) -> (Value, Vec<Value>) {
-    let mut machine = StateMachine::start();
+    let mut machine = StateMachine::start("recompute.asl.json");
     let mut invocations = Vec::new();
     loop {
         let asked = machine.next();
@@ -152,7 +153,7 @@ async fn a_run_recomputes_each_total_and_reports_those_that_failed() {
 }
 
 /// The last value of a metric in the function's log.
-fn published(function: &Function, metric: &str) -> Value {
+pub(super) fn published(function: &Function, metric: &str) -> Value {
     let log = std::fs::read_to_string(function.log()).unwrap();
     let lines = log.lines().rev().filter(|line| line.contains("\"Namespace\":\"Millstream\""));
     let mut values = lines.filter_map(|line| serde_json::from_str::<Value>(line).unwrap().get(metric).cloned());

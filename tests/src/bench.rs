@@ -4,6 +4,7 @@
 //! connection into the same tables. The two alternate several times from the same state; ratios are of the medians.
 
 mod append;
+mod feed;
 mod line;
 mod machine;
 mod memory;
@@ -44,8 +45,8 @@ pub fn median(times: &mut [Duration]) -> Duration {
 }
 
 /// The parts, in the order of the table.
-const PARTS: [&str; 10] =
-    ["append", "sizes", "duplicates", "merge", "replica", "export", "process", "memory", "scale", "totals"];
+const PARTS: [&str; 11] =
+    ["append", "sizes", "duplicates", "merge", "replica", "export", "process", "memory", "scale", "totals", "feed"];
 
 /// Runs all parts, prints the table and publishes it; with an argument, runs and prints only the parts whose name contains it.
 ///
@@ -88,6 +89,7 @@ async fn measure(part: &str, server: &PostgreSql) -> BenchResult<Vec<Line>> {
         "process" => process::measure(server).await,
         "memory" => memory::measure(server).await,
         "totals" => totals::measure(server).await,
+        "feed" => feed::measure(server).await,
         _ => scale::measure(server).await,
     }
 }

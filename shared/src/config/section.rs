@@ -231,8 +231,8 @@ impl<'a> Section<'a> {
         let (known_keys, rejected_keys) = (self.known_keys.borrow(), self.rejected_keys.borrow());
         let is_unknown = |name: &str| !known_keys.contains(&name) && !rejected_keys.contains(&name);
         for (name, _) in self.table.iter().filter(|(name, _)| is_unknown(name.get_ref())) {
-            let closest = known_keys.iter().min_by_key(|known| distance(known, name.get_ref()));
-            let hint = match closest.filter(|known| distance(known, name.get_ref()) <= 2) {
+            let closest = known_keys.iter().min_by_key(|known| edit_distance(known, name.get_ref()));
+            let hint = match closest.filter(|known| edit_distance(known, name.get_ref()) <= 2) {
                 Some(known) => format!("; did you mean `{known}`?"),
                 None => format!("; known keys: {}", known_keys.join(", ")),
             };
@@ -242,7 +242,7 @@ impl<'a> Section<'a> {
 }
 
 /// Levenshtein distance.
-fn distance(a: &str, b: &str) -> usize {
+pub fn edit_distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for (i, x) in a.chars().enumerate() {

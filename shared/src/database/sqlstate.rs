@@ -131,6 +131,12 @@ pub fn classify(step: DatabaseStep, error: &Error) -> ErrorAction {
     }
 }
 
+/// Whether the connection cannot be used any more: it failed, or PostgreSQL has ended the session with this error.
+pub fn ends_connection(error: &Error) -> bool {
+    let severity = error.as_db_error().map(DbError::parsed_severity);
+    severity.is_none_or(|severity| matches!(severity, Some(Severity::Fatal | Severity::Panic)))
+}
+
 /// Whether the connection was closed or failed with an I/O error, a timeout among them.
 fn is_connection_failure(error: &Error) -> bool {
     let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<io::Error>());

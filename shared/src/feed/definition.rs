@@ -57,8 +57,8 @@ pub(super) async fn read(client: &Client, table: &TableName) -> Result<Option<Fe
     let (schema, name) = (table.schema.as_str(), table.table.as_str());
     let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&schema, Type::TEXT), (&name, Type::TEXT)];
     let rows = client.query_typed(include_str!("definition/unique_indexes.sql"), &parameters).await?;
-    if rows.iter().any(|row| row.get("is_other_relation")) {
-        return Err(unsuitable(table, "it is not a table"));
+    if let Some(problem) = rows.iter().find_map(|row| row.get::<_, Option<&str>>("problem")) {
+        return Err(unsuitable(table, problem));
     }
     let indexes: Vec<UniqueIndex> = rows.iter().map(unique_index).collect();
     let unique = match find_key(&indexes) {

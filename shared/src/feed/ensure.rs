@@ -66,11 +66,20 @@ pub async fn ensure(client: &Client, table: &TableName, attempts: u32) -> Result
     Ok(FeedState::Ready { is_new: true })
 }
 
-/// Creates the tables and functions that all logs share, or replaces functions of an earlier release.
-pub(super) async fn ensure_functions(client: &Client, attempts: u32) -> Result<(), FeedError> {
+/// Creates the tables that all logs share, if they do not exist.
+///
+/// # Errors
+/// Returns an error if a statement or the connection fails.
+pub async fn ensure_tables(client: &Client) -> Result<(), FeedError> {
     if !FEED_TABLE.exists(client).await? {
         ensure_system_table(client, &FEED_TABLE, LIMITS).await?;
     }
+    Ok(())
+}
+
+/// Creates the functions that all logs share, or replaces those of an earlier release.
+async fn ensure_functions(client: &Client, attempts: u32) -> Result<(), FeedError> {
+    ensure_tables(client).await?;
     if functions::are_current(client).await? {
         return Ok(());
     }
@@ -128,6 +137,19 @@ async fn begin_incarnation(client: &Client, table: &TableName) -> Result<(), Fee
         registry::begin_incarnation(client, table).await
     })
     .await
+}
+
+/// Logs a reset in this transaction, if the table has a log: rows become a part of it that no statement has written, such as those
+/// of a table that is attached.
+///
+/// # Errors
+/// Returns an error if a statement or the connection fails.
+pub async fn log_reset(client: &Client, table: &TableName) -> Result<(), tokio_postgres::Error> {
+    let log = FeedSql::new(table).log();
+    if apply::relation_exists(client, &log).await? {
+        client.execute_typed(&format!("INSERT INTO {log} (n) VALUES (0)"), &[]).await?;
+    }
+    Ok(())
 }
 
 /// Removes the logs that no transform reads: neither one of `read`, nor one that has a cursor. Returns their tables.

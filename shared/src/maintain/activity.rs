@@ -8,6 +8,7 @@ use crate::apply::{self, EVENT_TABLE, MINUTE_TABLE, SystemTable};
 use crate::config::Config;
 use crate::database::sqlstate::describe;
 use crate::totals::TOTAL_TABLE;
+use crate::transform::TRANSFORM_TABLE;
 
 /// How much of a report was recorded already.
 #[derive(Clone, Copy)]
@@ -79,7 +80,8 @@ async fn prune_table(
     }
 }
 
-/// Lets the board's role, if there is one, read what the board shows: the activity, the state of the totals, and the totals.
+/// Lets the board's role, if there is one, read what the board shows: the activity, the states of the totals and the transforms, and the
+/// totals.
 pub async fn grant_board(
     client: &Client,
     config: &Config,
@@ -89,6 +91,7 @@ pub async fn grant_board(
     if !config.totals.is_empty() {
         relations.extend([TOTAL_TABLE.name.to_owned(), "millstream.total_broken".to_owned()]);
     }
+    relations.push(TRANSFORM_TABLE.name.to_owned());
     relations.extend(config.totals.iter().map(|total| total.view().to_string()));
     let relations: Vec<&str> = relations.iter().map(String::as_str).collect();
     match apply::grant_to_board(client, &relations).await {

@@ -14,6 +14,7 @@ use crate::redrive::RedriveError;
 use crate::status::StatusError;
 use crate::telemetry;
 use crate::totals::TotalError;
+use crate::transform::TransformError;
 
 /// The kind of failure in which records have no outcome: a bug in Millstream, with its own alarm.
 const UNACCOUNTED: &str = "Millstream.Unaccounted";
@@ -157,6 +158,12 @@ impl From<StatusError> for Failure {
 impl From<TotalError> for Failure {
     fn from(error: TotalError) -> Self {
         Self { kind: "Millstream.Totals", message: chain(&error), needs_operator: error.needs_operator() }
+    }
+}
+
+impl From<TransformError> for Failure {
+    fn from(error: TransformError) -> Self {
+        Self { kind: "Millstream.Transform", message: chain(&error), needs_operator: error.needs_operator() }
     }
 }
 

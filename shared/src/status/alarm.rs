@@ -6,7 +6,9 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 
 use super::{QueueRole, SourceStatus, Status, TableStatus};
+use crate::feed::problems::FeedProblem;
 use crate::totals::health::TotalHealth;
+use crate::transform::{TransformState, TransformStatus};
 
 /// An expired partition that has waited longer than this was missed not by one maintenance run but by a whole day of them.
 const EXPIRED_SECONDS_MAX: f64 = 86_400.0;
@@ -92,6 +94,22 @@ pub enum Alarm {
         /// The total.
         total: String,
     },
+    /// A transform failed.
+    TransformFailed {
+        /// The transform.
+        transform: String,
+        /// The number of failures since it last succeeded.
+        failures: i32,
+        /// Why: the file, the line, the column, and what is wrong.
+        reason: String,
+    },
+    /// A transform has not been tried for several of its intervals.
+    TransformOverdue {
+        /// The transform.
+        transform: String,
+    },
+    /// Something is, or would be, written past a change log.
+    ChangeLog(FeedProblem),
 }
 
 impl fmt::Display for Alarm {
@@ -130,6 +148,13 @@ impl fmt::Display for Alarm {
                 write!(f, "total {total} has {deltas} deltas that are not folded; do its writers report errors?")
             }
             Self::TotalNotBuilt { total } => write!(f, "total {total} is not built; is `recompute` running?"),
+            Self::TransformFailed { transform, failures, reason } => {
+                write!(f, "transform {transform} fails (failures: {failures}): {reason}")
+            }
+            Self::TransformOverdue { transform } => {
+                write!(f, "transform {transform} has not run for several of its intervals; is `transform` running?")
+            }
+            Self::ChangeLog(problem) => write!(f, "{problem}"),
         }
     }
 }
@@ -165,8 +190,19 @@ impl Status {
             alarms.extend(source.tables.iter().flat_map(TableStatus::alarms));
         }
         alarms.extend(self.totals.iter().flat_map(total_alarms));
+        alarms.extend(self.transforms.iter().filter_map(transform_alarm));
+        alarms.extend(self.change_logs.iter().cloned().map(Alarm::ChangeLog));
         alarms
     }
+}
+
+fn transform_alarm(state: &TransformState) -> Option<Alarm> {
+    let transform = state.name.clone();
+    if state.status == TransformStatus::Failed {
+        let (failures, reason) = (state.failures, state.reason.clone().unwrap_or_default());
+        return Some(Alarm::TransformFailed { transform, failures, reason });
+    }
+    state.is_overdue.then_some(Alarm::TransformOverdue { transform })
 }
 
 fn total_alarms(health: &TotalHealth) -> Vec<Alarm> {

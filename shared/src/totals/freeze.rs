@@ -13,6 +13,7 @@ use tokio_postgres::Client;
 use super::registry::{TotalState, TotalVersion, load_versions};
 use super::{TotalError, recompute};
 use crate::apply;
+use crate::feed;
 use crate::names::TableName;
 use crate::schema_work::in_transaction;
 use crate::statement_triggers;
@@ -66,6 +67,7 @@ pub async fn attach_restored(
         for statement in statement_triggers::for_partitions(client, table, std::iter::once(partition)).await? {
             client.execute_typed(&statement, &[]).await?;
         }
+        feed::log_reset(client, table).await?;
         let (from, to) = bounds;
         let attach = format!("ALTER TABLE {table} ATTACH PARTITION {partition} FOR VALUES FROM ('{from}') TO ('{to}')");
         client.batch_execute(&attach).await?;

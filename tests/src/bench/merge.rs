@@ -85,7 +85,7 @@ fn carried(column: &str) -> String {
 }
 
 /// Every entity once, in another order each time.
-fn documents(revision: u64) -> Vec<Vec<u8>> {
+pub fn documents(revision: u64) -> Vec<Vec<u8>> {
     let mut random = Random::new(revision + 1);
     let mut documents: Vec<Vec<u8>> = (0..ROWS).map(|number| document(number, revision, &mut random)).collect();
     random.shuffle(&mut documents);

@@ -9,6 +9,7 @@ mod plan;
 mod redrive;
 mod status;
 mod totals;
+mod transform;
 mod verify;
 
 use std::io::Write;
@@ -59,6 +60,8 @@ enum Command {
     Maintain,
     /// Show totals, compare them with the rows that they sum, or recompute them
     Totals(totals::TotalsArgs),
+    /// List the SQL transforms next to the configuration, or run them
+    Transform(transform::TransformArgs),
     /// Describe the system on one page: streams, functions and tables (Markdown)
     Catalogue(catalogue::CatalogueArgs),
 }
@@ -122,6 +125,7 @@ async fn main() -> ExitCode {
         Command::Verify(arguments) => format.print(verify::run(&arguments, &context).await),
         Command::Maintain => format.print(maintain::run(&context).await),
         Command::Totals(arguments) => format.print(totals::run(arguments, &context).await),
+        Command::Transform(arguments) => format.print(transform::run(arguments, &context).await),
         Command::Catalogue(arguments) => format.print(catalogue::run(&arguments, &context).await),
     };
     exit_code.unwrap_or_else(|error| {

@@ -18,6 +18,9 @@ impl CommandOutput for MaintenanceReport {
             text.push_str(&format!("{heading}\n"));
             list.iter().for_each(|entry| text.push_str(&wrap(entry, 2)));
         }
+        if !self.emptied.is_empty() {
+            text.push_str(&format!("emptied\n  {} slots of change logs\n", format_count_of(self.emptied.len() as u64)));
+        }
         if self.forgotten > 0 {
             text.push_str(&format!("pruned\n  {} tombstones\n", format_count_of(self.forgotten)));
         }

@@ -2,9 +2,12 @@
 //! expressions of totals are tried on an empty temporary table, in a transaction that is rolled back.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Args;
+use millstream::apply::Limits;
 use millstream::change::Operation;
+use millstream::feed::problems::{FeedProblem, find_problems};
 use millstream::ingest::{DeclaredTable, DryRun, DryRunResult, Ingest, IngestError};
 use millstream::maintain::pending;
 use millstream::plan::{ChangeView, TableWrite};
@@ -12,11 +15,16 @@ use millstream::rejection::Rejection;
 use millstream::runtime::{App, check_queues};
 use millstream::spec::{MergeBy, WriteMode};
 use millstream::totals::dry_run::{self, PlannedTotal, TotalChange};
+use millstream::transform::dry_run::{PlannedTransform, TransformChange, dry_run as plan_transforms};
+use millstream::transform::{TransformError, read_transforms};
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::layout::{format_number_of, wrap};
 use crate::{CommandContext, CommandError, CommandOutput};
+
+/// Analysing a query reads catalogs only.
+const LIMITS: Limits = Limits { statement: Duration::from_secs(60), lock: Duration::from_secs(10) };
 
 #[derive(Args)]
 pub struct PlanArgs {
@@ -44,6 +52,10 @@ pub enum Planned {
         maintenance: Vec<String>,
         /// On the next run of the totals.
         totals: Vec<PlannedTotal>,
+        /// On the next run of the transforms.
+        transforms: Vec<PlannedTransform>,
+        /// What is, or would be, written past a change log.
+        change_logs: Vec<FeedProblem>,
     },
 }
 
@@ -63,8 +75,12 @@ async fn plan(arguments: &PlanArgs, app: &mut App) -> Result<Planned, CommandErr
         // Millstream's own table is created by the first that needs it.
         maintenance.retain(|statement| !tables.iter().any(|table| table.ddl.contains(statement)));
         let totals = dry_run::dry_run(&connection, &config).await?;
+        let set = read_transforms(&app.files()?).await?;
+        let sources: Vec<String> = config.sources.iter().map(|source| source.name.clone()).collect();
+        let transforms = plan_transforms(&connection, &set, &sources, LIMITS).await?;
+        let change_logs = find_problems(&connection).await.map_err(TransformError::from)?;
         connection.release();
-        return Ok(Planned::Configuration { tables, maintenance, totals });
+        return Ok(Planned::Configuration { tables, maintenance, totals, transforms, change_logs });
     }
     let ingest: &mut Ingest = app.ingest().await?;
     let mut dry_run = DryRun::new(ingest);
@@ -86,7 +102,11 @@ impl CommandOutput for PlanOutput {
     fn to_text(&self) -> String {
         let mut text: String = match &self.planned {
             Planned::Events(events) => events.iter().map(|(file, planned)| event(file, planned)).collect(),
-            Planned::Configuration { tables, maintenance, totals } => configuration(tables, maintenance, totals),
+            Planned::Configuration { tables, maintenance, totals, transforms, change_logs } => {
+                let mut text = configuration(tables, maintenance, totals);
+                text.push_str(&transform_text(transforms, change_logs));
+                if text.is_empty() { "The database matches the configuration.".to_owned() } else { text }
+            }
         };
         if !self.queues.is_empty() {
             let separator = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
@@ -99,7 +119,11 @@ impl CommandOutput for PlanOutput {
     fn needs_attention(&self) -> bool {
         match &self.planned {
             Planned::Events(_) => false,
-            Planned::Configuration { totals, .. } => totals.iter().any(PlannedTotal::is_rejected),
+            Planned::Configuration { totals, transforms, change_logs, .. } => {
+                totals.iter().any(PlannedTotal::is_rejected)
+                    || transforms.iter().any(PlannedTransform::is_rejected)
+                    || !change_logs.is_empty()
+            }
         }
     }
 }
@@ -156,7 +180,27 @@ fn configuration(tables: &[DeclaredTable], maintenance: &[String], totals: &[Pla
         text.push_str(&wrap(&format!("{view} (total of {table}){when}:"), 0));
         remarks.iter().for_each(|remark| text.push_str(&wrap(&format!("-- {remark}"), 4)));
     }
-    if text.is_empty() { "The database matches the configuration.".to_owned() } else { text }
+    text
+}
+
+fn transform_text(transforms: &[PlannedTransform], change_logs: &[FeedProblem]) -> String {
+    let mut text = String::new();
+    for PlannedTransform { transform, target, change, remarks } in transforms {
+        let fills = if target.is_empty() { String::new() } else { format!("{target} ") };
+        let when = match change {
+            TransformChange::Create => ", on its next run",
+            TransformChange::Remove => ", on the next run of `transform`",
+            TransformChange::Wait => ", waiting",
+            TransformChange::Reject => ", rejected",
+        };
+        text.push_str(&wrap(&format!("{fills}(transform {transform}){when}:"), 0));
+        remarks.iter().for_each(|remark| text.push_str(&wrap(&format!("-- {remark}"), 4)));
+    }
+    if !change_logs.is_empty() {
+        text.push_str("Change logs:\n");
+        change_logs.iter().for_each(|problem| text.push_str(&wrap(&format!("-- {problem}"), 4)));
+    }
+    text
 }
 
 impl Serialize for PlanOutput {
@@ -165,8 +209,9 @@ impl Serialize for PlanOutput {
             Planned::Events(events) => {
                 json!({ "events": events.iter().map(|(file, planned)| event_json(file, planned)).collect::<Vec<_>>() })
             }
-            Planned::Configuration { tables, maintenance, totals } => {
-                json!({ "tables": tables, "maintain": maintenance, "totals": totals })
+            Planned::Configuration { tables, maintenance, totals, transforms, change_logs } => {
+                let (transforms, change_logs) = (json!(transforms), json!(change_logs));
+                json!({ "tables": tables, "maintain": maintenance, "totals": totals, "transforms": transforms, "change_logs": change_logs })
             }
         };
         value["queues"] = json!(self.queues);

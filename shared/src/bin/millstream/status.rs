@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use crate::layout::{Align, TextTable, format_count, format_count_of, format_duration, wrap};
 use crate::totals::totals_table;
+use crate::transform::transforms_table;
 use crate::{CommandContext, CommandError, CommandOutput, find_source};
 
 /// A catalog query is fast; counting rows may take long.
@@ -74,6 +75,9 @@ impl CommandOutput for StatusOutput {
         parts.push(self.tables().to_string());
         if !self.status.totals.is_empty() {
             parts.push(totals_table(&self.status.totals).to_string());
+        }
+        if !self.status.transforms.is_empty() {
+            parts.push(transforms_table(&self.status.transforms).to_string());
         }
         parts.push(self.queues());
         if !self.alarms.is_empty() {

@@ -2,19 +2,24 @@
 -- first; a relation with rows and without such an index has one row without columns. Deferrable indexes do not count: they are
 -- checked when a statement, or the transaction, is over.
 WITH root AS (
-    SELECT c.oid, c.relkind
+    SELECT c.oid, c.relkind, CASE
+        WHEN NOT (c.relkind OPERATOR(pg_catalog.=) ANY (ARRAY['r', 'p', 'f']::pg_catalog."char"[])) THEN 'it is not a table'
+        WHEN c.relpersistence OPERATOR(pg_catalog.<>) 'p' THEN 'its rows do not survive a crash; make it LOGGED'
+        WHEN c.relkind OPERATOR(pg_catalog.=) 'r' AND EXISTS (
+            SELECT FROM pg_catalog.pg_inherits i WHERE i.inhparent OPERATOR(pg_catalog.=) c.oid
+        ) THEN 'tables inherit from it, whose changes its triggers do not see'
+    END AS problem
     FROM pg_catalog.pg_class c
     JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
     WHERE n.nspname OPERATOR(pg_catalog.=) $1 AND c.relname OPERATOR(pg_catalog.=) $2
 ),
 relations AS (
-    SELECT oid, true AS is_own FROM root
+    SELECT oid, true AS is_own, problem FROM root
     UNION ALL
-    SELECT tree.relid, false FROM root CROSS JOIN LATERAL pg_catalog.pg_partition_tree(root.oid) AS tree
+    SELECT tree.relid, false, root.problem FROM root CROSS JOIN LATERAL pg_catalog.pg_partition_tree(root.oid) AS tree
     WHERE tree.isleaf AND tree.relid OPERATOR(pg_catalog.<>) root.oid
 )
-SELECT pg_catalog.concat(n.nspname, '.', c.relname) AS relation, r.is_own, key.columns,
-    NOT (c.relkind OPERATOR(pg_catalog.=) ANY (ARRAY['r', 'p', 'f']::"char"[])) AS is_other_relation
+SELECT pg_catalog.concat(n.nspname, '.', c.relname) AS relation, r.is_own, r.problem, key.columns
 FROM relations r
 JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) r.oid
 JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace

@@ -1,0 +1,1 @@
+DELETE FROM millstream.transform_cursor WHERE transform OPERATOR(pg_catalog.=) $1
