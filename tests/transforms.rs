@@ -8,6 +8,7 @@ mod log;
 mod reads;
 mod targets;
 mod tasks;
+mod warehouse;
 
 use std::time::Duration;
 

@@ -27,7 +27,7 @@ use crate::database::sqlstate::{DatabaseStep, ErrorAction, classify, describe, e
 use crate::names::TableName;
 use crate::schema_work::{WorkError, is_interference};
 use crate::statement_triggers::TriggerError;
-pub use definition::{FeedDefinition, KeyColumn};
+pub use definition::{FeedDefinition, LoggedColumn};
 pub use ensure::{FeedState, ensure, ensure_tables, log_reset, remove_unused};
 pub use log::FeedSql;
 pub use registry::{FEED_TABLE, Feed, load_feeds};

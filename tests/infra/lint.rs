@@ -136,7 +136,7 @@ const FAULTS: &[Fault] = &[
         "taken",
         "parameters/sportsbook.toml",
         ["MaxConnections = 40", "MaxConnections = 17"],
-        &["budget: the functions may use 22 connections, but MaxConnections is 17"],
+        &["budget: the functions may use 23 connections, but MaxConnections is 17"],
     ),
     fault(
         "taken",

@@ -29,6 +29,8 @@ fn every_fault_that_a_person_must_know_has_its_alarm() {
         ("kinesis-ingest-silent", json!({"MetricName": "Invocations", "Period": 900, "TreatMissingData": "breaching"})),
         ("maintain-silent", json!({"MetricName": "Invocations", "Period": 86_400, "TreatMissingData": "breaching"})),
         ("recompute-silent", json!({"MetricName": "Invocations", "Period": 86_400, "TreatMissingData": "breaching"})),
+        ("transform-silent", json!({"MetricName": "Invocations", "Period": 86_400, "TreatMissingData": "breaching"})),
+        ("transforms-failed", json!({"MetricName": "transforms_failed", "Namespace": "Millstream", "Threshold": 1})),
         ("totals-run-failed", json!({"Namespace": "AWS/States", "MetricName": "ExecutionsFailed", "Threshold": 1.0})),
         ("totals-off-by", json!({"MetricName": "totals_off_by", "Statistic": "Sum", "Threshold": 1.0})),
         ("totals-failed", json!({"MetricName": "totals_failed", "Statistic": "Sum", "Threshold": 1.0})),
@@ -154,11 +156,13 @@ async fn functions_publish_every_metric_that_alarms_use() {
     for metric in ["totals_off_by", "totals_failed"] {
         assert!(totals.contains(&(metric.to_owned(), json!(0))), "{totals:?}");
     }
+    let transforms = published_metrics("transform", b"{}".to_vec(), &url).await;
+    assert!(transforms.contains(&("transforms_failed".to_owned(), json!(0))), "{transforms:?}");
     let request = json!({"rawPath": "/", "requestContext": {"http": {"method": "GET", "sourceIp": "192.0.2.1"}}});
     let board = published_metrics("board", request.to_string().into_bytes(), &url).await;
     assert!(board.contains(&("failed_logins".to_owned(), json!(0))), "{board:?}");
     let told: BTreeSet<String> =
-        [good, unknown, upkeep, totals, board].concat().into_iter().map(|(name, _)| name).collect();
+        [good, unknown, upkeep, totals, transforms, board].concat().into_iter().map(|(name, _)| name).collect();
     let asked = asked();
     let missing: Vec<&String> = asked.difference(&told).collect();
     assert!(missing.is_empty() && asked.len() > 10, "{missing:?} are not published; published: {told:?}");

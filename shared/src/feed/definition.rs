@@ -19,14 +19,14 @@ const FUNCTION_QUOTE: &str = "$feed$";
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
 pub struct FeedDefinition {
     /// The columns that identify a row.
-    pub key: Vec<KeyColumn>,
+    pub key: Vec<LoggedColumn>,
     /// The column with a row's version, if it has one.
     pub version: Option<String>,
 }
 
 /// A column of a key.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
-pub struct KeyColumn {
+pub struct LoggedColumn {
     /// Its name.
     pub name: String,
     /// Its type in SQL, with the schema unless it is PostgreSQL's own.
@@ -103,8 +103,8 @@ fn unique_index(row: &Row) -> UniqueIndex {
     UniqueIndex { relation: row.get("relation"), is_own: row.get("is_own"), columns: row.get("columns") }
 }
 
-fn key_column(row: &Row) -> KeyColumn {
-    KeyColumn {
+fn key_column(row: &Row) -> LoggedColumn {
+    LoggedColumn {
         name: row.get("attname"),
         sql_type: row.get("sql_type"),
         collation: row.get("collation"),

@@ -3,7 +3,7 @@
 //! Entries go to the slot of their day. A slot is used again after [`SLOTS`] days, so that nothing has to be created ahead and no
 //! writer fails because a partition is missing; until then [`super::retention`] empties it.
 
-use super::definition::{FeedDefinition, KeyColumn};
+use super::definition::{FeedDefinition, LoggedColumn};
 use crate::names::{Identifier, SYSTEM_SCHEMA, TableName};
 use crate::sql_script::{fill, quoted, split_script};
 use crate::statement_triggers::{Firing, TriggerOperation, TriggerSet};
@@ -194,7 +194,7 @@ struct ChangedRows {
 }
 
 /// The columns of the key, numbered from 1: their own names may be those of other columns of the log.
-fn key_columns(definition: &FeedDefinition) -> impl Iterator<Item = (usize, &KeyColumn)> {
+fn key_columns(definition: &FeedDefinition) -> impl Iterator<Item = (usize, &LoggedColumn)> {
     (1..).zip(&definition.key)
 }
 

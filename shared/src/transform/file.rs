@@ -120,7 +120,7 @@ pub fn parse(name: &str, file: &str, text: &str) -> Result<TransformFile, Vec<St
 
 /// A line of the header.
 #[derive(Clone, Copy)]
-struct Entry<'t> {
+struct HeaderEntry<'t> {
     name: &'static str,
     value: &'t str,
     /// Where the value begins, in bytes.
@@ -130,7 +130,7 @@ struct Entry<'t> {
 struct HeaderReader<'t> {
     file: &'t str,
     text: &'t str,
-    entries: Vec<Entry<'t>>,
+    entries: Vec<HeaderEntry<'t>>,
     mistakes: Vec<String>,
 }
 
@@ -167,7 +167,7 @@ impl<'t> HeaderReader<'t> {
         } else if value.is_empty() {
             self.mistake(start, &format!("`{name}` has no value"));
         } else {
-            self.entries.push(Entry { name, value, start: value_start });
+            self.entries.push(HeaderEntry { name, value, start: value_start });
         }
     }
 
@@ -195,7 +195,7 @@ impl<'t> HeaderReader<'t> {
         start
     }
 
-    fn entry(&self, name: &str) -> Option<Entry<'t>> {
+    fn entry(&self, name: &str) -> Option<HeaderEntry<'t>> {
         self.entries.iter().find(|entry| entry.name == name).copied()
     }
 
@@ -319,7 +319,7 @@ impl<'t> HeaderReader<'t> {
         columns
     }
 
-    fn reject_repeated<T: PartialEq>(&mut self, entry: Entry<'_>, list: &[T]) {
+    fn reject_repeated<T: PartialEq>(&mut self, entry: HeaderEntry<'_>, list: &[T]) {
         if list.iter().enumerate().any(|(index, item)| list[..index].contains(item)) {
             self.mistake(entry.start, &format!("`{}` names something twice", entry.name));
         }
@@ -327,7 +327,7 @@ impl<'t> HeaderReader<'t> {
 
     fn depends(&mut self) -> Vec<Dependency> {
         let Some(entry) = self.entry("depends") else { return Vec::new() };
-        let dependency = |item: Entry<'_>| Dependency {
+        let dependency = |item: HeaderEntry<'_>| Dependency {
             name: item.value.to_owned(),
             position: position(self.file, self.text, item.start),
         };
@@ -357,7 +357,7 @@ impl<'t> HeaderReader<'t> {
     }
 }
 
-fn start_of(first: Option<usize>, second: Option<Entry<'_>>) -> usize {
+fn start_of(first: Option<usize>, second: Option<HeaderEntry<'_>>) -> usize {
     first.or(second.map(|entry| entry.start)).unwrap_or(0)
 }
 
@@ -374,12 +374,12 @@ fn misspelt(word: &str) -> Option<&'static str> {
 }
 
 /// The elements of a list, separated by commas.
-fn items(entry: Entry<'_>) -> Vec<Entry<'_>> {
+fn items(entry: HeaderEntry<'_>) -> Vec<HeaderEntry<'_>> {
     let (mut list, mut start, mut is_quoted) = (Vec::new(), 0, false);
     let item = |range: std::ops::Range<usize>| {
         let text = &entry.value[range.clone()];
         let start = entry.start + range.start + (text.len() - text.trim_start().len());
-        Entry { value: text.trim(), start, ..entry }
+        HeaderEntry { value: text.trim(), start, ..entry }
     };
     for (index, character) in entry.value.char_indices() {
         match character {

@@ -11,7 +11,10 @@ BEGIN
         RETURN;
     END IF;
     -- The columns in their order. Those of a row that does not exist are NULL whatever their types.
-    SELECT string_agg(coalesce('k.key_' || array_position(f.key_columns, a.attname::text), format('missing.%I', a.attname)), ', ' ORDER BY a.attnum)
+    SELECT string_agg(coalesce(
+        -- An element of an array has no modifier, which the row's type requires.
+        'k.key_' || array_position(f.key_columns, a.attname::text) || '::' || format_type(a.atttypid, a.atttypmod), format('missing.%I', a.attname)
+    ), ', ' ORDER BY a.attnum)
     INTO columns
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
     JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
