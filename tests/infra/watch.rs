@@ -30,7 +30,7 @@ fn every_fault_that_a_person_must_know_has_its_alarm() {
         ("maintain-silent", json!({"MetricName": "Invocations", "Period": 86_400, "TreatMissingData": "breaching"})),
         ("recompute-silent", json!({"MetricName": "Invocations", "Period": 86_400, "TreatMissingData": "breaching"})),
         ("transform-silent", json!({"MetricName": "Invocations", "Period": 86_400, "TreatMissingData": "breaching"})),
-        ("transforms-failed", json!({"MetricName": "transforms_failed", "Namespace": "Millstream", "Threshold": 1})),
+        ("transforms-failed", json!({"MetricName": "transforms_failed", "Namespace": "Millstream", "Threshold": 1.0})),
         ("totals-run-failed", json!({"Namespace": "AWS/States", "MetricName": "ExecutionsFailed", "Threshold": 1.0})),
         ("totals-off-by", json!({"MetricName": "totals_off_by", "Statistic": "Sum", "Threshold": 1.0})),
         ("totals-failed", json!({"MetricName": "totals_failed", "Statistic": "Sum", "Threshold": 1.0})),

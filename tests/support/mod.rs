@@ -112,6 +112,30 @@ pub async fn client(url: &str) -> Client {
     connect(url).await.expect("PostgreSQL answers")
 }
 
+/// A client that [`kill_a_victim`] may kill, with settings of its own; retried until PostgreSQL answers.
+pub async fn victim(url: &str, settings: &str) -> Client {
+    loop {
+        if let Ok(client) = connect(url).await
+            && client.batch_execute(&format!("SET application_name = 'victim'; {settings}")).await.is_ok()
+        {
+            return client;
+        }
+    }
+}
+
+/// Kills the backend of one of the victims of this database.
+pub async fn kill_a_victim(client: &Client) {
+    let kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'victim' AND datname = current_database() \
+        ORDER BY random() LIMIT 1";
+    client.batch_execute(kill).await.expect("a backend is killed");
+}
+
+/// How long a test of concurrency runs: the given seconds in the suite, or what `MILLSTREAM_SOAK_SECONDS` says.
+pub fn soak_time(seconds: u64) -> Duration {
+    let variable = std::env::var_os("MILLSTREAM_SOAK_SECONDS");
+    Duration::from_secs(variable.and_then(|text| text.to_str()?.parse().ok()).unwrap_or(seconds))
+}
+
 /// Files of a test, removed when it is dropped.
 pub struct Files(PathBuf);
 

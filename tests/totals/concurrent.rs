@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 use millstream::names::{Identifier, TableName};
 use millstream::totals::recompute::{recompute, tidy};
 use millstream::totals::{TotalVersion, fold, freeze};
-use millstream_tests::postgresql::connect;
 use millstream_tests::random::Random;
 use tokio_postgres::Client;
 
 use super::{BETTING, EXPECTED, TABLE, assert_equal, built, client, database, exact};
+use crate::support;
 
 const WRITERS: u64 = 8;
 const SECONDS: u64 = 15;
@@ -37,16 +37,7 @@ impl Arena {
 
     /// A connection that may be killed.
     async fn victim(&self) -> Client {
-        loop {
-            if let Ok(client) = connect(&self.url).await
-                && client
-                    .batch_execute("SET application_name = 'victim'; SET TimeZone = 'UTC'; SET lock_timeout = '5s'")
-                    .await
-                    .is_ok()
-            {
-                return client;
-            }
-        }
+        support::victim(&self.url, "SET TimeZone = 'UTC'; SET lock_timeout = '5s'").await
     }
 }
 
@@ -78,9 +69,7 @@ async fn readers_see_exact_totals_in_every_snapshot() {
     tasks.spawn(kill(arena.clone()));
     tasks.spawn(read(arena.clone()));
     tasks.spawn(read(arena.clone()));
-    let seconds =
-        std::env::var_os("MILLSTREAM_SOAK_SECONDS").and_then(|text| text.to_str()?.parse().ok()).unwrap_or(SECONDS);
-    let end = Instant::now() + Duration::from_secs(seconds);
+    let end = Instant::now() + support::soak_time(SECONDS);
     while Instant::now() < end {
         // A task that has failed ends the test; that of the partitions ends when it has none left.
         if let Some(ended) = tasks.try_join_next() {
@@ -238,11 +227,9 @@ async fn drop_partitions(arena: Arc<Arena>) {
 
 async fn kill(arena: Arc<Arena>) {
     let client = client(&arena.url).await;
-    let kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'victim' AND datname = current_database() \
-        ORDER BY random() LIMIT 1";
     while arena.goes_on() {
         tokio::time::sleep(Duration::from_millis(700)).await;
-        client.batch_execute(kill).await.unwrap();
+        support::kill_a_victim(&client).await;
         arena.kills.fetch_add(1, Ordering::Relaxed);
     }
 }

@@ -7,13 +7,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use millstream::transform::{RunOutcome, TransformError, TransformFile};
-use millstream_tests::postgresql::connect;
 use millstream_tests::random::Random;
 use tokio_postgres::Client;
 
 use super::reads::assert_mirrored;
 use super::{client, database, run_once, transform, try_run};
-use crate::support::rows;
+use crate::support::{self, rows};
 
 const WRITERS: u64 = 8;
 /// Of these, so many hold transactions open.
@@ -59,13 +58,7 @@ impl Arena {
 
     /// A connection that may be killed.
     async fn victim(&self) -> Client {
-        loop {
-            if let Ok(client) = connect(&self.url).await
-                && client.batch_execute("SET application_name = 'victim'; SET lock_timeout = '5s'").await.is_ok()
-            {
-                return client;
-            }
-        }
+        support::victim(&self.url, "SET lock_timeout = '5s'").await
     }
 }
 
@@ -93,9 +86,7 @@ async fn no_row_is_missed_or_delivered_twice() {
     tasks.spawn(keep_running(arena.clone()));
     tasks.spawn(keep_running(arena.clone()));
     tasks.spawn(kill(arena.clone()));
-    let seconds =
-        std::env::var_os("MILLSTREAM_SOAK_SECONDS").and_then(|text| text.to_str()?.parse().ok()).unwrap_or(SECONDS);
-    let end = Instant::now() + Duration::from_secs(seconds);
+    let end = Instant::now() + support::soak_time(SECONDS);
     while Instant::now() < end {
         if let Some(ended) = tasks.try_join_next() {
             ended.expect("no task fails");
@@ -198,11 +189,9 @@ async fn keep_running(arena: Arc<Arena>) {
 
 async fn kill(arena: Arc<Arena>) {
     let client = client(&arena.url).await;
-    let kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'victim' AND datname = current_database() \
-        ORDER BY random() LIMIT 1";
     while arena.goes_on() {
         tokio::time::sleep(Duration::from_millis(600)).await;
-        client.batch_execute(kill).await.unwrap();
+        support::kill_a_victim(&client).await;
         arena.kills.fetch_add(1, Ordering::Relaxed);
     }
 }
