@@ -158,7 +158,7 @@ async fn empty(client: &Client, sql: &FeedSql, slot: i16) -> Result<(), FeedErro
         client.batch_execute(&lock).await?;
         let floor = sql.floor();
         let raise = format!(
-            "SELECT setval({}, greatest((SELECT last_value FROM {floor}), (SELECT max(xid)::text::bigint FROM {leaf})))",
+            "SELECT setval({}, greatest((SELECT last_value FROM {floor}), (SELECT l.xid::text::bigint FROM {leaf} l ORDER BY l.xid DESC LIMIT 1)))",
             quote_literal(&floor)
         );
         client.query_typed(&raise, &[]).await?;
