@@ -8,6 +8,7 @@
 mod environment;
 mod errors;
 mod section;
+mod sharing;
 mod source;
 mod sql;
 mod table;
@@ -15,6 +16,7 @@ mod total;
 
 pub use environment::{BoardAccess, Credentials, DatabaseAddress, Environment, EnvironmentError, config_location};
 pub use errors::ConfigErrors;
+pub use sharing::{FormatTable, SharingSource};
 pub use total::{BucketConfig, BucketWidth, Expression, NamedExpression, SumConfig, TotalBoard, TotalConfig};
 
 use toml::Spanned;
@@ -67,6 +69,8 @@ pub struct SourceConfig {
     pub unavailable_value: Option<Vec<u8>>,
     /// The tables that the configuration declares.
     pub tables: Vec<TableConfig>,
+    /// The other sources whose tables it fills as well.
+    pub shares_with: Vec<SharingSource>,
 }
 
 /// How a row deleted in its source is handled.
@@ -236,6 +240,7 @@ impl Config {
         for raw in tables.drain(..) {
             table::check(raw, &mut checked, &mut errors);
         }
+        sharing::find(&mut checked);
         let totals = totals.into_iter().filter_map(|raw| total::check(raw, &checked, &mut errors)).collect();
         errors.or(Self { sources: checked, totals })
     }
