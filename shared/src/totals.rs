@@ -40,8 +40,11 @@ use crate::database::sqlstate::{DatabaseStep, ErrorAction, classify, describe};
 pub use definition::Definition;
 pub use live::LiveTotals;
 pub use probe::{Probe, probe};
-pub use registry::{TOTAL_TABLE, TotalState, TotalVersion, load_versions};
+pub use registry::{TotalState, TotalVersion, load_versions};
 pub use sql::TotalSql;
+
+/// What the board reads of the state of the totals.
+pub const BOARD_RELATIONS: [&str; 2] = [registry::TOTAL_TABLE.name, "millstream.total_broken"];
 
 /// Bounds how long other transactions queue behind a change of a table's triggers that waits for its lock.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
