@@ -211,8 +211,8 @@ pub async fn read(
         let tables = tables(&connection, source, rows, at).await?;
         sources.push(SourceStatus::new(source, at, shards, tables));
     }
-    let totals = read_configured(&connection, config).await?;
     connection.batch_execute("COMMIT").await?;
+    let totals = read_configured(&connection, config).await?;
     connection.release();
     let mut queues = Vec::new();
     let configured = [

@@ -87,10 +87,17 @@ pub enum Alarm {
         /// The number of deltas.
         deltas: i64,
     },
-    /// The database does not have a configured total, although it has the table.
+    /// The database does not have a configured total, although nothing keeps it from being built.
     TotalNotBuilt {
         /// The total.
         total: String,
+    },
+    /// A configured total cannot be built as it is configured.
+    TotalRejected {
+        /// The total.
+        total: String,
+        /// Why.
+        reason: String,
     },
 }
 
@@ -130,6 +137,9 @@ impl fmt::Display for Alarm {
                 write!(f, "total {total} has {deltas} deltas that are not folded; do its writers report errors?")
             }
             Self::TotalNotBuilt { total } => write!(f, "total {total} is not built; is `recompute` running?"),
+            Self::TotalRejected { total, reason } => {
+                write!(f, "total {total} is rejected ({reason}); correct it, and check it with `millstream plan`")
+            }
         }
     }
 }
@@ -184,6 +194,9 @@ fn total_alarms(health: &TotalHealth) -> Vec<Alarm> {
     }
     if health.is_unbuilt() {
         alarms.push(Alarm::TotalNotBuilt { total: total() });
+    }
+    if let Some(reason) = health.rejection() {
+        alarms.push(Alarm::TotalRejected { total: total(), reason: reason.to_owned() });
     }
     alarms
 }

@@ -10,7 +10,7 @@ use millstream::timestamp::Timestamp;
 use serde::Serialize;
 
 use crate::layout::{Align, TextTable, format_count, format_count_of, format_duration, wrap};
-use crate::totals::totals_table;
+use crate::totals::totals_text;
 use crate::{CommandContext, CommandError, CommandOutput, find_source};
 
 /// A catalog query is fast; counting rows may take long.
@@ -73,7 +73,7 @@ impl CommandOutput for StatusOutput {
         }
         parts.push(self.tables().to_string());
         if !self.status.totals.is_empty() {
-            parts.push(totals_table(&self.status.totals).to_string());
+            parts.push(totals_text(&self.status.totals));
         }
         parts.push(self.queues());
         if !self.alarms.is_empty() {
