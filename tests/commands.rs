@@ -3,6 +3,7 @@
 mod catalogue;
 mod plan;
 mod replicated;
+mod restored;
 mod status;
 mod totals;
 mod transform;

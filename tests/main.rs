@@ -38,6 +38,7 @@ mod roles;
 mod schema_lock;
 mod search_path;
 mod segment_members;
+mod shared_schema;
 mod support;
 mod taken_names;
 mod tls;

@@ -4,6 +4,7 @@
 mod cost;
 mod healed;
 mod market;
+mod own_page;
 mod samples;
 
 use millstream_tests::process::workspace;

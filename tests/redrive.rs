@@ -24,7 +24,7 @@ use millstream::ingest::Ingest;
 use millstream::object_store::{ListMode, ObjectStore};
 use millstream::redrive::{Queues, Redrive, RedriveError, RedriveProgress, RedriveTask, StreamReader, run};
 use millstream::report::Report;
-use millstream::task::{Call, Deadline};
+use millstream::task::{Deadline, TaskCall};
 use millstream_tests::kinesis::{ShardRecord, event};
 use millstream_tests::local_aws::{LocalAws, REGION};
 use serde_json::Value;
@@ -123,7 +123,7 @@ impl Desk {
             object_store: self.archive(),
             streams: StreamReader::new(self.sdk.clone()),
             queues,
-            call: Call::unwatched(Deadline::after(time)),
+            call: TaskCall::unwatched(Deadline::after(time)),
         };
         let task: RedriveTask = serde_json::from_value(task).expect("a task");
         run(redrive, &task).await

@@ -10,7 +10,7 @@ use millstream::dead_letter::DeadLetters;
 use millstream::dynamodb_tables::DynamodbTables;
 use millstream::ingest::Ingest;
 use millstream::object_store::ObjectStore;
-use millstream::task::{Call, Deadline};
+use millstream::task::{Deadline, TaskCall};
 use millstream_tests::dynamodb::export;
 use millstream_tests::event_source::Progress;
 use millstream_tests::kinesis::put;
@@ -144,7 +144,7 @@ async fn in_pieces(replica: &Replica, task: serde_json::Value) -> usize {
             ingest: &mut ingest,
             object_store: archive,
             tables,
-            call: Call::unwatched(Deadline::after(Duration::ZERO)),
+            call: TaskCall::unwatched(Deadline::after(Duration::ZERO)),
         };
         let progress = run(&mut backfill, &task).await.unwrap();
         // The task is passed from step to step as JSON, as Step Functions does.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use millstream::aws::Aws;
 use millstream::config::{Config, DatabaseAddress};
 use millstream::database::Database;
+use millstream::maintain::pending;
 use millstream::task::Deadline;
 use millstream::totals::task::{RemovedTotal, TotalsTask, run_task};
 use millstream_tests::board::LocalBoard;
@@ -199,6 +200,13 @@ async fn what_is_there_already_is_read_too_and_iam_is_asked_for() {
     assert_eq!(refused(&other, "DROP SCHEMA log CASCADE").await, "42501");
 }
 
+/// The grants that the next run of `maintain` makes.
+async fn planned(client: &Client, config: &str) -> Vec<String> {
+    let mut statements = pending::dry_run(client, &Config::parse("test.toml", config).unwrap()).await.unwrap();
+    statements.retain(|statement| statement.starts_with("GRANT "));
+    statements
+}
+
 /// A person does not log in as the board; the test does, as its function would.
 #[tokio::test]
 async fn the_board_reads_what_it_shows_and_nothing_else() {
@@ -206,18 +214,28 @@ async fn the_board_reads_what_it_shows_and_nothing_else() {
     server.run(&["board_connections=2"], "hunter2");
     let writer = server.url("millstream_writer");
     let shown = "board = { value = \"amount\" }\n";
-    let config = format!("{EVENTS}{TOTAL}{shown}");
+    let report = "[report.own]\nfunction = \"log.own\"\ncolumns = { amount = \"number\" }\n";
+    let config = format!("{EVENTS}{TOTAL}{shown}{report}");
     let entry = |id: u32| format!(r#"{{"id":"{id}","at":"{}","kind":"k","amount":{id}}}"#, millstream::clock::now());
     batch(&mut ingest(&config, &writer), 1, &[entry(1), "{".to_owned()]).await.unwrap();
     let board = server.client("millstream_board").await;
-    // The activity is granted when it is created; the totals by `maintain`.
+    // The activity and the totals are granted when they are created; a report by `maintain`.
     assert_eq!(
         rows(&board, "SELECT source, records FROM millstream.minute").await,
         [r#"{"source":"log","records":2}"#]
     );
-    assert_eq!(refused(&board, "SELECT FROM log.entries").await, "42501");
-    run_maintain_with(&config, &writer).await;
     assert_eq!(rows(&board, "SELECT kind, amount FROM log.entries").await, [r#"{"kind":"k","amount":1}"#]);
+    let owner = server.client("millstream_writer").await;
+    let function = "CREATE FUNCTION log.own(reader text) RETURNS TABLE (amount numeric) LANGUAGE sql STABLE SECURITY DEFINER \
+         SET search_path = pg_catalog, pg_temp AS 'SELECT e.amount FROM log.entry e WHERE e.kind = reader'; \
+         REVOKE ALL ON FUNCTION log.own(text) FROM PUBLIC";
+    owner.batch_execute(function).await.unwrap();
+    assert_eq!(refused(&board, "SELECT log.own('k')").await, "42501");
+    let grant = "GRANT EXECUTE ON FUNCTION \"log\".\"own\"(pg_catalog.text) TO \"millstream_board\"";
+    assert_eq!(planned(&owner, &config).await, [grant]);
+    run_maintain_with(&config, &writer).await;
+    assert_eq!(planned(&owner, &config).await, [""; 0]);
+    assert_eq!(rows(&board, "SELECT amount FROM log.own('k')").await, [r#"{"amount":1}"#]);
     for relation in ["millstream.event", "millstream.total", "millstream.total_broken"] {
         board
             .batch_execute(&format!("SELECT FROM {relation}"))

@@ -70,3 +70,20 @@ LANGUAGE sql STABLE AS $$
     WHERE w.weight > coalesce(t.weight, portfolio.default_threshold())
     ORDER BY w.user_id, n.published_at DESC, n.company, n.news_id
 $$;
+
+-- What the board shows a user about themselves. Its role can read nothing of this schema but these two functions, which run with the
+-- rights of their owner: the argument is the user whom the board has authenticated. Nobody else may execute them; `maintain` grants
+-- them to the board's role if the writer owns them.
+CREATE OR REPLACE FUNCTION portfolio.user_holdings(reader text)
+RETURNS TABLE (company text, shares numeric, cost numeric, price numeric, value numeric, weight numeric)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT h.company, h.shares, h.cost, h.price, h.value, h.weight FROM portfolio.holdings(reader) h
+$$;
+
+CREATE OR REPLACE FUNCTION portfolio.user_news(reader text)
+RETURNS TABLE (published_at timestamptz, company text, weight numeric, headline text)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT n.published_at, n.company, n.weight, n.headline FROM portfolio.news_for(reader) n
+$$;
+
+REVOKE ALL ON FUNCTION portfolio.user_holdings(text), portfolio.user_news(text) FROM PUBLIC;

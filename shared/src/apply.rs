@@ -33,7 +33,7 @@ use std::time::Duration;
 use tokio_postgres::Client;
 
 pub use activity::{ActivityLog, EVENT_TABLE, MINUTE_TABLE, insert_events};
-pub use board_access::grant_to_board;
+pub use board_access::{BoardObjects, grant_to_board, missing_board_grants};
 pub use compare::{RowDifference, diff_rows, list_keys};
 pub use ddl::{
     SchemaChanges, SystemTable, begin, begin_read_only, begin_snapshot, choose_partition_names, create_missing,

@@ -21,7 +21,7 @@ use crate::ingest::{Ingest, IngestError};
 use crate::object_store::{ObjectError, ObjectStore};
 use crate::record::{Batch, Record, SequenceNumber, StreamPosition};
 use crate::spec::KeyColumn;
-use crate::task::{Call, Deadline, Resumable};
+use crate::task::{Deadline, Resumable, TaskCall};
 use crate::timestamp::Timestamp;
 
 /// A batch is written when it reaches this many records or bytes: the maximum that a stream invocation receives.
@@ -209,7 +209,7 @@ pub struct Backfill<'b> {
     /// The DynamoDB tables to scan.
     pub tables: DynamodbTables,
     /// This call of the task.
-    pub call: Call<'b, BackfillProgress>,
+    pub call: TaskCall<'b, BackfillProgress>,
 }
 
 /// Runs the task until it is complete or the deadline has passed. To continue, call it again with the task and the returned

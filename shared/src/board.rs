@@ -6,9 +6,11 @@
 //!
 //! Invariants:
 //! - A request without valid credentials causes no database query, and at most one call of Secrets Manager every few seconds.
-//! - However many people watch, an environment reads the database at most once a second, and each panel only as often as its
-//!   own cost permits. A panel that fails does not affect others; when the database is down, the last figures stay, and the
+//! - However many people watch, an environment reads the state of the system at most once a second, each user's reports at most
+//!   every three seconds, and each panel only as often as its own cost permits. A panel that fails does not affect others; when the database is down, the last figures stay, and the
 //!   page says since when.
+//! - A user's reports are read for, and kept under, the user whom a verified token or session names. Nothing else of a request
+//!   decides whose they are, and a user's snapshot holds nothing else.
 //! - Text from the database reaches HTML only through the template's escaping.
 //! - A request or a response is never logged: both hold credentials.
 
@@ -141,7 +143,7 @@ impl Board {
                 None => BoardResponse::text(403, "your role may not open this page"),
             };
         }
-        let taken = self.reader.current(&self.config).await;
+        let taken = self.reader.current(&self.config, viewer).await;
         let view = View {
             config: &self.config,
             snapshot: &taken.snapshot,

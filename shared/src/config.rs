@@ -8,7 +8,9 @@
 mod environment;
 mod errors;
 mod files;
+mod report;
 mod section;
+mod sharing;
 mod source;
 mod sql;
 mod table;
@@ -17,6 +19,8 @@ mod total;
 pub use environment::{BoardAccess, Credentials, DatabaseAddress, Environment, EnvironmentError, config_location};
 pub use errors::ConfigErrors;
 pub use files::{FileError, FilePath, FilePathError, Files};
+pub use report::{ColumnFormat, ReportColumn, ReportConfig};
+pub use sharing::{FormatTable, SharingSource};
 pub use total::{BucketConfig, BucketWidth, Expression, NamedExpression, SumConfig, TotalBoard, TotalConfig};
 
 use toml::Spanned;
@@ -35,6 +39,8 @@ pub struct Config {
     pub sources: Vec<SourceConfig>,
     /// Sums over the rows of tables.
     pub totals: Vec<TotalConfig>,
+    /// What the board shows each user.
+    pub reports: Vec<ReportConfig>,
 }
 
 /// A source: its streams, and how they are read.
@@ -70,6 +76,8 @@ pub struct SourceConfig {
     pub unavailable_value: Option<Vec<u8>>,
     /// The tables that the configuration declares.
     pub tables: Vec<TableConfig>,
+    /// The other sources whose tables it fills as well.
+    pub shares_with: Vec<SharingSource>,
 }
 
 /// How a row deleted in its source is handled.
@@ -231,6 +239,8 @@ impl Config {
         let sources = root.sections("source");
         let mut tables = root.sections("table");
         let totals = root.sections("total");
+        let mut reports = root.sections("report");
+        reports.sort_by_key(Section::start);
         root.reject_unknown_keys(&mut errors);
         if sources.is_empty() {
             errors.add(0..0, "", "no source is configured; add a [source.NAME] section with the stream's name");
@@ -239,14 +249,20 @@ impl Config {
         for raw in tables.drain(..) {
             table::check(raw, &mut checked, &mut errors);
         }
+        sharing::find(&mut checked);
         let totals = totals.into_iter().filter_map(|raw| total::check(raw, &checked, &mut errors)).collect();
-        errors.or(Self { sources: checked, totals })
+        let reports = reports.into_iter().filter_map(|raw| report::check(raw, &checked, &mut errors)).collect();
+        errors.or(Self { sources: checked, totals, reports })
     }
 
     /// The configuration of a function without a configuration file: replicates every DynamoDB table whose stream it receives
     /// into the schema `dynamodb`.
     pub fn default_replica() -> Self {
-        Self { sources: vec![source::default_for_format("dynamodb", Format::Dynamodb)], totals: Vec::new() }
+        Self {
+            sources: vec![source::default_for_format("dynamodb", Format::Dynamodb)],
+            totals: Vec::new(),
+            reports: Vec::new(),
+        }
     }
 
     /// Returns the source that reads the stream, and its index.

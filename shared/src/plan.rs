@@ -48,7 +48,7 @@ pub struct Plan {
     pub expired: Vec<usize>,
     /// Records with a row that another record of the batch already holds.
     pub repeated_in_batch: Vec<usize>,
-    /// Tables and columns that the batch does not fill because they are their owner's.
+    /// Tables and columns that the batch does not fill because they belong to their owner or to another source.
     pub owner_objects: Vec<OwnerObject>,
 }
 
@@ -77,13 +77,15 @@ pub fn unwritable_tables<'r>(rejections: impl Iterator<Item = &'r Rejection>) ->
     found
 }
 
-/// What Millstream did not create and the configuration does not declare; it is not filled. `Display` says how to adopt it.
+/// What belongs to the database's owner or to another source, and is not filled. `Display` says how to adopt it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum OwnerObject {
     /// A table with the name of one that the batch fills.
     Table {
         /// The table.
         table: TableName,
+        /// The note that names the source which fills it; `None` for a table of the owner.
+        note: Option<String>,
         /// The table that is filled instead.
         used: TableName,
         /// The label of the table that is filled.
@@ -103,7 +105,15 @@ pub enum OwnerObject {
 impl fmt::Display for OwnerObject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Table { table, used, label } => write!(
+            Self::Table { table, note: Some(note), used, label } => write!(
+                f,
+                "table {} belongs to another source ({note}), so the rows of {label} go to {}; to fill it, give both sources the \
+                 same `by` and `keep`, or hand it over: COMMENT ON TABLE {table} IS {}",
+                table.unquoted(),
+                used.unquoted(),
+                quote_literal(&with_note(None, label))
+            ),
+            Self::Table { table, note: None, used, label } => write!(
                 f,
                 "table {} is not Millstream's, so its rows go to {}; to fill it, declare it, or run: \
                  COMMENT ON TABLE {table} IS {}",

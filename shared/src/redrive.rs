@@ -23,7 +23,7 @@ use crate::ingest::{Ingest, IngestError};
 use crate::object_store::ObjectStore;
 use crate::outcome::OutcomeCounts;
 use crate::queue::{Queue, QueueError};
-use crate::task::{Call, Resumable};
+use crate::task::{Resumable, TaskCall};
 use crate::timestamp::Timestamp;
 use queue_drain::QueueDrain;
 use run_tally::RunTally;
@@ -139,7 +139,7 @@ pub struct Redrive<'r> {
     /// The queues to drain.
     pub queues: Queues,
     /// This call of the task. It exceeds its deadline only if it has not redriven anything yet.
-    pub call: Call<'r, RedriveProgress>,
+    pub call: TaskCall<'r, RedriveProgress>,
 }
 
 /// Redrives until the queues have been drained or the deadline has passed. To continue, call it again with the task and the

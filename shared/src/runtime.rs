@@ -30,7 +30,7 @@ use crate::dynamodb_tables::DynamodbTables;
 use crate::ingest::Ingest;
 use crate::object_store::{self, ObjectStore};
 use crate::redrive::{self, Queues, Redrive, RedriveProgress, StreamReader};
-use crate::task::{Call, Deadline, LAST_UNIT_TIME};
+use crate::task::{Deadline, LAST_UNIT_TIME, TaskCall};
 use crate::telemetry;
 use crate::transform::read_transforms;
 use crate::transform::task::{TransformProgress, TransformTask, run_task};
@@ -237,7 +237,7 @@ impl App {
     pub async fn backfill(
         &mut self,
         task: BackfillTask,
-        call: Call<'_, BackfillProgress>,
+        call: TaskCall<'_, BackfillProgress>,
     ) -> Result<BackfillTask, Failure> {
         let archive = ObjectStore::new(self.aws.clone(), self.environment.archive_bucket.clone());
         let tables = DynamodbTables::new(self.aws.clone());
@@ -254,7 +254,7 @@ impl App {
     pub async fn redrive(
         &mut self,
         task: redrive::RedriveTask,
-        call: Call<'_, RedriveProgress>,
+        call: TaskCall<'_, RedriveProgress>,
     ) -> Result<redrive::RedriveTask, Failure> {
         let Environment { dead_letter_queue, on_failure_queue, archive_bucket, .. } = self.environment.clone();
         let queues = Queues::new(self.aws.clone(), dead_letter_queue.into_iter().chain(on_failure_queue));
@@ -274,7 +274,7 @@ impl App {
     pub async fn transform(
         &self,
         task: TransformTask,
-        call: &Call<'_, TransformProgress>,
+        call: &TaskCall<'_, TransformProgress>,
         request: &str,
     ) -> Result<TransformTask, Failure> {
         let (config, database) = self.config_and_database().await?;

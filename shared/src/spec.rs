@@ -35,6 +35,8 @@ pub struct TableSpec {
     pub own_name: Option<TableName>,
     /// What fills the table, recorded in its comment.
     pub source_label: String,
+    /// The sources whose tables it may fill, by the notes in their comments; empty if it is replicated.
+    pub filled_with: Vec<String>,
     /// Columns known in advance, declared by the format or the configuration.
     pub columns: Vec<ColumnSpec>,
     /// Undeclared fields within these become columns, as `schema_mode` says.
@@ -70,17 +72,6 @@ pub struct TableSpec {
 }
 
 impl TableSpec {
-    /// Whether rows may be written to an existing table with this note in its comment: only Millstream's own tables, and
-    /// those that the configuration declares. A partition has a note that names its parent.
-    pub fn accepts_table(&self, note: Option<&str>) -> bool {
-        match note {
-            Some(note) if self.replicated => note == self.source_label,
-            // The label of a table may change with the configuration; several events may share a table.
-            Some(note) => note.starts_with("source "),
-            None => self.declared,
-        }
-    }
-
     /// The name that the table gets if its own belongs to another relation or to a type. It does not depend on which of
     /// several events with one table is seen first.
     pub fn alternative_name(&self) -> TableName {

@@ -233,10 +233,10 @@ pub async fn read(
         let tables = tables(&connection, source, rows, at).await?;
         sources.push(SourceStatus::new(source, at, shards, tables));
     }
-    let totals = read_configured(&connection, config).await?;
     let transforms = transform::task::list(&connection, config, &set).await?;
     let change_logs = find_problems(&connection).await?;
     connection.batch_execute("COMMIT").await?;
+    let totals = read_configured(&connection, config).await?;
     connection.release();
     let mut queues = Vec::new();
     let configured = [

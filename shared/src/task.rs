@@ -49,13 +49,13 @@ pub trait Resumable: Serialize + DeserializeOwned {
 }
 
 /// One call of a task with the progress `P`.
-pub struct Call<'c, P> {
+pub struct TaskCall<'c, P> {
     /// When it ends.
     pub deadline: Deadline,
     on_progress: &'c (dyn Fn(&P) + Send + Sync),
 }
 
-impl<'c, P> Call<'c, P> {
+impl<'c, P> TaskCall<'c, P> {
     /// A call whose progress is passed to `on_progress` after each unit of work.
     pub fn watched(deadline: Deadline, on_progress: &'c (dyn Fn(&P) + Send + Sync)) -> Self {
         Self { deadline, on_progress }

@@ -38,8 +38,11 @@ use crate::statement_triggers::{self, TriggerError};
 pub use definition::Definition;
 pub use live::LiveTotals;
 pub use probe::{Probe, probe};
-pub use registry::{TOTAL_TABLE, TotalState, TotalVersion, load_versions};
+pub use registry::{TotalState, TotalVersion, load_versions};
 pub use sql::TotalSql;
+
+/// What the board reads of the state of the totals.
+pub const BOARD_RELATIONS: [&str; 2] = [registry::TOTAL_TABLE.name, "millstream.total_broken"];
 
 /// Why work on a total failed.
 #[derive(Debug, thiserror::Error)]

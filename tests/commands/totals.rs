@@ -28,7 +28,8 @@ async fn totals_are_listed_compared_and_recomputed() {
     let run = async |arguments: &[&str]| millstream(&environment, arguments).await.unwrap();
 
     let list = run(&["totals", "list"]).await;
-    assert!(list.code == 0 && list.out.contains("waiting"), "{}{}", list.out, list.err);
+    assert!(list.code == 0 && list.out.contains("waiting       -       -"), "{}{}", list.out, list.err);
+    assert!(list.out.contains("betting is waiting: table s.bet does not exist yet"), "{}{}", list.out, list.err);
     assert_eq!(run(&["status"]).await.code, 0, "a table that does not exist yet is no fault");
     bets(&client).await;
     let status = run(&["status"]).await;
@@ -43,6 +44,8 @@ async fn totals_are_listed_compared_and_recomputed() {
         [r#"{"game_id":"g","rows":1,"staked":5}"#]
     );
     assert_eq!(run(&["status"]).await.code, 0);
+    let list = run(&["--json", "totals", "list"]).await.out;
+    assert_eq!(serde_json::from_str::<Value>(&list).unwrap()[0]["groups"], 1, "{list}");
 
     // Somebody changes the batch. Comparing changes nothing.
     client.batch_execute("UPDATE millstream.betting_v1_batch SET rows = 3, staked = 4").await.unwrap();
@@ -63,6 +66,43 @@ async fn totals_are_listed_compared_and_recomputed() {
 
     let nobody = run(&["totals", "check", "nobody"]).await;
     assert_refused(&nobody, 2, "unknown total `nobody`; configured totals: betting");
+}
+
+#[tokio::test]
+async fn a_total_that_cannot_be_built_says_why() {
+    let url = database().await;
+    let client = client(&url).await;
+    bets(&client).await;
+    let config = "[total.latest]\ntable = \"bet\"\nby = [\"side\"]\nsums = { age = \"extract(epoch FROM now() - day)\" }\n\
+        [total.later]\ntable = \"bet\"\nby = [\"colour\"]\n[total.report]\ntable = \"bet\"\nby = [\"side\"]\n";
+    client.batch_execute("CREATE VIEW s.report AS SELECT 1").await.unwrap();
+    let environment = environment(&config_file("totals-rejected", &format!("{SOURCE}{config}")), &url);
+    let status = millstream(&environment, &["--json", "status"]).await.unwrap();
+    let status: Value = serde_json::from_str(&status.out).unwrap();
+    let totals = status["totals"].as_array().unwrap();
+    let found: Vec<_> = totals.iter().map(|total| (total["total"].clone(), total["state"].clone())).collect();
+    let expected = [("later", "waiting"), ("latest", "rejected"), ("report", "rejected")];
+    assert_eq!(found, expected.map(|(total, state)| (json!(total), json!(state))), "{status:#}");
+    assert!(totals[0]["reason"].as_str().unwrap().contains("colour"), "{status:#}");
+    let alarms: Vec<&str> = status["alarms"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+    assert_eq!(alarms.len(), 2, "a total that waits for a column is no fault: {alarms:#?}");
+    assert!(alarms[0].starts_with("total latest is rejected (") && alarms[0].contains("IMMUTABLE"), "{alarms:#?}");
+    assert!(alarms[1].starts_with("total report is rejected (") && alarms[1].contains("s.report"), "{alarms:#?}");
+    let list = millstream(&environment, &["totals", "list"]).await.unwrap();
+    assert!(list.code == 3 && list.out.contains("later is waiting: "), "{}{}", list.out, list.err);
+    // A reader may not create a temporary table: it learns less.
+    client
+        .batch_execute("DO $$ BEGIN CREATE ROLE curious LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$")
+        .await
+        .unwrap();
+    let database = url.rsplit('/').next().unwrap();
+    let grants = format!("GRANT pg_read_all_data TO curious; REVOKE TEMPORARY ON DATABASE {database} FROM PUBLIC");
+    client.batch_execute(&grants).await.unwrap();
+    let curious = url.replace("postgres@", "curious@").replace("//127", "//curious@127");
+    let environment = super::environment(&config_file("totals-rejected", &format!("{SOURCE}{config}")), &curious);
+    let list = millstream(&environment, &["--json", "totals", "list"]).await.unwrap();
+    let list: Value = serde_json::from_str(&list.out).unwrap_or_else(|error| panic!("{error}: {}", list.err));
+    assert_eq!([&list[0]["state"], &list[1]["state"]], ["not built", "not built"], "{list:#}");
 }
 
 #[tokio::test]

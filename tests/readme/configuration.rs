@@ -25,6 +25,10 @@ qqqqqqqqqqqqqqqq = 1
 bucket = { at = "c", every = "day", qqqqqqqqqqqqqqqq = 1 }
 sums = { s = { of = "c", qqqqqqqqqqqqqqqq = 1 } }
 board = { value = "rows", qqqqqqqqqqqqqqqq = 1 }
+[report.a]
+function = "a.f"
+qqqqqqqqqqqqqqqq = 1
+columns = { c = "text" }
 "#;
 
 /// The keys that a section accepts, by the parser's own message about the unknown one.
@@ -53,7 +57,8 @@ fn every_configuration_key_is_described() {
         ("table.t.columns.c", "### Columns", 4),
         ("total.a", "## `[total.NAME]`", 7),
         ("total.a.bucket", "## `[total.NAME]`", 3),
-        ("total.a.board", "## `[total.NAME]`", 5),
+        ("total.a.board", "## `[total.NAME]`", 6),
+        ("report.a", "## `[report.NAME]`", 3),
     ] {
         let keys = accepted_keys(section);
         assert!(keys.len() >= least, "{section}: {keys:?}");

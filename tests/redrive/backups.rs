@@ -2,7 +2,7 @@
 
 use millstream::backfill::{Backfill, BackfillProgress, BackfillTask, run};
 use millstream::dynamodb_tables::DynamodbTables;
-use millstream::task::{Call, Deadline};
+use millstream::task::{Deadline, TaskCall};
 use serde_json::json;
 
 use super::{
@@ -51,7 +51,7 @@ async fn reapply(desk: &Desk, task: serde_json::Value) -> BackfillProgress {
         ingest: &mut desk.ingest(SHOP),
         object_store: desk.archive(),
         tables: DynamodbTables::new(desk.sdk.clone()),
-        call: Call::unwatched(Deadline::after(PLENTY)),
+        call: TaskCall::unwatched(Deadline::after(PLENTY)),
     };
     let task: BackfillTask = serde_json::from_value(json!({"source": "shop", "reapply": task})).unwrap();
     run(&mut backfill, &task).await.unwrap()

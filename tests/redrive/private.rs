@@ -7,7 +7,7 @@ use millstream::dead_letter::StoredPayload;
 use millstream::decode::Decoder;
 use millstream::dynamodb_tables::DynamodbTables;
 use millstream::record::{Batch, Record, SequenceNumber, StreamPosition};
-use millstream::task::{Call, Deadline};
+use millstream::task::{Deadline, TaskCall};
 use millstream::timestamp::Timestamp;
 use millstream_tests::kinesis::{ShardRecord, event};
 use millstream_tests::random::Random;
@@ -294,7 +294,7 @@ async fn reapply(desk: &Desk, config: &str, source: &str) {
         ingest: &mut desk.ingest(config),
         object_store: desk.archive(),
         tables: DynamodbTables::new(desk.sdk.clone()),
-        call: Call::unwatched(Deadline::after(PLENTY)),
+        call: TaskCall::unwatched(Deadline::after(PLENTY)),
     };
     let all = json!({"source": source, "reapply": {"from": "2000-01-01T00:00:00Z", "to": "2100-01-01T00:00:00Z"}});
     let task: BackfillTask = serde_json::from_value(all).unwrap();

@@ -13,9 +13,10 @@ use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use millstream::aws::Aws;
-use millstream::board::auth::tokens::{TokenError, TokenSet, TokenSource, TokenStore, generate_token};
+use millstream::board::auth::tokens::{TokenError, TokenSet, TokenSource, TokenStore, generate_token, sign_user_token};
 use millstream::board::http::{BoardRequest, BoardResponse, RequestMethod};
 use millstream::board::{Authentication, Board, Transport};
+use millstream::clock::now;
 use millstream::config::{Config, DatabaseAddress};
 use millstream::database::Database;
 use tokio::net::TcpListener;
@@ -25,6 +26,9 @@ use crate::system::SystemResult;
 
 /// A larger body is not read to its end.
 const BODY_BYTES_MAX: usize = 64 * 1024;
+
+/// How long a user's token is valid.
+const USER_TOKEN_SECONDS: i64 = 3_600;
 
 /// A running board.
 pub struct LocalBoard {
@@ -92,6 +96,11 @@ impl LocalBoard {
     /// Its tokens.
     pub fn tokens(&self) -> &LocalTokens {
         &self.tokens
+    }
+
+    /// A token for a user, as an application signs it that sends its users to the board. It is valid for an hour.
+    pub fn user_token(&self, user: &str) -> String {
+        sign_user_token(user, now().0 / 1_000_000 + USER_TOKEN_SECONDS, &self.tokens.user_key)
     }
 }
 

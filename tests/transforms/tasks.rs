@@ -5,7 +5,7 @@ use std::time::Duration;
 use millstream::aws::Aws;
 use millstream::config::{Config, DatabaseAddress};
 use millstream::database::Database;
-use millstream::task::{Call, Deadline, Resumable};
+use millstream::task::{Deadline, Resumable, TaskCall};
 use millstream::transform::TransformSet;
 use millstream::transform::task::{TransformOutcome, TransformTask, list, run_task};
 
@@ -21,7 +21,7 @@ async fn task(url: &str, set: &TransformSet, task: TransformTask) -> TransformTa
 async fn task_of(config: &str, url: &str, set: &TransformSet, task: TransformTask, time: Duration) -> TransformTask {
     let config = Config::parse("test.toml", config).unwrap();
     let database = Database::new(&DatabaseAddress::from_url(url), Aws::default()).unwrap();
-    run_task(&config, set, &database, task, &Call::unwatched(Deadline::after(time))).await.unwrap()
+    run_task(&config, set, &database, task, &TaskCall::unwatched(Deadline::after(time))).await.unwrap()
 }
 
 /// The outcomes, in the order of the runs.

@@ -9,7 +9,7 @@ use millstream::dead_letter::DeadLetters;
 use millstream::ingest::Ingest;
 use millstream::object_store::ObjectStore;
 use millstream::redrive::{Queues, Redrive, RedriveTask, StreamReader, run};
-use millstream::task::{Call, Deadline};
+use millstream::task::{Deadline, TaskCall};
 use millstream_tests::function::{Function, Settings, binary};
 use millstream_tests::local_aws::{LocalAws, REGION};
 use serde_json::Value;
@@ -84,7 +84,7 @@ async fn redrive(aws: &LocalAws, url: &str, queue: &str) {
         object_store: ObjectStore::new(sdk.clone(), None),
         streams: StreamReader::new(sdk.clone()),
         queues: Queues::new(sdk.clone(), [queue.to_owned()]),
-        call: Call::unwatched(Deadline::after(Duration::from_secs(20))),
+        call: TaskCall::unwatched(Deadline::after(Duration::from_secs(20))),
     };
     let task: RedriveTask = serde_json::from_str(r#"{"only": {"reason": "unwritable"}}"#).unwrap();
     let progress = run(redrive, &task).await.unwrap();

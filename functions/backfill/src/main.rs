@@ -2,12 +2,12 @@
 
 use millstream::backfill::BackfillTask;
 use millstream::runtime::{App, Failure, Invocation, parse_task, serve};
-use millstream::task::Call;
+use millstream::task::TaskCall;
 
 /// Runs the task until the invocation's deadline and returns it with its progress. To continue, invoke the function with the
 /// returned task.
 async fn handle(app: &mut App, event: &[u8], invocation: Invocation) -> Result<BackfillTask, Failure> {
-    app.backfill(parse_task(event)?, Call::unwatched(invocation.work_deadline())).await
+    app.backfill(parse_task(event)?, TaskCall::unwatched(invocation.work_deadline())).await
 }
 
 #[tokio::main(flavor = "current_thread")]

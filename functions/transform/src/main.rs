@@ -3,12 +3,12 @@
 //! `{"after": "load.NAME"}`.
 
 use millstream::runtime::{App, Failure, Invocation, parse_task, serve};
-use millstream::task::Call;
+use millstream::task::TaskCall;
 use millstream::transform::task::TransformTask;
 
 async fn handle(app: &mut App, event: &[u8], invocation: Invocation) -> Result<TransformTask, Failure> {
     let task: TransformTask = parse_task(event)?;
-    app.transform(task, &Call::unwatched(invocation.work_deadline()), &invocation.request_id).await
+    app.transform(task, &TaskCall::unwatched(invocation.work_deadline()), &invocation.request_id).await
 }
 
 #[tokio::main(flavor = "current_thread")]

@@ -1,7 +1,7 @@
 //! Lets the board's database role read what it shows, and nothing else.
 //!
 //! The role is found by its name, as `infra/roles.sql` creates it: the writer's, with `_board` in place of `_writer`. Where no such
-//! role exists, nothing is granted. The writer owns the relations, so it can grant their privileges.
+//! role exists, nothing is granted. The writer owns the objects, so it can grant their privileges.
 
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
@@ -10,31 +10,61 @@ use super::ApplyError;
 use super::activity::{EVENT_TABLE, MINUTE_TABLE};
 use crate::names::{Identifier, TableName};
 
+/// What the board reads, besides the counters and events.
+#[derive(Clone, Default, Debug)]
+pub struct BoardObjects {
+    /// Relations, written as in SQL.
+    pub relations: Vec<String>,
+    /// Functions with one argument of type `text`.
+    pub functions: Vec<TableName>,
+}
+
 /// Grants SELECT on the counters and events.
 ///
 /// # Errors
 /// Returns an error if a statement or the connection fails.
 pub async fn grant_activity(client: &Client) -> Result<(), ApplyError> {
-    let [minute, event] = [&MINUTE_TABLE, &EVENT_TABLE].map(|table| table.name);
-    grant_to_board(client, &[minute, event]).await.map(drop)
+    grant_to_board(client, &BoardObjects::default()).await
 }
 
-/// Grants SELECT on relations, and USAGE on their schemas, to the board's role. `relations` are written as in SQL; those that do
-/// not exist, or that the role can read already, are skipped. Returns the number of relations granted.
+/// Grants what [`missing_board_grants`] lists.
 ///
 /// # Errors
 /// Returns an error if a statement or the connection fails.
-pub async fn grant_to_board(client: &Client, relations: &[&str]) -> Result<usize, ApplyError> {
-    let statement = include_str!("board_access/missing_grants.sql");
-    let missing = client.query_typed(statement, &[(&relations, Type::TEXT_ARRAY)]).await?;
-    for row in &missing {
-        let [role, schema, table] = ["role", "schema", "relation"].map(|column| {
+pub async fn grant_to_board(client: &Client, objects: &BoardObjects) -> Result<(), ApplyError> {
+    for statement in missing_board_grants(client, objects).await? {
+        client.execute_typed(&statement, &[]).await?;
+    }
+    Ok(())
+}
+
+/// The statements that let the board's role read the counters, the events, and these objects. Those that do not exist or belong to
+/// somebody else, and those that the role can read already, are skipped.
+///
+/// # Errors
+/// Returns an error if a query or the connection fails.
+pub async fn missing_board_grants(client: &Client, objects: &BoardObjects) -> Result<Vec<String>, ApplyError> {
+    let activity = [&MINUTE_TABLE, &EVENT_TABLE].map(|table| table.name);
+    let relations: Vec<&str> = activity.into_iter().chain(objects.relations.iter().map(String::as_str)).collect();
+    let functions: Vec<String> =
+        objects.functions.iter().map(|function| format!("{function}(pg_catalog.text)")).collect();
+    let mut statements = Vec::new();
+    let missing = include_str!("board_access/missing_grants.sql");
+    for row in client.query_typed(missing, &[(&relations, Type::TEXT_ARRAY), (&functions, Type::TEXT_ARRAY)]).await? {
+        let [role, schema, name] = ["role", "schema", "name"].map(|column| {
             let name: &str = row.get(column);
             Identifier::truncated(name, name)
         });
-        let relation = TableName { schema: schema.clone(), table };
-        client.execute_typed(&format!("GRANT USAGE ON SCHEMA {schema} TO {role}"), &[]).await?;
-        client.execute_typed(&format!("GRANT SELECT ON {relation} TO {role}"), &[]).await?;
+        let object = TableName { schema: schema.clone(), table: name };
+        let usage = format!("GRANT USAGE ON SCHEMA {schema} TO {role}");
+        if !row.get::<_, bool>("has_usage") && !statements.contains(&usage) {
+            statements.push(usage);
+        }
+        statements.push(if row.get("is_function") {
+            format!("GRANT EXECUTE ON FUNCTION {object}(pg_catalog.text) TO {role}")
+        } else {
+            format!("GRANT SELECT ON {object} TO {role}")
+        });
     }
-    Ok(missing.len())
+    Ok(statements)
 }

@@ -8,6 +8,7 @@ pub mod chrome;
 mod money;
 mod overview;
 mod rejections;
+mod reports;
 mod sources;
 mod tables;
 mod text;
@@ -36,7 +37,7 @@ pub struct Page {
 }
 
 /// All pages. The first one that a role may open is its home.
-static PAGES: [&Page; 2] = [&overview::PAGE, &total::PAGE];
+static PAGES: [&Page; 3] = [&overview::PAGE, &total::PAGE, &reports::PAGE];
 
 /// What a page is made from.
 pub struct View<'a> {
@@ -130,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn each_role_has_a_home_or_none() {
-        assert_eq!(Role::ALL.map(home), [Some("/"), Some("/"), None]);
+    fn each_role_has_a_home() {
+        assert_eq!(Role::ALL.map(home), [Some("/"), Some("/"), Some("/me")]);
     }
 }

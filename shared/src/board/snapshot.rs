@@ -1,4 +1,5 @@
-//! What the board shows, read from the database at most once a second for everybody who watches.
+//! What the board shows, read from the database at most once a second for everybody who watches, and at most every few seconds
+//! for each user who looks at their own reports.
 //!
 //! One reading is one read-only transaction with one snapshot of the database, so all figures of a reading belong together. Each
 //! panel has a savepoint: a panel that fails keeps its last value with the error. A panel is read at most as often as its period
@@ -6,38 +7,32 @@
 //! database cannot be reached, the last snapshot stays.
 
 pub mod activity;
+mod reader;
+pub mod reports;
 pub mod tables;
 pub mod totals;
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::Mutex;
 use tokio_postgres::Client;
 
-use super::TakenSnapshot;
 use crate::apply::{self, ApplyError, Limits};
-use crate::clock::now;
 use crate::config::Config;
 use crate::database::sqlstate::describe;
 use crate::database::{Connection, Database, DatabaseError};
 use crate::timestamp::Timestamp;
 use activity::{ChangeEvent, RejectionSummary, SourceActivity};
+pub use reader::SnapshotReader;
+use reports::ReportRows;
 use tables::SourceTable;
 use totals::{TotalFigures, TotalHistory, TotalStatus};
 
-/// The database is read at most once in this time.
-const READING_INTERVAL: Duration = Duration::from_secs(1);
-/// A reading that takes longer is given up: the page is served with the last figures.
-const READING_TIMEOUT: Duration = Duration::from_secs(4);
 /// A panel's statement that takes longer is cancelled.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(2);
 /// A panel waits this long for a schema change.
 const LOCK_TIMEOUT: Duration = Duration::from_millis(500);
-/// After a failed reading the next one waits for 1, 2, 4, … seconds, up to this.
-const BACKOFF_MAX: Duration = Duration::from_secs(10);
 /// A panel that took a time is not read again before this many times as long.
 const PANEL_SHARE: u32 = 20;
 /// A failing panel is tried again after 5, 10, 20, … seconds, up to this.
@@ -52,6 +47,7 @@ pub(super) mod period {
     pub(in crate::board) const ACTIVITY: Duration = Duration::from_secs(1);
     pub(in crate::board) const TOTALS: Duration = Duration::from_secs(1);
     pub(in crate::board) const EVENTS: Duration = Duration::from_secs(4);
+    pub(in crate::board) const REPORTS: Duration = Duration::from_secs(3);
     pub(in crate::board) const TABLES: Duration = Duration::from_secs(60);
 }
 
@@ -93,6 +89,17 @@ pub struct Snapshot {
     pub totals: BTreeMap<String, Panel<TotalFigures>>,
     /// How the figures of totals without a minute changed since this board began to read them, by name.
     pub histories: BTreeMap<String, TotalHistory>,
+    /// The reports about the user whose snapshot this is, by name. A snapshot holds either these or all of the above.
+    pub reports: BTreeMap<String, Panel<ReportRows>>,
+}
+
+/// Whose snapshot is read.
+#[derive(Clone, Copy, Debug)]
+enum Scope<'s> {
+    /// The state of the system, for all who may see it.
+    System,
+    /// A user's reports.
+    User(&'s str),
 }
 
 /// The database has not been read lately.
@@ -104,23 +111,6 @@ pub struct ReadFailure {
     pub reason: String,
 }
 
-/// Reads snapshots.
-pub struct SnapshotReader {
-    database: Database,
-    state: Mutex<ReaderState>,
-}
-
-#[derive(Default)]
-struct ReaderState {
-    snapshot: Arc<Snapshot>,
-    /// When the snapshot was read.
-    read: Option<Instant>,
-    /// When the next attempt may begin.
-    due: Option<Instant>,
-    failures: u32,
-    reason: Option<String>,
-}
-
 /// Why a reading failed as a whole.
 #[derive(Debug, thiserror::Error)]
 enum ReadError {
@@ -130,64 +120,30 @@ enum ReadError {
     Begin(#[from] ApplyError),
     #[error("the connection to the database was lost: {}", describe(.0))]
     Connection(#[from] tokio_postgres::Error),
-    #[error("the database did not answer within {} s", READING_TIMEOUT.as_secs())]
+    #[error("the database did not answer within {} s", reader::READING_TIMEOUT.as_secs())]
     TimedOut,
 }
 
-impl SnapshotReader {
-    /// Creates a reader that has read nothing yet.
-    pub fn new(database: Database) -> Self {
-        Self { database, state: Mutex::default() }
+/// Reads the panels that are due, in one transaction.
+async fn read(
+    database: &Database,
+    snapshot: &mut Snapshot,
+    config: &Config,
+    scope: Scope<'_>,
+) -> Result<(), ReadError> {
+    let connection = database.connection().await?;
+    apply::begin_snapshot(&connection, LIMITS).await?;
+    let clock = "SELECT (extract(epoch FROM pg_catalog.clock_timestamp()) OPERATOR(pg_catalog.*) 1000000)::bigint";
+    let at = Timestamp(connection.query_typed(clock, &[]).await?.first().map_or(0, |row| row.get(0)));
+    let reading = Reading { client: &connection, at };
+    match scope {
+        Scope::System => reading.panels(snapshot, config).await?,
+        Scope::User(user) => reading.reports(snapshot, config, user).await?,
     }
-
-    /// The snapshot of this second. Those who ask while it is being read wait for the same reading.
-    pub async fn current(&self, config: &Config) -> TakenSnapshot {
-        let mut state = self.state.lock().await;
-        if state.due.is_none_or(|due| Instant::now() >= due) {
-            self.refresh(&mut state, config).await;
-        }
-        let (snapshot, read) = (state.snapshot.clone(), state.read);
-        let elapsed = read.map_or(0, |read| i64::try_from(read.elapsed().as_micros()).unwrap_or(i64::MAX));
-        let now = snapshot.at.map_or_else(now, |at| at.saturating_add(elapsed));
-        let failure = |reason: &String| ReadFailure { last_read: snapshot.at, reason: reason.clone() };
-        let not_refreshed_since = state.reason.as_ref().map(failure);
-        TakenSnapshot { snapshot, now, not_refreshed_since }
-    }
-
-    async fn refresh(&self, state: &mut ReaderState, config: &Config) {
-        let started = Instant::now();
-        let mut snapshot = Snapshot::clone(&state.snapshot);
-        let reading = self.read(&mut snapshot, config);
-        let result = tokio::time::timeout(READING_TIMEOUT, reading).await;
-        match result.unwrap_or(Err(ReadError::TimedOut)) {
-            Ok(()) => {
-                state.snapshot = Arc::new(snapshot);
-                (state.read, state.reason, state.failures) = (Some(Instant::now()), None, 0);
-                state.due = Some(started + READING_INTERVAL);
-            }
-            Err(error) => {
-                let reason = format_chain(&error);
-                tracing::warn!(error = reason, "the database could not be read");
-                state.reason = Some(reason);
-                let delay = READING_INTERVAL.saturating_mul(2u32.saturating_pow(state.failures)).min(BACKOFF_MAX);
-                state.failures = state.failures.saturating_add(1);
-                state.due = Some(Instant::now() + delay);
-            }
-        }
-    }
-
-    async fn read(&self, snapshot: &mut Snapshot, config: &Config) -> Result<(), ReadError> {
-        let connection = self.database.connection().await?;
-        apply::begin_snapshot(&connection, LIMITS).await?;
-        let clock = "SELECT (extract(epoch FROM pg_catalog.clock_timestamp()) OPERATOR(pg_catalog.*) 1000000)::bigint";
-        let at = Timestamp(connection.query_typed(clock, &[]).await?.first().map_or(0, |row| row.get(0)));
-        let mut reading = Reading { client: &connection, at };
-        reading.panels(snapshot, config).await?;
-        connection.batch_execute("COMMIT").await?;
-        snapshot.at = Some(at);
-        Connection::release(connection);
-        Ok(())
-    }
+    connection.batch_execute("COMMIT").await?;
+    snapshot.at = Some(at);
+    Connection::release(connection);
+    Ok(())
 }
 
 /// One reading.
@@ -197,7 +153,7 @@ struct Reading<'c> {
 }
 
 impl Reading<'_> {
-    async fn panels(&mut self, snapshot: &mut Snapshot, config: &Config) -> Result<(), ReadError> {
+    async fn panels(&self, snapshot: &mut Snapshot, config: &Config) -> Result<(), ReadError> {
         let client = self.client;
         self.panel(&mut snapshot.sources, period::ACTIVITY, activity::read_sources(client, config)).await?;
         for total in config.totals.iter().filter(|total| total.board.is_some()) {
@@ -213,6 +169,19 @@ impl Reading<'_> {
         self.panel(&mut snapshot.rejections, period::EVENTS, activity::read_rejections(client, config)).await?;
         self.panel(&mut snapshot.changes, period::EVENTS, activity::read_changes(client)).await?;
         self.panel(&mut snapshot.tables, period::TABLES, tables::read_tables(client, config)).await
+    }
+
+    async fn reports(&self, snapshot: &mut Snapshot, config: &Config, user: &str) -> Result<(), ReadError> {
+        for report in &config.reports {
+            let panel = snapshot.reports.entry(report.name.clone()).or_default();
+            let before = panel.error.clone();
+            self.panel(panel, period::REPORTS, reports::read(self.client, report, user)).await?;
+            // The user's page does not name the cause.
+            if let Some(error) = panel.error.as_ref().filter(|error| before.as_ref() != Some(error)) {
+                tracing::warn!(report = report.name, error, "a report could not be read");
+            }
+        }
+        Ok(())
     }
 
     /// Reads a panel if it is due. Only an error of the connection is returned.
@@ -253,25 +222,10 @@ impl Reading<'_> {
 fn explain(error: &tokio_postgres::Error) -> String {
     let advice = match error.code().map(|code| code.code()) {
         Some("42P01") => "not recorded yet",
+        Some("42883") => "a function of a report does not exist: create it",
         Some("42501") => "the board's role may not read this yet: `millstream maintain` grants it",
         Some("57014") => "the query was cancelled after 2 seconds",
         Some(_) | None => return describe(error),
     };
     format!("{advice} ({})", describe(error))
-}
-
-fn format_chain(error: &ReadError) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(inner) = source {
-        let message = match inner.downcast_ref::<tokio_postgres::Error>() {
-            Some(error) => describe(error),
-            None => inner.to_string(),
-        };
-        if !text.contains(&message) {
-            text = format!("{text}: {message}");
-        }
-        source = inner.source();
-    }
-    text
 }

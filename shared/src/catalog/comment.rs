@@ -33,10 +33,21 @@ pub fn split_note(comment: &str) -> (Option<&str>, Option<&str>) {
 pub fn names_source(note: &str, source: &str) -> bool {
     let label = note.strip_prefix("source ").and_then(|rest| rest.strip_prefix(source));
     // The name of another source may contain a comma: what follows the name must be one of Millstream's own labels.
-    let is_label = |label: &str| {
-        ["track ", "identify ", "page ", "screen ", "group ", "alias "].iter().any(|kind| label.starts_with(kind))
-    };
-    label.is_some_and(|label| label.is_empty() || label.strip_prefix(", ").is_some_and(is_label))
+    label.is_some_and(|label| label.is_empty() || is_label(label))
+}
+
+/// What follows the name of the source in the note of a table; empty if the source fills one table, `None` if the note names
+/// no source.
+pub fn label(note: &str) -> Option<&str> {
+    let rest = note.strip_prefix("source ")?;
+    let start = rest.match_indices(", ").map(|(start, _)| start).find(|&start| is_label(&rest[start..]));
+    Some(start.map_or("", |start| &rest[start..]))
+}
+
+/// Whether the text is a label, with the comma before it.
+fn is_label(text: &str) -> bool {
+    const KINDS: [&str; 6] = ["track ", "identify ", "page ", "screen ", "group ", "alias "];
+    text.strip_prefix(", ").is_some_and(|label| KINDS.iter().any(|kind| label.starts_with(kind)))
 }
 
 /// The note of a partition. `table` is its parent, as `schema.table`.
@@ -93,6 +104,13 @@ mod tests {
         {
             assert!(!names_source(note, "a"), "{note}");
         }
+    }
+
+    #[test]
+    fn a_label_follows_the_name_of_the_source() {
+        assert_eq!(label("source a, b, track event X, track event Y"), Some(", track event X, track event Y"));
+        assert_eq!(label("source a, b"), Some(""));
+        assert_eq!(label("DynamoDB table a"), None);
     }
 
     #[test]

@@ -37,6 +37,11 @@ impl<'a> Section<'a> {
         self.path.rsplit('.').next().unwrap_or_default()
     }
 
+    /// Where the section begins in the file.
+    pub fn start(&self) -> usize {
+        self.span.start
+    }
+
     /// The key path of one of the section's keys.
     pub fn key(&self, key: &str) -> String {
         if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }

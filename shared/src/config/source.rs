@@ -83,6 +83,7 @@ pub(super) fn check(raw: Section<'_>, errors: &mut ConfigErrors) -> SourceConfig
         tombstone_retention_micros,
         unavailable_value,
         tables: defaults.tables,
+        shares_with: Vec::new(),
     }
 }
 
@@ -117,6 +118,7 @@ pub(super) fn default_for_format(name: &str, format: Format) -> SourceConfig {
         tombstone_retention_micros: TOMBSTONE_RETENTION_DEFAULT,
         unavailable_value: None,
         tables: Vec::new(),
+        shares_with: Vec::new(),
     }
 }
 

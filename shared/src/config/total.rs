@@ -115,6 +115,8 @@ pub struct SumConfig {
 /// How a total is shown on the board.
 #[derive(Clone, PartialEq, Debug)]
 pub struct TotalBoard {
+    /// The group that is listed; `None` is the first one that is not the split.
+    pub group: Option<String>,
     /// The group that splits the others, for example the side of a game.
     pub split: Option<String>,
     /// The sum that is shown.
@@ -318,11 +320,10 @@ fn board(
     sums: &[SumConfig],
     errors: &mut ConfigErrors,
 ) -> Option<TotalBoard> {
-    let split = raw.string(errors, "split").map(str::to_owned);
-    if let Some(split) = &split
-        && !groups.iter().any(|group| group.name.as_str() == split)
-    {
-        raw.error(errors, "split", "must be one of the columns of `by`");
+    let group = board_group(&raw, "group", groups, errors);
+    let split = board_group(&raw, "split", groups, errors);
+    if group.is_some() && group == split {
+        raw.error(errors, "split", "must be another column than `group`");
     }
     let value = raw.required(errors, "value", "the sum to show").map(str::to_owned);
     if let Some(value) = &value
@@ -342,7 +343,21 @@ fn board(
         raw.error(errors, "limit", "only valid together with `worst`");
     }
     raw.reject_unknown_keys(errors);
-    Some(TotalBoard { split, value: value?, unit, worst, limit })
+    Some(TotalBoard { group, split, value: value?, unit, worst, limit })
+}
+
+/// One of the columns that the total is grouped by.
+fn board_group(
+    raw: &Section<'_>,
+    key: &'static str,
+    groups: &[NamedExpression],
+    errors: &mut ConfigErrors,
+) -> Option<String> {
+    let name = raw.string(errors, key)?;
+    if !groups.iter().any(|group| group.name.as_str() == name) {
+        raw.error(errors, key, "must be one of the columns of `by`");
+    }
+    Some(name.to_owned())
 }
 
 /// The names of columns differ from each other, and the view's from those of declared tables.
@@ -409,6 +424,10 @@ mod tests {
             (
                 "[total.t]\ntable = \"bet\"\nby = [\"g\"]\nboard = { split = \"h\", value = \"v\" }",
                 "must be one of the columns",
+            ),
+            (
+                "[total.t]\ntable = \"bet\"\nby = [\"g\"]\nboard = { group = \"g\", split = \"g\", value = \"rows\" }",
+                "total.t.board.split: must be another column than `group`",
             ),
         ] {
             let message = errors(total);

@@ -1,6 +1,6 @@
 //! Specs of the tables that the configuration declares.
 
-use crate::config::{ColumnConfig, PartitionConfig, TableConfig, TableKind};
+use crate::config::{ColumnConfig, PartitionConfig, SourceConfig, TableConfig, TableKind};
 use crate::field::{FieldId, FieldTree};
 use crate::names::{Identifier, TableName};
 use crate::spec::{Coercion, ColumnSpec, DeleteMode, MissingColumns, OnMismatch, PartitionSpec, TableSpec, WriteMode};
@@ -58,21 +58,21 @@ impl TableSpecBuilder<'_> {
     }
 }
 
-/// The spec of a declared table, and the field that holds the version of its changes. `inherited` are the columns that
-/// the format gives to every event table, `default_partition` the source's default for event tables.
+/// The spec of a table that the source declares, and the field that holds the version of its changes. `inherited` are the
+/// columns that the format gives to every event table.
 pub fn table(
+    source: &SourceConfig,
     table: &TableConfig,
-    name: TableName,
     source_label: String,
     scope: Vec<FieldId>,
     inherited: Vec<ColumnSpec>,
-    default_partition: Option<&PartitionConfig>,
     fields: &mut FieldTree,
 ) -> (TableSpec, Option<FieldId>) {
     let mut builder = TableSpecBuilder { fields, columns: inherited };
     for column in &table.columns {
         builder.add_declared(column);
     }
+    let default_partition = source.partition.as_ref();
     let (key, write_mode, version, default_partition) = match &table.kind {
         TableKind::Event { id: Some(id) } => {
             (vec![builder.required(id, "text")], WriteMode::Append, None, default_partition)
@@ -90,8 +90,9 @@ pub fn table(
     let columns = builder.columns;
     let shape = table.schema_policy;
     let spec = TableSpec {
-        name,
+        name: TableName { schema: source.schema.clone(), table: table.name.clone() },
         source_label,
+        filled_with: vec![source.name.clone()],
         columns,
         scope,
         key,

@@ -9,7 +9,7 @@ use super::{TargetTable, malformed};
 use crate::change::Value;
 use crate::config::{SourceConfig, TableConfig, TableKind};
 use crate::field::{FieldId, FieldTree};
-use crate::names::{Identifier, TableName};
+use crate::names::Identifier;
 use crate::record::Record;
 use crate::rejection::{Rejection, RejectionReason};
 use crate::spec::TableRegistry;
@@ -34,11 +34,8 @@ impl Json {
         let declared = if source.tables.is_empty() { &default[..] } else { &source.tables };
         let mut routes = Vec::new();
         for table in declared {
-            let name = TableName { schema: source.schema.clone(), table: table.name.clone() };
             let source_label = format!("source {}", source.name);
-            let partition = source.partition.as_ref();
-            let (spec, version) =
-                declared::table(table, name, source_label, vec![FieldId::ROOT], Vec::new(), partition, fields);
+            let (spec, version) = declared::table(source, table, source_label, vec![FieldId::ROOT], Vec::new(), fields);
             let when = table.when.as_ref().map(|(path, text)| (fields.intern_path(path), text.clone()));
             routes.push(Route { when, target: TargetTable { table: tables.add(spec), version } });
         }

@@ -185,6 +185,7 @@ impl ReplicaTables {
         TableSpec {
             name: TableName { schema: self.source.schema.clone(), table },
             source_label: format!("{} {name}", self.kind),
+            filled_with: Vec::new(),
             columns,
             scope: vec![root_field],
             key,

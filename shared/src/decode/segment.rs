@@ -21,7 +21,7 @@ use super::declared;
 use super::flatten::{each_member, flatten};
 use super::{TargetTable, check_name, malformed};
 use crate::change::Value;
-use crate::config::SourceConfig;
+use crate::config::{FormatTable, SourceConfig};
 use crate::field::{FieldId, FieldTree};
 use crate::json_scanner::JsonScanner;
 use crate::names::{Identifier, TableName};
@@ -409,9 +409,14 @@ impl SpecBuilder<'_> {
         write_mode: WriteMode,
     ) -> TableSpec {
         let shape = self.source.schema_policy;
+        let kind = match write_mode {
+            WriteMode::Append => FormatTable::Event,
+            WriteMode::Merge(_) => FormatTable::Entity,
+        };
         TableSpec {
             name: TableName { schema: self.source.schema.clone(), table: Identifier::truncated(name, name) },
             source_label: format!("source {}, {label}", self.source.name),
+            filled_with: self.source.fills_undeclared(name, kind),
             columns,
             scope: scope.to_vec(),
             key: vec![0],
@@ -462,13 +467,11 @@ impl SpecBuilder<'_> {
     }
 
     fn declared(&mut self, tables: &mut TableRegistry, table: &crate::config::TableConfig) -> TargetTable {
-        let name = TableName { schema: self.source.schema.clone(), table: table.name.clone() };
         let source_label = format!("source {}, track events {}", self.source.name, table.events.join(", "));
         let is_event = matches!(table.kind, crate::config::TableKind::Event { .. });
         let inherited = if is_event { [self.common(), self.event_columns()].concat() } else { Vec::new() };
         let scope = vec![self.field.properties];
-        let partition = self.source.partition.as_ref();
-        let (spec, version) = declared::table(table, name, source_label, scope, inherited, partition, self.fields);
+        let (spec, version) = declared::table(self.source, table, source_label, scope, inherited, self.fields);
         TargetTable { table: tables.add(spec), version }
     }
 }

@@ -1,6 +1,8 @@
 //! A dry run: what a batch, or the configuration alone, would change. PostgreSQL is only read, in read-only transactions.
 //! The in-memory catalog changes as if the DDL had run, so that a second batch is planned on top of the first.
 
+mod unclaimed;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -95,7 +97,7 @@ impl<'i> DryRun<'i> {
         Ok(DryRunResult { source: config.sources[index].name.clone(), records, ddl, plan })
     }
 
-    /// Compares the declared tables with the database and returns those that differ.
+    /// Compares the declared tables with the database and returns those that differ, and those that no source fills.
     ///
     /// # Errors
     /// Returns an error if a query or the connection fails.
@@ -125,6 +127,7 @@ impl<'i> DryRun<'i> {
             }
             connection.batch_execute("COMMIT").await.map_err(CatalogError::from)?;
         }
+        differing_tables.extend(unclaimed::tables(&connection, config).await?);
         connection.release();
         Ok(differing_tables)
     }

@@ -4,10 +4,10 @@ use tokio_postgres::Client;
 
 use super::{MaintainError, MaintenanceReport};
 use crate::activity::{ActivityEvent, EventKind};
-use crate::apply::{self, EVENT_TABLE, MINUTE_TABLE, SystemTable};
+use crate::apply::{self, BoardObjects, EVENT_TABLE, MINUTE_TABLE, SystemTable};
 use crate::config::Config;
 use crate::database::sqlstate::describe;
-use crate::totals::TOTAL_TABLE;
+use crate::totals::BOARD_RELATIONS;
 use crate::transform::TRANSFORM_TABLE;
 
 /// How much of a report was recorded already.
@@ -80,25 +80,29 @@ async fn prune_table(
     }
 }
 
-/// Lets the board's role, if there is one, read what the board shows: the activity, the states of the totals and the transforms, and the
-/// totals.
+/// What the board shows besides the activity: the state of the transforms and the totals, the totals, and the reports.
+pub(super) fn board_objects(config: &Config) -> BoardObjects {
+    let mut objects = BoardObjects::default();
+    objects.relations.push(TRANSFORM_TABLE.name.to_owned());
+    if !config.totals.is_empty() {
+        objects.relations.extend(BOARD_RELATIONS.map(str::to_owned));
+    }
+    objects.relations.extend(config.totals.iter().map(|total| total.view().to_string()));
+    objects.functions.extend(config.reports.iter().map(|report| report.function.clone()));
+    objects
+}
+
+/// Lets the board's role, if there is one, read what the board shows.
 pub async fn grant_board(
     client: &Client,
     config: &Config,
     report: &mut MaintenanceReport,
 ) -> Result<(), MaintainError> {
-    let mut relations: Vec<String> = [MINUTE_TABLE.name, EVENT_TABLE.name].map(str::to_owned).into();
-    if !config.totals.is_empty() {
-        relations.extend([TOTAL_TABLE.name.to_owned(), "millstream.total_broken".to_owned()]);
-    }
-    relations.push(TRANSFORM_TABLE.name.to_owned());
-    relations.extend(config.totals.iter().map(|total| total.view().to_string()));
-    let relations: Vec<&str> = relations.iter().map(String::as_str).collect();
-    match apply::grant_to_board(client, &relations).await {
+    match apply::grant_to_board(client, &board_objects(config)).await {
         Err(apply::ApplyError::Database(error)) if error.as_db_error().is_some() => {
             report.postponed.push(format!("granting the board its privileges: {}", describe(&error)));
         }
-        granted => drop(granted?),
+        granted => granted?,
     }
     Ok(())
 }

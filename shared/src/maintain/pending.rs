@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio_postgres::Client;
 use tokio_postgres::types::{ToSql, Type};
 
-use super::{LIMITS, MaintainError, PartitionedTable, partitioned_tables};
+use super::{LIMITS, MaintainError, PartitionedTable, activity, partitioned_tables};
 use crate::apply;
 use crate::catalog::comment::{
     DETACHED, detached_note, detached_partition_end, split_note, with_note, without_detached_mark,
@@ -32,6 +32,7 @@ pub async fn dry_run(client: &Client, config: &Config) -> Result<Vec<String>, Ma
             dry_run_table(client, &partitioned, &mut statements).await?;
         }
     }
+    statements.extend(apply::missing_board_grants(client, &activity::board_objects(config)).await?);
     client.batch_execute("COMMIT").await?;
     Ok(statements)
 }

@@ -3,9 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::TableDiff;
 use super::table_planner::TablePlanner;
 use super::table_problems::TableProblems;
+use super::{OwnerObject, TableDiff};
 use crate::catalog::{Catalog, ColumnType, DbTable};
 use crate::field::FieldTree;
 use crate::names::Identifier;
@@ -48,6 +48,8 @@ pub enum SchemaNote {
     },
     /// The table, or one of its partitions, cannot be written.
     Unwritable(Arc<UnwritableTable>),
+    /// The table has another name, because its own belongs to another source.
+    OwnerObject(OwnerObject),
 }
 
 impl fmt::Display for SchemaNote {
@@ -68,6 +70,7 @@ impl fmt::Display for SchemaNote {
                 write!(f, "{}, but declared as {}; Millstream will not change it", by(has), by(declared))
             }
             Self::Unwritable(unwritable) => write!(f, "{unwritable}"),
+            Self::OwnerObject(object) => write!(f, "{object}"),
         }
     }
 }
@@ -87,6 +90,7 @@ pub fn declared_diff(
     let mut planner = TablePlanner::new(spec, fields, catalog);
     planner.require_declared_columns();
     let mut remarks = column_notes(spec, table, type_of);
+    remarks.extend(planner.take_owner_objects().into_iter().map(SchemaNote::OwnerObject));
     if let Some(table) = table {
         let declared = spec.partition.map(|partition| spec.columns[partition.column].name.clone());
         if declared != table.partition_column && table.other_partitioning.is_none() {

@@ -1,6 +1,7 @@
 //! Resolves what only the database knows: the key of a replicated table whose records do not provide it, and the name of a
 //! table whose own name belongs to something else.
 
+use crate::catalog::comment::names_source;
 use crate::catalog::{Catalog, DbTable};
 use crate::field::{FieldId, FieldTree};
 use crate::names::Identifier;
@@ -14,8 +15,9 @@ pub fn resolve_keys_and_names(tables: &mut TableRegistry, fields: &FieldTree, ca
             continue;
         }
         let resolved = match catalog.table(&spec.name) {
-            Some(table) if spec.accepts_table(table.source_label.as_deref()) => with_catalog_key(spec, table, fields),
-            // The owner's table, a partition, or another table of the source, whose name is equal after normalization.
+            Some(table) if accepts_table(spec, table.source_label.as_deref()) => with_catalog_key(spec, table, fields),
+            // A table of the owner or of another source, a partition, or another table of this source, whose name is equal
+            // after normalization.
             Some(_) => Some(with_alternative_name(spec)),
             None if catalog.is_taken(&spec.name) || is_second(id, spec, tables) => Some(with_alternative_name(spec)),
             None if was_renamed(spec, catalog) => Some(with_alternative_name(spec)),
@@ -27,11 +29,23 @@ pub fn resolve_keys_and_names(tables: &mut TableRegistry, fields: &FieldTree, ca
     }
 }
 
+/// Whether rows may be written to an existing table with this note in its comment: only to tables of the source, those of
+/// another source that defines them alike, and those that the configuration declares. What another source keeps for a shorter
+/// time would be dropped, with the rows of both. A partition has a note that names its parent.
+fn accepts_table(spec: &TableSpec, note: Option<&str>) -> bool {
+    match note {
+        Some(note) if spec.replicated => note == spec.source_label,
+        // What follows the name may change with the configuration; several events may share a table.
+        Some(note) => spec.filled_with.iter().any(|source| names_source(note, source)),
+        None => spec.declared,
+    }
+}
+
 /// Whether the table exists under its alternative name. It keeps that name after its own has become free.
 fn was_renamed(spec: &TableSpec, catalog: &Catalog) -> bool {
     catalog
         .table(&spec.alternative_name())
-        .is_some_and(|table| table.source_label.is_some() && spec.accepts_table(table.source_label.as_deref()))
+        .is_some_and(|table| table.source_label.is_some() && accepts_table(spec, table.source_label.as_deref()))
 }
 
 /// Whether an earlier table has the same name, which no table in the database has yet.

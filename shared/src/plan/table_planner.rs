@@ -408,12 +408,13 @@ impl<'p> TablePlanner<'p> {
     }
 }
 
-/// The owner's table that keeps the rows of this one out of its name.
+/// The table of the owner or of another source that keeps the rows of this one out of its name.
 fn owner_table(spec: &TableSpec, catalog: &Catalog) -> Option<OwnerObject> {
     let table = spec.own_name.as_ref()?;
-    let is_owner_s = catalog.table(table).is_some_and(|table| table.source_label.is_none());
+    let note = catalog.table(table)?.source_label.clone();
+    let is_reported = note.as_ref().is_none_or(|note| !spec.replicated && note.starts_with("source "));
     let (table, used, label) = (table.clone(), spec.name.clone(), spec.source_label.clone());
-    is_owner_s.then_some(OwnerObject::Table { table, used, label })
+    is_reported.then_some(OwnerObject::Table { table, note, used, label })
 }
 
 /// The partition for a time that no partition covers yet, clipped to the gap between its neighbors.

@@ -89,7 +89,7 @@ pub enum Alarm {
         /// The number of deltas.
         deltas: i64,
     },
-    /// The database does not have a configured total, although it has the table.
+    /// The database does not have a configured total, although nothing keeps it from being built.
     TotalNotBuilt {
         /// The total.
         total: String,
@@ -110,6 +110,13 @@ pub enum Alarm {
     },
     /// Something is, or would be, written past a change log.
     ChangeLog(FeedProblem),
+    /// A configured total cannot be built as it is configured.
+    TotalRejected {
+        /// The total.
+        total: String,
+        /// Why.
+        reason: String,
+    },
 }
 
 impl fmt::Display for Alarm {
@@ -155,6 +162,9 @@ impl fmt::Display for Alarm {
                 write!(f, "transform {transform} has not run for several of its intervals; is `transform` running?")
             }
             Self::ChangeLog(problem) => write!(f, "{problem}"),
+            Self::TotalRejected { total, reason } => {
+                write!(f, "total {total} is rejected ({reason}); correct it, and check it with `millstream plan`")
+            }
         }
     }
 }
@@ -220,6 +230,9 @@ fn total_alarms(health: &TotalHealth) -> Vec<Alarm> {
     }
     if health.is_unbuilt() {
         alarms.push(Alarm::TotalNotBuilt { total: total() });
+    }
+    if let Some(reason) = health.rejection() {
+        alarms.push(Alarm::TotalRejected { total: total(), reason: reason.to_owned() });
     }
     alarms
 }

@@ -15,8 +15,8 @@ use super::probe::{Probe, probe};
 use super::recompute::{recompute, unknown_definition};
 use super::registry::{self, TotalState, TotalVersion, load_versions};
 use super::sql::TotalSql;
-use super::{TotalError, of_triggers, repair_triggers};
-use crate::apply::{self, Limits};
+use super::{BOARD_RELATIONS, TotalError, of_triggers, repair_triggers};
+use crate::apply::{self, BoardObjects, Limits};
 use crate::catalog::comment::with_note;
 use crate::config::{SourceConfig, TotalConfig};
 use crate::names::quote_literal;
@@ -79,6 +79,7 @@ pub async fn build(client: &Client, total: &TotalConfig, limits: BuildLimits) ->
             fold(client, &sql, Duration::ZERO, limits.statement).await?;
         }
         retry(limits.attempts, || serve(client, &version, &definition)).await?;
+        grant_board(client, &definition).await?;
         (version.state, version.served) = (TotalState::Ready, true);
     }
     remove_versions(client, limits.attempts, |other| {
@@ -278,6 +279,19 @@ async fn serve(client: &Client, version: &TotalVersion, definition: &Definition)
         Ok(())
     })
     .await
+}
+
+/// Lets the board's role, if there is one, read the total. If that is not possible now, `maintain` does it.
+async fn grant_board(client: &Client, definition: &Definition) -> Result<(), TotalError> {
+    let mut relations = BOARD_RELATIONS.map(str::to_owned).to_vec();
+    relations.push(definition.view().to_string());
+    match apply::grant_to_board(client, &BoardObjects { relations, ..BoardObjects::default() }).await {
+        Err(error) if error.database_error().is_some_and(|error| error.as_db_error().is_some()) => {
+            tracing::warn!(total = definition.name, %error, "the board's role cannot read the total yet");
+            Ok(())
+        }
+        granted => Ok(granted?),
+    }
 }
 
 /// The statements that a query builds from the privileges on the view: those that repeat the grants after it has been created

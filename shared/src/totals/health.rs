@@ -1,22 +1,31 @@
 //! The health of totals: what status, the board and the alarms say about them.
 
+use std::time::Duration;
+
 use serde::Serialize;
 use tokio_postgres::Client;
 
 use super::TotalError;
+use super::build::reject_other_relation;
+use super::probe::{Probe, probe};
 use super::registry::{TotalState, TotalVersion, load_versions};
-use crate::apply;
+use crate::apply::{self, Limits};
 use crate::config::{Config, TotalConfig};
 use crate::names::quote_literal;
 use crate::sql_script::fill;
 
-/// Deltas are counted up to this many.
+/// Reading the health waits neither for long statements nor for locks.
+const LIMITS: Limits = Limits { statement: Duration::from_secs(60), lock: Duration::from_secs(5) };
+
+/// Deltas, and groups without an estimate, are counted up to this many.
 const PENDING_MAX: i64 = 1_000_000;
 
 /// The state of a configured total that the database does not have.
 const NOT_BUILT: &str = "not built";
-/// The state of a configured total whose table does not exist yet.
+/// The state of a configured total whose table, or a column of it, does not exist yet.
 const WAITING: &str = "waiting";
+/// The state of a configured total that cannot be built until the configuration or the database is changed.
+const REJECTED: &str = "rejected";
 
 /// The health of the served version of a total, or of the newest if none is served.
 #[derive(Clone, PartialEq, Serialize, Debug)]
@@ -27,11 +36,13 @@ pub struct TotalHealth {
     pub source: String,
     /// The table whose rows are summed, as `schema.table`.
     pub table: String,
-    /// `building`, `ready` or `removing`; of a configured total that the database does not have, `not built`, or `waiting` if
-    /// its table does not exist yet.
+    /// `building`, `ready` or `removing`; of a configured total that the database does not have, `not built`, `waiting` if its
+    /// table or a column does not exist yet, or `rejected`.
     pub state: &'static str,
-    /// The estimated number of groups.
-    pub groups: i64,
+    /// What it waits for, or why it is rejected.
+    pub reason: Option<String>,
+    /// The number of groups, estimated if there are many; `None` for a total that the database does not have.
+    pub groups: Option<i64>,
     /// The number of deltas that are not folded yet, counted up to a million.
     pub pending: i64,
     /// Seconds since the last fold; `None` before the first.
@@ -68,12 +79,16 @@ pub async fn read_health(client: &Client) -> Result<Vec<TotalHealth>, TotalError
 }
 
 /// Reads the health of the totals of the configured sources, in the order of the configuration; those that the configuration
-/// has no longer come last.
+/// has no longer come last. The expressions of those that the database does not have are tried on an empty temporary table, in a
+/// transaction that is rolled back, if the role may do that. Must run outside a transaction.
 ///
 /// # Errors
 /// Returns an error if a query or the connection fails.
 pub async fn read_configured(client: &Client, config: &Config) -> Result<Vec<TotalHealth>, TotalError> {
-    let mut existing = read_health(client).await?;
+    apply::begin_read_only(client, LIMITS).await?;
+    let existing = read_health(client).await;
+    client.batch_execute("COMMIT").await?;
+    let mut existing = existing?;
     existing.retain(|health| config.sources.iter().any(|source| source.name == health.source));
     let mut found = Vec::new();
     for total in &config.totals {
@@ -93,7 +108,8 @@ impl TotalHealth {
             source: source.to_owned(),
             table,
             state,
-            groups: 0,
+            reason: None,
+            groups: None,
             pending: 0,
             folded_seconds_ago: None,
             recomputed_seconds_ago: None,
@@ -106,14 +122,36 @@ impl TotalHealth {
     }
 
     async fn unbuilt(client: &Client, total: &TotalConfig) -> Result<Self, TotalError> {
-        let exists = apply::relation_exists(client, &total.table.to_string()).await?;
-        let state = if exists { NOT_BUILT } else { WAITING };
-        Ok(Self::new(total.name.as_str(), &total.source, total.table.unquoted(), state))
+        let (state, reason) = match buildable(client, total).await {
+            Ok(None) => (NOT_BUILT, None),
+            Ok(Some(reason)) => (WAITING, Some(reason)),
+            Err(error @ (TotalError::Expression { .. } | TotalError::Conflict { .. })) => {
+                (REJECTED, Some(error.to_string()))
+            }
+            Err(error) if error.is_of_connection() => return Err(error),
+            // The role, or the server, may not be able to try expressions on a temporary table.
+            Err(_not_known) => (NOT_BUILT, None),
+        };
+        let health = Self::new(total.name.as_str(), &total.source, total.table.unquoted(), state);
+        Ok(Self { reason, ..health })
     }
 
-    /// Whether its table exists, and the database has no complete version of it.
+    /// Whether nothing keeps it from being built, and the database has no complete version of it.
     pub fn is_unbuilt(&self) -> bool {
         self.state == NOT_BUILT || self.state == TotalState::Building.as_str()
+    }
+
+    /// Why it cannot be built until the configuration or the database is changed.
+    pub fn rejection(&self) -> Option<&str> {
+        self.reason.as_deref().filter(|_| self.state == REJECTED)
+    }
+}
+
+/// Whether a total could be built now; if not, what it waits for.
+async fn buildable(client: &Client, total: &TotalConfig) -> Result<Option<String>, TotalError> {
+    match probe(client, total).await? {
+        Probe::Waiting { reason } => Ok(Some(reason)),
+        Probe::Defined(definition) => reject_other_relation(client, &definition).await.map(|()| None),
     }
 }
 
@@ -127,6 +165,7 @@ async fn read_version(client: &Client, version: &TotalVersion) -> Result<TotalHe
             ("delta", &sql.object("delta")),
             ("batch", &quote_literal(&sql.object("batch"))),
             ("state", &sql.object("fold_state")),
+            ("batch_rows", &sql.object("batch")),
             ("pending_max", &PENDING_MAX.to_string()),
             ("name", &quote_literal(&version.name)),
             ("version", &version.version.to_string()),

@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::database::Database;
 use crate::dead_letter::bounded;
 use crate::feed;
-use crate::task::{Call, Resumable};
+use crate::task::{Resumable, TaskCall};
 
 /// The results of 256 transforms that all failed fit into a state of a state machine (256 KiB).
 const REASON_BYTES_MAX: usize = 400;
@@ -167,7 +167,7 @@ pub async fn run_task(
     set: &TransformSet,
     database: &Database,
     task: TransformTask,
-    call: &Call<'_, TransformProgress>,
+    call: &TaskCall<'_, TransformProgress>,
 ) -> Result<TransformTask, TransformError> {
     let connection = database.connection().await?;
     let mut runner = Runner { client: &connection, set, sources: source_names(config), task };
@@ -190,7 +190,7 @@ struct Runner<'r> {
 }
 
 impl Runner<'_> {
-    async fn run(&mut self, call: &Call<'_, TransformProgress>) -> Result<(), TransformError> {
+    async fn run(&mut self, call: &TaskCall<'_, TransformProgress>) -> Result<(), TransformError> {
         run::ensure_tables(self.client).await?;
         let states = read_states(self.client).await?;
         self.reject_files().await?;
@@ -251,7 +251,7 @@ impl Runner<'_> {
     async fn run_transform(
         &self,
         index: usize,
-        call: &Call<'_, TransformProgress>,
+        call: &TaskCall<'_, TransformProgress>,
         has_run: bool,
     ) -> Result<Option<TransformOutcome>, TransformError> {
         let transform = &self.set.transforms[index];

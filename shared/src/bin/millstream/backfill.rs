@@ -4,7 +4,7 @@ use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use millstream::backfill::{BackfillJob, BackfillProgress, BackfillTask, UnreadableLine, UnreadableLines};
 use millstream::runtime::App;
-use millstream::task::{Call, run_until_done};
+use millstream::task::{TaskCall, run_until_done};
 
 use crate::layout::format_count_of;
 use crate::{CommandContext, CommandError, CommandOutput, find_source, verify};
@@ -102,9 +102,10 @@ fn read(task: &str) -> Result<BackfillTask, CommandError> {
 pub async fn run_with_progress_bar(app: &mut App, task: BackfillTask) -> Result<BackfillTask, CommandError> {
     let bar = ProgressBar::new(0);
     let on_progress = |progress: &BackfillProgress| print_progress(&bar, progress);
-    let task =
-        run_until_done(task, async |task, deadline| app.backfill(task, Call::watched(deadline, &on_progress)).await)
-            .await?;
+    let task = run_until_done(task, async |task, deadline| {
+        app.backfill(task, TaskCall::watched(deadline, &on_progress)).await
+    })
+    .await?;
     bar.finish_and_clear();
     Ok(task)
 }

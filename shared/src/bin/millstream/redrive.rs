@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use clap::Args;
 use millstream::outcome::OutcomeCounts;
 use millstream::redrive::{RedriveProgress, RedriveTask, Selection};
-use millstream::task::{Call, run_until_done};
+use millstream::task::{TaskCall, run_until_done};
 
 use crate::layout::{Align, TextTable, format_count_of};
 use crate::{CommandContext, CommandError, CommandOutput};
@@ -54,7 +54,7 @@ pub async fn run(arguments: RedriveArgs, context: &CommandContext) -> Result<Red
     let only = Selection { source, table, reason, from, to };
     let task = RedriveTask { queue, only, limit, dry_run, progress: RedriveProgress::default() };
     let mut app = context.app()?;
-    Ok(run_until_done(task, async |task, deadline| app.redrive(task, Call::unwatched(deadline)).await).await?)
+    Ok(run_until_done(task, async |task, deadline| app.redrive(task, TaskCall::unwatched(deadline)).await).await?)
 }
 
 impl CommandOutput for RedriveTask {

@@ -10,7 +10,7 @@ use millstream::timestamp::Timestamp;
 use serde::Serialize;
 
 use crate::layout::{Align, TextTable, format_count, format_count_of, format_duration, wrap};
-use crate::totals::totals_table;
+use crate::totals::totals_text;
 use crate::transform::transforms_table;
 use crate::{CommandContext, CommandError, CommandOutput, find_source};
 
@@ -74,7 +74,7 @@ impl CommandOutput for StatusOutput {
         }
         parts.push(self.tables().to_string());
         if !self.status.totals.is_empty() {
-            parts.push(totals_table(&self.status.totals).to_string());
+            parts.push(totals_text(&self.status.totals));
         }
         if !self.status.transforms.is_empty() {
             parts.push(transforms_table(&self.status.transforms).to_string());

@@ -156,15 +156,26 @@ impl CommandOutput for TotalsOutput {
             result.error.is_some() || result.report.as_ref().is_some_and(|report| report.off_by > 0)
         };
         match self {
-            Self::List(list) => list.iter().any(|total| total.broken > 0),
+            Self::List(list) => list.iter().any(|total| total.broken > 0 || total.rejection().is_some()),
             Self::Results(results) => results.iter().any(is_wrong),
             Self::Partition(_) => false,
         }
     }
 }
 
+/// One line for each total, and what those wait for that cannot be built yet.
+pub fn totals_text(list: &[TotalHealth]) -> String {
+    let mut text = totals_table(list).to_string();
+    for TotalHealth { total, reason, state, .. } in list {
+        if let Some(reason) = reason {
+            text.push_str(&wrap(&format!("{total} is {state}: {reason}"), 0));
+        }
+    }
+    text
+}
+
 /// One line for each total.
-pub fn totals_table(list: &[TotalHealth]) -> TextTable {
+fn totals_table(list: &[TotalHealth]) -> TextTable {
     let columns = [
         ("TOTAL", Align::Left),
         ("TABLE", Align::Left),
@@ -181,14 +192,15 @@ pub fn totals_table(list: &[TotalHealth]) -> TextTable {
             .recomputed_seconds_ago
             .map_or("never".to_owned(), |seconds| format!("{} ago", format_duration(seconds)));
         let off_by = total.off_by.map_or("-".to_owned(), |groups| format_number_of(groups as usize, "group", "groups"));
-        let (groups, pending) = (format_count(total.groups), format_count(total.pending));
+        let groups = total.groups.map_or("-".to_owned(), format_count);
+        let pending = total.groups.map_or("-".to_owned(), |_| format_count(total.pending));
         table.push([total.total.clone(), total.table.clone(), state.to_owned(), groups, pending, ago, off_by]);
     }
     table
 }
 
 fn list_text(list: &[TotalHealth]) -> String {
-    let mut text = totals_table(list).to_string();
+    let mut text = totals_text(list);
     for TotalHealth { total, broken, failure, .. } in list {
         if let Some(failure) = failure {
             let transactions = format_number_of(*broken as usize, "transaction", "transactions");

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use indicatif::ProgressBar;
-use millstream::task::{Call, Deadline, run_until_done};
+use millstream::task::{Deadline, TaskCall, run_until_done};
 use millstream::transform::task::{TransformOutcome, TransformProgress, TransformResult, TransformTask, list};
 use millstream::transform::{RunReport, TransformSet, TransformState, TransformStatus, read_transforms};
 use serde::Serialize;
@@ -72,7 +72,7 @@ pub async fn run(arguments: TransformArgs, context: &CommandContext) -> Result<T
     let show = |progress: &TransformProgress| bar.set_position(progress.results.len() as u64);
     let call = async |task, _deadline| {
         // No invocation ends: a transform has the time that its own header gives it.
-        let call = Call::watched(Deadline::after(TIME), &show);
+        let call = TaskCall::watched(Deadline::after(TIME), &show);
         app.transform(task, &call, "").await
     };
     let done = run_until_done(task, call).await?;

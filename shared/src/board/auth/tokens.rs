@@ -178,8 +178,10 @@ fn user_of_token(token: &str, key: &[u8]) -> Option<(String, i64)> {
     let signature = URL_SAFE_NO_PAD.decode_to_vec(signature).ok().filter(|_| parts.next().is_none())?;
     let key = hmac::Key::new(hmac::HMAC_SHA256, key);
     hmac::verify(&key, format!("{USER_PURPOSE}\n{user}\n{expiry}").as_bytes(), &signature).ok()?;
-    let user = String::from_utf8(URL_SAFE_NO_PAD.decode_to_vec(user).ok()?).ok().filter(|user| !user.is_empty())?;
-    Some((user, expiry.parse().ok()?))
+    let user = String::from_utf8(URL_SAFE_NO_PAD.decode_to_vec(user).ok()?).ok()?;
+    // No text of PostgreSQL contains U+0000.
+    let is_user = !user.is_empty() && !user.contains('\0');
+    Some((user, expiry.parse().ok()?)).filter(|_| is_user)
 }
 
 /// Where the tokens come from, and those that were read last.

@@ -15,8 +15,9 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::text::{self, AGE_END, AGE_START};
 use super::{BoardSection, Page, SectionWidth, View, attention};
-use crate::board::auth::Denial;
+use crate::board::auth::{Denial, Role};
 use crate::board::http::BoardResponse;
+use crate::board::snapshot::ReadFailure;
 
 const STYLE: &str = include_str!("style.css");
 const SCRIPT: &str = include_str!("script.js");
@@ -44,8 +45,7 @@ fn source_hash(source: &str) -> String {
 /// A page as HTML.
 pub fn document(page: &Page, view: &View<'_>, sections: &[BoardSection], has_logout: bool) -> BoardResponse {
     let items = attention::items(view).len();
-    let system: Vec<&str> = view.config.sources.iter().map(|source| source.name.as_str()).collect();
-    let system = if system.len() > 3 { format!("{} sources", system.len()) } else { system.join(", ") };
+    let system = system_name(page, view);
     let title = format!(
         "{}{} · Millstream",
         if items > 0 { format!("({items}) ") } else { String::new() },
@@ -53,7 +53,7 @@ pub fn document(page: &Page, view: &View<'_>, sections: &[BoardSection], has_log
     );
     let body = html! {
         header {
-            h1 { @if page.path == "/" { (text::name(&system)) } @else { a href="/" { (text::name(&system)) } } }
+            h1 { @if page.path == "/" || page.role == Role::User { (text::name(&system)) } @else { a href="/" { (text::name(&system)) } } }
             (freshness(view))
             nav aria-label="sections" {
                 @for section in sections.iter().filter(|section| !section.heading.is_empty()) {
@@ -63,7 +63,7 @@ pub fn document(page: &Page, view: &View<'_>, sections: &[BoardSection], has_log
         }
         main { @for section in sections { (section_markup(section)) } }
         footer {
-            p { "Millstream · " (page.title) " · times in UTC · figures of the last second, estimates where it says so · role " (view.viewer.role.as_str()) }
+            p { "Millstream · " (page.title) " · times in UTC · figures of the last seconds, estimates where it says so · role " (view.viewer.role.as_str()) }
             @if has_logout { form method="post" action="/logout" { button type="submit" { "Sign out" } } }
         }
         script { (PreEscaped(SCRIPT)) }
@@ -71,6 +71,15 @@ pub fn document(page: &Page, view: &View<'_>, sections: &[BoardSection], has_log
     BoardResponse::html(200, finished(&shell(&title, &body, true)))
         .with_header("x-board-now", now_millis(view))
         .with_header("x-board-layout", layout(sections))
+}
+
+/// What the page is about: for users, themselves; for all others, the system.
+fn system_name(page: &Page, view: &View<'_>) -> String {
+    if page.role == Role::User {
+        return page.title.to_owned();
+    }
+    let sources: Vec<&str> = view.config.sources.iter().map(|source| source.name.as_str()).collect();
+    if sources.len() > 3 { format!("{} sources", sources.len()) } else { sources.join(", ") }
 }
 
 fn shell(title: &str, body: &Markup, refreshes: bool) -> Markup {
@@ -104,10 +113,10 @@ fn freshness_content(view: &View<'_>) -> Markup {
         @match (&view.not_refreshed_since, view.snapshot.at) {
             (Some(failure), Some(at)) => {
                 b.stale { "not refreshed since " (text::clock(at, view.now)) ", " (text::ago(at, view.now)) }
-                " · " (text::prose(&failure.reason))
+                (cause(view, failure))
             }
             (Some(failure), None) => {
-                b.stale { "the database could not be read" } " · " (text::prose(&failure.reason))
+                b.stale { "the database could not be read" } (cause(view, failure))
             }
             (None, Some(at)) => {
                 b { "as of " (text::clock(at, view.now)) } ", " (text::ago(at, view.now))
@@ -117,6 +126,11 @@ fn freshness_content(view: &View<'_>) -> Markup {
         }
         span #polling role="status" {}
     }
+}
+
+/// Why the database could not be read. It names the database, which is none of a user's business.
+fn cause(view: &View<'_>, failure: &ReadFailure) -> Markup {
+    html! { @if view.viewer.role != Role::User { " · " (text::prose(&failure.reason)) } }
 }
 
 fn section_markup(section: &BoardSection) -> Markup {
@@ -196,7 +210,10 @@ pub fn json(page: &Page, view: &View<'_>, sections: &[BoardSection]) -> BoardRes
     let document = json!({
         "page": page.title,
         "as_of": view.snapshot.at.map(|at| at.to_string()),
-        "not_refreshed": failure.map(|failure| &failure.reason),
+        "not_refreshed": failure.map(|failure| match view.viewer.role {
+            Role::User => "the database could not be read",
+            Role::Operator | Role::Decision => &failure.reason,
+        }),
         "sections": by_id,
     });
     BoardResponse::json(200, &document)

@@ -69,6 +69,31 @@ pub fn signed_amount(number: f64) -> String {
     if number.round() > 0.0 { format!("+{}", amount(number)) } else { amount(number) }
 }
 
+/// An exact number with separators and at most two decimals; other text as it is.
+pub fn decimal(exact: &str) -> String {
+    let (digits, decimals) = exact.split_once('.').unwrap_or((exact, ""));
+    if decimals.trim_end_matches('0').is_empty() {
+        return digits.parse().map_or_else(|_| plain(exact), count);
+    }
+    let Ok(number) = exact.parse::<f64>() else { return plain(exact) };
+    let hundredths = (number * 100.0).round();
+    if !hundredths.is_finite() || hundredths.abs() >= 9e15 {
+        return plain(exact);
+    }
+    let hundredths = hundredths as i64;
+    let sign = if hundredths < 0 { "−" } else { "" };
+    let whole = i64::try_from(hundredths.unsigned_abs() / 100).unwrap_or(i64::MAX);
+    format!("{sign}{}.{:02}", count(whole), hundredths.unsigned_abs() % 100)
+}
+
+/// A share of one in percent; other text as it is.
+pub fn percent(exact: &str) -> String {
+    match exact.parse::<f64>() {
+        Ok(share) if share.is_finite() => format!("{:.1} %", share * 100.0).replace('-', "−"),
+        Ok(_) | Err(_) => plain(exact),
+    }
+}
+
 /// A duration in the unit that fits.
 pub fn duration(micros: i64) -> String {
     let micros = micros.max(0);
@@ -164,6 +189,15 @@ mod tests {
         );
         let durations = [-5, 1_234_567, 59_900_000, 420_000_000, 6_240_000_000, 90_000_000_000].map(duration);
         assert_eq!(durations, ["0.0 s", "1.2 s", "59 s", "7 min", "1 h 44 min", "1 d 1 h"]);
+    }
+
+    #[test]
+    fn exact_numbers_are_rounded_for_display() {
+        let shown =
+            ["1234567", "-1234.5", "0.004", "-0.006", "12.00", "1e400", "NaN", "99999999999999999999.5"].map(decimal);
+        let expected = ["1,234,567", "−1,234.50", "0.00", "−0.01", "12", "1e400", "NaN", "99999999999999999999.5"];
+        assert_eq!(shown, expected);
+        assert_eq!(["0.1234", "-0.5", "1", "NaN"].map(percent), ["12.3 %", "−50.0 %", "100.0 %", "NaN"]);
     }
 
     #[test]

@@ -96,9 +96,12 @@ impl FiguresSql<'_> {
         }
     }
 
-    /// The group that the board lists: the first one that is not the split.
+    /// The group that the board lists: the configured one, or the first one that is not the split.
     fn group(&self) -> Option<&str> {
         let split = self.board.split.as_deref();
+        if self.board.group.is_some() {
+            return self.board.group.as_deref();
+        }
         self.total.groups.iter().map(|group| group.name.as_str()).find(|name| Some(*name) != split)
     }
 
@@ -323,6 +326,14 @@ mod tests {
         let parts = sql.parts();
         assert!(parts.ends_with("FROM \"s\".\"betting\" GROUP BY \"game\", \"side\""), "{parts}");
         assert!(parts.contains("pg_catalog.sum(\"open\") AS \"open\""), "{parts}");
+        let chosen =
+            config(&format!("by = [\"user\", \"game\"]\n{sums}board = {{ group = \"game\", value = \"staked\" }}\n"));
+        let sql = FiguresSql { total: &chosen, board: chosen.board.as_ref().unwrap() };
+        assert!(
+            sql.parts().starts_with("SELECT \"game\", ") && sql.parts().ends_with("GROUP BY \"game\""),
+            "{}",
+            sql.parts()
+        );
     }
 
     #[test]

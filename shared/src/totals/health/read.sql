@@ -1,5 +1,8 @@
 SELECT
-    (SELECT greatest(c.reltuples, 0)::pg_catalog.int8 FROM pg_catalog.pg_class c
+    -- Before the first ANALYZE or VACUUM there is no estimate.
+    (SELECT CASE WHEN c.reltuples OPERATOR(pg_catalog.>) 0 THEN c.reltuples::pg_catalog.int8
+            ELSE (SELECT pg_catalog.count(*) FROM (SELECT FROM {batch_rows} LIMIT {pending_max}) AS groups) END
+     FROM pg_catalog.pg_class c
      WHERE c.oid OPERATOR(pg_catalog.=) {batch}::pg_catalog.regclass::pg_catalog.oid) AS groups,
     (SELECT pg_catalog.count(*) FROM (SELECT FROM {delta} LIMIT {pending_max}) AS pending) AS pending,
     (SELECT EXTRACT(epoch FROM pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) folded_at)::pg_catalog.float8

@@ -36,6 +36,7 @@ pub async fn demo() -> SystemResult<ExitCode> {
     let streams: [(&str, usize); 3] = std::array::from_fn(|index| (STREAMS[index], SHARDS[index]));
     let system = System::start_all(&folder, &streams, server.database().await?).await?;
     let board = start_board(&folder, &system.url)?;
+    say(&format!("  the page of {READER}: sign in with {}", board.user_token(READER)));
     let client = system.client().await?;
     client.batch_execute(&std::fs::read_to_string(folder.join("report.sql"))?).await?;
     let threshold = format!("INSERT INTO portfolio.threshold VALUES ('{READER}', {OWN_THRESHOLD} / 1000.0)");
