@@ -124,16 +124,13 @@ pub(super) async fn ensure_tables(client: &Client) -> Result<(), TransformError>
 
 /// An error that was met at each attempt, as what it means.
 fn final_error(error: TransformError) -> TransformError {
-    match error {
-        TransformError::Statement(statement) if crate::schema_work::is_interference(&statement) => {
-            let reason = format!(
-                "other transactions interfere with each attempt: {}",
-                crate::database::sqlstate::describe(&statement)
-            );
-            TransformError::Busy { reason }
-        }
-        other => other,
+    if let TransformError::Statement(statement) = &error
+        && crate::schema_work::is_interference(statement)
+    {
+        let cause = crate::database::sqlstate::describe(statement);
+        return TransformError::Busy { reason: format!("other transactions interfere with each attempt: {cause}") };
     }
+    error
 }
 
 async fn run_once(
@@ -222,10 +219,8 @@ async fn is_full_run(client: &Client, transform: &TransformFile, is_full: bool) 
 
 /// What happens to rows that the query does not return.
 fn mode(transform: &TransformFile, full_run: bool) -> TargetMode {
-    match transform.mode {
-        TargetMode::Upsert if full_run && !transform.changes.is_empty() => transform.full_run,
-        mode => mode,
-    }
+    let reads_changes = !transform.changes.is_empty();
+    if full_run && reads_changes && transform.mode == TargetMode::Upsert { transform.full_run } else { transform.mode }
 }
 
 /// Runs the query into the temporary table. The file's text comes last in each statement and is one of PostgreSQL's messages,
@@ -257,12 +252,8 @@ fn at_timeout(
     elapsed: Duration,
     timeout: Duration,
 ) -> TransformError {
-    let is_cancelled = match &error {
-        TransformError::Statement(statement) => {
-            statement.code() == Some(&tokio_postgres::error::SqlState::QUERY_CANCELED)
-        }
-        _ => false,
-    };
+    let cancelled = tokio_postgres::error::SqlState::QUERY_CANCELED;
+    let is_cancelled = matches!(&error, TransformError::Statement(statement) if statement.code() == Some(&cancelled));
     if !is_cancelled || elapsed + TIMEOUT_TOLERANCE < timeout {
         return error;
     }

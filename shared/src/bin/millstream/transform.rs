@@ -121,10 +121,7 @@ pub fn transforms_table(states: &[TransformState]) -> TextTable {
     let mut table = TextTable::new(&columns);
     for state in states {
         let ago = state.succeeded_seconds_ago.map(|seconds| format!("{} ago", format_duration(seconds)));
-        let status = match state.status {
-            TransformStatus::New => "-",
-            other => other.as_str(),
-        };
+        let status = if state.status == TransformStatus::New { "-" } else { state.status.as_str() };
         table.push([
             state.name.clone(),
             if state.target.is_empty() { "-".to_owned() } else { state.target.clone() },
