@@ -44,7 +44,11 @@ impl<'a> Section<'a> {
 
     /// The key path of one of the section's keys.
     pub fn key(&self, key: &str) -> String {
-        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
+        match (&*self.path, key) {
+            ("", key) => key.to_owned(),
+            (path, "") => path.to_owned(),
+            (path, key) => format!("{path}.{key}"),
+        }
     }
 
     /// Adds an error in a key, at its value or, if the key is missing, at the section.
