@@ -111,7 +111,7 @@ impl Archive {
 
 /// The sums over all sales, dropped ones included.
 fn whole() -> [&'static str; 2] {
-    [r#"{"item":"jam","rows":1,"amount":4}"#, r#"{"item":"tea","rows":3,"amount":10.50}"#]
+    [r#"{"item":"jam","rows":1,"amount":4}"#, r#"{"item":"tea","rows":3,"amount":10.5}"#]
 }
 
 #[tokio::test]
